@@ -1,0 +1,57 @@
+# make pretrain    text -> a pre-trained ELECTRA: a small run on documentation text that is already on this machine
+# make test        the tests            make check   lint, format, import direction, file length
+# make style       formats the code     make gpu-check   what only a machine with an NVIDIA GPU can show
+#
+# VENV=path uses an existing environment with the torch it has; ARGS="--train.steps 50" is passed to pretrain.py.
+
+SHELL := /bin/bash
+VENV ?= .venv
+# the first Python that is new enough (a pyenv shim may exist and still not run)
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Stamps say that the environment is this clone's and up to date. They stand in the environment, named after the clone:
+# another clone that uses the same environment removes them when it installs itself.
+CLONE := $(shell pwd | cksum | cut -d' ' -f1)
+INSTALLED := $(VENV)/.electra-accel-$(CLONE)
+INSTALLED_TEST := $(INSTALLED)-test
+PINS := $(VENV)/electra-accel-constraints.txt
+
+.PHONY: pretrain test check style gpu-check
+
+pretrain: $(INSTALLED)
+	accelerate launch --config_file accelerate_configs/single.yaml --main_process_port 0 scripts/pretrain.py --config recipes/tiny-python-docs.yaml $(ARGS)
+
+test: $(INSTALLED_TEST)
+	python -m pytest -q $(ARGS)
+
+check: $(INSTALLED_TEST)
+	ruff check .
+	ruff format --check .
+	python -m pytest -q tests/test_house.py
+
+style: $(INSTALLED_TEST)
+	ruff check --fix .
+	ruff format .
+
+gpu-check: $(INSTALLED_TEST)
+	python scripts/gpu_check.py
+
+# torch is pinned and installed by itself: the newest one may need several GB of CUDA libraries that the driver cannot use.
+# One that is already in the environment stays, and the pin follows it.
+$(INSTALLED): setup.cfg constraints.txt
+	@test -n "$(PYTHON)" -o -x $(VENV)/bin/python || { echo "error: Python 3.11 or newer is needed (PYTHON=path)" >&2; exit 2; }
+	@test -x $(VENV)/bin/python || { echo "creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@python -c 'import torch' 2>/dev/null || { echo "installing torch (the largest download)"; \
+		pip install $(if $(CI),-q) -c constraints.txt torch==2.13.0; }
+	@{ grep -v '^torch==' constraints.txt; pip freeze | grep '^torch=='; } > $(PINS)
+	@echo "installing electra-accel and its dependencies into $(VENV)"
+	@pip install -q -c $(PINS) -e .
+	@rm -f $(VENV)/.electra-accel-* && touch $@
+
+$(INSTALLED_TEST): $(INSTALLED)
+	@echo "installing pytest and ruff"
+	@pip install -q -c $(PINS) -e '.[test]'
+	@touch $@

@@ -1,0 +1,136 @@
+"""What is impossible in a configuration, all of it in one go, and what makes two configurations two different runs."""
+
+from dataclasses import fields
+from typing import Any
+
+from electra_accel.config import Config, flatten
+from electra_accel.errors import UserError
+
+# What may change when a run is resumed: where and how it runs, what is recorded, how long it goes on.
+FREE_GROUPS = ("checkpoint", "tracking")
+FREE_OPTIONS = (
+    "run.dir", "run.resume", "data.num_workers", "model.gradient_checkpointing", "train.steps", "train.epochs",
+    "train.micro_batch_tokens", "train.precision", "train.compile", "eval.every",
+)  # fmt: skip
+
+
+def check(config: Config, steps: int | None = None) -> list[str]:
+    """Find everything that is impossible in a resolved configuration, before any work is done.
+
+    Args:
+        steps: optimizer steps of the run, for a second call once ``train.epochs`` has been turned into steps.
+
+    Returns:
+        Warnings: what is possible but hardly meant.
+
+    Raises:
+        UserError: one line with all problems.
+    """
+    problems = [*_outside_interval(config), *_text(config), *_networks(config), *_batch(config)]
+    warnings = []
+    objective, train, warmup = config.objective, config.train, config.optim.warmup_steps
+    if objective.mask_token_prob + objective.random_token_prob > 1:
+        problems.append("objective.mask_token_prob + objective.random_token_prob is more than 1")
+    if objective.generator_weight == objective.discriminator_weight == 0:
+        problems.append("objective.generator_weight and objective.discriminator_weight are both 0")
+    if (train.steps is None) == (train.epochs is None):
+        problems.append(f"give {'one' if train.steps is None else 'only one'} of train.steps and train.epochs")
+    steps = steps or train.steps
+    if steps and warmup and warmup > steps:
+        problems.append(f"optim.warmup_steps {warmup} is more than the {steps} steps of the run; try {-(-steps // 10)}")
+    elif steps and warmup and warmup > steps / 2:
+        warnings.append(f"optim.warmup_steps {warmup} is more than half of the {steps} steps of the run")
+    if problems:
+        raise UserError("; ".join(problems))
+    return warnings
+
+
+def _outside_interval(config: Config) -> list[str]:
+    values = flatten(config)
+    problems = []
+    for group in fields(config):
+        for option in fields(group.type):
+            name, interval = f"{group.name}.{option.name}", option.metadata["within"]
+            value = values[name]
+            numbers = value if isinstance(value, list) else [value]
+            if interval and value is not None and not all(_within(interval, number) for number in numbers):
+                problems.append(f"{name} must lie in {interval}, not {value}")
+    if len(config.optim.betas) != 2:
+        problems.append(f"optim.betas must be two numbers, not {config.optim.betas}")
+    return problems
+
+
+def _within(interval: str, x: float) -> bool:
+    """Whether x lies in an interval such as ``[0, 1)``; nan lies in none."""
+    low, high = map(float, interval[1:-1].split(","))
+    return (low < x or (interval[0] == "[" and x == low)) and (x < high or (interval[-1] == "]" and x == high))
+
+
+def _text(config: Config) -> list[str]:
+    data, tokenizer = config.data, config.tokenizer
+    problems = []
+    sources = [f"data.{name}" for name in ("train_files", "dataset", "prepared") if getattr(data, name)]
+    vocabularies = [f"tokenizer.{name}" for name in ("path", "train_vocab_size") if getattr(tokenizer, name) is not None]
+    if not sources:
+        problems.append("no text: give one of data.train_files, data.dataset and data.prepared")
+    if len(sources) > 1:
+        problems.append(f"give only one of {' and '.join(sources)}")
+    if data.prepared:
+        problems += [f"{name} is settled by data.prepared; leave it out" for name in vocabularies]
+        if data.eval_files:
+            problems.append("data.eval_files is settled by data.prepared; leave it out")
+    elif config.from_pair:
+        if tokenizer.train_vocab_size is not None:
+            problems.append("tokenizer.train_vocab_size: a pair needs the vocabulary that it was trained with; leave it out")
+    elif len(vocabularies) != 1:
+        only = "only " if vocabularies else ""
+        problems.append(f"give {only}one of tokenizer.path and tokenizer.train_vocab_size")
+    if not data.prepared and not data.eval_files and data.eval_fraction == 0:
+        problems.append("no held-out text: give data.eval_files, or data.eval_fraction above 0")
+    return problems
+
+
+def _networks(config: Config) -> list[str]:
+    model = config.model
+    problems = []
+    pair = [f"model.{name}" for name in ("generator", "discriminator") if getattr(model, name) is not None]
+    if len(pair) == 1:
+        problems.append(f"{pair[0]} is given without the other network: give model.generator and model.discriminator")
+    if not pair and model.size is None:
+        problems.append("no model: give model.size, or model.generator and model.discriminator")
+    for name in ("size", "generator_width"):
+        if pair and getattr(model, name) is not None:
+            problems.append(f"model.{name} is settled by the pair; leave it out")
+    if not pair and model.revision is not None:
+        problems.append("model.revision is for a pair from the hub; leave it out")
+    return problems
+
+
+def _batch(config: Config) -> list[str]:
+    max_length, train = config.data.max_length, config.train
+    bin_tokens, batch_tokens = train.bin_tokens, train.batch_tokens
+    problems = []
+    if bin_tokens < max_length:
+        problems.append(f"train.bin_tokens {bin_tokens} is less than data.max_length {max_length}")
+    if bin_tokens > 0 and batch_tokens % bin_tokens:
+        below = batch_tokens // bin_tokens * bin_tokens
+        nearest = " or ".join(str(n) for n in (below, below + bin_tokens) if n > 0)
+        problems.append(f"train.batch_tokens {batch_tokens} is not a multiple of train.bin_tokens {bin_tokens}: {nearest}")
+    if train.micro_batch_tokens is not None and train.micro_batch_tokens < bin_tokens:
+        problems.append(f"train.micro_batch_tokens {train.micro_batch_tokens} does not hold a bin of {bin_tokens}")
+    return problems
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """The options that change a run's numbers, as ``{"group.option": value}``."""
+    return {
+        name: value
+        for name, value in flatten(config).items()
+        if name not in FREE_OPTIONS and name.split(".")[0] not in FREE_GROUPS
+    }
+
+
+def difference(old: Config, new: Config) -> list[str]:
+    """``["group.option: old -> new", …]`` for the options that make ``new`` another run than ``old`` (both resolved)."""
+    before, after = identity(old), identity(new)
+    return [f"{name}: {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]

@@ -1,0 +1,88 @@
+"""Bins of the plan + tokens of the store -> RTDBatch. Every random decision about a batch is made here."""
+
+import numpy as np
+import torch
+
+from electra_accel.batch import RTDBatch
+from electra_accel.data.masking import Masking, example_streams, within
+from electra_accel.data.packing import BinLimits
+from electra_accel.data.plan import Bins
+from electra_accel.data.store import TokenStore
+from electra_accel.randomness import Purpose, uniform
+
+
+class Collator:
+    """Turns up to ``rows`` bins into one micro-batch of exactly ``rows`` rows; plain data, so workers can have a copy.
+
+    Args:
+        store: the examples.
+        masking: of the objective.
+        limits: that the bins were packed under.
+        rows: of a micro-batch.
+        seed: of the run (of the evaluation for a fixed corruption).
+        pad_id: of [PAD].
+    """
+
+    def __init__(self, store: TokenStore, masking: Masking, limits: BinLimits, rows: int, seed: int, pad_id: int):
+        self.store = store
+        self.masking = masking
+        self.limits = limits
+        self.rows = rows
+        self.seed = seed
+        self.pad_id = pad_id
+
+    def collate(self, bins: Bins) -> RTDBatch:
+        """A micro-batch; rows beyond the given bins are empty. An example looks the same wherever it stands in a pass."""
+        tokens, lengths = self.store.read(bins.examples)
+        sizes = np.diff(bins.offsets)
+        row = np.repeat(np.arange(len(bins)), sizes)  # of each example
+        segment = within(sizes)
+        starts = np.cumsum(lengths) - lengths  # of each example in `tokens`
+        row_starts = np.concatenate([starts, [len(tokens)]])[bins.offsets[:-1]]
+        column = starts - row_starts[row]  # of each example's first token
+        place = row * self.limits.tokens + column  # the same in a flattened [R, T] array
+
+        shape = (self.rows, self.limits.tokens)
+        position = within(lengths)
+        token_place = np.repeat(place, lengths) + position
+        input_ids = _scatter(shape, token_place, tokens, fill=self.pad_id)
+        position_ids = _scatter(shape, token_place, position, fill=0)
+        segment_ids = _scatter(shape, token_place, np.repeat(segment + 1, lengths), fill=0)
+        shape = (self.rows, self.limits.segments)
+        examples = _scatter(shape, row * self.limits.segments + segment, bins.examples, fill=-1)
+
+        def streams(purpose: Purpose) -> np.ndarray:
+            return example_streams(self.seed, self.store.corpus, bins.passes, bins.examples, purpose)
+
+        example, selected = self.masking.select(tokens, lengths, streams(Purpose.SELECT))
+        corrupted_ids = input_ids.copy()
+        corrupted_ids.reshape(-1)[place[example] + selected] = self.masking.corrupt(
+            tokens[starts[example] + selected],
+            selected,
+            streams(Purpose.CORRUPT)[example],
+            streams(Purpose.RANDOM_TOKEN)[example],
+        )
+        shape = (self.rows, self.limits.slots)
+        slot_row = row[example]  # ascending: slots come in the order of rows, then of columns
+        slot = slot_row * self.limits.slots + within(np.bincount(slot_row, minlength=self.rows))
+        slot_positions = _scatter(shape, slot, column[example] + selected, fill=0)
+        slot_used = _scatter(shape, slot, True, fill=False)
+        slot_uniform = _scatter(shape, slot, uniform(streams(Purpose.REPLACE)[example], selected), fill=0.0)
+        return RTDBatch(
+            input_ids=torch.from_numpy(input_ids),
+            corrupted_ids=torch.from_numpy(corrupted_ids),
+            position_ids=torch.from_numpy(position_ids),
+            token_type_ids=torch.zeros(input_ids.shape, dtype=torch.int64),  # single texts
+            segment_ids=torch.from_numpy(segment_ids),
+            slot_positions=torch.from_numpy(slot_positions),
+            slot_used=torch.from_numpy(slot_used),
+            slot_uniform=torch.from_numpy(slot_uniform),
+            examples=torch.from_numpy(examples),
+        )
+
+
+def _scatter(shape: tuple[int, int], places: np.ndarray, values: np.ndarray | bool, fill: float) -> np.ndarray:
+    """An array of ``fill`` (which also gives the dtype) with ``values`` at flat ``places``."""
+    result = np.full(shape, fill)
+    result.reshape(-1)[places] = values
+    return result

@@ -1,0 +1,172 @@
+"""What to read: files, a data set of the Hugging Face hub, or the built-in corpus -> batches of documents."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from electra_accel.data import python_docs
+from electra_accel.data.readers import format_of, open_bytes, read_texts
+from electra_accel.errors import UserError
+
+_BATCH_DOCUMENTS = 1000
+_BATCH_CHARACTERS = 1 << 20
+_WHOLE = 16 << 20  # bytes; smaller files are fingerprinted whole
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where documents come from: files or a data set, never both.
+
+    Attributes:
+        files: paths or globs (``**`` too) of txt, csv, tsv, json, jsonl, parquet, plain or .gz or .xz.
+        dataset: ``python_docs`` (built in), or ``NAME[:CONFIG[:SPLIT]]`` on the hub (split train if not given).
+        text_column: the column or field with the text; not used for txt and the built-in corpus.
+    """
+
+    files: tuple[str, ...] = ()
+    dataset: str | None = None
+    text_column: str = "text"
+
+    @property
+    def split_by_source(self) -> bool:
+        """Whether whole sources are held out: the docstrings of one file repeat each other, so they stay on one side."""
+        return self.dataset == "python_docs"
+
+
+class Batch(NamedTuple):
+    source: str  # file or data set
+    documents: list[str]  # may hold empty strings: cells without text
+
+
+def resolve(corpus: Corpus) -> list[Path]:
+    """The files of a corpus, globs expanded and sorted, each once; [] for a data set.
+
+    Raises:
+        UserError: no such file, a glob without match, a folder, an unknown suffix, an empty file, files and a data set.
+    """
+    if bool(corpus.files) == bool(corpus.dataset):
+        raise UserError("name the text to read: either files (data.train_files) or a data set (data.dataset), not both")
+    paths: dict[Path, None] = {}
+    for pattern in corpus.files:
+        matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        if not matches:
+            raise UserError(f"{pattern}: no such file, and no file that matches it")
+        paths.update(dict.fromkeys(Path(match) for match in matches))
+    for path in paths:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; name its files, for example '{path}/*.txt'")
+        format_of(path)
+        if not path.stat().st_size:
+            raise UserError(f"{path} is empty")
+    return list(paths)
+
+
+def read_documents(corpus: Corpus, join_lines: bool = False) -> Iterator[Batch]:
+    """All documents in a fixed order, in batches of one source, at most 1,000 documents or about a million characters.
+
+    ``join_lines`` as in :func:`electra_accel.data.readers.read_texts`. Memory does not grow with the corpus.
+    """
+    if corpus.dataset == "python_docs":
+        for source, documents in python_docs.harvest():
+            yield Batch(source, documents)
+    elif corpus.dataset:
+        yield from _batches(corpus.dataset, _hub_texts(corpus.dataset, corpus.text_column))
+    else:
+        for path in resolve(corpus):
+            yield from _batches(str(path), read_texts(path, corpus.text_column, join_lines))
+
+
+def _batches(source: str, texts: Iterable[str]) -> Iterator[Batch]:
+    documents, size = [], 0
+    for text in texts:
+        documents.append(text)
+        size += len(text)
+        if len(documents) >= _BATCH_DOCUMENTS or size >= _BATCH_CHARACTERS:
+            yield Batch(source, documents)
+            documents, size = [], 0
+    if documents:
+        yield Batch(source, documents)
+
+
+def _hub_texts(dataset: str, column: str) -> Iterator[str]:
+    """Streams one split of a data set on the hub: nothing but its metadata is stored on this machine."""
+    import datasets  # here: it takes a second to import, and only this function needs it
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    name, config, split = (*dataset.split(":"), "", "")[:3]
+    try:
+        HfApi().dataset_info(name, timeout=10)  # answers at once where load_dataset would retry for half a minute
+        stream = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+    except RepositoryNotFoundError:
+        raise UserError(f"{dataset}: no such data set on the hub, or it is private and you are not logged in") from None
+    except (OSError, HfHubHTTPError, ConnectionError) as error:
+        raise UserError(
+            f"{dataset}: the Hugging Face hub cannot be reached ({_first_line(error)}); "
+            "connect, or download the data set and name its files in data.train_files"
+        ) from None
+    except ValueError as error:  # unknown config or split: the message lists those that exist
+        raise UserError(f"{dataset}: {_first_line(error)}") from None
+    for record in stream:
+        if column not in record:
+            raise UserError(f"{dataset}: no column {column!r}; it has: {', '.join(record)} (option data.text_column)")
+        if not isinstance(record[column], str | None):
+            raise UserError(f"{dataset}: column {column!r} holds {type(record[column]).__name__}, not text")
+        yield record[column] or ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def content_key(corpus: Corpus) -> str:
+    """Hexadecimal digest of what the corpus will yield, without reading all of it.
+
+    Files up to 16 MiB count by all of their bytes; larger ones by size, modification time and their first and last MiB. Names
+    do not count, the order of the files does. The built-in corpus counts by the versions of what is harvested. A
+    data set on the hub counts by its name alone, so that a machine without network finds what was prepared before.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    if corpus.dataset == "python_docs":
+        digest.update(python_docs.content_key().encode())
+    elif corpus.dataset:
+        digest.update(corpus.dataset.encode())
+    for path in resolve(corpus):
+        status = path.stat()
+        digest.update(f"{format_of(path)} {status.st_size} ".encode())
+        with open(path, "rb") as file:
+            if status.st_size <= _WHOLE:
+                digest.update(file.read())
+            else:
+                digest.update(str(status.st_mtime_ns).encode() + file.read(1 << 20))
+                file.seek(-(1 << 20), os.SEEK_END)
+                digest.update(file.read())
+    return digest.hexdigest()
+
+
+def text_bytes(corpus: Corpus) -> int:
+    """Estimated size of the decompressed files in bytes; 0 for data sets (unknown, or small).
+
+    Compressed files count by the ratio found in their first 4 MiB of text; parquet counts as four times its size.
+    """
+    total = 0
+    for path in resolve(corpus):
+        size = path.stat().st_size
+        if format_of(path) == ".parquet":
+            size *= 4
+        elif path.suffix.lower() in (".gz", ".xz"):
+            size = _decompressed_size(path, size)
+        total += size
+    return total
+
+
+def _decompressed_size(path: Path, size: int) -> int:
+    with open(path, "rb") as raw, open_bytes(path) as file:
+        del raw
+        text = len(file.read(4 << 20))
+        position = file.fileobj.tell() if hasattr(file, "fileobj") else file._fp.tell()
+    return int(text * size / max(1, min(position, size)))

@@ -1,0 +1,108 @@
+"""The micro-batches of one process, made ahead of time by worker processes.
+
+Every worker walks the whole plan (packing is cheap) and collates the micro-batches that fall to it; nothing is sent to
+workers but the place to start from. A batch depends on nothing but the plan, so the number of workers changes no number.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from electra_accel.batch import RTDBatch
+from electra_accel.data.collate import Collator
+from electra_accel.data.plan import START, Cursor, Layout, Plan
+
+_PREFETCH = 4  # micro-batches that each worker makes ahead
+
+
+@dataclass
+class Step:
+    """What one process computes in one global step.
+
+    Attributes:
+        step: its number, from 0.
+        micro_batches: one per accumulation step, in order; global micro-batch a * world_size + rank.
+        tokens: real tokens of the whole global step, all processes together.
+        epoch: passes over the corpus finished with this step, as a fraction.
+        cursor: the place after this step, to go on from.
+    """
+
+    step: int
+    micro_batches: list[RTDBatch]
+    tokens: int
+    epoch: float
+    cursor: Cursor
+
+
+class StepLoader:
+    """The steps of one process.
+
+    Args:
+        plan: of the corpus; the same on every process.
+        layout: whose ``rows`` the collator was made for.
+        rank: of this process.
+        collator: makes the batches.
+        num_workers: worker processes; 0 collates in this one.
+        pin_memory: page-locked batches, for asynchronous copies to a GPU.
+    """
+
+    def __init__(
+        self, plan: Plan, layout: Layout, rank: int, collator: Collator, num_workers: int = 0, pin_memory: bool = False
+    ):
+        self.plan = plan
+        self.layout = layout
+        self.rank = rank
+        self.collator = collator
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+
+    def steps(self, cursor: Cursor = START, step: int = 0) -> Iterator[Step]:
+        """The steps from a place on, the first with the number ``step``; ends where the plan ends.
+
+        Workers end when the iterator is closed, deleted or exhausted.
+        """
+        micro_batches: list[RTDBatch] = []
+        loader = DataLoader(
+            _MicroBatches(self, cursor, step),
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            prefetch_factor=_PREFETCH if self.num_workers else None,
+            multiprocessing_context="fork" if self.num_workers else None,  # workers share the mapped tokens
+            worker_init_fn=_leave_process_group,
+        )
+        for about, batch in loader:
+            micro_batches.append(batch)
+            if len(micro_batches) == self.layout.accumulation:
+                yield Step(micro_batches=micro_batches, **about)
+                micro_batches = []
+
+
+class _MicroBatches(IterableDataset):
+    """Micro-batch i of this process comes from worker i % workers, the order in which DataLoader asks them."""
+
+    def __init__(self, loader: StepLoader, cursor: Cursor, step: int):
+        self.loader = loader
+        self.cursor = cursor
+        self.step = step
+
+    def __iter__(self):
+        worker = get_worker_info()
+        worker_id, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        count = 0
+        for plan in self.loader.plan.steps(self.cursor, self.step):
+            about = {"step": plan.step, "tokens": plan.tokens, "epoch": plan.epoch, "cursor": plan.cursor}
+            for bins in self.loader.layout.micro_batches(plan.bins, self.loader.rank):
+                if count % workers == worker_id:
+                    yield about, self.loader.collator.collate(bins)
+                count += 1
+
+
+def _leave_process_group(worker_id: int) -> None:
+    """Signals to the run's process group (Ctrl-C, a scheduler's warning) are for the training process alone to judge.
+
+    A worker whose parent has gone ends by itself within seconds.
+    """
+    os.setpgid(0, 0)

@@ -1,0 +1,226 @@
+"""Reads the texts of one file, in flat memory; a file that is broken is named with the line at fault.
+
+Suffixes: .txt .csv .tsv .json .jsonl .parquet, each also with .gz or .xz behind it.
+
+Local files are read by Python's own modules, not by `datasets`: its loaders know no line numbers, take rows with missing fields for
+empty texts, refuse a jsonl file in which a field first appears late, and leave lock files in the user's cache.
+"""
+
+import csv
+import gzip
+import io
+import json
+import lzma
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from electra_accel.errors import UserError
+
+FORMATS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
+_OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape half a character, which no UTF-8 text can hold
+_BLOCK_CHARACTERS = 8192
+
+
+def format_of(path: Path) -> str:
+    """The suffix in FORMATS that says how to read ``path``; UserError for any other."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _OPENERS:
+        suffixes.pop()
+    if not suffixes or suffixes[-1] not in FORMATS:
+        raise UserError(f"{path}: cannot read this kind of file (known: {' '.join(FORMATS)}, also with .gz or .xz)")
+    return suffixes[-1]
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The decompressed bytes of ``path``."""
+    return _OPENERS.get(path.suffix.lower(), open)(path, "rb")
+
+
+def read_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[str]:
+    """The texts of one file, in order; a cell that is empty, null or not there gives an empty string.
+
+    Args:
+        text_column: column of csv, tsv and parquet, field of json and jsonl.
+        join_lines: of txt only. False: every line is a text. True: the lines between two blank lines are one text, joined by
+            line breaks; a run of lines without a blank line is cut at a line end about every 8,000 characters, so that
+            a book without blank lines is still many texts.
+
+    Raises:
+        UserError: the file is missing, empty, damaged, not UTF-8, not what its suffix says, or lacks the column.
+    """
+    suffix = format_of(path)
+    with _one_line_errors(path):
+        with open_bytes(path) as file:
+            if not file.read(1):
+                raise UserError(f"{path} is empty")
+        with open_bytes(path) as file:
+            if suffix == ".parquet":
+                yield from _parquet(path, file, text_column)
+                return
+            # csv wants line breaks untouched; utf-8-sig drops the mark that Windows programs put in front
+            text = io.TextIOWrapper(file, "utf-8-sig", newline="" if suffix == ".csv" else None)
+            if suffix == ".txt":
+                yield from _blocks(text) if join_lines else _lines(text)
+            elif suffix == ".csv":
+                yield from _column(path, _csv_rows(path, text), text_column)
+            elif suffix == ".tsv":
+                yield from _column(path, _tsv_rows(text), text_column)
+            else:
+                yield from _fields(path, _records(path, text), text_column)
+
+
+@contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; name its files, for example '{path}/*.txt'") from None
+    except PermissionError:
+        raise UserError(f"{path}: no permission to read it") from None
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path}, line {_undecodable_line(path)}: not UTF-8; convert the file, for example a Korean Windows file by "
+            "`iconv -f cp949 -t utf-8`"
+        ) from None
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{path}: damaged or cut-off compressed file ({error}); fetch or compress it again") from None
+
+
+def _undecodable_line(path: Path) -> int:
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    raise AssertionError(f"{path} could not be decoded, and now it can: it changes while it is read")
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    for line in file:
+        line = line.strip()
+        if line:
+            yield line
+
+
+def _blocks(file: IO[str]) -> Iterator[str]:
+    block, size = [], 0
+    for line in file:
+        line = line.strip()
+        if block and (not line or size > _BLOCK_CHARACTERS):
+            yield "\n".join(block)
+            block, size = [], 0
+        if line:
+            block.append(line)
+            size += len(line)
+    if block:
+        yield "\n".join(block)
+
+
+def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the line each begins on."""
+    csv.field_size_limit(sys.maxsize)
+    rows = csv.reader(file, strict=True)
+    begin = 1
+    try:
+        for row in rows:
+            if row:  # a blank line gives an empty row
+                yield begin, row
+            begin = rows.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {begin}: not valid csv: {error} (is a quote left open or not doubled?)") from None
+
+
+def _tsv_rows(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
+    """One row a line. Quotes are ordinary characters, except around a whole cell, as csv writers put them."""
+    for number, line in enumerate(file, start=1):
+        if line.strip("\n"):
+            cells = line.rstrip("\n").split("\t")
+            yield number, [_unquoted(cell) if cell.startswith('"') else cell for cell in cells] if '"' in line else cells
+
+
+def _unquoted(cell: str) -> str:
+    inside = cell[1:-1].replace('""', "")
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell.endswith('"') and '"' not in inside else cell
+
+
+def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[str]:
+    _, header = next(rows, (1, []))
+    if name not in header:
+        raise _no_column(path, name, header)
+    column = header.index(name)
+    for number, row in rows:
+        if len(row) != len(header):
+            raise UserError(
+                f"{path}, line {number}: {len(row)} cells where the header has {len(header)}; quote cells that hold a "
+                "separator (csv), and save cells that hold tabs or line breaks as csv or jsonl"
+            )
+        yield row[column]
+
+
+def _records(path: Path, file: IO[str]) -> Iterator[tuple[int, Any]]:
+    """Records of a json array (read as a whole) or of a file with one value a line, with their line numbers."""
+    first = file.readline()
+    if first.lstrip().startswith("["):
+        try:
+            for record in json.loads(first + file.read()):
+                yield 1, record
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {error.lineno}: not valid json: {error.msg}") from None
+        return
+    number = 1
+    while first:
+        if not first.isspace():
+            try:
+                record = json.loads(first)
+            except json.JSONDecodeError as error:
+                raise UserError(
+                    f"{path}, line {number}: not valid json: {error.msg} at column {error.colno} (one value a line, or one array)"
+                ) from None
+            yield number, record
+        first = file.readline()
+        number += 1
+
+
+def _fields(path: Path, records: Iterator[tuple[int, Any]], name: str) -> Iterator[str]:
+    found, names = False, []  # a field may be left out of some records, but not of all
+    for number, record in records:
+        if isinstance(record, dict):
+            found = found or name in record
+            names = names or list(record)
+            record = record.get(name)
+        if not isinstance(record, str | None):
+            raise UserError(f"{path}, line {number}: {name!r} holds a {type(record).__name__}, not text")
+        yield _LONE_SURROGATE.sub("\ufffd", record) if record else ""
+    if names and not found:
+        raise _no_column(path, name, names)
+
+
+def _parquet(path: Path, file: IO[bytes], name: str) -> Iterator[str]:
+    import pyarrow  # here, so that workers and readers of other formats do not wait for it
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+        columns = table.schema_arrow.names
+        if name not in columns:
+            raise _no_column(path, name, columns)
+        kind = str(table.schema_arrow.field(name).type)
+        if "string" not in kind:  # string, large_string, string_view, dictionary<values=string, …>
+            raise UserError(f"{path}: column {name!r} holds {kind}, not text (option data.text_column)")
+        for batch in table.iter_batches(batch_size=1000, columns=[name]):
+            yield from (text or "" for text in batch.column(0).cast(pyarrow.string()).to_pylist())
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OSError) as error:
+        raise UserError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _no_column(path: Path, name: str, columns: list[str]) -> UserError:
+    return UserError(f"{path}: no column {name!r}; it has: {', '.join(columns)} (option data.text_column)")

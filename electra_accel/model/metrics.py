@@ -1,0 +1,169 @@
+"""What a micro-batch is measured by: counters that add up over micro-batches and ranks, and figures made from their sums.
+
+Counters stay on the device as one float64 vector (counts are exact, so order does not matter); only logging reads them.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from transformers import ElectraConfig
+
+from electra_accel.batch import RTDBatch
+
+SCALARS = (
+    "selected",  # positions that the generator is trained on
+    "tokens",  # real tokens, [CLS] and [SEP] included
+    "generator_loss",  # sum of nats over selected positions
+    "generator_correct",  # selected positions where the most probable token is the original
+    "generator_entropy",  # sum of nats over selected positions
+    "discriminator_loss",  # sum of nats over real tokens
+    "replaced",  # real tokens that differ from the original
+    "true_positives",  # positive: called replaced, that is probability over 1/2
+    "false_positives",
+    "correct_selected",  # right verdicts on selected positions
+    "correct_unselected",  # right verdicts on the other real tokens
+)
+# Histogram of the discriminator's logits, for ROC-AUC and calibration: originals first, then replaced tokens. Equal steps of
+# the logit resolve probabilities near 0 and 1 as well as those in the middle; what lies outside falls into the end bins.
+LOGIT_LIMIT = 10.0
+BINS = 1000
+
+
+class SlotFigures(NamedTuple):
+    """What the generator said at the slots, without gradient.
+
+    Attributes:
+        sampled, argmax: int64 [R, S]; drawn replacement, most probable token.
+        entropy: [R, S]; of the generator's distribution, in nats.
+    """
+
+    sampled: torch.Tensor
+    argmax: torch.Tensor
+    entropy: torch.Tensor
+
+
+@torch.no_grad()
+def count(
+    batch: RTDBatch,
+    slots: SlotFigures,
+    generator_loss: torch.Tensor,
+    discriminator_loss: torch.Tensor,
+    logits: torch.Tensor,
+    replaced: torch.Tensor,
+) -> torch.Tensor:
+    """The counters of one micro-batch: float64 [len(SCALARS) + 2 * BINS] on its device.
+
+    Args:
+        generator_loss, discriminator_loss: 0-d sums.
+        logits: [R, T]; the discriminator's, positive where it calls a token replaced.
+        replaced: bool [R, T]; False on padding.
+    """
+    real = batch.real
+    # Unused slots point at column 0, which is never selected, so no True is overwritten.
+    selected = torch.zeros_like(real).scatter(1, batch.slot_positions, batch.slot_used)
+    positive = logits > 0
+    correct = (positive == replaced) & real
+    terms = (
+        batch.slot_used,
+        real,
+        generator_loss,
+        (slots.argmax == batch.slot_labels) & batch.slot_used,
+        slots.entropy * batch.slot_used,
+        discriminator_loss,
+        replaced,
+        positive & replaced,
+        positive & ~replaced & real,
+        correct & selected,
+        correct & ~selected,
+    )
+    scalars = torch.stack([term.sum(dtype=torch.float64) for term in terms])
+    # Clamped as integers: a NaN must not become an index out of range before the loop has seen the loss and stopped.
+    bins = ((logits.float() + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))).long().clamp(0, BINS - 1) + BINS * replaced
+    histogram = torch.zeros(2 * BINS, dtype=torch.float64, device=logits.device)
+    histogram.index_add_(0, bins.flatten(), real.flatten().to(torch.float64))
+    return torch.cat([scalars, histogram])
+
+
+def summarise(counters: torch.Tensor) -> dict[str, float]:
+    """The figures of any sum of counters, as plain numbers; what has no denominator (nothing selected, …) is NaN.
+
+    balanced_accuracy is the mean of the accuracies on selected and on unselected tokens. auc is the probability that a
+    replaced token has the higher logit than an original one, ties counting half; tokens of one histogram bin count as tied.
+    """
+    values = counters.tolist()  # the one place where the host waits for the device
+    c = dict(zip(SCALARS, values, strict=False))
+    original = c["tokens"] - c["replaced"]
+    precision = _ratio(c["true_positives"], c["true_positives"] + c["false_positives"])
+    recall = _ratio(c["true_positives"], c["replaced"])
+    correct = c["correct_selected"] + c["correct_unselected"]
+    on_selected = _ratio(c["correct_selected"], c["selected"])
+    on_unselected = _ratio(c["correct_unselected"], c["tokens"] - c["selected"])
+    wins, below = 0.0, 0.0
+    for negatives, positives in zip(values[-2 * BINS : -BINS], values[-BINS:], strict=True):
+        wins += positives * (below + negatives / 2)
+        below += negatives
+    return {
+        "generator_loss": _ratio(c["generator_loss"], c["selected"]),
+        "generator_accuracy": _ratio(c["generator_correct"], c["selected"]),
+        "generator_entropy": _ratio(c["generator_entropy"], c["selected"]),
+        "discriminator_loss": _ratio(c["discriminator_loss"], c["tokens"]),
+        "discriminator_accuracy": _ratio(correct, c["tokens"]),
+        "balanced_accuracy": (on_selected + on_unselected) / 2,
+        "precision": precision,
+        "recall": recall,
+        "f1": _ratio(2 * c["true_positives"], c["true_positives"] + c["false_positives"] + c["replaced"]),
+        "auc": _ratio(wins, c["replaced"] * original),
+        "predicted_positive_rate": _ratio(c["true_positives"] + c["false_positives"], c["tokens"]),
+        "replaced_fraction": _ratio(c["replaced"], c["tokens"]),
+    }
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan
+
+
+def training_flops(generator: ElectraConfig, discriminator: ElectraConfig, context: float) -> tuple[float, float]:
+    """Floating point operations of forward and backward: (per real token, per selected position).
+
+    A matrix product of n inputs and m outputs costs 2nm, its backward twice that. Per layer of hidden size H and inner size
+    F: four H x H projections, two H x F, and 4 * H * context for the scores and their weighted sum. The LM head (H x E, then
+    E x V) runs at selected positions only, the discriminator's (H x H, then H x 1) at every token. Embedding look-ups,
+    LayerNorm and activations are left out, as is customary. Total: tokens * first + selected * second.
+
+    Args:
+        context: number of tokens that a token attends to, on average: the mean length of a token's example.
+    """
+
+    def encoder(c: ElectraConfig) -> float:
+        layer = 2 * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size) + 4 * c.hidden_size * context
+        project = 2 * c.embedding_size * c.hidden_size if c.embedding_size != c.hidden_size else 0
+        return c.num_hidden_layers * layer + project
+
+    head = 2 * discriminator.hidden_size**2 + 2 * discriminator.hidden_size
+    lm_head = 2 * generator.embedding_size * (generator.hidden_size + generator.vocab_size)
+    return 3.0 * (encoder(generator) + encoder(discriminator) + head), 3.0 * lm_head
+
+
+# Dense bf16 (V100: fp16) peak in FLOP/s, from the makers' data sheets. All words of a key must occur in the card's name.
+_PEAK_FLOPS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "A40": 150e12,
+    "A10": 125e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "V100": 125e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+
+
+def peak_flops(card: str) -> float | None:
+    """Dense half precision peak in FLOP/s of a card by its name (``torch.cuda.get_device_name``); None if unknown."""
+    words = set(card.replace("-", " ").split())
+    return next((peak for name, peak in _PEAK_FLOPS.items() if words.issuperset(name.split())), None)

@@ -1,0 +1,101 @@
+"""The folder of a run: names, layout, status, and jsonl files that can be cut back to a step.
+
+    config.yaml  environment.json  status.json  metrics.jsonl  samples.jsonl  held_out/  checkpoints/  discriminator/  generator/
+
+The functions here know files, not training. Only the main process writes.
+"""
+
+import datetime
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from electra_accel.errors import UserError
+
+CONFIG, ENVIRONMENT, STATUS = "config.yaml", "environment.json", "status.json"
+METRICS, SAMPLES, RUN_ID = "metrics.jsonl", "samples.jsonl", "run_id"
+CHECKPOINTS, HELD_OUT = "checkpoints", "held_out"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` so that a reader sees the old or the new text, never a part, also after a power cut."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_status(folder: Path, state: str, step: int, reason: str = "", exit_code: int | None = None) -> None:
+    """``state`` is running, done, preempted or failed. Launchers flatten exit codes, so this file carries the truth."""
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    write_json(
+        folder / STATUS, {"state": state, "step": step, "reason": reason, "exit_code": exit_code, "time": now}
+    )
+
+
+def read_status(folder: Path) -> dict:
+    """The last written status, or ``{"state": "new", "step": 0}``."""
+    path = folder / STATUS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"state": "new", "step": 0}
+
+
+def append_jsonl(path: Path, record: dict) -> None:
+    """One record, one line, one write: a killed process leaves at most the last line unfinished."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """All whole records; an unfinished last line (a kill in mid-write) is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Drop the records after ``step``, so that a resumed run writes every step once. Records have a ``step`` key."""
+    if path.exists():
+        kept = [record for record in read_jsonl(path) if record["step"] <= step]
+        write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+
+
+def require_writable(folder: Path, needed_bytes: int) -> None:
+    """Create ``folder`` and find out now, not at the first checkpoint, whether it can hold the run.
+
+    Raises:
+        UserError: it cannot be created or written, or has less than ``needed_bytes`` free.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"\0" * 4096)
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise UserError(
+            f"run.dir {folder}: {free / 1e9:.2f} GB are free, the run needs about {needed_bytes / 1e9:.2f} GB"
+            " (checkpoints and exports); choose another --run.dir or a smaller --checkpoint.keep"
+        )
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn an ``OSError`` met while writing to the run folder into the user's line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"run.dir {folder}: no space left; free some and start the same command again") from error
+        raise UserError(f"run.dir {folder} cannot be written ({error.strerror}); choose another --run.dir") from error

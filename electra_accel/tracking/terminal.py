@@ -1,0 +1,64 @@
+"""What a person sees while a run goes on: lines, and below them a progress bar where the output is a terminal."""
+
+import os
+import sys
+import warnings
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+
+class Terminal:
+    """Prints on the first process only; the others hold a silent one.
+
+    Args:
+        speaks: whether this process prints.
+    """
+
+    def __init__(self, speaks: bool):
+        self.speaks = speaks
+        self.console = Console(highlight=False, markup=False, soft_wrap=True, file=sys.stdout)
+        self._bar: Progress | None = None
+
+    def line(self, text: str = "") -> None:
+        if self.speaks:
+            self.console.print(text)
+
+    def warn(self, text: str) -> None:
+        if self.speaks:
+            self.console.print(f"warning: {text}", style="yellow")
+
+    def start(self, done: int, total: int) -> None:
+        """Show the bar; not where the output goes into a file or a CI log, which get the log lines alone."""
+        if self.speaks and self.console.is_terminal and not os.environ.get("CI"):
+            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
+            self._bar = Progress(*columns, console=self.console)
+            self._task = self._bar.add_task("training", total=total, completed=done, figures="")
+            self._bar.start()
+
+    def update(self, done: int, figures: str | None = None) -> None:
+        """Move the bar to step ``done``; ``figures`` (loss, tokens/s, time left) stay until the next ones."""
+        if self._bar:
+            self._bar.update(self._task, completed=done, **({} if figures is None else {"figures": figures}))
+
+    def stop(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars, advice and deprecation notes of the libraries out of a run's output; errors still appear."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("WANDB_SILENT", "true")  # start-up prints in one line where the run goes
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def duration(seconds: float) -> str:
+    """65 -> "1m05s", 4000 -> "1h06m"."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

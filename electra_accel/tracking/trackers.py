@@ -1,0 +1,142 @@
+"""W&B and other trackers through Accelerate, and the run folder's own metrics.jsonl and samples.jsonl.
+
+The x-axes are our own ``train/step`` and ``train/tokens``: W&B refuses rows at or before the last step that it saw, so a run
+that is resumed from an earlier checkpoint would lose the replayed steps if it used W&B's counter.
+"""
+
+import importlib.util
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from requests.utils import get_netrc_auth
+
+from electra_accel import run_folder
+from electra_accel.errors import UserError
+from electra_accel.tracking.samples import Reconstruction
+
+SAMPLE_COLUMNS = ["step", "original", "masked", "generated", "verdict"]
+
+
+def usable_trackers(named: list[str] | None, warn: Callable[[str], None]) -> list[str]:
+    """The trackers to start: those that were named, else W&B where it is installed.
+
+    Raises:
+        UserError: a tracker was named that is not installed. (The default one is only warned about.)
+    """
+    module = {"comet_ml": "comet_ml", "dvclive": "dvclive", "tensorboard": "tensorboard"}
+    missing = [name for name in named or ["wandb"] if importlib.util.find_spec(module.get(name, name)) is None]
+    if named and missing:
+        raise UserError(f"tracking.trackers: {', '.join(missing)} is not installed; pip install it or leave it out")
+    if missing:
+        warn("wandb is not installed: the run is recorded in metrics.jsonl only")
+    return [name for name in named or ["wandb"] if name not in missing]
+
+
+def wandb_mode(wanted: str | None) -> str:
+    """online, offline, disabled or shared: WANDB_MODE, else tracking.mode, else online if a key exists, else offline."""
+    if mode := os.environ.get("WANDB_MODE") or wanted:
+        return mode
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    has_key = bool(os.environ.get("WANDB_API_KEY")) or get_netrc_auth(host) is not None
+    return "online" if has_key else "offline"
+
+
+def run_id(folder: Path) -> str:
+    """The one tracker id of a run folder: WANDB_RUN_ID, else what the folder holds, else a new one, kept in the folder."""
+    path = folder / run_folder.RUN_ID
+    known = os.environ.get("WANDB_RUN_ID") or (path.read_text(encoding="utf-8").strip() if path.exists() else "")
+    if not known:
+        known = uuid.uuid4().hex[:12]
+    run_folder.write_atomically(path, known + "\n")
+    return known
+
+
+class Recorder:
+    """Where figures and samples of a run go. Only the main process has one that writes.
+
+    Args:
+        accelerator: its trackers are used.
+        folder: the run folder.
+        samples: tracking.samples: ``all`` (files and trackers), ``local`` (files only), ``none``.
+        warn: prints one line.
+    """
+
+    def __init__(self, accelerator, folder: Path, *, samples: str, warn: Callable[[str], None]):
+        self.accelerator, self.folder, self.samples, self.warn = accelerator, folder, samples, warn
+        self.trackers: list = []
+
+    def start(self, config: dict, *, mode: str | None, project: str, group: str | None, tags: list[str], notes: str | None) -> str:
+        """Start the trackers; returns a line that says where the run goes."""
+        identity = run_id(self.folder)
+        where = wandb_mode(mode)
+        wandb = {
+            "name": self.folder.name,
+            "id": identity,
+            "resume": "allow",
+            "dir": str(self.folder),
+            "mode": where,
+            "group": os.environ.get("WANDB_RUN_GROUP") or group,
+            "tags": tags or None,
+            "notes": notes,
+            "entity": os.environ.get("WANDB_ENTITY"),
+        }
+        project = os.environ.get("WANDB_PROJECT") or project
+        names = [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
+        try:
+            self.accelerator.init_trackers(project, config=config, init_kwargs={"wandb": wandb})
+            self.trackers = list(self.accelerator.trackers)
+            for tracker in self.trackers:
+                if tracker.name == "wandb":
+                    tracker.tracker.define_metric("train/step")
+                    tracker.tracker.define_metric("train/tokens")
+                    tracker.tracker.define_metric("*", step_metric="train/step")
+        except Exception as error:  # a tracker never stops training, whatever it throws
+            self.warn(f"trackers could not be started ({error}); the run is recorded in metrics.jsonl only")
+            return "metrics.jsonl only"
+        if "wandb" not in names:
+            return f"{', '.join([*names, 'metrics.jsonl'])}"
+        upload = {"offline": f"later, if you like: wandb sync {self.folder}/wandb/offline-run-*", "disabled": "off"}
+        return f"W&B {where}, project {project}, run id {identity} ({upload.get(where, 'uploading')})"
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step and train/tokens."""
+        run_folder.append_jsonl(self.folder / run_folder.METRICS, {"step": step, **values})
+        self._track(lambda tracker: tracker.log(values, step=None if tracker.name == "wandb" else step))
+
+    def reconstructions(self, found: list[Reconstruction], step: int, tokens: int, epoch: float) -> None:
+        if self.samples == "none":
+            return
+        for sample in found:
+            run_folder.append_jsonl(self.folder / run_folder.SAMPLES, sample.record(step, epoch))
+        if self.samples == "all":
+            rows = [[step, s.original_text(), s.input_text(), s.output_text(), _verdict(s)] for s in found]
+            self._track(lambda tracker: _log_table(tracker, rows, step, tokens))
+
+    def close(self) -> None:
+        self._track(lambda tracker: tracker.finish())
+
+    def _track(self, call: Callable) -> None:
+        """Call on each tracker; one that fails is dropped with a warning, training goes on."""
+        for tracker in list(self.trackers):
+            try:
+                call(tracker)
+            except Exception as error:  # whatever a tracker throws, the run is worth more
+                self.trackers.remove(tracker)
+                self.warn(f"tracker {tracker.name} failed ({error}) and is dropped; metrics.jsonl goes on")
+
+
+def _log_table(tracker, rows: list[list], step: int, tokens: int) -> None:
+    """One table per step, so that what is stored grows linearly (W&B's tables are immutable)."""
+    if tracker.name == "wandb":
+        import wandb
+
+        table = wandb.Table(columns=SAMPLE_COLUMNS, data=rows)
+        tracker.log({"samples/reconstructions": table, "train/step": step, "train/tokens": tokens})
+
+
+def _verdict(sample: Reconstruction) -> str:
+    """Counts of the discriminator's right and wrong calls in one sample."""
+    signs = [sample.sign(i) for i in range(len(sample.original))]
+    return f"{signs.count('+')} caught, {signs.count('-')} missed, {signs.count('!')} false alarms"

@@ -1,0 +1,133 @@
+"""Checkpoints that exist whole or not at all (invariant 9).
+
+A checkpoint is written into a hidden folder, every file is flushed to disk and hashed, the manifest is written last, and the
+folder is renamed into place. A folder without a manifest, or whose files do not have the recorded sizes and hashes, is
+damaged: it is named and skipped, never loaded.
+
+    checkpoints/step-00001000/   state.json, what the engine writes, manifest.json (last)
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from electra_accel.run_folder import write_json
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+class Damaged(Exception):
+    """Why a checkpoint cannot be used."""
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
+
+
+def partial_path_of(folder: Path, step: int) -> Path:
+    """Where the files of a checkpoint are written before it is complete."""
+    return folder / f".step-{step:08d}.partial"
+
+
+def begin(folder: Path, step: int) -> Path:
+    """An empty hidden folder to write into; remains of an interrupted save go away. Call on one process per file system."""
+    partial = partial_path_of(folder, step)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def commit(folder: Path, step: int) -> Path:
+    """Make the files under the hidden folder a checkpoint: hash, flush, manifest last, rename."""
+    partial, final = partial_path_of(folder, step), path_of(folder, step)
+    files = {}
+    for path in sorted(p for p in partial.rglob("*") if p.is_file()):
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        files[path.relative_to(partial).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    write_json(partial / MANIFEST, {"format": FORMAT, "step": step, "files": files})
+    _flush_folder(partial)
+    if final.exists():  # the same step saved again, for example after a damaged one was skipped
+        shutil.rmtree(final)
+    os.rename(partial, final)
+    _flush_folder(folder)
+    return final
+
+
+def verify(path: Path) -> dict:
+    """The manifest of a whole checkpoint.
+
+    Raises:
+        Damaged: no manifest, another format, or a file that is missing, short, or altered.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        wanted = manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{MANIFEST} is missing or unreadable") from error
+    if manifest.get("format") != FORMAT:
+        raise Damaged(f"format {manifest.get('format')}, this version reads {FORMAT}")
+    for name, facts in wanted.items():
+        file_path = path / name
+        if not file_path.is_file():
+            raise Damaged(f"{name} is missing")
+        if file_path.stat().st_size != facts["bytes"]:
+            raise Damaged(f"{name} has {file_path.stat().st_size} bytes instead of {facts['bytes']}")
+        with open(file_path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
+                raise Damaged(f"{name} was altered (its SHA-256 differs)")
+    return manifest
+
+
+def existing(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of every folder that is named like a checkpoint, oldest first; nothing is verified."""
+    if not folder.is_dir():
+        return []
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def newest_valid(folder: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that verifies; each damaged one on the way is named through ``warn``."""
+    for _, path in reversed(existing(folder)):
+        try:
+            verify(path)
+            return path
+        except Damaged as reason:
+            warn(f"checkpoint {path} is damaged ({reason}): skipped")
+    return None
+
+
+def set_aside(folder: Path, after_step: int) -> None:
+    """Rename checkpoints later than the one a run resumes from (damaged, or of a course now abandoned).
+
+    Otherwise they would count as the newest ones when pruning. The next pruning removes them.
+    """
+    for step, path in existing(folder):
+        if step > after_step:
+            aside = path.with_name(path.name + ".set-aside")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(path, aside)
+
+
+def prune(folder: Path, keep: int, protect: set[int]) -> None:
+    """Remove all but the newest ``keep`` checkpoints and the protected steps, and what older courses of the run left."""
+    for step, path in existing(folder)[:-keep]:
+        if step not in protect:
+            shutil.rmtree(path)
+    for leftover in [*folder.glob(".step-*.partial"), *folder.glob("step-*.set-aside")]:
+        shutil.rmtree(leftover)
+
+
+def _flush_folder(path: Path) -> None:
+    """Make renames and new names inside a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)

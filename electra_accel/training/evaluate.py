@@ -1,0 +1,133 @@
+"""Held-out figures that compare: one fixed corruption for the whole run (invariant 10).
+
+Positions are keyed by ``eval.seed``, replacements are drawn once: by the starting pair's generator, or by unigram draws when
+training from scratch. They are kept in the run folder with a fingerprint, so that a resumed run scores the same sentences.
+The figures against the run's own current generator are given apart.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from electra_accel.batch import RTDBatch
+from electra_accel.data.plan import Layout
+from electra_accel.errors import UserError
+from electra_accel.model.metrics import summarise
+from electra_accel.training.engine import Engine
+
+UNIGRAM_SAMPLE = 20_000_000  # tokens of the training buffer that are counted
+
+
+@dataclass
+class HeldOut:
+    """This process's share of a held-out set.
+
+    Attributes:
+        name: prefix of its figures: ``eval`` gives eval/… and eval_own/….
+        batches: on the CPU.
+        replacements: int64 [R, S] per batch, the fixed replacement at each slot.
+        fingerprint: of positions and replacements of the whole set, equal on every process and after every resume.
+        chance: generator accuracy of always guessing the most frequent token.
+    """
+
+    name: str
+    batches: list[RTDBatch]
+    replacements: list[torch.Tensor]
+    fingerprint: str
+    chance: float
+
+
+def unigram_counts(tokens: np.ndarray, vocab_size: int, special_ids: Iterable[int]) -> np.ndarray:
+    """How often each token occurs at the start of the training buffer (int64 [vocab_size]); special tokens count as 0."""
+    counts = np.bincount(tokens[:UNIGRAM_SAMPLE], minlength=vocab_size)
+    counts[list(special_ids)] = 0
+    return counts
+
+
+def unigram_draw(counts: np.ndarray) -> Callable[[RTDBatch], torch.Tensor]:
+    """A drawer of replacements by token frequency: int64 [R, S] from the batch's keyed uniform numbers."""
+    cumulative = torch.from_numpy(np.cumsum(counts, dtype=np.float64))
+
+    def draw(batch: RTDBatch) -> torch.Tensor:
+        return torch.searchsorted(cumulative, batch.slot_uniform * cumulative[-1], right=True)
+
+    return draw
+
+
+def build_held_out(
+    name: str,
+    steps: Iterable[list[RTDBatch]],
+    draw: Callable[[RTDBatch], torch.Tensor],
+    *,
+    most_frequent: int,
+    layout: Layout,
+    bins_per_step: int,
+    engine: Engine,
+    file: Path,
+) -> HeldOut:
+    """Fix the corruption, or take it from ``file`` when the run is resumed. Called on every process.
+
+    Args:
+        steps: for each step of the held-out plan, this process's micro-batches.
+        draw: gives the replacements of a batch.
+        file: .npy in the run folder, int64 [2, bins, S]: positions and replacements of every bin.
+
+    Raises:
+        UserError: the file does not belong to this held-out set.
+    """
+    steps = list(steps)
+    batches = [batch for micro_batches in steps for batch in micro_batches]
+    rows, inside = [], []  # for each batch: which bins of the set its rows are; False where the layout filled up a step
+    for index, micro_batches in enumerate(steps):
+        for micro in range(len(micro_batches)):
+            in_step = (micro * layout.world_size + engine.rank) * layout.rows + torch.arange(layout.rows)
+            inside.append(in_step < bins_per_step)
+            rows.append((index * bins_per_step + in_step)[inside[-1]])
+    if not engine.on_main(file.exists):
+        drawn = torch.zeros(2, len(steps) * bins_per_step, batches[0].slot_positions.shape[1], dtype=torch.int64)
+        for batch, row, real in zip(batches, rows, inside):
+            drawn[:, row] = torch.stack([batch.slot_positions, draw(batch)])[:, real]
+        drawn = engine.sum(drawn.to(engine.device)).cpu().numpy()
+        engine.on_main(lambda: _save(file, drawn))
+    drawn = torch.from_numpy(np.load(file))
+    replacements = []
+    for batch, row, real in zip(batches, rows, inside):
+        if not torch.equal(drawn[0, row], batch.slot_positions[real]):
+            raise UserError(f"{file} does not belong to this held-out set; use another --run.dir")
+        replacements.append(torch.zeros_like(batch.slot_positions))
+        replacements[-1][real] = drawn[1, row]
+    hits = sum(((batch.slot_labels == most_frequent) & batch.slot_used).sum() for batch in batches)
+    used = sum(batch.slot_used.sum() for batch in batches)
+    hits, used = engine.sum(torch.stack([hits, used]).to(engine.device)).tolist()
+    fingerprint = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()[:16]
+    return HeldOut(name, batches, replacements, fingerprint, chance=hits / max(used, 1))
+
+
+@torch.no_grad()
+def evaluate(held_out: HeldOut, engine: Engine) -> dict[str, float]:
+    """All metrics on the fixed corruption (``eval/…``) and against the own generator (``eval_own/…``), over all processes."""
+    model = engine.model
+    model.eval()
+    fixed, own = [], []
+    for batch, replacements in zip(held_out.batches, held_out.replacements):
+        batch = batch.to(engine.device)
+        fixed.append(model(batch, replacements.to(engine.device)).counters)
+        own.append(model(batch).counters)
+    model.train()
+    totals = engine.sum(torch.stack([torch.stack(fixed).sum(0), torch.stack(own).sum(0)])).cpu()
+    result = {}
+    for prefix, counters in zip((held_out.name, f"{held_out.name}_own"), totals):
+        result |= {f"{prefix}/{key}": value for key, value in summarise(counters).items()}
+    return result
+
+
+def _save(file: Path, array: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    with open(partial, "wb") as out:
+        np.save(out, array)
+    partial.replace(file)

@@ -1,0 +1,181 @@
+"""The training loop: learning rate -> micro-steps -> clip -> step -> log -> evaluate -> save."""
+
+import time
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from electra_accel.config import Config
+from electra_accel.data.loader import StepLoader
+from electra_accel.randomness import Purpose, torch_seed
+from electra_accel.tracking.samples import LEGEND, reconstruct
+from electra_accel.tracking.terminal import Terminal, duration
+from electra_accel.tracking.trackers import Recorder
+from electra_accel.training.engine import Engine
+from electra_accel.training.evaluate import HeldOut, evaluate
+from electra_accel.training.optim import learning_rate
+from electra_accel.training.progress import Progress, save
+from electra_accel.training.window import Window
+
+SAMPLES_SHOWN = 3
+
+
+def train(
+    config: Config,
+    *,
+    engine: Engine,
+    loader: StepLoader,
+    held_out: HeldOut,
+    progress: Progress,
+    total_steps: int,
+    window: Window,
+    folder: Path,
+    recorder: Recorder,
+    terminal: Terminal,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Train from ``progress`` on to ``total_steps``, or until ``eval.metric`` has stopped improving. Called on every process.
+
+    ``progress`` is updated in place; the last checkpoint in ``folder`` is of its final state.
+
+    Raises:
+        UserError: the loss is not finite; no space is left for a checkpoint.
+    """
+    model, objective = engine.model, config.objective
+    last_save = time.monotonic()
+    if progress.step == 0:
+        judge_held_out(config, engine, held_out, progress, recorder, terminal)
+        show_samples(engine, held_out, progress, recorder, terminal, tokenizer)
+    terminal.start(progress.step, total_steps)
+    model.train()
+    window.restart()
+    waiting = time.monotonic()
+    for global_step in loader.steps(progress.cursor, progress.step):
+        window.data_wait += time.monotonic() - waiting
+        step = progress.step
+        rate = learning_rate(
+            step,
+            peak=config.optim.learning_rate,
+            warmup_steps=config.optim.warmup_steps,
+            total_steps=total_steps,
+            schedule=config.optim.schedule,
+        )
+        micro_batches = [batch.to(engine.device) for batch in global_step.micro_batches]
+        # Both denominators are those of the whole global step, known before the first backward (invariant 3).
+        counts = torch.stack([batch.counts() for batch in micro_batches]).sum(0)
+        selected, tokens = engine.sum(counts).clamp(min=1)
+        for micro, batch in enumerate(micro_batches):
+            # Dropout depends on the micro-batch's number in the global step, not on the process that computes it.
+            number = micro * engine.world_size + engine.rank
+            torch.manual_seed(torch_seed(config.run.seed, Purpose.DROPOUT, step, number))
+            last = number >= engine.world_size * (len(micro_batches) - 1)
+            with engine.micro_step(last=last):
+                output = model(batch)
+                loss = (
+                    objective.generator_weight * output.generator_loss_sum / selected
+                    + objective.discriminator_weight * output.discriminator_loss_sum / tokens
+                )
+                engine.backward(loss, last=last)
+            window.add(loss, output.counters)
+        gradient_norm = engine.clip(config.optim.max_grad_norm)
+        engine.step(rate)
+        window.end_step()
+
+        progress.step, progress.cursor, progress.epoch = step + 1, global_step.cursor, global_step.epoch
+        progress.tokens += global_step.tokens
+        done = progress.step == total_steps
+
+        def due(every: int, done: bool = done) -> bool:
+            return done or progress.step % every == 0
+
+        terminal.update(progress.step)
+        log_due, save_due = due(config.tracking.log_every), due(config.checkpoint.every)
+        evaluate_due, samples_due = due(config.eval.every), due(config.tracking.samples_every)
+        if log_due or save_due or evaluate_due:
+            # Before anything is reported or saved: no checkpoint ever holds weights that a bad loss has touched.
+            window.require_finite(progress.step)
+        if log_due:
+            figures = window.figures() | {
+                "train/learning_rate": rate,
+                "train/gradient_norm": gradient_norm.item(),
+                "train/epoch": progress.epoch,
+                "train/step": progress.step,
+                "train/tokens": progress.tokens,
+            }
+            progress.seconds += window.seconds
+            recorder.metrics(figures, progress.step)
+            show_figures(figures, total_steps, terminal)
+            window.restart()
+            if config.checkpoint.minutes:
+                late = time.monotonic() - last_save >= 60 * config.checkpoint.minutes
+                save_due = engine.on_main(lambda: late) or save_due
+        began = time.monotonic()
+        if evaluate_due:
+            improved = judge_held_out(config, engine, held_out, progress, recorder, terminal)
+            save_due = save_due or (improved and config.eval.patience > 0)
+        stop = done or 0 < config.eval.patience <= progress.bad_evaluations
+        if samples_due:
+            show_samples(engine, held_out, progress, recorder, terminal, tokenizer)
+        if save_due or stop:
+            save(folder, engine, progress, config.checkpoint.keep)
+            last_save = time.monotonic()
+        window.excluded += time.monotonic() - began
+        if stop:
+            break
+        waiting = time.monotonic()
+    terminal.stop()
+
+
+def judge_held_out(
+    config: Config, engine: Engine, held_out: HeldOut, progress: Progress, recorder: Recorder, terminal: Terminal
+) -> bool:
+    """Held-out figures into progress, files and the terminal; True if ``eval.metric`` is the best so far."""
+    figures = evaluate(held_out, engine)
+    recorder.metrics(figures | {"train/step": progress.step, "train/tokens": progress.tokens}, progress.step)
+    terminal.line(
+        f"held out at step {progress.step}: generator loss {figures['eval/generator_loss']:.3f}, "
+        f"accuracy {figures['eval/generator_accuracy']:.3f}; discriminator AUC {figures['eval/auc']:.3f} on the fixed "
+        f"corruption, {figures['eval_own/auc']:.3f} on its own generator's"
+    )
+    return progress.judge(figures, config.eval.metric)
+
+
+@torch.no_grad()
+def show_samples(
+    engine: Engine,
+    held_out: HeldOut,
+    progress: Progress,
+    recorder: Recorder,
+    terminal: Terminal,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Reconstructions of the same held-out sentences each time. Every process computes, the first one reports."""
+    batch = held_out.batches[0].to(engine.device)
+    engine.model.eval()
+    output = engine.model(batch)
+    engine.model.train()
+    if not engine.is_main or recorder.samples == "none":
+        return
+    found = reconstruct(batch, output.sampled, output.discriminator_logits, tokenizer, SAMPLES_SHOWN)
+    recorder.reconstructions(found, progress.step, progress.tokens, progress.epoch)
+    terminal.line(f"epoch {progress.epoch:.2f}, step {progress.step}    {LEGEND}")
+    for sample in found:
+        terminal.line(f"  input : {sample.input_text()}")
+        terminal.line(f"  output: {sample.output_text()}")
+
+
+def show_figures(figures: dict[str, float], total_steps: int, terminal: Terminal) -> None:
+    """One log line, and the figures beside the progress bar."""
+    step = figures["train/step"]
+    left = duration((total_steps - step) * figures["speed/seconds_per_step"])
+    speed = f"{figures['speed/tokens_per_second']:,.0f} tokens/s"
+    mfu = f", MFU {figures['speed/mfu']:.1%}" if "speed/mfu" in figures else ""
+    terminal.line(
+        f"step {step}/{total_steps}  loss {figures['train/loss']:.3f} (generator {figures['train/generator_loss']:.3f}, "
+        f"discriminator {figures['train/discriminator_loss']:.4f})  accuracy: generator "
+        f"{figures['train/generator_accuracy']:.3f}, discriminator {figures['train/discriminator_accuracy']:.3f}, "
+        f"AUC {figures['train/auc']:.3f}  lr {figures['train/learning_rate']:.2e}  {speed} "
+        f"({figures['speed/slots_per_second']:,.0f} slots/s{mfu})  {left} left"
+    )
+    terminal.update(step, f"loss {figures['train/loss']:.2f}  {speed}  {left} left")

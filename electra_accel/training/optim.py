@@ -1,0 +1,46 @@
+"""Parameter groups, AdamW, and the learning rate as a function of the step."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Every trainable parameter in exactly one group: matrices decay, biases and LayerNorm (one-dimensional) do not.
+
+    Shared parameters are counted once. An empty group is left out, since some engines refuse it.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_adamw(
+    model: nn.Module, *, learning_rate: float, betas: tuple[float, float], eps: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW with bias correction; the fused kernel (one pass over the state), which torch has for CPUs and CUDA."""
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=tuple(betas), eps=eps, fused=True)
+
+
+def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int, schedule: str) -> float:
+    """Learning rate of optimizer step ``step`` (0-based), in [0, peak]; a pure function, so nothing has to be resumed.
+
+    Counting from n = step + 1: linear warmup n / warmup_steps, which reaches ``peak`` at n = warmup_steps; then constant,
+    or linear or half a cosine down to a last step that is one notch above zero (no step is spent at learning rate 0).
+    """
+    n = step + 1
+    if n <= warmup_steps:
+        return peak * n / warmup_steps
+    done = (n - warmup_steps) / (total_steps + 1 - warmup_steps)
+    if schedule == "constant":
+        return peak
+    if schedule == "linear":
+        return peak * (1.0 - done)
+    if schedule == "cosine":
+        return peak * 0.5 * (1.0 + math.cos(math.pi * done))
+    raise ValueError(f"unknown schedule {schedule}")

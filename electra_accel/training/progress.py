@@ -1,0 +1,96 @@
+"""Where a run stands, and saving and restoring it."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from electra_accel import run_folder
+from electra_accel.data.plan import Cursor
+from electra_accel.training import checkpoint
+from electra_accel.training.engine import Engine
+
+STATE_FILE = "state.json"
+
+
+@dataclass
+class Progress:
+    """With the weights and the optimizer this is all that a resume needs; kept in checkpoints as JSON.
+
+    Attributes:
+        step: optimizer steps done.
+        cursor: where the plan goes on.
+        tokens: real tokens seen.
+        epoch: passes over the corpus.
+        seconds: of training so far, over all resumes.
+        first, last: held-out figures of the untouched and of the present model.
+        best, best_step: the best ``eval.metric`` so far and its step.
+        bad_evaluations: how many evaluations ago that was.
+    """
+
+    step: int = 0
+    cursor: Cursor = Cursor()
+    tokens: int = 0
+    epoch: float = 0.0
+    seconds: float = 0.0
+    first: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    best: float | None = None
+    best_step: int = 0
+    bad_evaluations: int = 0
+
+    def to_json(self) -> dict:
+        return asdict(self) | {"cursor": self.cursor.to_json()}
+
+    @classmethod
+    def from_json(cls, value: dict) -> "Progress":
+        return cls(**value | {"cursor": Cursor.from_json(value["cursor"])})
+
+    def judge(self, figures: dict[str, float], metric: str) -> bool:
+        """Take in held-out figures; True if ``metric`` (auc, or a loss) is the best so far."""
+        if not self.first:
+            self.first = figures
+        self.last = figures
+        value = figures[f"eval/{metric}"]
+        better = self.best is None or (value > self.best if metric == "auc" else value < self.best)
+        if better:
+            self.best, self.best_step, self.bad_evaluations = value, self.step, 0
+        else:
+            self.bad_evaluations += 1
+        return better
+
+
+def save(folder: Path, engine: Engine, progress: Progress, keep: int) -> None:
+    """Write a checkpoint of the run in ``folder``. Called on every process.
+
+    The checkpoint of the best step is never pruned.
+
+    Raises:
+        UserError: no space, or no permission.
+    """
+    checkpoints = folder / run_folder.CHECKPOINTS
+    partial = checkpoint.partial_path_of(checkpoints, progress.step)
+
+    def begin() -> None:
+        with run_folder.storage_errors(folder):
+            checkpoint.begin(checkpoints, progress.step)
+
+    def write() -> None:
+        with run_folder.storage_errors(folder):
+            engine.save(partial)
+
+    def finish() -> None:
+        with run_folder.storage_errors(folder):
+            run_folder.write_json(partial / STATE_FILE, progress.to_json())
+            checkpoint.commit(checkpoints, progress.step)
+            checkpoint.prune(checkpoints, keep, protect={progress.best_step})
+            run_folder.write_status(folder, "running", progress.step)
+
+    engine.on_main(begin)
+    engine.together(write)
+    engine.on_main(finish)
+
+
+def restore(path: Path, engine: Engine) -> Progress:
+    """Load weights and optimizer of a verified checkpoint into the prepared ones; returns where the run stood."""
+    engine.load(path)
+    return Progress.from_json(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))

@@ -1,0 +1,91 @@
+"""Figures between two log lines. They stay on the device until the line is due (invariant 8)."""
+
+import time
+
+import torch
+
+from electra_accel.errors import UserError
+from electra_accel.model.metrics import SCALARS, summarise
+from electra_accel.training.engine import Engine
+
+
+class Window:
+    """Sums of losses and counters since the last log line.
+
+    Args:
+        weights: generator_weight and discriminator_weight.
+        slots_per_step: token slots that a global step computes, empty ones included.
+        flops_per_step: of the whole global step, forward and backward; for the MFU.
+        peak_flops: of all devices together, or None where unknown.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        weights: tuple[float, float],
+        *,
+        slots_per_step: int,
+        flops_per_step: float,
+        peak_flops: float | None,
+    ):
+        self.engine, self.weights = engine, weights
+        self.slots_per_step, self.flops_per_step, self.peak_flops = slots_per_step, flops_per_step, peak_flops
+        self.restart()
+
+    def restart(self) -> None:
+        self.counters: torch.Tensor | None = None
+        self.losses: list[torch.Tensor] = []  # of each step, this process's share
+        self.step_loss: torch.Tensor | float = 0.0
+        self.excluded = self.data_wait = 0.0
+        self.began = time.monotonic()
+
+    def add(self, loss: torch.Tensor, counters: torch.Tensor) -> None:
+        """Take in a micro-step."""
+        self.step_loss = self.step_loss + loss.detach()
+        self.counters = counters if self.counters is None else self.counters + counters
+
+    def end_step(self) -> None:
+        self.losses.append(self.step_loss)
+        self.step_loss = 0.0
+
+    def require_finite(self, step: int) -> None:
+        """Stop and name the step if the loss of a step since the last log line was not finite. ``step``: steps done.
+
+        Raises:
+            UserError: on every process alike.
+        """
+        if not self.losses:
+            return
+        finite = self.engine.sum(torch.stack(self.losses)).isfinite().tolist()
+        if not all(finite):
+            first = step - len(finite) + finite.index(False) + 1
+            raise UserError(
+                f"the loss is not finite at step {first}: lower --optim.learning_rate or --optim.max_grad_norm, or use "
+                "--train.precision no; start again from the last checkpoint, which is untouched"
+            )
+
+    @property
+    def seconds(self) -> float:
+        """Spent on training, without evaluation, samples and checkpoints."""
+        return time.monotonic() - self.began - self.excluded
+
+    def figures(self) -> dict[str, float]:
+        """train/… over the tokens of all processes since the last line, and speed/…. Called on every process."""
+        counters = self.engine.sum(self.counters).cpu()
+        metrics = summarise(counters)
+        tokens = counters[SCALARS.index("tokens")].item()
+        seconds, steps = self.seconds, len(self.losses)
+        generator, discriminator = self.weights
+        figures = {
+            "train/loss": generator * metrics["generator_loss"] + discriminator * metrics["discriminator_loss"],
+            **{f"train/{name}": value for name, value in metrics.items()},
+            "speed/tokens_per_second": tokens / seconds,
+            "speed/slots_per_second": steps * self.slots_per_step / seconds,
+            "speed/seconds_per_step": seconds / steps,
+            "speed/data_wait": self.data_wait / seconds,
+        }
+        if self.peak_flops:
+            figures["speed/mfu"] = steps * self.flops_per_step / seconds / self.peak_flops
+        if self.engine.device.type == "cuda":
+            figures["speed/peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        return figures
