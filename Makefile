@@ -1,8 +1,11 @@
-# make pretrain    text -> a pre-trained ELECTRA: a small run on documentation text that is already on this machine
-# make test        the tests            make check   lint, format, import direction, file length
-# make style       formats the code     make gpu-check   what only a machine with an NVIDIA GPU can show
+# make pretrain     text -> a pre-trained ELECTRA: a small run on documentation text that is already on this machine
+# make test         the tests
+# make check        lint, format, import direction, file length
+# make style        formats the code
+# make gpu-check    what only a machine with an NVIDIA GPU can show
 #
-# VENV=path uses an existing environment with the torch it has; ARGS="--train.steps 50" is passed to pretrain.py.
+# Each makes .venv first. VENV=path uses an existing environment with the torch that it has. ARGS="--train.steps 50" is
+# passed on to pretrain.py, ARGS="-k packing" to pytest.
 
 SHELL := /bin/bash
 VENV ?= .venv
@@ -11,6 +14,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := python -m pip
+QUIET := $(if $(CI),-qq,-q)
 
 # Stamps say that the environment is this clone's and up to date. They stand in the environment, named after the clone:
 # another clone that uses the same environment removes them when it installs itself.
@@ -19,7 +24,10 @@ INSTALLED := $(VENV)/.electra-accel-$(CLONE)
 INSTALLED_TEST := $(INSTALLED)-test
 PINS := $(VENV)/electra-accel-constraints.txt
 
-.PHONY: pretrain test check style gpu-check
+.PHONY: help pretrain test check style gpu-check
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 pretrain: $(INSTALLED)
 	accelerate launch --config_file accelerate_configs/single.yaml --main_process_port 0 scripts/pretrain.py --config recipes/tiny-python-docs.yaml $(ARGS)
@@ -30,7 +38,7 @@ test: $(INSTALLED_TEST)
 check: $(INSTALLED_TEST)
 	ruff check .
 	ruff format --check .
-	python -m pytest -q tests/test_house.py
+	python -m pytest -q tests/test_imports.py
 
 style: $(INSTALLED_TEST)
 	ruff check --fix .
@@ -45,13 +53,14 @@ $(INSTALLED): setup.cfg constraints.txt
 	@test -n "$(PYTHON)" -o -x $(VENV)/bin/python || { echo "error: Python 3.11 or newer is needed (PYTHON=path)" >&2; exit 2; }
 	@test -x $(VENV)/bin/python || { echo "creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
 	@python -c 'import torch' 2>/dev/null || { echo "installing torch (the largest download)"; \
-		pip install $(if $(CI),-q) -c constraints.txt torch==2.13.0; }
-	@{ grep -v '^torch==' constraints.txt; pip freeze | grep '^torch=='; } > $(PINS)
+		$(PIP) install $(if $(CI),-qq) -c constraints.txt torch==2.13.0; }
+	@{ grep -v '^torch==' constraints.txt; \
+		python -c 'from importlib.metadata import version; print("torch==" + version("torch"))'; } > $(PINS)
 	@echo "installing electra-accel and its dependencies into $(VENV)"
-	@pip install -q -c $(PINS) -e .
+	@$(PIP) install $(QUIET) -c $(PINS) -e .
 	@rm -f $(VENV)/.electra-accel-* && touch $@
 
 $(INSTALLED_TEST): $(INSTALLED)
 	@echo "installing pytest and ruff"
-	@pip install -q -c $(PINS) -e '.[test]'
+	@$(PIP) install $(QUIET) -c $(PINS) -e '.[test]'
 	@touch $@

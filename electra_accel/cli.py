@@ -1,4 +1,4 @@
-"""How every script ends: the user's mistake is one line and exit code 2, a bug of ours is a traceback and exit code 1."""
+"""How every script ends: a mistake of the user is one line and exit code 2, a bug of ours a traceback and exit code 1."""
 
 import sys
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from electra_accel.errors import UserError
 def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     """Runs ``main`` and leaves the process with its return value as exit code (None: 0).
 
-    UserError becomes ``error: …`` on one line of stderr and exit code 2, Ctrl-C exit code 130. Anything else is a bug and
-    keeps its traceback.
+    UserError becomes ``error: …`` on one line of stderr and exit code 2, Ctrl-C exit code 130. Anything else is a bug
+    and keeps its traceback.
     """
     try:
         code = main() or 0

@@ -1,22 +1,20 @@
 """The whole configuration of a run: one dataclass per group of options, the defaults, and the checks.
 
-An option's name on the command line and in YAML is ``group.option``; its help and the interval in which it means something
-stand beside it. A default of None is filled in by :func:`resolve`, or by the part of the program that its help names.
+An option's name on the command line and in YAML is ``group.option``; its help and the interval in which it makes sense
+stand beside it. A default of None is filled in by :func:`resolve`, or later by what its help names (device, environment).
 Nothing here imports torch, so that ``--help`` and mistakes are answered at once.
 """
 
 import copy
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
-
-from electra_accel.errors import UserError
 
 MAX_EXAMPLE_TOKENS = 1023  # data/store.py keeps the offsets of 64 examples in 16 bits
 COUNT, NOT_NEGATIVE, POSITIVE = "[1, inf)", "[0, inf)", "(0, inf)"
 
 
 def option(default: Any, help: str, metavar: str | None = None, within: str | None = None) -> Any:
-    """A dataclass field as ``--help`` shows it: ``metavar`` names its value, ``within`` is an interval such as ``[0, 1)``."""
+    """A dataclass field with its help; ``metavar`` names its value there, ``within`` is an interval such as ``[0, 1)``."""
     metadata = {"help": help, "metavar": metavar, "within": within}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -29,22 +27,28 @@ class Run:
 
     dir: str | None = option(None, "folder of the run; default: runs/<recipe>-<UTC time>", "FOLDER")
     seed: int = option(1, "order, masks, replacements, dropout and initial weights follow from it")
-    resume: str = option("auto", "auto: go on where run.dir stopped; never; or a checkpoint's folder", "auto|never|FOLDER")
+    resume: str = option(
+        "auto", "auto: go on where run.dir stopped; never; or a checkpoint's folder", "auto|never|FOLDER"
+    )
 
 
 @dataclass
 class Data:
-    """text: exactly one of train_files, dataset, prepared"""
+    """the text; exactly one of train_files, dataset and prepared"""
 
     train_files: list[str] | None = option(
         None, "txt, csv, tsv, json, jsonl, parquet, each also as .gz or .xz; globs in quotes", "FILE"
     )
     eval_files: list[str] | None = option(None, "held-out text; default: eval_fraction of the training text", "FILE")
-    dataset: str | None = option(None, "python_docs (built in), or a hub id: NAME, NAME:CONFIG, NAME:CONFIG:SPLIT", "NAME")
+    dataset: str | None = option(
+        None, "python_docs (built in), or a hub id: NAME, NAME:CONFIG, NAME:CONFIG:SPLIT", "NAME"
+    )
     prepared: str | None = option(None, "folder made by scripts/prepare_data.py; brings its tokenizer", "FOLDER")
     text_column: str = option("text", "column that holds the text (not for txt)", "NAME")
     max_length: int = option(
-        128, "tokens of an example with [CLS] and [SEP]; longer documents are split", within=f"[8, {MAX_EXAMPLE_TOKENS}]"
+        128,
+        "tokens of an example with [CLS] and [SEP]; longer documents are split",
+        within=f"[8, {MAX_EXAMPLE_TOKENS}]",
     )
     eval_fraction: float = option(0.01, "share of the documents held out if eval_files is not given", within="[0, 1)")
     join_lines: bool = option(False, "join consecutive short lines of a document into one example")
@@ -55,7 +59,7 @@ class Data:
 
 @dataclass
 class Tokenizer:
-    """vocabulary: one of the two from scratch; from a pair its own"""
+    """the vocabulary; from scratch one of the two, from a pair its own"""
 
     path: str | None = option(None, "folder, hub id or vocab.txt", "PATH")
     train_vocab_size: int | None = option(
@@ -65,7 +69,7 @@ class Tokenizer:
 
 @dataclass
 class Model:
-    """networks: a size, from scratch; or a pair to continue from"""
+    """the networks; a size to start from scratch, or a pair to continue from"""
 
     size: Literal["tiny", "small", "base", "large"] | None = option(None, "train from scratch at this size")
     generator: str | None = option(None, "continue from this generator: folder or hub id", "PATH")
@@ -87,8 +91,12 @@ class Objective:
     )
     mask_token_prob: float = option(0.85, "share of the selected tokens that becomes [MASK]", within="[0, 1]")
     random_token_prob: float = option(0.0, "share that becomes a random token; the rest is kept", within="[0, 1]")
-    generator_weight: float = option(1.0, "factor of the generator's loss (mean over selected tokens)", within=NOT_NEGATIVE)
-    discriminator_weight: float = option(50.0, "factor of the discriminator's loss (mean over all tokens)", within=NOT_NEGATIVE)
+    generator_weight: float = option(
+        1.0, "factor of the generator's loss (mean over selected tokens)", within=NOT_NEGATIVE
+    )
+    discriminator_weight: float = option(
+        50.0, "factor of the discriminator's loss (mean over all tokens)", within=NOT_NEGATIVE
+    )
     temperature: float = option(1.0, "of the softmax that replacements are drawn from", within=POSITIVE)
 
 
@@ -116,15 +124,21 @@ class Train:
     steps: int | None = option(None, "optimizer steps; exactly one of steps and epochs", within=COUNT)
     epochs: float | None = option(None, "passes over the training text; default from a pair: 3", within=POSITIVE)
     batch_tokens: int | None = option(
-        None, "token slots of a global step, all processes; default: the size's published batch, from a pair 8192", within=COUNT
+        None,
+        "token slots of a global step, all processes; default: the size's published batch, from a pair 8192",
+        within=COUNT,
     )
     micro_batch_tokens: int | None = option(
-        None, "most token slots at once per process: memory, never results; default: 4096 on a CPU, 32768 on a GPU", within=COUNT
+        None,
+        "most token slots at once per process (memory, not results); default: 4096 on a CPU, 32768 on a GPU",
+        within=COUNT,
     )
     bin_tokens: int | None = option(
         None, "token slots of a row, filled with whole examples; default: data.max_length", within=COUNT
     )
-    precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "no is fp32; auto: bf16 on a GPU that has it, else no")
+    precision: Literal["auto", "no", "bf16", "fp16"] = option(
+        "auto", "no is fp32; auto: bf16 on a GPU that has it, else no"
+    )
     compile: bool = option(False, "torch.compile the networks")
 
 

@@ -70,7 +70,9 @@ def _text(config: Config) -> list[str]:
     data, tokenizer = config.data, config.tokenizer
     problems = []
     sources = [f"data.{name}" for name in ("train_files", "dataset", "prepared") if getattr(data, name)]
-    vocabularies = [f"tokenizer.{name}" for name in ("path", "train_vocab_size") if getattr(tokenizer, name) is not None]
+    vocabularies = [
+        f"tokenizer.{name}" for name in ("path", "train_vocab_size") if getattr(tokenizer, name) is not None
+    ]
     if not sources:
         problems.append("no text: give one of data.train_files, data.dataset and data.prepared")
     if len(sources) > 1:
@@ -81,7 +83,9 @@ def _text(config: Config) -> list[str]:
             problems.append("data.eval_files is settled by data.prepared; leave it out")
     elif config.from_pair:
         if tokenizer.train_vocab_size is not None:
-            problems.append("tokenizer.train_vocab_size: a pair needs the vocabulary that it was trained with; leave it out")
+            problems.append(
+                "tokenizer.train_vocab_size: a pair needs the vocabulary that it was trained with; leave it out"
+            )
     elif len(vocabularies) != 1:
         only = "only " if vocabularies else ""
         problems.append(f"give {only}one of tokenizer.path and tokenizer.train_vocab_size")
@@ -115,7 +119,9 @@ def _batch(config: Config) -> list[str]:
     if bin_tokens > 0 and batch_tokens % bin_tokens:
         below = batch_tokens // bin_tokens * bin_tokens
         nearest = " or ".join(str(n) for n in (below, below + bin_tokens) if n > 0)
-        problems.append(f"train.batch_tokens {batch_tokens} is not a multiple of train.bin_tokens {bin_tokens}: {nearest}")
+        problems.append(
+            f"train.batch_tokens {batch_tokens} is not a multiple of train.bin_tokens {bin_tokens}: {nearest}"
+        )
     if train.micro_batch_tokens is not None and train.micro_batch_tokens < bin_tokens:
         problems.append(f"train.micro_batch_tokens {train.micro_batch_tokens} does not hold a bin of {bin_tokens}")
     return problems
@@ -131,6 +137,11 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def difference(old: Config, new: Config) -> list[str]:
-    """``["group.option: old -> new", …]`` for the options that make ``new`` another run than ``old`` (both resolved)."""
+    """``["group.option: old -> new", …]`` for the options that make ``new`` another run than ``old``, both resolved.
+
+    A warmup that is None in ``new`` was not asked for and follows from the steps: it agrees with any.
+    """
     before, after = identity(old), identity(new)
+    if after["optim.warmup_steps"] is None:
+        after["optim.warmup_steps"] = before["optim.warmup_steps"]
     return [f"{name}: {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def shared_data(name: str) -> Path:
     """Path of a real corpus, such as ``corpora/nsmc_reviews.csv.xz``; the test is skipped where it is missing.
 
-    The corpora are not part of the repository: they are looked for in ``../shared/data`` beside it, or in the folder that
-    ELECTRA_ACCEL_SHARED names.
+    The corpora are not part of the repository: they are looked for in ``../shared/data`` beside it, or in the folder
+    that ELECTRA_ACCEL_SHARED names.
     """
     folder = Path(os.environ.get("ELECTRA_ACCEL_SHARED") or ROOT.parent / "shared" / "data")
     if not (folder / name).exists():

@@ -32,7 +32,7 @@ class Collator:
         self.pad_id = pad_id
 
     def collate(self, bins: Bins) -> RTDBatch:
-        """A micro-batch; rows beyond the given bins are empty. An example looks the same wherever it stands in a pass."""
+        """A micro-batch; rows beyond the given bins are empty. An example looks the same wherever it stands."""
         tokens, lengths = self.store.read(bins.examples)
         sizes = np.diff(bins.offsets)
         row = np.repeat(np.arange(len(bins)), sizes)  # of each example

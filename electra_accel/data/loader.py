@@ -1,7 +1,7 @@
 """The micro-batches of one process, made ahead of time by worker processes.
 
 Every worker walks the whole plan (packing is cheap) and collates the micro-batches that fall to it; nothing is sent to
-workers but the place to start from. A batch depends on nothing but the plan, so the number of workers changes no number.
+workers but the place to start from. A batch depends only on the plan, so the number of workers changes no number.
 """
 
 import os

@@ -156,7 +156,7 @@ class Plan:
             yield self._step(step, parts, float(self.passes), here)
 
     def windows(self, cursor: Cursor = START) -> Iterator[tuple[Cursor, Bins]]:
-        """From the window of ``cursor`` on: the place (how many of its bins were emitted) and all bins of the window."""
+        """From the window of ``cursor`` on: the place, with how many of its bins were emitted, and all its bins."""
         while self.passes is None or cursor.pass_number < self.passes:
             is_last_of_pass = (cursor.window + 1) * WINDOW >= self.examples
             next_pass = cursor.pass_number + is_last_of_pass

@@ -32,10 +32,14 @@ class TokenStore:
     """
 
     def __init__(self, folder: Path, vocab_size: int, corpus: int):
+        self._arguments = (folder, vocab_size, corpus)
         self.corpus = corpus
         self.tokens = _map(folder / "tokens.bin", token_dtype(vocab_size))
         self._offsets = _map(folder / "offsets.bin", np.dtype(np.uint16))
         self._blocks = _map(folder / "blocks.bin", np.dtype(np.int64))
+
+    def __reduce__(self):
+        return TokenStore, self._arguments  # pickled as a path: a pickled memory map would carry all its bytes
 
     def __len__(self) -> int:
         return max(0, len(self._offsets) - 1)

@@ -60,14 +60,20 @@ def pack(segment_ids: torch.Tensor, segments: int, dtype: torch.dtype) -> Packin
         segments: G, the greatest number of segments in a row.
         dtype: of the queries (see :func:`compute_dtype`).
     """
-    if attention_path(segment_ids.device, dtype) == "block-masked SDPA":
-        return Packing(mask=(segment_ids[:, None, :, None] == segment_ids[:, None, None, :]), boundaries=None)
+    if attention_path(segment_ids.device, dtype) == "varlen":
+        return Packing(mask=None, boundaries=segment_boundaries(segment_ids, segments))
+    return Packing(mask=segment_ids[:, None, :, None] == segment_ids[:, None, None, :], boundaries=None)
+
+
+def segment_boundaries(segment_ids: torch.Tensor, segments: int) -> torch.Tensor:
+    """``Packing.boundaries`` of ``segment_ids`` (arguments as of :func:`pack`)."""
     rows, row_tokens = segment_ids.shape
-    ascending = torch.where(segment_ids > 0, segment_ids, segments + 1)
-    numbers = torch.arange(1, segments + 2, device=segment_ids.device).expand(rows, -1).contiguous()
-    ends = torch.searchsorted(ascending, numbers, right=True)  # [R, G + 1]: tokens of the row up to the end of a segment
-    ends += row_tokens * torch.arange(rows, device=segment_ids.device)[:, None]
-    return Packing(mask=None, boundaries=nn.functional.pad(ends.flatten(), (1, 0)).to(torch.int32))
+    device = segment_ids.device
+    ascending = torch.where(segment_ids > 0, segment_ids, segments + 1)  # padding is the row's last segment
+    numbers = torch.arange(1, segments + 2, device=device).expand(rows, -1).contiguous()
+    ends = torch.searchsorted(ascending, numbers, right=True)  # [R, G + 1], within the row
+    ends = ends + row_tokens * torch.arange(rows, device=device)[:, None]
+    return nn.functional.pad(ends.flatten(), (1, 0)).to(torch.int32)
 
 
 def packed_attention(

@@ -13,6 +13,7 @@ from pathlib import Path
 from requests.utils import get_netrc_auth
 
 from electra_accel import run_folder
+from electra_accel.config import Config, flatten
 from electra_accel.errors import UserError
 from electra_accel.tracking.samples import Reconstruction
 
@@ -54,10 +55,10 @@ def run_id(folder: Path) -> str:
 
 
 class Recorder:
-    """Where figures and samples of a run go. Only the main process has one that writes.
+    """Where figures and samples of a run go.
 
     Args:
-        accelerator: its trackers are used.
+        accelerator: its trackers are used; nothing is written on processes other than its main one.
         folder: the run folder.
         samples: tracking.samples: ``all`` (files and trackers), ``local`` (files only), ``none``.
         warn: prints one line.
@@ -67,25 +68,32 @@ class Recorder:
         self.accelerator, self.folder, self.samples, self.warn = accelerator, folder, samples, warn
         self.trackers: list = []
 
-    def start(self, config: dict, *, mode: str | None, project: str, group: str | None, tags: list[str], notes: str | None) -> str:
-        """Start the trackers; returns a line that says where the run goes."""
-        identity = run_id(self.folder)
-        where = wandb_mode(mode)
+    def start(self, config: Config) -> str:
+        """Start the trackers on the main process; returns a line that says where the run goes."""
+        if not self.accelerator.is_main_process:
+            return ""
+        tracking = config.tracking
+        identity, where = run_id(self.folder), wandb_mode(tracking.mode)
         wandb = {
             "name": self.folder.name,
             "id": identity,
             "resume": "allow",
             "dir": str(self.folder),
             "mode": where,
-            "group": os.environ.get("WANDB_RUN_GROUP") or group,
-            "tags": tags or None,
-            "notes": notes,
+            "group": os.environ.get("WANDB_RUN_GROUP") or tracking.group,
+            "tags": tracking.tags or None,
+            "notes": tracking.notes,
             "entity": os.environ.get("WANDB_ENTITY"),
         }
-        project = os.environ.get("WANDB_PROJECT") or project
+        project = os.environ.get("WANDB_PROJECT") or tracking.project
+        # trackers take flat values; lists and None as text
+        values = {
+            name: value if isinstance(value, (int, float, str)) else str(value)
+            for name, value in flatten(config).items()
+        }
         names = [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
         try:
-            self.accelerator.init_trackers(project, config=config, init_kwargs={"wandb": wandb})
+            self.accelerator.init_trackers(project, config=values, init_kwargs={"wandb": wandb})
             self.trackers = list(self.accelerator.trackers)
             for tracker in self.trackers:
                 if tracker.name == "wandb":
@@ -102,6 +110,8 @@ class Recorder:
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step and train/tokens."""
+        if not self.accelerator.is_main_process:
+            return
         run_folder.append_jsonl(self.folder / run_folder.METRICS, {"step": step, **values})
         self._track(lambda tracker: tracker.log(values, step=None if tracker.name == "wandb" else step))
 

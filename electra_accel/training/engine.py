@@ -19,6 +19,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import nn
 
 from electra_accel.errors import UserError
+from electra_accel.model.attention import attention_path
 
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.pt"
 
@@ -118,6 +119,11 @@ class Engine:
         else:
             device = f"CPU ({torch.get_num_threads()} threads a process)"
         return f"{kind} on {device}, precision {self.precision if self.precision != 'no' else 'fp32'}"
+
+    def attention_path(self) -> str:
+        """Which attention kernel packed bins take here, for the log."""
+        dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return attention_path(self.device, dtype)
 
     # --- model and optimizer ---------------------------------------------------------------------------------------
 

@@ -8,13 +8,17 @@ The figures against the run's own current generator are given apart.
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from electra_accel import run_folder
 from electra_accel.batch import RTDBatch
-from electra_accel.data.plan import Layout
+from electra_accel.config import Config
+from electra_accel.data.loader import StepLoader
+from electra_accel.data.prepare import Prepared
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import summarise
 from electra_accel.training.engine import Engine
@@ -58,37 +62,50 @@ def unigram_draw(counts: np.ndarray) -> Callable[[RTDBatch], torch.Tensor]:
     return draw
 
 
+def generator_draw(engine: Engine) -> Callable[[RTDBatch], torch.Tensor]:
+    """A drawer of replacements that are samples of the present generator."""
+
+    @torch.no_grad()
+    def draw(batch: RTDBatch) -> torch.Tensor:
+        engine.model.eval()
+        return engine.model(batch.to(engine.device)).sampled.cpu()
+
+    return draw
+
+
 def build_held_out(
     name: str,
-    steps: Iterable[list[RTDBatch]],
+    loader: StepLoader,
+    steps: int,
     draw: Callable[[RTDBatch], torch.Tensor],
     *,
     most_frequent: int,
-    layout: Layout,
-    bins_per_step: int,
     engine: Engine,
     file: Path,
 ) -> HeldOut:
     """Fix the corruption, or take it from ``file`` when the run is resumed. Called on every process.
 
     Args:
-        steps: for each step of the held-out plan, this process's micro-batches.
-        draw: gives the replacements of a batch.
+        loader: of the held-out text: one pass, keyed by ``eval.seed``.
+        steps: how many of its steps are used at most.
+        draw: gives the replacements of a batch, int64 [R, S].
+        most_frequent: token of the baseline ``chance``.
         file: .npy in the run folder, int64 [2, bins, S]: positions and replacements of every bin.
 
     Raises:
         UserError: the file does not belong to this held-out set.
     """
-    steps = list(steps)
-    batches = [batch for micro_batches in steps for batch in micro_batches]
+    layout, bins_per_step = loader.layout, loader.plan.bins_per_step
+    planned = [step.micro_batches for step in islice(loader.steps(), steps)]
+    batches = [batch for micro_batches in planned for batch in micro_batches]
     rows, inside = [], []  # for each batch: which bins of the set its rows are; False where the layout filled up a step
-    for index, micro_batches in enumerate(steps):
+    for index, micro_batches in enumerate(planned):
         for micro in range(len(micro_batches)):
             in_step = (micro * layout.world_size + engine.rank) * layout.rows + torch.arange(layout.rows)
             inside.append(in_step < bins_per_step)
             rows.append((index * bins_per_step + in_step)[inside[-1]])
     if not engine.on_main(file.exists):
-        drawn = torch.zeros(2, len(steps) * bins_per_step, batches[0].slot_positions.shape[1], dtype=torch.int64)
+        drawn = torch.zeros(2, len(planned) * bins_per_step, batches[0].slot_positions.shape[1], dtype=torch.int64)
         for batch, row, real in zip(batches, rows, inside):
             drawn[:, row] = torch.stack([batch.slot_positions, draw(batch)])[:, real]
         drawn = engine.sum(drawn.to(engine.device)).cpu().numpy()
@@ -105,6 +122,21 @@ def build_held_out(
     hits, used = engine.sum(torch.stack([hits, used]).to(engine.device)).tolist()
     fingerprint = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()[:16]
     return HeldOut(name, batches, replacements, fingerprint, chance=hits / max(used, 1))
+
+
+def fixed_held_out(config: Config, loader: StepLoader, prepared: Prepared, engine: Engine, folder: Path) -> HeldOut:
+    """The held-out set of a run: replacements by the starting pair's generator, or by token frequency from scratch."""
+    tokenizer = prepared.tokenizer
+    counts = unigram_counts(prepared.train.tokens, len(tokenizer), tokenizer.all_special_ids)
+    return build_held_out(
+        "eval",
+        loader,
+        config.eval.batches,
+        generator_draw(engine) if config.from_pair else unigram_draw(counts),
+        most_frequent=int(counts.argmax()),
+        engine=engine,
+        file=folder / run_folder.HELD_OUT / "held_out.npy",
+    )
 
 
 @torch.no_grad()

@@ -118,10 +118,14 @@ def train(
         if samples_due:
             show_samples(engine, held_out, progress, recorder, terminal, tokenizer)
         if save_due or stop:
-            save(folder, engine, progress, config.checkpoint.keep)
+            save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=config.eval.patience > 0)
             last_save = time.monotonic()
         window.excluded += time.monotonic() - began
         if stop:
+            if not done:
+                metric, best = config.eval.metric, progress.best
+                progress.stopped_because = f"{metric} has not improved since step {progress.best_step} ({best:.4f})"
+                terminal.line(f"stopped early: {progress.stopped_because}")
             break
         waiting = time.monotonic()
     terminal.stop()

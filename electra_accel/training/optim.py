@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from electra_accel.config import Optim
+
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Every trainable parameter in exactly one group: matrices decay, biases and LayerNorm (one-dimensional) do not.
@@ -19,12 +21,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def build_adamw(
-    model: nn.Module, *, learning_rate: float, betas: tuple[float, float], eps: float, weight_decay: float
-) -> torch.optim.AdamW:
+def build_adamw(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
     """AdamW with bias correction; the fused kernel (one pass over the state), which torch has for CPUs and CUDA."""
-    groups = parameter_groups(model, weight_decay)
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=tuple(betas), eps=eps, fused=True)
+    groups = parameter_groups(model, optim.weight_decay)
+    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=tuple(optim.betas), eps=optim.eps, fused=True)
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int, schedule: str) -> float:

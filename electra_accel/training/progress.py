@@ -23,8 +23,9 @@ class Progress:
         epoch: passes over the corpus.
         seconds: of training so far, over all resumes.
         first, last: held-out figures of the untouched and of the present model.
-        best, best_step: the best ``eval.metric`` so far and its step.
+        best, best_step, best_figures: the best ``eval.metric`` so far, its step, and all figures of that step.
         bad_evaluations: how many evaluations ago that was.
+        stopped_because: why the run ended before its last step; empty otherwise.
     """
 
     step: int = 0
@@ -36,7 +37,9 @@ class Progress:
     last: dict[str, float] = field(default_factory=dict)
     best: float | None = None
     best_step: int = 0
+    best_figures: dict[str, float] = field(default_factory=dict)
     bad_evaluations: int = 0
+    stopped_because: str = ""
 
     def to_json(self) -> dict:
         return asdict(self) | {"cursor": self.cursor.to_json()}
@@ -53,16 +56,18 @@ class Progress:
         value = figures[f"eval/{metric}"]
         better = self.best is None or (value > self.best if metric == "auc" else value < self.best)
         if better:
-            self.best, self.best_step, self.bad_evaluations = value, self.step, 0
+            self.best, self.best_step, self.best_figures, self.bad_evaluations = value, self.step, figures, 0
         else:
             self.bad_evaluations += 1
         return better
 
 
-def save(folder: Path, engine: Engine, progress: Progress, keep: int) -> None:
-    """Write a checkpoint of the run in ``folder``. Called on every process.
+def save(folder: Path, engine: Engine, progress: Progress, *, keep: int, keep_best: bool) -> None:
+    """Write a checkpoint of the run in ``folder``, and prune. Called on every process.
 
-    The checkpoint of the best step is never pruned.
+    Args:
+        keep: newest checkpoints that stay.
+        keep_best: the checkpoint of the best step stays too.
 
     Raises:
         UserError: no space, or no permission.
@@ -82,7 +87,7 @@ def save(folder: Path, engine: Engine, progress: Progress, keep: int) -> None:
         with run_folder.storage_errors(folder):
             run_folder.write_json(partial / STATE_FILE, progress.to_json())
             checkpoint.commit(checkpoints, progress.step)
-            checkpoint.prune(checkpoints, keep, protect={progress.best_step})
+            checkpoint.prune(checkpoints, keep, protect={progress.best_step} if keep_best else set())
             run_folder.write_status(folder, "running", progress.step)
 
     engine.on_main(begin)

@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from electra_accel.config import Objective
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import SCALARS, summarise
 from electra_accel.training.engine import Engine
@@ -13,23 +14,23 @@ class Window:
     """Sums of losses and counters since the last log line.
 
     Args:
-        weights: generator_weight and discriminator_weight.
+        objective: for its two weights.
         slots_per_step: token slots that a global step computes, empty ones included.
-        flops_per_step: of the whole global step, forward and backward; for the MFU.
-        peak_flops: of all devices together, or None where unknown.
+        flops: forward and backward, per real token and per selected position (``model.metrics.training_flops``).
+        peak_flops: per second, of all devices together; None where unknown, then no MFU is given.
     """
 
     def __init__(
         self,
         engine: Engine,
-        weights: tuple[float, float],
+        objective: Objective,
         *,
         slots_per_step: int,
-        flops_per_step: float,
+        flops: tuple[float, float],
         peak_flops: float | None,
     ):
-        self.engine, self.weights = engine, weights
-        self.slots_per_step, self.flops_per_step, self.peak_flops = slots_per_step, flops_per_step, peak_flops
+        self.engine, self.objective = engine, objective
+        self.slots_per_step, self.flops, self.peak_flops = slots_per_step, flops, peak_flops
         self.restart()
 
     def restart(self) -> None:
@@ -73,11 +74,11 @@ class Window:
         """train/… over the tokens of all processes since the last line, and speed/…. Called on every process."""
         counters = self.engine.sum(self.counters).cpu()
         metrics = summarise(counters)
-        tokens = counters[SCALARS.index("tokens")].item()
+        tokens, selected = (counters[SCALARS.index(name)].item() for name in ("tokens", "selected"))
         seconds, steps = self.seconds, len(self.losses)
-        generator, discriminator = self.weights
         figures = {
-            "train/loss": generator * metrics["generator_loss"] + discriminator * metrics["discriminator_loss"],
+            "train/loss": self.objective.generator_weight * metrics["generator_loss"]
+            + self.objective.discriminator_weight * metrics["discriminator_loss"],
             **{f"train/{name}": value for name, value in metrics.items()},
             "speed/tokens_per_second": tokens / seconds,
             "speed/slots_per_second": steps * self.slots_per_step / seconds,
@@ -85,7 +86,8 @@ class Window:
             "speed/data_wait": self.data_wait / seconds,
         }
         if self.peak_flops:
-            figures["speed/mfu"] = steps * self.flops_per_step / seconds / self.peak_flops
+            flops = self.flops[0] * tokens + self.flops[1] * selected
+            figures["speed/mfu"] = flops / seconds / self.peak_flops
         if self.engine.device.type == "cuda":
             figures["speed/peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         return figures

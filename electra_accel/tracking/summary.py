@@ -1,0 +1,67 @@
+"""What is said at the start of a run and at its end."""
+
+from pathlib import Path
+
+from electra_accel.data.plan import Layout, Plan
+from electra_accel.tracking.terminal import duration
+
+
+def plan_lines(
+    plan: Plan, layout: Layout, split: dict, fingerprint: str, steps: int, steps_per_pass: float
+) -> list[str]:
+    """Data, plan and waste, as a person wants to know them before a long run.
+
+    Args:
+        split: the training split's entry in the manifest.
+        fingerprint: of the prepared data.
+        steps: of the run; ``steps_per_pass``: of one pass over the training text.
+    """
+    limits = plan.limits
+    slots = plan.bins_per_step * limits.tokens
+    waste = f", {layout.empty_bins} of them empty" if layout.empty_bins else ""
+    return [
+        f"data      {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens ({fingerprint})",
+        f"plan      bins of {limits.tokens} tokens, {limits.slots} selected slots, {limits.segments} examples at most; "
+        f"{split['tokens'] / (steps_per_pass * slots):.1%} filled",
+        f"step      {plan.bins_per_step} bins = {slots:,} token slots: {layout.world_size} processes x {layout.accumulation} "
+        f"micro-batches x {layout.rows} bins{waste}",
+        f"length    {steps:,} steps, {steps / steps_per_pass:.2f} passes over the text",
+    ]
+
+
+FIGURES = (  # (key, name, which direction is better)
+    ("generator_loss", "generator loss", "lower"),
+    ("generator_accuracy", "generator accuracy", "higher"),
+    ("discriminator_loss", "discriminator loss", "lower"),
+    ("balanced_accuracy", "discriminator balanced accuracy", "higher"),
+    ("auc", "discriminator ROC-AUC", "higher"),
+)
+
+
+def closing_lines(
+    folder: Path, first: dict[str, float], last: dict[str, float], chance: float, *, seconds: float, tokens: int
+) -> list[str]:
+    """What was made, how good it is on held-out text against the untrained model, and what to type next.
+
+    Args:
+        first, last: held-out figures before the first and after the last step.
+        chance: generator accuracy of always guessing the most frequent token.
+    """
+    rows = [
+        f"  {name:<32} {first[f'eval/{key}']:>9.4f}   {last[f'eval/{key}']:>9.4f}   {better} is better"
+        for key, name, better in FIGURES
+    ]
+    return [
+        "",
+        f"trained on {tokens:,} tokens in {duration(seconds)}",
+        f"  {'held-out text, fixed corruption':<32} {'before':>9}   {'after':>9}",
+        *rows,
+        f"  always guessing the most frequent token has generator accuracy {chance:.4f}; an AUC of 0.5 is chance",
+        "",
+        f"made      {folder}/discriminator   the encoder to fine-tune, with its replaced-token head",
+        f"          {folder}/generator       the masked language model",
+        f"          {folder}/metrics.jsonl, samples.jsonl, checkpoints/",
+        f"next      load it: python -c \"from transformers import AutoModel as M; M.from_pretrained('{folder}/discriminator')\"",
+        f"          go on:   the same command with --run.dir {folder} and a larger --train.steps",
+        "          your own text: see README.md",
+    ]

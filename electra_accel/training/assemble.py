@@ -1,0 +1,158 @@
+"""From the configuration to the parts that ``train`` needs. data/ and model/ take plain arguments; here they get them."""
+
+import datetime
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from electra_accel.config import Config
+from electra_accel.data.collate import Collator
+from electra_accel.data.corpus import Corpus
+from electra_accel.data.loader import StepLoader
+from electra_accel.data.masking import Masking, slots_of_length
+from electra_accel.data.packing import choose_limits
+from electra_accel.data.plan import Layout, Plan, steps_in_passes
+from electra_accel.data.prepare import Prepared, prepare
+from electra_accel.errors import UserError
+from electra_accel.model.loading import load_pair
+from electra_accel.model.pair import Pair, build_pair, check_pair
+from electra_accel.model.rtd import ReplacedTokenDetection
+
+PREPARED = Path("prepared")  # where texts are tokenised to, once per content and settings
+MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
+
+
+def default_folder(recipe: str) -> str:
+    """runs/<recipe>-<UTC time>, or -<job id> under Slurm, which keeps its name when the job is requeued."""
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
+    return f"runs/{recipe}-{os.environ.get('SLURM_JOB_ID', now)}"
+
+
+def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
+    """The tokenised text: opened where it is given or known, else made now (by one process; the others wait)."""
+    data, tokenizer = config.data, config.tokenizer
+    own = tokenizer.path or config.model.discriminator
+    if data.prepared:
+        return Prepared(Path(data.prepared), own)
+    text = dict(text_column=data.text_column)
+    held_out = {"held_out": Corpus(files=tuple(data.eval_files), **text)} if data.eval_files else {}
+    folder = prepare(
+        PREPARED,
+        Corpus(files=tuple(data.train_files or ()), dataset=data.dataset, **text),
+        held_out,
+        tokenizer=own,
+        train_vocab_size=tokenizer.train_vocab_size,
+        max_length=data.max_length,
+        eval_fraction=data.eval_fraction,
+        join_lines=data.join_lines,
+        processes=None,
+        log=log,
+    )
+    return Prepared(folder, own)
+
+
+def step_loader(config: Config, prepared: Prepared, *, held_out: bool, world_size: int, rank: int, device: str) -> StepLoader:
+    """Plan, layout and collation of one split on one process. Nothing but the layout depends on the last three arguments.
+
+    Args:
+        held_out: one pass over the held-out text, keyed by ``eval.seed``, with ``eval.mask_prob`` and the published 85/15;
+            else the training text.
+        device: "cpu" or "cuda".
+    """
+    split = "held_out" if held_out else "train"
+    store = prepared.held_out[split] if held_out else prepared.train
+    histogram, tokenizer = np.array(prepared.manifest["splits"][split]["lengths"]), prepared.tokenizer
+    objective, train = config.objective, config.train
+    seed = config.eval.seed if held_out else config.run.seed
+    mask_prob = config.eval.mask_prob if held_out else objective.mask_prob
+    bins_per_step = train.batch_tokens // train.bin_tokens
+    limits = choose_limits(histogram, train.bin_tokens, lambda lengths: slots_of_length(lengths, mask_prob))
+    plan = Plan(
+        examples=len(store),
+        lengths=store.lengths,
+        slots=lambda examples, lengths: slots_of_length(lengths, mask_prob),
+        limits=limits,
+        bins_per_step=bins_per_step,
+        seed=seed,
+        corpus=store.corpus,
+        passes=1 if held_out else None,
+    )
+    micro_batch_tokens = train.micro_batch_tokens or max(MICRO_BATCH_TOKENS[device], train.bin_tokens)
+    layout = Layout.derive(bins_per_step, train.bin_tokens, micro_batch_tokens, world_size)
+    masking = Masking(
+        mask_prob=mask_prob,
+        mask_token_prob=0.85 if held_out else objective.mask_token_prob,
+        random_token_prob=0.0 if held_out else objective.random_token_prob,
+        vocab_size=len(tokenizer),
+        mask_id=tokenizer.mask_token_id,
+        never_selected=(
+            tokenizer.cls_token_id,
+            tokenizer.sep_token_id,
+            tokenizer.pad_token_id,
+            tokenizer.mask_token_id,
+        ),
+        special_ids=tokenizer.all_special_ids,
+    )
+    collator = Collator(store, masking, limits, layout.rows, seed, tokenizer.pad_token_id)
+    workers = config.data.num_workers
+    if workers is None:
+        workers = 2 if device == "cuda" else 0
+    return StepLoader(plan, layout, rank, collator, 0 if held_out else workers, pin_memory=device == "cuda")
+
+
+def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Callable[[str], None]) -> Pair:
+    """A fresh pair of model.size, or the given pair; checked against each other, the tokenizer and data.max_length.
+
+    Raises:
+        UserError: they do not fit together, or cannot be loaded.
+    """
+    model = config.model
+    if config.from_pair:
+        pair, report = load_pair(model.generator, model.discriminator, revision=model.revision, dropout=model.dropout)
+        log(report)
+    else:
+        pair = build_pair(
+            model.size,
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            max_length=config.data.max_length,
+            generator_width=model.generator_width,
+            dropout=model.dropout,
+            seed=config.run.seed,
+        )
+    check_pair(pair.generator.config, pair.discriminator.config, len(tokenizer), config.data.max_length)
+    return pair
+
+
+def steps_per_pass(loader: StepLoader, prepared: Prepared) -> float:
+    """Optimizer steps of one pass over the training text: a close estimate, the same on every process."""
+    plan = loader.plan
+    histogram = np.array(prepared.manifest["splits"]["train"]["lengths"])
+    bins = steps_in_passes(histogram, lambda lengths: plan.slots(None, lengths), plan.limits, bins_per_step=1, passes=1)
+    return bins / plan.bins_per_step
+
+
+def total_steps(config: Config, loader: StepLoader, prepared: Prepared) -> tuple[int, float]:
+    """Optimizer steps of the run, and of one pass over the training text."""
+    one_pass = steps_per_pass(loader, prepared)
+    return config.train.steps or max(1, math.ceil(config.train.epochs * one_pass)), one_pass
+
+
+def joint_module(config: Config, pair: Pair) -> ReplacedTokenDetection:
+    """The two networks as one module."""
+    return ReplacedTokenDetection(
+        *pair,
+        temperature=config.objective.temperature,
+        gradient_checkpointing=config.model.gradient_checkpointing,
+    )
+
+
+def context_length(prepared: Prepared) -> float:
+    """Length of the example that a token stands in, averaged over the tokens of the training text."""
+    histogram = np.array(prepared.manifest["splits"]["train"]["lengths"], float)
+    lengths = np.arange(len(histogram))
+    return float((histogram * lengths**2).sum() / (histogram * lengths).sum())

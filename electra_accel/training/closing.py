@@ -1,0 +1,34 @@
+"""The end of a run: which weights are exported, and what the model card says of them."""
+
+from pathlib import Path
+
+from electra_accel import run_folder
+from electra_accel.config import Config
+from electra_accel.data.prepare import Prepared
+from electra_accel.export import export_pair
+from electra_accel.training import checkpoint
+from electra_accel.training.engine import Engine
+from electra_accel.training.progress import Progress
+
+
+def export_run(config: Config, engine: Engine, progress: Progress, prepared: Prepared, folder: Path) -> None:
+    """Export the last weights of a run, or, where ``eval.patience`` chose a best step, those. Called on every process."""
+    which, figures = f"step {progress.step} (the last)", progress.last
+    if config.eval.patience and progress.best_step != progress.step:
+        engine.load(checkpoint.path_of(folder / run_folder.CHECKPOINTS, progress.best_step))
+        which, figures = f"step {progress.best_step} (the best by {config.eval.metric})", progress.best_figures
+    model = engine.unwrapped()
+    train = prepared.manifest["splits"]["train"]
+    facts = {
+        "weights of": which,
+        "training text": f"{train['documents']:,} documents, {train['tokens']:,} tokens",
+        "tokens seen": f"{progress.tokens:,} in {progress.step:,} steps of {config.train.batch_tokens:,} token slots",
+        "precision": engine.precision,
+        **{f"held-out {name}": f"{figures[f'eval/{name}']:.4f}" for name in ("generator_accuracy", "auc")},
+    }
+
+    def write() -> None:
+        with run_folder.storage_errors(folder):
+            export_pair(folder, model.generator, model.discriminator, prepared.tokenizer, facts)
+
+    engine.on_main(write)

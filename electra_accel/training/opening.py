@@ -1,0 +1,155 @@
+"""Opening a run folder: a new run, one to go on with, one that is finished, or one that is somebody else's."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from electra_accel import run_folder
+from electra_accel.config import Config
+from electra_accel.config_checks import difference
+from electra_accel.config_parser import dump, load
+from electra_accel.errors import UserError
+from electra_accel.training import checkpoint
+from electra_accel.training.engine import Engine
+from electra_accel.training.progress import Progress
+
+PACKAGES = ("torch", "accelerate", "transformers", "datasets", "tokenizers", "numpy", "deepspeed", "wandb")
+
+
+def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path | None:
+    """What a run in ``folder`` starts from: the newest whole checkpoint, or None for step 0. Changes nothing.
+
+    Raises:
+        UserError: the folder holds something else, or a run of another configuration (each key, old -> new), or a run
+            although ``run.resume`` is never; ``run.resume`` names no whole checkpoint.
+    """
+    known = folder / run_folder.CONFIG
+    if known.exists():
+        if config.run.resume == "never":
+            raise UserError(f"run.dir {folder} holds a run already and run.resume is never; choose another --run.dir")
+        _require_same(folder, config)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")
+    if config.run.resume in ("auto", "never"):
+        return checkpoint.newest_valid(folder / run_folder.CHECKPOINTS, warn)
+    path = Path(config.run.resume)
+    try:
+        checkpoint.verify(path)
+    except checkpoint.Damaged as reason:
+        raise UserError(f"run.resume {path} is not a whole checkpoint: {reason}") from reason
+    origin = path.resolve().parent.parent
+    if (origin / run_folder.CONFIG).exists():
+        _require_same(origin, config)
+    return path
+
+
+def _require_same(folder: Path, config: Config) -> None:
+    if changed := difference(load(folder / run_folder.CONFIG), config):
+        raise UserError(
+            f"run.dir {folder} was started with another configuration ({'; '.join(changed)}); "
+            "use the old values to go on with it, or another --run.dir"
+        )
+
+
+def is_finished(folder: Path, total_steps: int) -> bool:
+    """Whether the run ended by itself: all steps done, or stopped because the held-out metric no longer improved."""
+    status = run_folder.read_status(folder)
+    return status["state"] == "done" and (status["step"] >= total_steps or bool(status["reason"]))
+
+
+def require_equal_data(engine: Engine, fingerprint: str) -> None:
+    """Processes on hosts that do not share a disk prepare the data one by one: what they made must be the same.
+
+    Raises:
+        UserError: on every process, naming the hosts.
+    """
+    found = engine.everywhere((platform.node(), fingerprint))
+    if len({made for _, made in found}) > 1:
+        hosts = ", ".join(f"{host} {made}" for host, made in sorted(set(found)))
+        raise UserError(f"the prepared data differs between hosts ({hosts}): give all of them the same files")
+
+
+def require_space(folder: Path, model: nn.Module, keep: int) -> None:
+    """Room for ``keep`` + 1 checkpoints (weights and AdamW's two moments, 12 bytes a parameter) and the exported pair.
+
+    Raises:
+        UserError: too little is free, or the folder cannot be written.
+    """
+    parameters = sum(p.numel() for p in model.parameters())
+    run_folder.require_writable(folder, needed_bytes=parameters * (12 * (keep + 1) + 4))
+
+
+@contextmanager
+def recorded_status(folder: Path, engine: Engine, progress: Progress, micro_batch_tokens: int) -> Iterator[None]:
+    """Keep status.json true however the run ends, and turn running out of GPU memory into the user's line."""
+
+    def write(state: str, reason: str, code: int) -> None:
+        if engine.is_main:
+            run_folder.write_status(folder, state, progress.step, reason, code)
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        text = (
+            f"out of GPU memory: try --train.micro_batch_tokens {micro_batch_tokens // 2}; the global step stays the same"
+        )
+        write("failed", text, 2)
+        raise UserError(text) from error
+    except UserError as error:
+        write("failed", str(error), 2)
+        raise
+    except BaseException as error:
+        write("failed", f"{type(error).__name__}: {error}", 1)
+        raise
+    write("done", progress.stopped_because, 0)
+
+
+def begin(folder: Path, config: Config, engine: Engine, step: int) -> None:
+    """Write config.yaml and environment.json, cut files back to ``step``. On the main process, when all is known to be well."""
+    with run_folder.storage_errors(folder):
+        run_folder.write_atomically(folder / run_folder.CONFIG, dump(config))
+        run_folder.write_json(folder / run_folder.ENVIRONMENT, environment(engine))
+        for name in (run_folder.METRICS, run_folder.SAMPLES):
+            run_folder.cut_back(folder / name, step)
+        checkpoint.set_aside(folder / run_folder.CHECKPOINTS, after_step=step)
+        run_folder.write_status(folder, "running", step)
+
+
+def environment(engine: Engine) -> dict:
+    """What a result may depend on beside the configuration: versions, commit, hardware, launch."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "host": platform.node(),
+        "engine": engine.describe(),
+        "world_size": engine.world_size,
+        "precision": engine.precision,
+        "accelerate": {key: value for key, value in sorted(os.environ.items()) if key.startswith("ACCELERATE_")},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the clone that this file is in, with "-dirty" where tracked files differ from it; None outside of git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

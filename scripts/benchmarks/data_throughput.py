@@ -1,0 +1,134 @@
+"""How fast plan + masking + collate make batches, how full they are, and what a place in a huge corpus costs.
+
+    python scripts/benchmarks/data_throughput.py                                    # made-up corpora
+    python scripts/benchmarks/data_throughput.py --prepared FOLDER --vocab_size 32200 --bin_tokens 128
+    python scripts/benchmarks/data_throughput.py --huge                             # 1e8 examples, plan only
+
+Tokens/s counts real tokens (no padding), over --seconds after the first step; 0 workers is one core that does all. Set
+OMP_NUM_THREADS=1 so that it is one core. FOLDER holds tokens.bin, offsets.bin and blocks.bin.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from electra_accel.data.collate import Collator
+from electra_accel.data.loader import StepLoader
+from electra_accel.data.masking import Masking, slots_of_length
+from electra_accel.data.packing import choose_limits
+from electra_accel.data.plan import START, Cursor, Layout, Plan, steps_in_passes
+from electra_accel.data.store import TokenStore, TokenWriter
+from electra_accel.randomness import bits, uniform
+
+MASK_PROB = 0.15
+STEP_TOKENS = 16_384  # token slots of a micro-batch, one per step
+
+
+def slots(lengths: np.ndarray) -> np.ndarray:
+    return slots_of_length(lengths, MASK_PROB)
+
+
+def made_up_lengths(kind: str) -> np.ndarray:
+    """Tokens of each example: ``long`` documents cut at 512 with the rest of each, ``short`` texts of 20 on average."""
+    if kind == "long":
+        documents = np.minimum(-1500 * np.log1p(-uniform(1, np.arange(20_000))), 20_000).astype(np.int64) + 3
+        pieces = -(-documents // 512)
+        return np.repeat(np.maximum(documents // pieces, 3), pieces)
+    return 3 + np.minimum(-17 * np.log1p(-uniform(2, np.arange(400_000))), 125).astype(np.int64)
+
+
+def make_store(folder: Path, lengths: np.ndarray, vocab_size: int) -> TokenStore:
+    ends = np.cumsum(lengths)
+    tokens = 5 + (bits(3, np.arange(ends[-1])) % np.uint64(vocab_size - 5)).astype(np.int64)
+    tokens[ends - lengths], tokens[ends - 1] = 2, 3
+    writer = TokenWriter(folder, vocab_size)
+    writer.append(tokens, lengths)
+    writer.close()
+    return TokenStore(folder, vocab_size, corpus=1)
+
+
+def measure(name: str, store: TokenStore, bin_tokens: int, vocab_size: int, seconds: float, workers: list[int]) -> None:
+    histogram = np.bincount(store.lengths(np.arange(len(store))))
+    began = time.perf_counter()
+    limits = choose_limits(histogram, bin_tokens, slots)
+    chosen = time.perf_counter() - began
+    bins_per_step = STEP_TOKENS // bin_tokens
+    plan = Plan(len(store), store.lengths, lambda _, n: slots(n), limits, bins_per_step, seed=1, corpus=1)
+    one_pass = steps_in_passes(histogram, slots, limits, bins_per_step, 1)
+    print(f"{name}: {len(store):,} examples, {histogram @ np.arange(len(histogram)):,} tokens, {limits}")
+    print(f"  limits chosen in {chosen:.2f} s; {one_pass:,} steps of {bins_per_step} bins in a pass (estimated)")
+    fill(plan, steps=one_pass)
+
+    masking = Masking(MASK_PROB, 0.85, 0.0, vocab_size, 4, [0, 2, 3, 4], [0, 1, 2, 3, 4])
+    layout = Layout.derive(bins_per_step, bin_tokens, STEP_TOKENS, 1)
+    for count in workers:
+        collator = Collator(store, masking, limits, layout.rows, seed=1, pad_id=0)
+        steps = StepLoader(plan, layout, 0, collator, num_workers=count).steps(START)
+        next(steps)
+        began, tokens, elapsed = time.perf_counter(), 0, 0.0
+        while elapsed < seconds:
+            tokens += next(steps).tokens
+            elapsed = time.perf_counter() - began
+        steps.close()
+        print(f"  {count} workers: {tokens / elapsed / 1e6:.2f} million tokens/s")
+
+
+def fill(plan: Plan, steps: int) -> None:
+    """Share of token and selected slots in use over so many steps, and the time that the plan alone takes."""
+    began = time.perf_counter()
+    tokens = used = examples = most = 0
+    for step in islice(plan.steps(), steps):
+        tokens += step.tokens
+        used += int(plan.slots(step.bins.examples, plan.lengths(step.bins.examples)).sum())
+        examples += len(step.bins.examples)
+        most = max(most, int(np.diff(step.bins.offsets).max()))
+    bins = steps * plan.bins_per_step
+    print(
+        f"  fill: tokens {tokens / bins / plan.limits.tokens:.2%}, slots {used / bins / plan.limits.slots:.2%}, "
+        f"segments {examples / bins:.2f} a bin, at most {most}; "
+        f"plan alone {tokens / (time.perf_counter() - began) / 1e6:.1f} million tokens/s"
+    )
+
+
+def huge() -> None:
+    """First step and a resume in a corpus of 1e8 examples whose lengths exist only as a function of the number."""
+
+    def lengths(examples: np.ndarray) -> np.ndarray:
+        return 20 + (bits(3, examples) % np.uint64(493)).astype(np.int64)
+
+    limits = choose_limits(np.bincount(lengths(np.arange(100_000))), 512, slots)
+    plan = Plan(10**8, lengths, lambda _, n: slots(n), limits, 256, seed=1, corpus=1)
+    for name, cursor in (("first step", START), ("resume", Cursor(3, 1234, 5678, ((3, 99_999_999),)))):
+        began = time.perf_counter()
+        next(plan.steps(cursor))
+        print(f"1e8 examples, {name}: {time.perf_counter() - began:.3f} s")
+    print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prepared", type=Path, help="folder of a prepared split")
+    parser.add_argument("--vocab_size", type=int, default=32_200, help="of its tokenizer")
+    parser.add_argument("--bin_tokens", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--huge", action="store_true", help="1e8 examples, plan only")
+    asked = parser.parse_args()
+    if asked.huge:
+        return huge()
+    if asked.prepared:
+        store = TokenStore(asked.prepared, asked.vocab_size, corpus=1)
+        return measure(asked.prepared.name, store, asked.bin_tokens, asked.vocab_size, asked.seconds, asked.workers)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, bin_tokens in (("long", 512), ("short", 128)):
+            store = make_store(Path(folder) / kind, made_up_lengths(kind), asked.vocab_size)
+            measure(kind, store, bin_tokens, asked.vocab_size, asked.seconds, asked.workers)
+
+
+if __name__ == "__main__":
+    main()

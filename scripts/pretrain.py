@@ -1,0 +1,117 @@
+"""Pre-train or domain-adapt ELECTRA by replaced token detection.
+
+    accelerate launch --config_file accelerate_configs/single.yaml scripts/pretrain.py --config recipes/tiny-python-docs.yaml
+    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/pretrain.py --config …
+    python scripts/pretrain.py --config … --dry_run     # check everything, prepare the data, print the plan, train nothing
+
+A run that stopped goes on when the same command is given again with its --run.dir. Exit codes: 0 done, 2 the input is wrong,
+1 a bug. ``accelerate launch`` turns all but 0 into 1; run.dir/status.json has the truth.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from electra_accel.cli import exit_with_one_line
+from electra_accel.config import resolve
+from electra_accel.config_checks import check
+from electra_accel.config_parser import parse
+from electra_accel.tracking.terminal import Terminal, quiet_libraries
+
+
+def main() -> None:
+    asked = parse(sys.argv[1:], description=__doc__)
+    config = resolve(asked.config)
+    warnings = check(config)
+    quiet_libraries()
+    terminal = Terminal(speaks=os.environ.get("RANK", "0") == "0")
+    for warning in warnings:
+        terminal.warn(warning)
+
+    # Imported only now, so that --help and mistakes are answered at once.
+    from electra_accel.model.metrics import peak_flops, training_flops
+    from electra_accel.tracking import summary
+    from electra_accel.tracking.trackers import Recorder, usable_trackers
+    from electra_accel.training import assemble, dry_run, opening
+    from electra_accel.training.closing import export_run
+    from electra_accel.training.engine import Engine
+    from electra_accel.training.evaluate import fixed_held_out
+    from electra_accel.training.loop import train
+    from electra_accel.training.optim import build_adamw
+    from electra_accel.training.progress import Progress, restore
+    from electra_accel.training.window import Window
+
+    if asked.dry_run:
+        return dry_run.report(config, terminal)
+
+    folder = Path(config.run.dir or assemble.default_folder(asked.recipe))
+    trackers = usable_trackers(config.tracking.trackers, terminal.warn)
+    engine = Engine(precision=config.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
+    folder = engine.on_main(lambda: folder)
+    checkpoint = engine.on_main(lambda: opening.open_run(folder, config, terminal.warn))
+
+    # Text -> tokens -> plan: all that is random about the data is settled here, for any hardware.
+    prepared = engine.together(lambda: assemble.prepared_data(config, terminal.line))
+    opening.require_equal_data(engine, prepared.fingerprint)
+    place = {"world_size": engine.world_size, "rank": engine.rank, "device": engine.device.type}
+    loader = assemble.step_loader(config, prepared, held_out=False, **place)
+    held_out_loader = assemble.step_loader(config, prepared, held_out=True, **place)
+    total_steps, one_pass = assemble.total_steps(config, loader, prepared)
+    config = resolve(config, total_steps)
+    check(config, total_steps)
+    if opening.is_finished(folder, total_steps):
+        return terminal.line(f"run.dir {folder} is finished; a larger --train.steps goes on with it")
+
+    # The two networks as one module under one engine.
+    pair = engine.together(lambda: assemble.networks(config, prepared.tokenizer, terminal.line))
+    model = assemble.joint_module(config, pair)
+    engine.on_main(lambda: opening.require_space(folder, model, config.checkpoint.keep))
+    engine.prepare(model, build_adamw(model, config.optim), compile=config.train.compile)
+    progress = restore(checkpoint, engine) if checkpoint else Progress()
+    engine.on_main(lambda: opening.begin(folder, config, engine, progress.step))
+
+    micro_batch_tokens = loader.layout.rows * loader.plan.limits.tokens
+    with opening.recorded_status(folder, engine, progress, micro_batch_tokens):
+        recorder = Recorder(engine.accelerator, folder, samples=config.tracking.samples, warn=terminal.warn)
+        where = recorder.start(config)
+        held_out = fixed_held_out(config, held_out_loader, prepared, engine, folder)
+        context = assemble.context_length(prepared)
+        window = Window(
+            engine,
+            config.objective,
+            slots_per_step=loader.layout.world_size * loader.layout.accumulation * micro_batch_tokens,
+            flops=training_flops(pair.generator.config, pair.discriminator.config, context),
+            peak_flops=peak_flops(engine.device),
+        )
+        split = prepared.manifest["splits"]["train"]
+        for line in (
+            f"engine    {engine.describe()}, attention {engine.attention_path()}",
+            *summary.plan_lines(loader.plan, loader.layout, split, prepared.fingerprint, total_steps, one_pass),
+            f"held out  {len(prepared.held_out['held_out']):,} examples, corruption {held_out.fingerprint}",
+            f"records   {where}",
+            f"run       {folder}" + (f", from step {progress.step}" if checkpoint else ""),
+        ):
+            terminal.line(line)
+        train(
+            config,
+            engine=engine,
+            loader=loader,
+            held_out=held_out,
+            progress=progress,
+            total_steps=total_steps,
+            window=window,
+            folder=folder,
+            recorder=recorder,
+            terminal=terminal,
+            tokenizer=prepared.tokenizer,
+        )
+        export_run(config, engine, progress, prepared, folder)
+        recorder.close()
+    closing = summary.closing_lines(
+        folder, progress.first, progress.last, held_out.chance, seconds=progress.seconds, tokens=progress.tokens
+    )
+    terminal.line("\n".join(closing))
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

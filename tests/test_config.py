@@ -1,0 +1,46 @@
+"""Defaults that depend on the size, the pair or other options."""
+
+import pytest
+
+from electra_accel.config import resolve
+from electra_accel.config_checks import check
+from electra_accel.config_parser import dump
+from tests.config_examples import PAIR, SCRATCH, config_of
+
+
+@pytest.mark.parametrize(
+    ("size", "learning_rate", "mask_prob", "batch_tokens", "warmup"),
+    [
+        ("tiny", 1e-3, 0.15, 8192, 100),
+        ("small", 5e-4, 0.15, 16384, 10_000),
+        ("base", 2e-4, 0.15, 131_072, 10_000),
+        ("large", 2e-4, 0.25, 1_048_576, 10_000),
+    ],
+)
+def test_published_defaults_by_size(size: str, learning_rate: float, mask_prob: float, batch_tokens: int, warmup: int):
+    config = resolve(config_of(*SCRATCH[:2], f"--model.size={size}", "--train.steps=1000000"))
+    assert (config.optim.learning_rate, config.objective.mask_prob) == (learning_rate, mask_prob)
+    assert (config.train.batch_tokens, config.optim.warmup_steps) == (batch_tokens, warmup)
+    assert check(config) == []
+
+
+def test_defaults_of_a_pair():
+    config = resolve(config_of(*PAIR))
+    assert (config.train.epochs, config.train.steps, config.optim.learning_rate) == (3, None, 5e-5)
+    assert config.optim.warmup_steps is None  # a share of steps that are not known yet
+    assert check(config) == []
+    assert resolve(config, steps=5000).optim.warmup_steps == 300
+    assert resolve(config_of(*PAIR, "--train.steps=200")).optim.warmup_steps == 12
+    assert resolve(config_of(*PAIR, "--train.steps=200")).train.epochs is None
+
+
+def test_resolve_keeps_what_was_asked_and_is_idempotent():
+    asked = config_of(*SCRATCH, "--optim.learning_rate=3e-4", "--objective.mask_prob=.2", "--data.max_length=100",
+                      "--optim.warmup_steps=0")  # fmt: skip
+    before = dump(asked)
+    config = resolve(asked)
+    assert (config.optim.learning_rate, config.objective.mask_prob, config.optim.warmup_steps) == (3e-4, 0.2, 0)
+    assert config.train.bin_tokens == 100
+    assert config.train.batch_tokens == 8100  # the published batch, cut to whole bins
+    assert dump(asked) == before
+    assert resolve(config) == config

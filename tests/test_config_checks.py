@@ -1,0 +1,121 @@
+"""Impossible settings, all at once; and which changes make another run."""
+
+from pathlib import Path
+
+import pytest
+
+from electra_accel.config import MAX_EXAMPLE_TOKENS, Config, flatten, resolve
+from electra_accel.config_checks import check, difference, identity
+from electra_accel.config_parser import load
+from electra_accel.data.store import MAX_EXAMPLE_TOKENS as STORE_MAX_EXAMPLE_TOKENS
+from electra_accel.errors import UserError
+from tests.config_examples import PAIR, SCRATCH, config_of, error_of
+from tests.helpers import ROOT
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["--objective.mask_prob=1.5"], "objective.mask_prob must lie in (0, 1], not 1.5"),
+        (["--objective.mask_prob=0"], "objective.mask_prob must lie in (0, 1], not 0.0"),
+        (["--objective.random_token_prob=.2"], "is more than 1"),
+        (["--data.eval_fraction=1"], "data.eval_fraction must lie in [0, 1), not 1.0"),
+        (["--data.eval_fraction=0"], "no held-out text"),
+        (["--optim.betas", ".9", "1"], "optim.betas must lie in [0, 1)"),
+        (["--optim.betas", ".9"], "optim.betas must be two numbers"),
+        (["--optim.learning_rate=.inf"], "optim.learning_rate must lie in (0, inf)"),
+        (["--data.max_length=7"], "data.max_length must lie in [8, 1023], not 7"),
+        (["--data.max_length=1024"], "data.max_length must lie in [8, 1023], not 1024"),
+        (["--train.steps=0"], "train.steps must lie in [1, inf), not 0"),
+        (["--train.epochs=2"], "only one of train.steps and train.epochs"),
+        (["--train.steps=null"], "give one of train.steps and train.epochs"),
+        (["--train.batch_tokens=300"], "train.batch_tokens 300 is not a multiple of train.bin_tokens 128: 256 or 384"),
+        (["--train.batch_tokens=100"], "train.batch_tokens 100 is not a multiple of train.bin_tokens 128: 128"),
+        (["--train.bin_tokens=64"], "train.bin_tokens 64 is less than data.max_length 128"),
+        (["--train.bin_tokens=0"], "train.bin_tokens must lie in [1, inf)"),
+        (["--train.micro_batch_tokens=64"], "train.micro_batch_tokens 64 does not hold a bin of 128"),
+        (["--optim.warmup_steps=1001"], "optim.warmup_steps 1001 is more than the 1000 steps"),
+        (["--model.size=null"], "no model: give model.size"),
+        (["--model.generator=g"], "without the other network"),
+        (["--model.generator=g", "--model.discriminator=d"], "model.size is settled by the pair"),
+        (["--model.revision=main"], "model.revision is for a pair"),
+        (["--data.train_files=a.txt"], "only one of data.train_files and data.dataset"),
+        (["--data.dataset=null"], "no text: give one of"),
+        (["--tokenizer.path=t"], "give only one of tokenizer.path and tokenizer.train_vocab_size"),
+        (["--tokenizer.train_vocab_size=null"], "give one of tokenizer.path and tokenizer.train_vocab_size"),
+        (["--data.dataset=null", "--data.prepared=p"], "tokenizer.train_vocab_size is settled by data.prepared"),
+        (["--checkpoint.keep=0"], "checkpoint.keep must lie in [1, inf), not 0"),
+        (["--objective.generator_weight=0", "--objective.discriminator_weight=0"], "both 0"),
+    ],
+)
+def test_impossible_settings(argv: list[str], part: str):
+    assert part in error_of(*SCRATCH, *argv)
+
+
+def test_a_vocabulary_cannot_be_trained_for_a_pair():
+    assert "needs the vocabulary that it was trained with" in error_of(*PAIR, "--tokenizer.train_vocab_size=8000")
+
+
+def test_all_problems_are_reported_at_once():
+    message = error_of(
+        *"--train.batch_tokens=300 --objective.mask_prob=2 --model.dropout=-1 --checkpoint.keep=0 --eval.seed=2".split()
+    )
+    for part in (
+        "batch_tokens",
+        "mask_prob",
+        "dropout",
+        "keep",
+        "no text",
+        "no model",
+        "train.steps",
+        "tokenizer.path",
+    ):
+        assert part in message
+    assert "eval.seed" not in message
+
+
+def test_a_long_warmup_is_a_warning():
+    assert check(resolve(config_of(*SCRATCH))) == []
+    (warning,) = check(resolve(config_of(*SCRATCH, "--optim.warmup_steps=501")))
+    assert "more than half" in warning
+    epochs = resolve(config_of(*SCRATCH, "--train.steps=null", "--train.epochs=1"))
+    assert check(epochs) == []
+    with pytest.raises(UserError, match="more than the 50 steps"):
+        check(epochs, steps=50)
+
+
+def test_the_limit_of_an_example_is_the_stores():
+    assert MAX_EXAMPLE_TOKENS == STORE_MAX_EXAMPLE_TOKENS
+
+
+def test_difference_names_old_and_new():
+    old = resolve(config_of(*SCRATCH))
+    free = "--train.steps=2000 --run.dir=x --train.precision=bf16 --train.micro_batch_tokens=256 --eval.every=9".split()
+    free += "--tracking.mode=offline --checkpoint.keep=9 --data.num_workers=3 --run.resume=never".split()
+    assert difference(old, resolve(config_of(*SCRATCH, *free))) == []
+    new = resolve(config_of(*SCRATCH, "--run.seed=2", "--optim.betas", ".9", ".98", "--data.text_column=sen"))
+    assert difference(old, new) == [
+        "run.seed: 1 -> 2",
+        "data.text_column: text -> sen",
+        "optim.betas: [0.9, 0.999] -> [0.9, 0.98]",
+    ]
+
+
+def test_more_steps_of_a_pair_are_the_same_run():
+    old = resolve(config_of(*PAIR), steps=1000)
+    assert difference(old, resolve(config_of(*PAIR, "--train.epochs=6"))) == []
+    assert difference(old, resolve(config_of(*PAIR, "--optim.warmup_steps=7"))) == ["optim.warmup_steps: 60 -> 7"]
+
+
+def test_identity_leaves_nothing_out_by_accident():
+    """A new option is part of the identity unless someone says otherwise."""
+    free = flatten(Config()).keys() - identity(Config()).keys()
+    assert {name for name in free if name.split(".")[0] not in ("checkpoint", "tracking")} == {
+        "run.dir", "run.resume", "data.num_workers", "model.gradient_checkpointing", "train.steps", "train.epochs",
+        "train.micro_batch_tokens", "train.precision", "train.compile", "eval.every",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_are_possible(recipe: Path):
+    assert check(resolve(load(recipe))) == []

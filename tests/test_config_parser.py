@@ -1,0 +1,148 @@
+"""What wins, the one-line errors, there and back, and the help page."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from electra_accel.config import Config, flatten, resolve
+from electra_accel.config_parser import dump, help_page, load, parse
+from tests.config_examples import PAIR, SCRATCH, config_of, error_of
+from tests.helpers import run_script
+
+
+def write(folder: Path, text: str, name: str = "recipe.yaml") -> str:
+    (folder / name).write_text(text, encoding="utf-8")
+    return str(folder / name)
+
+
+def test_command_line_goes_before_files_wherever_config_stands(tmp_path: Path):
+    first = write(tmp_path, "train: {steps: 1, batch_tokens: 256}\nrun: {seed: 5}\n", "first.yaml")
+    second = write(tmp_path, "train:\n  steps: 2\n", "second.yaml")
+    for argv in (
+        ["--config", first, "--config", second, "--run.seed", "9"],
+        ["--run.seed", "9", "--config", first, f"--config={second}"],
+        ["--config", first, "--run.seed=9", "--config", second],
+    ):
+        arguments = parse(argv, "")
+        config = arguments.config
+        assert (config.train.steps, config.train.batch_tokens, config.run.seed) == (2, 256, 9)
+        assert config.optim.eps == 1e-6
+        assert arguments.recipe == "second"
+
+
+def test_files_and_command_line_accept_the_same_values(tmp_path: Path):
+    path = write(
+        tmp_path,
+        "optim: {learning_rate: 1e-3, betas: [.8, .9]}\n"
+        "train: {precision: no, compile: true}\n"
+        "data:\n  train_files: [a b.csv, 5.txt]\n  eval_files: ../c*.csv\n"
+        "tracking: {group: 7, notes: , tags: []}\n"
+        "checkpoint:\n",
+    )
+    config = config_of("--config", path)
+    assert (config.optim.learning_rate, config.optim.betas) == (1e-3, [0.8, 0.9])
+    assert (config.train.precision, config.train.compile) == ("no", True)
+    assert (config.data.train_files, config.data.eval_files) == (["a b.csv", "5.txt"], ["../c*.csv"])
+    assert (config.tracking.group, config.tracking.notes, config.tracking.tags) == ("7", None, [])
+    assert config == config_of(
+        *"--optim.learning_rate 1e-3 --optim.betas .8 .9 --train.precision no --train.compile".split(),
+        *["--data.train_files", "a b.csv", "5.txt", "--data.eval_files", "../c*.csv", "--tracking.group", "7"],
+    )
+
+
+def test_null_takes_back_what_a_file_set(tmp_path: Path):
+    path = write(tmp_path, "train: {steps: 5}\ndata: {train_files: [a], max_length: 64}\n")
+    config = config_of("--config", path, "--train.steps", "null", "--data.train_files", "null")
+    assert (config.train.steps, config.data.train_files, config.data.max_length) == (None, None, 64)
+
+
+def test_flags(tmp_path: Path):
+    arguments = parse(["--cpu", *SCRATCH, "--dry_run"], "")
+    assert (arguments.cpu, arguments.dry_run, arguments.recipe) == (True, True, "run")
+    assert not parse(SCRATCH, "").cpu
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("train: {stesp: 3}", ["train.stesp", "did you mean train.steps?"]),
+        ("trian: {steps: 3}", ["trian.steps", "did you mean train.steps?"]),
+        ("train: {steps: many}", ["train.steps must be a whole number, not many"]),
+        ("train: {steps: 1.5}", ["train.steps must be a whole number, not 1.5"]),
+        ("train: {compile: perhaps}", ["train.compile must be true or false, not perhaps"]),
+        ("optim: {learning_rate: fast}", ["optim.learning_rate must be a number, not fast"]),
+        ("optim: {betas: [.9, x]}", ["optim.betas must be a number, not x"]),
+        ("model: {size: huge}", ["model.size must be one of tiny, small, base, large, not huge"]),
+        ("optim: 3", ["optim", "'3'"]),
+        ("optim: {learning_rate: {peak: 3}}", ["optim.learning_rate must be one value"]),
+        ("- a\n- b", ["must hold 'name: value' lines"]),
+        ("train: {steps: 3", ["line 1", "broken YAML"]),
+        ("train:\n  steps: 3\n bad: [", ["line 3", "broken YAML"]),
+        ("train:\n\tsteps: 3", ["line 2", "broken YAML"]),
+    ],
+)
+def test_a_mistake_in_a_file_names_file_and_key(tmp_path: Path, text: str, parts: list[str]):
+    path = write(tmp_path, text)
+    message = error_of("--config", path)
+    assert path in message
+    for part in parts:
+        assert part in message
+
+
+def test_unreadable_files(tmp_path: Path):
+    missing = str(tmp_path / "missing.yaml")
+    assert missing in error_of("--config", missing)
+    assert "No such file" in error_of("--config", missing)
+    (tmp_path / "latin.yaml").write_bytes("run: {dir: caf\xe9}".encode("latin-1"))
+    assert "not UTF-8 at byte 14" in error_of("--config", str(tmp_path / "latin.yaml"))
+    assert "directory" in error_of("--config", str(tmp_path))
+    assert "--config" in error_of("--config")
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["--train.stesp", "3"], "train.stesp (did you mean train.steps?)"),
+        (["--train.ste", "3"], "train.ste"),  # no abbreviations
+        (["--trian.steps=3", "--nonsense"], "nonsense"),
+        (["--train.steps", "3x"], "train.steps must be a whole number, not 3x"),
+        (["--train.steps"], "train.steps"),
+        (["stray"], "stray"),
+        (["--data.text_column"], "data.text_column"),
+    ],
+)
+def test_a_mistake_on_the_command_line(argv: list[str], part: str):
+    assert part in error_of(*argv)
+
+
+def test_dump_and_load_give_the_same_configuration(tmp_path: Path):
+    for argv in (SCRATCH, PAIR, [*PAIR, "--tracking.notes=한글: #1", "--tracking.tags", "a", "5", "--train.compile"]):
+        config = resolve(config_of(*argv))
+        assert load(Path(write(tmp_path, dump(config)))) == config
+    assert yaml.safe_load(dump(config)) == dataclasses.asdict(config)  # and any other YAML reader agrees
+
+
+def test_help_page_holds_every_option_and_is_readable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    page = help_page("Pre-trains.\n\n    a command\n")
+    assert page.startswith("Pre-trains.\n\n    a command\n\n")
+    for name in flatten(Config()):
+        assert f"\n  --{name} " in page
+    assert max(map(len, page.splitlines())) <= 100
+    assert "%" in page and "%%" not in page
+    assert "[0.85]" in page and "[0.9 0.999]" in page and "tiny|small|base|large" in page
+
+
+def test_help_and_print_config_are_quick_and_need_no_torch():
+    program = (
+        "import sys; from electra_accel import config_checks; from electra_accel.config_parser import parse\n"
+        "try: parse(sys.argv[1:], 'x')\n"
+        "finally: print('torch' in sys.modules, 'transformers' in sys.modules, file=sys.stderr)"
+    )
+    shown = run_script("-c", program, "--help")
+    assert (shown.returncode, shown.stderr) == (0, "False False\n")
+    printed = run_script("-c", program, "--print_config", *SCRATCH)
+    assert printed.returncode == 0
+    assert yaml.safe_load(printed.stdout)["optim"]["learning_rate"] == 1e-3

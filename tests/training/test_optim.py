@@ -1,0 +1,49 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from electra_accel.config import Optim
+from electra_accel.training.optim import build_adamw, learning_rate, parameter_groups
+
+
+def rate(step, schedule="linear", warmup=4, total=10):
+    return learning_rate(step, peak=2.0, warmup_steps=warmup, total_steps=total, schedule=schedule)
+
+
+def test_warmup_counts_from_one_and_reaches_the_peak():
+    assert [rate(step) for step in range(4)] == [0.5, 1.0, 1.5, 2.0]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_decay_falls_every_step_and_wastes_none(schedule):
+    rates = [rate(step, schedule) for step in range(3, 10)]
+    assert all(later < earlier for earlier, later in zip(rates, rates[1:]))
+    assert 0 < rates[-1] < 0.5
+
+
+def test_schedules_at_known_points():
+    assert rate(4) == pytest.approx(2.0 * (1 - 1 / 7))
+    assert rate(4, "cosine") == pytest.approx(1 + math.cos(math.pi / 7))
+    assert rate(9, "constant") == 2.0
+    assert rate(0, warmup=0, total=1) == pytest.approx(1.0)
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group_and_moves_in_the_first_step():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 5))
+    model[3].weight = model[0].weight  # tied: one parameter, counted once
+    model[1].bias.requires_grad_(False)
+    groups = parameter_groups(model, weight_decay=0.1)
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    assert all(p.ndim == 1 for p in groups[1]["params"])
+
+    optimizer = build_adamw(model, Optim(learning_rate=0.1, weight_decay=0.1))
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    weights = torch.arange(1.0, 6.0)  # a plain sum over the classes would give LayerNorm's bias no gradient
+    (model(torch.arange(5)).log_softmax(-1) * weights).sum().backward()
+    optimizer.step()
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name, p in model.named_parameters() if p.requires_grad}
