@@ -36,9 +36,9 @@ def check(config: Config, steps: int | None = None) -> list[str]:
     if (train.steps is None) == (train.epochs is None):
         problems.append(f"give {'one' if train.steps is None else 'only one'} of train.steps and train.epochs")
     steps = steps or train.steps
-    if steps and warmup and warmup > steps:
-        problems.append(f"optim.warmup_steps {warmup} is more than the {steps} steps of the run; try {-(-steps // 10)}")
-    elif steps and warmup and warmup > steps / 2:
+    if steps and warmup and warmup > steps > 0:
+        problems.append(f"optim.warmup_steps {warmup} is more than the {steps} steps of the run; try {steps // 10}")
+    elif steps and warmup and warmup > steps / 2 > 0:
         warnings.append(f"optim.warmup_steps {warmup} is more than half of the {steps} steps of the run")
     if problems:
         raise UserError("; ".join(problems))

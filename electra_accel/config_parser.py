@@ -12,7 +12,7 @@ import textwrap
 from argparse import ArgumentError
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -21,7 +21,7 @@ from electra_accel.config import Config, flatten, resolve
 from electra_accel.errors import UserError
 
 FLAGS = {
-    "--config": "YAML file that sets options; of several, the later go first",
+    "--config": "YAML file of options; may be repeated, later files win",
     "--print_config": "print the whole configuration as YAML and stop",
     "--dry_run": "check everything, prepare the data, print the plan and stop",
     "--cpu": "use the CPU although there is a GPU",
@@ -128,15 +128,12 @@ def _mapping(content: Any, where: str) -> dict:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
-    defaults = flatten(Config())
     for name, option in _options():
         kind, several = _kind(option.type)
-        arity: dict[str, Any] = {"type": option.type}
-        if several:
-            arity = {"type": kind, "nargs": "*"}
-        elif kind is bool:
-            arity = {"type": bool, "nargs": "?", "const": True}  # --train.compile alone means true
-        parser.add_argument(f"--{name}", default=defaults[name], **arity)
+        arity = {"nargs": "*"} if several else {}
+        if kind is bool:
+            arity = {"nargs": "?", "const": True}  # --train.compile alone means true
+        parser.add_argument(f"--{name}", type=kind | None, **arity)
     return parser
 
 
@@ -146,10 +143,10 @@ def _options() -> list[tuple[str, Any]]:
 
 
 def _kind(annotation: Any) -> tuple[Any, bool]:
-    """Type of one value of an option (None left out), and whether the option takes several."""
-    kinds = [annotation] if get_origin(annotation) in (list, Literal) else get_args(annotation) or [annotation]
-    kind = next(kind for kind in kinds if kind is not type(None))
-    return (get_args(kind)[0], True) if get_origin(kind) is list else (kind, False)
+    """Type of one value, and whether the option takes several: (int, False) of int | None, (str, True) of list[str]."""
+    if type(None) in get_args(annotation):
+        annotation = get_args(annotation)[0]
+    return (get_args(annotation)[0], True) if get_origin(annotation) is list else (annotation, False)
 
 
 def _read(parser: ArgumentParser, namespace: Namespace, words: list[str], source: str) -> Namespace:
@@ -176,15 +173,18 @@ def _config(namespace: Namespace) -> Config:
     config = Config()
     for name, _ in _options():
         group, _, short = name.partition(".")
-        if namespace[name] != ["null"]:  # what `--data.train_files null` gives: the default
-            setattr(getattr(config, group), short, namespace[name])
+        value = namespace[name]
+        if isinstance(value, list) and None in value and value != [None]:
+            raise UserError(f"{name}: null cannot stand among other values")
+        if value not in (None, [None]):  # not given, or taken back by null: the default stays
+            setattr(getattr(config, group), short, value)
     return config
 
 
 def help_page(description: str) -> str:
     """Every option by group, with its default in brackets; as wide as the terminal, at most 110 columns."""
     width = min(shutil.get_terminal_size((100, 24)).columns, 110)
-    order = "Options below go before those of --config, and those before the defaults, which stand in [brackets]."
+    order = "The command line overrides --config files, and they the defaults, which stand in [brackets]."
     lines = [description.strip(), "", textwrap.fill(order, width), ""]
     lines += [_entry(f"{flag} FILE" if flag == "--config" else flag, text, width) for flag, text in FLAGS.items()]
     titles = {group.name: group.type.__doc__ for group in fields(Config)}

@@ -29,7 +29,7 @@ def main() -> None:
         terminal.warn(warning)
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.model.metrics import peak_flops, training_flops
+    from electra_accel.model.metrics import training_flops
     from electra_accel.tracking import summary
     from electra_accel.tracking.trackers import Recorder, usable_trackers
     from electra_accel.training import assemble, dry_run, opening
@@ -81,7 +81,7 @@ def main() -> None:
             config.objective,
             slots_per_step=loader.layout.world_size * loader.layout.accumulation * micro_batch_tokens,
             flops=training_flops(pair.generator.config, pair.discriminator.config, context),
-            peak_flops=peak_flops(engine.device),
+            peak_flops=engine.peak_flops(),
         )
         split = prepared.manifest["splits"]["train"]
         for line in (

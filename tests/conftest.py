@@ -12,9 +12,10 @@ os.environ["WANDB_SILENT"] = "true"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked ``gpu`` are skipped, with the reason, where torch sees no GPU."""
-    import torch
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu:
+        import torch  # takes seconds, so only where it matters
 
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
+        if not torch.cuda.is_available():
+            for item in on_gpu:
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))

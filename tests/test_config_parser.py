@@ -56,6 +56,10 @@ def test_null_takes_back_what_a_file_set(tmp_path: Path):
     path = write(tmp_path, "train: {steps: 5}\ndata: {train_files: [a], max_length: 64}\n")
     config = config_of("--config", path, "--train.steps", "null", "--data.train_files", "null")
     assert (config.train.steps, config.data.train_files, config.data.max_length) == (None, None, 64)
+    empty = write(
+        tmp_path, "run: {seed: null}\ndata:\n  text_column:\n  train_files: null\noptim: {betas: null}\n", "e.yaml"
+    )
+    assert config_of("--config", empty) == Config()
 
 
 def test_flags(tmp_path: Path):
@@ -109,6 +113,7 @@ def test_unreadable_files(tmp_path: Path):
         (["--trian.steps=3", "--nonsense"], "nonsense"),
         (["--train.steps", "3x"], "train.steps must be a whole number, not 3x"),
         (["--train.steps"], "train.steps"),
+        (["--optim.betas", ".9", "null"], "optim.betas: null cannot stand among other values"),
         (["stray"], "stray"),
         (["--data.text_column"], "data.text_column"),
     ],

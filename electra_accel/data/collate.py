@@ -33,6 +33,10 @@ class Collator:
 
     def collate(self, bins: Bins) -> RTDBatch:
         """A micro-batch; rows beyond the given bins are empty. An example looks the same wherever it stands."""
+        return as_batch(self.arrays(bins))
+
+    def arrays(self, bins: Bins) -> dict[str, np.ndarray]:
+        """The batch before :func:`as_batch`: fields in smaller dtypes, which makes them cheap to send to a process."""
         tokens, lengths = self.store.read(bins.examples)
         sizes = np.diff(bins.offsets)
         row = np.repeat(np.arange(len(bins)), sizes)  # of each example
@@ -45,11 +49,11 @@ class Collator:
         shape = (self.rows, self.limits.tokens)
         position = within(lengths)
         token_place = np.repeat(place, lengths) + position
-        input_ids = _scatter(shape, token_place, tokens, fill=self.pad_id)
-        position_ids = _scatter(shape, token_place, position, fill=0)
-        segment_ids = _scatter(shape, token_place, np.repeat(segment + 1, lengths), fill=0)
+        input_ids = _scatter(shape, token_place, tokens, fill=np.int32(self.pad_id))
+        position_ids = _scatter(shape, token_place, position, fill=np.int32(0))
+        segment_ids = _scatter(shape, token_place, np.repeat(segment + 1, lengths), fill=np.int32(0))
         shape = (self.rows, self.limits.segments)
-        examples = _scatter(shape, row * self.limits.segments + segment, bins.examples, fill=-1)
+        examples = _scatter(shape, row * self.limits.segments + segment, bins.examples, fill=np.int64(-1))
 
         def streams(purpose: Purpose) -> np.ndarray:
             return example_streams(self.seed, self.store.corpus, bins.passes, bins.examples, purpose)
@@ -65,23 +69,29 @@ class Collator:
         shape = (self.rows, self.limits.slots)
         slot_row = row[example]  # ascending: slots come in the order of rows, then of columns
         slot = slot_row * self.limits.slots + within(np.bincount(slot_row, minlength=self.rows))
-        slot_positions = _scatter(shape, slot, column[example] + selected, fill=0)
-        slot_used = _scatter(shape, slot, True, fill=False)
-        slot_uniform = _scatter(shape, slot, uniform(streams(Purpose.REPLACE)[example], selected), fill=0.0)
-        return RTDBatch(
-            input_ids=torch.from_numpy(input_ids),
-            corrupted_ids=torch.from_numpy(corrupted_ids),
-            position_ids=torch.from_numpy(position_ids),
-            token_type_ids=torch.zeros(input_ids.shape, dtype=torch.int64),  # single texts
-            segment_ids=torch.from_numpy(segment_ids),
-            slot_positions=torch.from_numpy(slot_positions),
-            slot_used=torch.from_numpy(slot_used),
-            slot_uniform=torch.from_numpy(slot_uniform),
-            examples=torch.from_numpy(examples),
-        )
+        slot_positions = _scatter(shape, slot, column[example] + selected, fill=np.int32(0))
+        slot_used = _scatter(shape, slot, True, fill=np.False_)
+        slot_uniform = _scatter(shape, slot, uniform(streams(Purpose.REPLACE)[example], selected), fill=np.float64(0))
+        return {
+            "input_ids": input_ids,
+            "corrupted_ids": corrupted_ids,
+            "position_ids": position_ids,
+            "segment_ids": segment_ids,
+            "slot_positions": slot_positions,
+            "slot_used": slot_used,
+            "slot_uniform": slot_uniform,
+            "examples": examples,
+        }
 
 
-def _scatter(shape: tuple[int, int], places: np.ndarray, values: np.ndarray | bool, fill: float) -> np.ndarray:
+def as_batch(arrays: dict[str, np.ndarray]) -> RTDBatch:
+    """Tensors of the dtypes that RTDBatch promises."""
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors = {name: tensor.long() if tensor.dtype == torch.int32 else tensor for name, tensor in tensors.items()}
+    return RTDBatch(**tensors, token_type_ids=torch.zeros_like(tensors["input_ids"]))  # single texts
+
+
+def _scatter(shape: tuple[int, int], places: np.ndarray, values: np.ndarray | bool, fill: np.generic) -> np.ndarray:
     """An array of ``fill`` (which also gives the dtype) with ``values`` at flat ``places``."""
     result = np.full(shape, fill)
     result.reshape(-1)[places] = values

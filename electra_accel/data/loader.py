@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from electra_accel.batch import RTDBatch
-from electra_accel.data.collate import Collator
+from electra_accel.data.collate import Collator, as_batch
 from electra_accel.data.plan import START, Cursor, Layout, Plan
 
 _PREFETCH = 4  # micro-batches that each worker makes ahead
@@ -61,23 +61,30 @@ class StepLoader:
     def steps(self, cursor: Cursor = START, step: int = 0) -> Iterator[Step]:
         """The steps from a place on, the first with the number ``step``; ends where the plan ends.
 
-        Workers end when the iterator is closed, deleted or exhausted.
+        Workers end with the iterator: when it is exhausted, closed or deleted, or when one of them fails.
         """
         micro_batches: list[RTDBatch] = []
         loader = DataLoader(
             _MicroBatches(self, cursor, step),
             batch_size=None,
+            collate_fn=_unchanged,  # arrays, not tensors: those would need shared memory, which containers have little of
             num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
             prefetch_factor=_PREFETCH if self.num_workers else None,
             multiprocessing_context="fork" if self.num_workers else None,  # workers share the mapped tokens
             worker_init_fn=_leave_process_group,
         )
-        for about, batch in loader:
-            micro_batches.append(batch)
-            if len(micro_batches) == self.layout.accumulation:
-                yield Step(micro_batches=micro_batches, **about)
-                micro_batches = []
+        made = iter(loader)
+        try:
+            for about, arrays in made:
+                batch = as_batch(arrays)
+                micro_batches.append(batch.pin_memory() if self.pin_memory else batch)
+                if len(micro_batches) == self.layout.accumulation:
+                    yield Step(micro_batches=micro_batches, **about)
+                    micro_batches = []
+        finally:
+            if self.num_workers:
+                # Not left to garbage collection: after an error that comes late, and then waits 5 s for every worker.
+                made._shutdown_workers()
 
 
 class _MicroBatches(IterableDataset):
@@ -96,8 +103,12 @@ class _MicroBatches(IterableDataset):
             about = {"step": plan.step, "tokens": plan.tokens, "epoch": plan.epoch, "cursor": plan.cursor}
             for bins in self.loader.layout.micro_batches(plan.bins, self.loader.rank):
                 if count % workers == worker_id:
-                    yield about, self.loader.collator.collate(bins)
+                    yield about, self.loader.collator.arrays(bins)
                 count += 1
+
+
+def _unchanged(item: tuple) -> tuple:
+    return item
 
 
 def _leave_process_group(worker_id: int) -> None:

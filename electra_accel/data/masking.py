@@ -38,9 +38,11 @@ def within(counts: np.ndarray) -> np.ndarray:
 
 def example_streams(seed: int, corpus: int, passes: np.ndarray, examples: np.ndarray, purpose: Purpose) -> np.ndarray:
     """The stream of each example for one purpose: uint64 [n]; ``bits(stream, position)`` is the draw at a position."""
-    different, which = np.unique(passes, return_inverse=True)
-    keys = np.array([key(seed, corpus, number, purpose) for number in different.tolist()], np.uint64)
-    return bits(keys[which], examples)
+    if not len(passes):
+        return np.zeros(0, np.uint64)
+    first, last = int(passes.min()), int(passes.max())  # a batch spans one or two passes, more only in a tiny corpus
+    keys = np.array([key(seed, corpus, number, purpose) for number in range(first, last + 1)], np.uint64)
+    return bits(keys[passes - first], examples)
 
 
 @dataclass

@@ -18,14 +18,15 @@ from pathlib import Path
 # Distribution and import name are the same for all of these. Order is part of the corpus: a repeated paragraph counts where it
 # comes first.
 PACKAGES = (
-    "numpy pandas torch transformers datasets accelerate tokenizers huggingface_hub safetensors pyarrow sympy networkx "
-    "mpmath fsspec jsonargparse pydantic requests httpx jinja2 rich click tqdm packaging filelock typing_extensions"
+    "numpy pandas torch transformers datasets accelerate tokenizers huggingface_hub safetensors pyarrow networkx "
+    "fsspec jsonargparse pydantic requests httpx jinja2 rich click tqdm packaging filelock typing_extensions"
 ).split()
 
 # Tests and vendored copies, generated code, and the parts of the large packages that take long to parse and hold little prose.
 _SKIPPED = re.compile(
     r"(^|/)(tests?|testing|_testing|idle_test|lib2to3|site-packages|dist-packages|ensurepip|_vendor|vendor|vendored|__pycache__)/"
-    r"|^torch/(_inductor|_dynamo|sparse)/|^transformers/models/|^sympy/polys/|(^|/)(test_|conftest|pydoc_data)"
+    r"|^torch/(_inductor|_dynamo|sparse|ao|_functorch|_higher_order_ops|onnx|_export)/|^transformers/models/"
+    r"|^(python|numpy)/(encodings|distutils|idlelib)/|(^|/)(test_|conftest|pydoc_data)"
 )
 
 

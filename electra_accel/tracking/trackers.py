@@ -112,7 +112,8 @@ class Recorder:
         """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step and train/tokens."""
         if not self.accelerator.is_main_process:
             return
-        run_folder.append_jsonl(self.folder / run_folder.METRICS, {"step": step, **values})
+        known = {name: None if value != value else value for name, value in values.items()}  # JSON has no NaN
+        run_folder.append_jsonl(self.folder / run_folder.METRICS, {"step": step, **known})
         self._track(lambda tracker: tracker.log(values, step=None if tracker.name == "wandb" else step))
 
     def reconstructions(self, found: list[Reconstruction], step: int, tokens: int, epoch: float) -> None:

@@ -20,6 +20,7 @@ from torch import nn
 
 from electra_accel.errors import UserError
 from electra_accel.model.attention import attention_path
+from electra_accel.model.metrics import peak_flops
 
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.pt"
 
@@ -109,16 +110,19 @@ class Engine:
         self.world_size = self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self.device = self.accelerator.device
+        self.card = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
         self.model: nn.Module | None = None
 
     def describe(self) -> str:
         """Engine, ranks, device and precision for the start-up lines."""
         kind = "single process" if self.world_size == 1 else f"DDP, {self.world_size} processes"
-        if self.device.type == "cuda":
-            device = torch.cuda.get_device_name(self.device)
-        else:
-            device = f"CPU ({torch.get_num_threads()} threads a process)"
+        device = self.card or f"CPU ({torch.get_num_threads()} threads a process)"
         return f"{kind} on {device}, precision {self.precision if self.precision != 'no' else 'fp32'}"
+
+    def peak_flops(self) -> float | None:
+        """Dense half precision peak of all processes' devices together, per second; None where unknown."""
+        peak = peak_flops(self.card) if self.card else None
+        return peak and peak * self.world_size
 
     def attention_path(self) -> str:
         """Which attention kernel packed bins take here, for the log."""

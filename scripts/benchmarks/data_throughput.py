@@ -34,11 +34,11 @@ def slots(lengths: np.ndarray) -> np.ndarray:
 
 
 def made_up_lengths(kind: str) -> np.ndarray:
-    """Tokens of each example: ``long`` documents cut at 512 with the rest of each, ``short`` texts of 20 on average."""
+    """Tokens of each example: ``long`` documents cut into 512 and a rest, ``short`` texts of 20 on average."""
     if kind == "long":
-        documents = np.minimum(-1500 * np.log1p(-uniform(1, np.arange(20_000))), 20_000).astype(np.int64) + 3
-        pieces = -(-documents // 512)
-        return np.repeat(np.maximum(documents // pieces, 3), pieces)
+        documents = 1 + np.minimum(-1500 * np.log1p(-uniform(1, np.arange(20_000))), 20_000).astype(np.int64)
+        rests = documents % 510
+        return np.concatenate([np.full((documents // 510).sum(), 512), rests[rests > 0] + 2])
     return 3 + np.minimum(-17 * np.log1p(-uniform(2, np.arange(400_000))), 125).astype(np.int64)
 
 

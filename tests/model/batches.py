@@ -13,16 +13,17 @@ VOCAB = 300  # more than two groups of the sampler, not a multiple of them
 
 
 def toy_examples(count: int, seed: int = 0, shortest: int = 4, longest: int = 24) -> list[Example]:
-    """Walks of constant stride through 40 tokens (so that neighbours tell what was masked), every sixth position selected.
+    """Texts with something to learn: a word says where it stands, and which of two topics the whole text has.
 
-    Two texts in one example differ in their token type.
+    So a generator that knows positions only is right half of the time, and the discriminator sees a replacement by its topic.
+    About a sixth of the positions is selected. The second half of a text has token type 1.
     """
     examples = []
     for number in range(count):
         stream = key(seed, number)
         length = shortest + int(bits(stream, np.array([0]))[0] % np.uint64(longest - shortest + 1))
-        start, stride = (int(x) for x in bits(stream, np.array([1, 2])) % np.uint64(40))
-        words = [10 + (start + (1 + stride % 3) * step) % 40 for step in range(length - 2)]
+        topic = int(bits(stream, np.array([1]))[0] % np.uint64(2))
+        words = [10 + 2 * step + topic for step in range(length - 2)]
         tokens = [CLS, *words, SEP]
         order = np.argsort(uniform(key(stream, 1), np.arange(length - 2)))
         selected = sorted(int(x) + 1 for x in order[: max(1, (length - 2) // 6)])

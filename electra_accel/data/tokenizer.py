@@ -1,0 +1,156 @@
+"""Load or train a tokenizer, check that ELECTRA can work with it, and name it by what it does."""
+
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
+
+from electra_accel.errors import UserError
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # ids 0 to 4 of the vocabularies trained here
+MIN_VOCAB_SIZE = 64
+
+
+def load_tokenizer(path_or_id: str | Path, revision: str | None = None) -> PreTrainedTokenizerFast:
+    """Loads any fast tokenizer with the five special tokens that ELECTRA needs.
+
+    Args:
+        path_or_id: a folder, a bare vocab.txt (WordPiece, one token a line), or an id on the Hugging Face hub.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        UserError: not there, not readable, not a fast tokenizer, or a special token is missing or stands for another.
+    """
+    path = Path(path_or_id)
+    vocab = path / "vocab.txt"
+    if path.is_file():
+        tokenizer = _from_vocab(path)
+    elif path.is_dir() and vocab.is_file() and not any((path / name).is_file() for name in _DESCRIPTIONS):
+        tokenizer = _from_vocab(vocab)
+    elif not path.is_dir() and (path.is_absolute() or str(path_or_id).startswith(".") or str(path_or_id).count("/") > 1):
+        raise UserError(f"{path_or_id}: no such tokenizer folder or vocab.txt (option tokenizer.path)")
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path_or_id, revision=revision)
+        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+            where = "in this folder" if path.is_dir() else "at this path, and none on the hub that can be reached"
+            raise UserError(
+                f"{path_or_id}: no tokenizer {where} (option tokenizer.path): {' '.join(str(error).split())[:150]}"
+            ) from None
+    _audit(tokenizer, path_or_id)
+    return tokenizer
+
+
+_DESCRIPTIONS = ("tokenizer.json", "tokenizer_config.json", "config.json")  # any of these tells AutoTokenizer what to build
+
+
+def _from_vocab(path: Path) -> PreTrainedTokenizerFast:
+    """A BERT tokenizer from its vocabulary; whether it lower-cases and strips accents is read off the vocabulary."""
+    try:
+        tokens = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a vocabulary: not UTF-8 (option tokenizer.path)") from None
+    if "[UNK]" not in tokens:
+        raise UserError(f"{path}: not a WordPiece vocabulary: no line '[UNK]' (option tokenizer.path)")
+    ordinary = [token for token in tokens if not (token.startswith("[") and token.endswith("]"))]
+    lowercase = all(token == token.lower() for token in ordinary)
+    # Stripping accents also takes Hangul syllables apart, so it can only be meant where no token would change by it.
+    strip = lowercase and all(token == _without_accents(token) for token in ordinary)
+    return BertTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)}, do_lower_case=lowercase, strip_accents=strip
+    )
+
+
+def _without_accents(token: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", token) if unicodedata.category(c) != "Mn")
+
+
+def _audit(tokenizer: PreTrainedTokenizerFast, name: str | Path) -> None:
+    if not tokenizer.is_fast:
+        raise UserError(f"{name}: only fast tokenizers can be used (a folder with tokenizer.json; option tokenizer.path)")
+    known = tokenizer.get_vocab()
+    tokens = {kind: getattr(tokenizer, f"{kind}_token") for kind in ("pad", "unk", "cls", "sep", "mask")}
+    missing = [kind for kind, token in tokens.items() if token is None or token not in known]
+    if missing:
+        raise UserError(
+            f"{name}: the tokenizer has no {', '.join(f'[{kind.upper()}]' for kind in missing)} token, which ELECTRA needs; "
+            "take one of the BERT or ELECTRA kind, or train one (option tokenizer.train_vocab_size)"
+        )
+    if len({known[token] for token in tokens.values()}) < len(tokens):
+        raise UserError(f"{name}: special tokens of the tokenizer share an id: {tokens}")
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
+    """32 hexadecimal digits that are equal for two tokenizers exactly if they give the same ids to the same text.
+
+    Covers vocabulary, normalisation, splitting, added and special tokens; not the folder, nor padding and truncation.
+    """
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    behaviour = {key: value for key, value in backend.items() if key not in ("truncation", "padding")}
+    behaviour["special"] = [tokenizer.pad_token, tokenizer.cls_token, tokenizer.sep_token, tokenizer.mask_token]
+    return hashlib.blake2b(json.dumps(behaviour, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def train_tokenizer(
+    batches: Callable[[], Iterable[list[str]]], vocab_size: int, folder: Path, lowercase: bool = False
+) -> PreTrainedTokenizerFast:
+    """Trains a WordPiece vocabulary and saves it as a folder that AutoTokenizer loads (with a vocab.txt for older tools).
+
+    Text is treated as BERT does, but accents are kept and case too unless ``lowercase``: words split at spaces and
+    punctuation, each Chinese character alone; Hangul syllables stay whole. A character that makes up less
+    than a millionth of the text, or that would be more than one of vocab_size / 4, becomes [UNK].
+
+    The same text gives the same vocabulary. The library alone does not: it numbers the "##" pieces in the order of a hash table that
+    differs between runs, and breaks ties between merges by these numbers. So they are numbered beforehand.
+
+    Args:
+        batches: gives the texts in batches; called twice (characters are counted first).
+        vocab_size: upper limit; a small corpus may give fewer tokens.
+    """
+    if vocab_size < MIN_VOCAB_SIZE:
+        raise UserError(f"a vocabulary needs at least {MIN_VOCAB_SIZE} tokens, not {vocab_size} (option tokenizer.train_vocab_size)")
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+    characters: Counter[str] = Counter()
+    for batch in batches():
+        characters.update("".join(batch))
+    alphabet = _alphabet(characters, backend, vocab_size // 4)
+    inside = [c for c in alphabet if len(backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(f"a{c}"))) == 1]
+
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        special_tokens=SPECIAL_TOKENS + [f"##{c}" for c in inside],
+        show_progress=False,
+    )
+    backend.train_from_iterator(batches(), trainer)
+    learned = backend.get_vocab()
+    vocab = {token: number for number, token in enumerate(sorted(learned, key=learned.get))}
+    tokenizer = BertTokenizer(vocab=vocab, do_lower_case=lowercase, strip_accents=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocab), encoding="utf-8")
+    return tokenizer
+
+
+def _alphabet(characters: Counter[str], backend: Tokenizer, limit: int) -> list[str]:
+    """Up to ``limit`` characters as they are after normalisation, the most frequent first."""
+    normalised: Counter[str] = Counter()
+    for character, count in characters.items():
+        for c in backend.normalizer.normalize_str(character):
+            if not c.isspace():
+                normalised[c] += count
+    enough = normalised.total() / 1e6
+    ranked = sorted((c for c in normalised if normalised[c] >= enough), key=lambda c: (-normalised[c], c))
+    if not ranked:
+        raise UserError("no usable text to train a vocabulary on")
+    return ranked[:limit]
+

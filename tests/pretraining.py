@@ -1,0 +1,94 @@
+"""A small pre-training run for tests: real prose that every Python has, and the script as a user starts it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from pydoc_data.topics import topics
+
+from electra_accel import run_folder
+from tests.helpers import ROOT
+
+STEPS = 20
+SPEEDS = ("speed/",)  # figures that differ between two equal runs
+
+
+def write_corpus(path: Path) -> Path:
+    """The language reference that ``help()`` shows: 700 kB of English prose, one paragraph a line."""
+    paragraphs = (" ".join(part.split()) for name in sorted(topics) for part in topics[name].split("\n\n"))
+    path.write_text("\n".join(part for part in paragraphs if len(part) > 40), encoding="utf-8")
+    return path
+
+
+def options(corpus: Path, run: Path, **changed: object) -> list[str]:
+    """A command line; ``changed`` has double underscores for dots."""
+    values = {
+        "data.train_files": corpus,
+        "data.max_length": 64,
+        "data.eval_fraction": 0.05,
+        "tokenizer.train_vocab_size": 1000,
+        "model.size": "tiny",
+        "model.generator_width": 0.25,
+        "optim.learning_rate": 1e-3,
+        "optim.warmup_steps": 5,
+        "train.steps": STEPS,
+        "train.batch_tokens": 1024,
+        "train.micro_batch_tokens": 512,
+        "eval.every": 10,
+        "eval.batches": 4,
+        "checkpoint.every": 5,
+        "tracking.log_every": 1,
+        "tracking.samples_every": 10,
+        "run.dir": run,
+    }
+    values |= {name.replace("__", "."): value for name, value in changed.items()}
+    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+
+
+def start(arguments: list, cwd: Path, launch: list | None = None, **environment: str) -> subprocess.Popen[str]:
+    """The script in ``cwd``, as plain python or under ``accelerate launch`` with the given options."""
+    script = str(ROOT / "scripts" / "pretrain.py")
+    command = [sys.executable, script] if launch is None else [sys.executable, "-m", "accelerate.commands.launch"]
+    command += [] if launch is None else [*map(str, launch), script]
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 200) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr; a process that hangs is killed and fails the test."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate(timeout=30)
+        raise AssertionError(f"still running after {timeout} s\n{out[-3000:]}\n{err[-3000:]}") from None
+    return process.returncode, out, err
+
+
+def metrics(run: Path) -> list[dict]:
+    """metrics.jsonl without what depends on the clock."""
+    records = run_folder.read_jsonl(run / run_folder.METRICS)
+    return [{key: value for key, value in record.items() if not key.startswith(SPEEDS)} for record in records]
+
+
+def wandb_segments(run: Path) -> list[list[dict]]:
+    """What each offline W&B segment of a run really holds, oldest first: its records."""
+    segments = []
+    for log in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
+        command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(log)]
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        segments.append([json.loads(line) for line in printed.splitlines() if line.startswith("{")])
+    return segments
+
+
+def wandb_rows(records: list[dict]) -> list[dict]:
+    """The logged rows of a segment."""
+    return [record["history"]["item"] for record in records if record["type"] == "history"]

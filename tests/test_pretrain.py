@@ -1,0 +1,176 @@
+"""The main job as a user runs it: real text, real processes, a real kill. Few launches, each of which shows many things."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from electra_accel import run_folder
+from electra_accel.training import checkpoint
+from tests.pretraining import STEPS, finish, metrics, options, start, wandb_rows, wandb_segments, write_corpus
+
+LOAD = """
+import sys, json
+from transformers import AutoModel, AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
+found = {}
+for folder, kind in ((sys.argv[1] + "/discriminator", ElectraForPreTraining), (sys.argv[1] + "/generator", ElectraForMaskedLM)):
+    model, info = kind.from_pretrained(folder, output_loading_info=True)
+    tokens = AutoTokenizer.from_pretrained(folder)("The import system of Python.", return_tensors="pt")
+    found[folder] = {k: sorted(v) for k, v in info.items() if v}
+    assert model(**tokens).logits.isfinite().all()
+    assert AutoModel.from_pretrained(folder).config.attention_probs_dropout_prob == 0.1
+assert "electra_accel" not in sys.modules
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working folder with a corpus; the text is prepared by the first run and found again by the others."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    write_corpus(folder / "reference.txt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place):
+    """One run from start to end: (run folder, what it printed)."""
+    run = place / "undisturbed"
+    code, out, err = finish(start(options("reference.txt", run), place))
+    assert code == 0, out + err
+    return run, out
+
+
+def test_a_run_leaves_everything_a_person_needs(undisturbed, place):
+    run, out = undisturbed
+    status = run_folder.read_status(run)
+    assert (status["state"], status["step"], status["exit_code"]) == ("done", STEPS, 0)
+    assert [step for step, _ in checkpoint.existing(run / "checkpoints")] == [15, 20]
+    assert [record["step"] for record in metrics(run) if "train/loss" in record] == list(range(1, STEPS + 1))
+    assert [record["step"] for record in metrics(run) if "eval/auc" in record] == [0, 10, 20]
+    assert {sample["step"] for sample in run_folder.read_jsonl(run / run_folder.SAMPLES)} == {0, 10, 20}
+    assert yaml.safe_load((run / run_folder.CONFIG).read_text())["optim"]["learning_rate"] == 1e-3
+    assert json.loads((run / run_folder.ENVIRONMENT).read_text())["versions"]["torch"]
+    for words in ("engine ", "data ", "plan ", "step ", "records ", "W&B offline", "held-out text", "before", "next "):
+        assert words in out
+    assert f"{run}/discriminator" in out
+    assert not list(place.rglob("*.lock*")), "the preparation leaves no lock behind"
+
+
+def test_the_loss_falls_and_the_counts_are_those_of_the_plan(undisturbed):
+    run, _ = undisturbed
+    train = [record for record in metrics(run) if "train/loss" in record]
+    assert train[-1]["train/generator_loss"] < train[0]["train/generator_loss"] - 0.3
+    for record in train:
+        assert 0 < record["train/replaced_fraction"] < 0.2
+        assert record["train/loss"] == pytest.approx(
+            record["train/generator_loss"] + 50 * record["train/discriminator_loss"]
+        )
+    tokens = [record["train/tokens"] for record in train]
+    assert all(0.9 * 1024 < later - earlier <= 1024 for earlier, later in zip(tokens, tokens[1:]))
+
+
+def test_wandb_holds_what_metrics_jsonl_holds(undisturbed):
+    run, _ = undisturbed
+    (records,) = wandb_segments(run)
+    rows = wandb_rows(records)
+    written = {(r["step"], "eval/auc" in r): r for r in metrics(run)}
+    logged = {(row["train/step"], "eval/auc" in row): row for row in rows if "samples/reconstructions._type" not in row}
+    assert set(logged) == set(written)
+    for which, row in logged.items():
+        for name, value in written[which].items():
+            if name != "step" and value is not None:
+                assert row[name] == pytest.approx(value, rel=1e-9), name
+    axes = [record["metric"] for record in records if record["type"] == "metric"]
+    assert any(axis.get("glob_name") == "*" and axis.get("step_metric") == "train/step" for axis in axes)
+    config = next(record for record in records if record["type"] == "config")["config"]["update"]
+    assert config["objective.discriminator_weight"] == 50
+    tables = [row for row in rows if row.get("samples/reconstructions._type") == "table-file"]
+    assert [row["train/step"] for row in tables] == [0, 10, 20]
+    stored = [json.loads(path.read_text()) for path in run.glob("wandb/offline-run-*/files/media/table/samples/*.json")]
+    assert len(stored) == 3
+    for table in stored:
+        assert table["columns"] == ["step", "original", "masked", "generated", "verdict"]
+        assert any("[MASK]" in row[2] for row in table["data"])
+
+
+def test_exports_load_in_stock_transformers_without_our_package(undisturbed, place):
+    run, _ = undisturbed
+    loaded = subprocess.run(
+        [sys.executable, "-P", "-c", LOAD, str(run)], cwd=place, capture_output=True, text=True, timeout=120
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert set(json.loads(loaded.stdout).values().__iter__().__next__()) == set()
+    assert all(not info for info in json.loads(loaded.stdout).values()), "nothing missing, nothing unexpected"
+    for name in ("discriminator", "generator"):
+        assert (run / name / "README.md").read_text().startswith("---")
+
+
+def test_a_killed_run_goes_on_to_the_very_same_weights(undisturbed, place):
+    """Dropout is on. Kill without warning after the first checkpoint, damage the newest one, start the command again."""
+    whole, _ = undisturbed
+    run = place / "killed"
+    process = start(options("reference.txt", run), place)
+    deadline = time.monotonic() + 150
+    while len(metrics(run)) < 14 and time.monotonic() < deadline:  # 12 steps and the evaluation before the first
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=30)
+    assert run_folder.read_status(run)["state"] == "running"
+    found = checkpoint.existing(run / "checkpoints")
+    assert [step for step, _ in found][:2] == [5, 10], "killed too early or too late for this test"
+    weights = found[-1][1] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+
+    code, out, err = finish(start(options("reference.txt", run), place))
+    assert code == 0, out + err
+    assert str(found[-1][1]) in out and "damaged" in out
+    for name in ("discriminator/model.safetensors", "generator/model.safetensors"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+    assert metrics(run) == metrics(whole)
+    assert run_folder.read_jsonl(run / run_folder.SAMPLES) == run_folder.read_jsonl(whole / run_folder.SAMPLES)
+    assert [step for step, _ in checkpoint.existing(run / "checkpoints")] == [15, 20]
+    steps = [{row["train/step"] for row in wandb_rows(records)} for records in wandb_segments(run)]
+    assert len(steps) == 2 and set.union(*steps) == set(range(STEPS + 1)), "no step is missing in W&B's offline segments"
+
+
+def test_two_processes_train_the_same_run(undisturbed, place):
+    """DDP on two CPU processes: order and masks are the same integers, losses agree up to rounding."""
+    whole, _ = undisturbed
+    run = place / "two"
+    launch = ["--config_file", "ROOT/accelerate_configs/ddp.yaml", "--num_processes", 2, "--main_process_port", 0]
+    from tests.helpers import ROOT
+
+    launch = [str(word).replace("ROOT", str(ROOT)) for word in launch]
+    code, out, err = finish(start(options("reference.txt", run), place, launch))
+    assert code == 0, out + err
+    assert "DDP, 2 processes" in out
+    assert out.count("trained on ") == 1, "only the first process speaks"
+    exact = ("train/tokens", "train/epoch", "train/learning_rate", "train/step", "step")
+    for mine, single in zip(metrics(run), metrics(whole), strict=True):
+        assert {name: mine.get(name) for name in exact} == {name: single.get(name) for name in exact}
+    first, single = (next(r for r in metrics(folder) if "train/loss" in r) for folder in (run, whole))
+    for name in ("train/loss", "train/generator_loss", "train/discriminator_loss", "train/gradient_norm"):
+        assert first[name] == pytest.approx(single[name], rel=1e-5), name
+    # Dropout follows the number of the global micro-batch and a step has two of them here, so the runs stay together until
+    # a sampled token flips within rounding; twenty steps are too few for that to show.
+    last, single = (metrics(folder)[-1] for folder in (run, whole))
+    assert last["eval/generator_loss"] == pytest.approx(single["eval/generator_loss"], rel=1e-4)
+    assert last["eval/auc"] == pytest.approx(single["eval/auc"], rel=1e-3)
+
+
+def test_a_finished_run_says_so_and_another_configuration_is_refused(undisturbed, place):
+    run, _ = undisturbed
+    before = {path: path.read_bytes() for path in run.rglob("*.json*")}
+    again = start(options("reference.txt", run), place)
+    other = start(options("reference.txt", run, objective__mask_prob=0.25, optim__learning_rate=5e-4), place)
+    code, out, err = finish(again)
+    assert code == 0 and "is finished" in out, out + err
+    code, out, err = finish(other)
+    assert code == 2
+    assert err.count("\n") == 1 and err.startswith("error: ")
+    assert "objective.mask_prob: 0.15 -> 0.25" in err and "optim.learning_rate: 0.001 -> 0.0005" in err
+    assert {path: path.read_bytes() for path in run.rglob("*.json*")} == before
