@@ -70,7 +70,7 @@ def test_the_loss_falls_and_the_counts_are_those_of_the_plan(undisturbed):
             record["train/generator_loss"] + 50 * record["train/discriminator_loss"]
         )
     tokens = [record["train/tokens"] for record in train]
-    assert all(0.9 * 1024 < later - earlier <= 1024 for earlier, later in zip(tokens, tokens[1:]))
+    assert all(0.7 * 1024 < later - earlier <= 1024 for earlier, later in zip(tokens, tokens[1:]))
 
 
 def test_wandb_holds_what_metrics_jsonl_holds(undisturbed):

@@ -5,11 +5,12 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from electra_accel.data import python_docs
-from electra_accel.data.readers import format_of, open_bytes, read_texts
+from electra_accel.data.readers import decompressed_bytes, format_of, read_texts
 from electra_accel.errors import UserError
 
 _BATCH_DOCUMENTS = 1000
@@ -71,13 +72,18 @@ def read_documents(corpus: Corpus, join_lines: bool = False) -> Iterator[Batch]:
     ``join_lines`` as in :func:`electra_accel.data.readers.read_texts`. Memory does not grow with the corpus.
     """
     if corpus.dataset == "python_docs":
-        for source, documents in python_docs.harvest():
-            yield Batch(source, documents)
+        yield from _python_docs()
     elif corpus.dataset:
         yield from _batches(corpus.dataset, _hub_texts(corpus.dataset, corpus.text_column))
     else:
         for path in resolve(corpus):
             yield from _batches(str(path), read_texts(path, corpus.text_column, join_lines))
+
+
+@cache
+def _python_docs() -> list[Batch]:
+    """Kept in memory (some 10 MB): the corpus is read several times, and harvesting takes 15 seconds."""
+    return [Batch(*harvested) for harvested in python_docs.harvest()]
 
 
 def _batches(source: str, texts: Iterable[str]) -> Iterator[Batch]:
@@ -96,20 +102,21 @@ def _hub_texts(dataset: str, column: str) -> Iterator[str]:
     """Streams one split of a data set on the hub: nothing but its metadata is stored on this machine."""
     import datasets  # here: it takes a second to import, and only this function needs it
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     name, config, split = (*dataset.split(":"), "", "")[:3]
     try:
         HfApi().dataset_info(name, timeout=10)  # answers at once where load_dataset would retry for half a minute
-        stream = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
     except RepositoryNotFoundError:
         raise UserError(f"{dataset}: no such data set on the hub, or it is private and you are not logged in") from None
-    except (OSError, HfHubHTTPError, ConnectionError) as error:
+    except Exception as error:  # the client lets through what its HTTP library raises, and changes that library
         raise UserError(
             f"{dataset}: the Hugging Face hub cannot be reached ({_first_line(error)}); "
             "connect, or download the data set and name its files in data.train_files"
         ) from None
-    except ValueError as error:  # unknown config or split: the message lists those that exist
+    try:
+        stream = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+    except (OSError, ValueError) as error:  # unknown config or split: the message lists those that exist
         raise UserError(f"{dataset}: {_first_line(error)}") from None
     for record in stream:
         if column not in record:
@@ -149,24 +156,7 @@ def content_key(corpus: Corpus) -> str:
 
 
 def text_bytes(corpus: Corpus) -> int:
-    """Estimated size of the decompressed files in bytes; 0 for data sets (unknown, or small).
-
-    Compressed files count by the ratio found in their first 4 MiB of text; parquet counts as four times its size.
-    """
-    total = 0
-    for path in resolve(corpus):
-        size = path.stat().st_size
-        if format_of(path) == ".parquet":
-            size *= 4
-        elif path.suffix.lower() in (".gz", ".xz"):
-            size = _decompressed_size(path, size)
-        total += size
-    return total
-
-
-def _decompressed_size(path: Path, size: int) -> int:
-    with open(path, "rb") as raw, open_bytes(path) as file:
-        del raw
-        text = len(file.read(4 << 20))
-        position = file.fileobj.tell() if hasattr(file, "fileobj") else file._fp.tell()
-    return int(text * size / max(1, min(position, size)))
+    """Estimated size of the decompressed files in bytes; 0 for data sets (unknown, or small). Parquet: four times its size."""
+    return sum(
+        4 * path.stat().st_size if format_of(path) == ".parquet" else decompressed_bytes(path) for path in resolve(corpus)
+    )

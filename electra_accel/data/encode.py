@@ -1,12 +1,18 @@
-"""Documents -> examples of token ids: which side of the held-out split, which tokens, where a long document is cut.
+"""Documents -> examples of token ids: which tokens, and where a long document is cut; in one process or several.
 
-Worker processes import this file alone, so it needs nothing but NumPy and `tokenizers`.
+Worker processes import this file, so it needs nothing but NumPy and `tokenizers`.
 """
 
 import hashlib
+import multiprocessing
+import os
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -24,21 +30,25 @@ def normalise(text: str) -> str:
 def text_hashes(documents: list[str]) -> np.ndarray:
     """uint64 [n]: equal for documents that differ in case, white space or Unicode composition only."""
     digests = [
-        hashlib.blake2b(" ".join(normalise(text).casefold().split()).encode(), digest_size=8).digest() for text in documents
+        hashlib.blake2b(" ".join(normalise(text).casefold().split()).encode(), digest_size=8).digest()
+        for text in documents
     ]
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
-def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:
-    """bool [n]: whether a document with this hash is held out. Depends on its text alone, so duplicates stay together."""
-    return uniform(_SPLIT, hashes) < fraction
+def held_out_numbers(documents: list[str]) -> np.ndarray:
+    """float64 [n] in [0, 1): a document is held out if its number is below eval_fraction.
+
+    The number depends on the text alone, so duplicates never stand on both sides.
+    """
+    return uniform(_SPLIT, text_hashes(documents))
 
 
 @dataclass
 class Examples:
     """What became of a batch of documents."""
 
-    tokens: np.ndarray  # ids of all examples one after another, [CLS] and [SEP] included
+    tokens: np.ndarray  # int32: ids of all examples one after another, [CLS] and [SEP] included
     lengths: np.ndarray  # int64 [examples]
     documents: int  # that gave at least one example
     unknown: int  # tokens that are [UNK]
@@ -48,8 +58,8 @@ class Examples:
 class Encoder:
     """Turns documents into examples of at most ``max_length`` tokens, [CLS] and [SEP] included; no token is dropped.
 
-    A document that is too long is cut into pieces of nearly equal length, at a word's start where one is near. With ``join_lines``
-    the lines of a document are kept whole instead: each example takes as many of them as fit, and only a line that is too
+    A document that is too long is cut into pieces of nearly equal length, at a word's start where one is near. With
+    ``join_lines`` its lines are kept whole instead: each example takes as many of them as fit, and only a line that is too
     long by itself is cut.
 
     Special tokens written out in a text ("[MASK]") are plain characters: they never become special ids.
@@ -76,56 +86,105 @@ class Encoder:
         """Examples of a batch of documents, in order."""
         texts = [normalise(text) for text in documents]
         groups = [text.split("\n") for text in texts] if self._join_lines else [[text] for text in texts]
-        encodings = self._tokenizer.encode_batch_fast([line for lines in groups for line in lines], add_special_tokens=False)
-        ids = [np.array(encoding.ids, np.int64) for encoding in encodings]
-        skipped: Counter[str] = Counter()
-        pieces: list[np.ndarray] = []
-        position = used = unknown = 0
-        for lines in groups:
-            document = ids[position : position + len(lines)]
-            position += len(lines)
-            tokens = np.concatenate(document)
-            count = int((tokens == self._unk).sum())
-            if not len(tokens):
-                skipped["no text"] += 1
-            elif count == len(tokens):
-                skipped["only unknown tokens"] += 1
+        encodings = self._tokenizer.encode_batch_fast(list(chain.from_iterable(groups)), add_special_tokens=False)
+        ids = [encoding.ids for encoding in encodings]
+        line_lengths = np.array([len(line) for line in ids], np.int64)
+        tokens = np.fromiter(chain.from_iterable(ids), np.int64, line_lengths.sum())
+
+        first_line = np.cumsum([0] + [len(lines) for lines in groups])
+        starts = np.concatenate([[0], np.cumsum(line_lengths)])[first_line]
+        lengths = np.diff(starts)
+        document = np.repeat(np.arange(len(groups)), lengths)  # of each token
+        unknown = np.bincount(document[tokens == self._unk], minlength=len(groups))
+        used = unknown < lengths
+        skipped = Counter(
+            {"no text": int((lengths == 0).sum()), "only unknown tokens": int((~used & (lengths > 0)).sum())}
+        )
+
+        pieces = []
+        for number in np.flatnonzero(used):
+            if lengths[number] <= self._capacity:
+                pieces.append(lengths[number])
             else:
-                ends = self._line_ends(document, tokens) if len(lines) > 1 else self._even_ends(tokens, 0, len(tokens))
-                pieces.extend(np.split(tokens, ends[:-1]))
-                used += 1
-                unknown += count
-        lengths = np.array([len(piece) + 2 for piece in pieces], np.int64)
-        flat = np.empty(lengths.sum(), np.int64)
+                lines = line_lengths[first_line[number] : first_line[number + 1]]
+                ends = self._ends(tokens[starts[number] : starts[number + 1]], lines)
+                pieces.extend(np.diff(ends, prepend=0))
+        return Examples(
+            *self._framed(tokens[used[document]], np.array(pieces, np.int64)),
+            documents=int(used.sum()),
+            unknown=int(unknown[used].sum()),
+            skipped=+skipped,
+        )
+
+    def _framed(self, tokens: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Puts [CLS] and [SEP] around each piece; returns the longer buffer and the lengths in it."""
+        lengths = pieces + 2
         ends = np.cumsum(lengths)
-        inside = np.ones(len(flat), bool)
+        framed = np.empty(lengths.sum(), np.int32)
+        inside = np.ones(len(framed), bool)
         inside[ends - lengths] = inside[ends - 1] = False
-        flat[ends - lengths], flat[ends - 1] = self._cls, self._sep
-        if pieces:
-            flat[inside] = np.concatenate(pieces)
-        return Examples(flat, lengths, used, unknown, skipped)
+        framed[ends - lengths], framed[ends - 1], framed[inside] = self._cls, self._sep, tokens
+        return framed, lengths
+
+    def _ends(self, tokens: np.ndarray, lines: np.ndarray) -> list[int]:
+        """Where the pieces of a long document end; ``lines``: tokens in each of its lines."""
+        line_ends = np.cumsum(lines)
+        ends, start = [], 0
+        while start < len(tokens):
+            fitting = np.searchsorted(line_ends, start + self._capacity, side="right")  # lines that end in reach
+            if fitting and line_ends[fitting - 1] > start:
+                ends.append(int(line_ends[fitting - 1]))
+            else:  # the next line alone is too long
+                ends += self._even_ends(tokens, start, int(line_ends[fitting]))
+            start = ends[-1]
+        return ends
 
     def _even_ends(self, tokens: np.ndarray, start: int, end: int) -> list[int]:
-        """Where the pieces of tokens[start:end] end: as few as possible, nearly equal, cut at a word's start if one is near."""
+        """Ends of few, nearly equal pieces of tokens[start:end], each at a word's start if there is one in reach."""
         ends = []
         while end - start > self._capacity:
             count = -(-(end - start) // self._capacity)
-            cut = start + -(-(end - start) // count)
-            near = np.flatnonzero(self._starts_word[tokens[max(start + 1, cut - 16) : cut + 1]])
-            cut = cut + 1 - min(cut - start, 17) + int(near[-1]) if len(near) else cut
-            ends.append(cut)
-            start = cut
+            cut = start - (-(end - start) // count)
+            low = max(start + 1, cut - 16)
+            words = np.flatnonzero(self._starts_word[tokens[low : cut + 1]])
+            start = low + int(words[-1]) if len(words) else cut
+            ends.append(start)
         return [*ends, end]
 
-    def _line_ends(self, document: list[np.ndarray], tokens: np.ndarray) -> list[int]:
-        """Where examples end that are filled with whole lines."""
-        line_ends = np.cumsum([len(line) for line in document])
-        ends, start = [], 0
-        while start < len(tokens):
-            fitting = line_ends[np.searchsorted(line_ends, start + self._capacity, side="right") - 1]
-            if fitting > start:
-                ends.append(int(fitting))
-            else:  # the next line alone is too long
-                ends.extend(self._even_ends(tokens, start, int(line_ends[np.searchsorted(line_ends, start, side="right")])))
-            start = ends[-1]
-        return ends
+
+def encode_all(
+    jobs: Iterable[tuple[Any, list[str]]], processes: int, *encoder_arguments: Any
+) -> Iterator[tuple[Any, Examples]]:
+    """Encodes (tag, documents) one after another, in order, in ``processes`` processes; few are in flight at any time.
+
+    One process uses the tokenizer library's own threads. Several are started afresh, not forked, because the caller may
+    have threads and a GPU; each uses one thread.
+    """
+    if processes == 1:
+        encoder = Encoder(*encoder_arguments)
+        for tag, documents in jobs:
+            yield tag, encoder(documents)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _start_worker, encoder_arguments) as pool:
+        in_flight = deque()
+        for tag, documents in jobs:
+            in_flight.append((tag, pool.submit(_work, documents)))
+            if len(in_flight) > 3 * processes:
+                tag, result = in_flight.popleft()
+                yield tag, result.result()
+        for tag, result in in_flight:
+            yield tag, result.result()
+
+
+_encoder: Encoder  # of a worker process
+
+
+def _start_worker(*encoder_arguments: Any) -> None:
+    global _encoder
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _encoder = Encoder(*encoder_arguments)
+
+
+def _work(documents: list[str]) -> Examples:
+    return _encoder(documents)

@@ -1,7 +1,7 @@
 """The built-in corpus ``python_docs``: English technical prose from the docstrings of installed Python packages.
 
-Needs no network and ships no text. Sources are the standard library and what an installation of this package brings along; optional
-packages are left out, so that the corpus does not depend on them. It is read with `ast`; nothing is imported or run.
+Needs no network and ships no text. Sources are the standard library and what every installation of this package brings along,
+so that optional packages do not change the corpus. It is read with `ast`; nothing is imported or run.
 """
 
 import ast
@@ -12,7 +12,7 @@ import platform
 import re
 import sysconfig
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 # Distribution and import name are the same for all of these. Order is part of the corpus: a repeated paragraph counts where it
@@ -43,11 +43,11 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def harvest(skipped: Callable[[str], None] = lambda source: None) -> Iterator[tuple[str, list[str]]]:
+def harvest() -> Iterator[tuple[str, list[str]]]:
     """Yields (source file, documents) in a fixed order, as in ("torch/nn/functional.py", [...]).
 
     A document is what is new of one docstring: its cleaned paragraphs, joined by line breaks, without those that an earlier
-    docstring had. ``skipped`` is told the name of each file that this Python cannot parse.
+    docstring had. A file that this Python cannot parse yields one empty document, which counts as skipped.
     """
     seen: set[bytes] = set()
     for source, path in _sources():
@@ -59,7 +59,7 @@ def harvest(skipped: Callable[[str], None] = lambda source: None) -> Iterator[tu
                 warnings.simplefilter("ignore")  # invalid escapes in other people's code
                 tree = ast.parse(code)
         except (SyntaxError, ValueError, RecursionError):
-            skipped(source)
+            yield source, [""]
             continue
         documents = []
         for docstring in _docstrings(tree):
@@ -101,16 +101,20 @@ def _docstrings(tree: ast.Module) -> Iterator[str]:
             nodes.extend(reversed(node.body))
 
 
-_CODE = re.compile(
-    r"^[ ]*```.*?(?:^[ ]*```|\Z)"  # fenced
-    r"|^[ ]*(?:>>>|\.\.\.|\$|In \[\d+\]:) .*(?:\n(?![ ]*$).*)*"  # doctest or console session, up to a blank line
-    r"|^([ ]*)\.\. (?:code|code-block|sourcecode|math|image|figure|plot|csv-table|table|list-table|autosummary|toctree|"
-    r"currentmodule|ipython|testcode|testoutput|index|_[^\n]*|\[[^\n]*).*(?:\n(?:\1[ ]+.*|[ ]*$))*",  # blocks that are not prose
-    re.MULTILINE | re.DOTALL,
-)
-_CODE = re.compile(_CODE.pattern.replace(".*", "[^\n]*").replace("[^\n]*?", ".*?"), re.MULTILINE | re.DOTALL)
-_UNDERLINED = re.compile(r"^.*\n[ ]*([-=~^*\"'#])\1{2,}[ ]*$", re.MULTILINE)  # a section's title and its line
-_LITERAL = re.compile(r"::[ ]*\n(?:[ ]*\n)*(?=([ ]+))(?:\1[ ]*.*\n?|[ ]*\n)*")  # an indented block announced by "::"
+# What is not prose, cut out of the whole docstring before it is read line by line.
+_NOT_PROSE = [
+    re.compile(r"^ *```.*?(?:^ *```|\Z)", re.MULTILINE | re.DOTALL),  # fenced code
+    re.compile(
+        r"^ *(?:>>>|\.\.\.|\$|In \[\d+\]:) .*(?:\n(?! *$).*)*", re.MULTILINE
+    ),  # console session, up to a blank line
+    re.compile(  # blocks of other directives, link targets and footnotes, with all that is indented below them
+        r"^( *)\.\. (?:code|code-block|sourcecode|math|image|figure|plot|csv-table|table|list-table|autosummary|toctree|"
+        r"currentmodule|ipython|testcode|testoutput|index|_|\[).*(?:\n(?:\1 +.*| *$))*",
+        re.MULTILINE,
+    ),
+    re.compile(r"(?<=:):[ ]*\n(?:[ ]*\n)*([ ]+)\S.*(?:\n(?:\1.*|[ ]*$))*", re.MULTILINE),  # indented block after "::"
+    re.compile(r"^.*\n *([-=~^*\"'#])\1{2,} *$", re.MULTILINE),  # a section's title and the line under it
+]
 _DIRECTIVE = re.compile(r"^\.\. [\w-]+::[ ]*[\d.]*[ ]*")  # note, warning, deprecated, versionadded: their text is prose
 _PARAMETER = re.compile(
     r"^(?::\w+[^:]*:"  # :param x:
@@ -118,7 +122,7 @@ _PARAMETER = re.compile(
     r"|[\w.*, `\"']{1,40} : .*"  # x : int, a line of its own
     r"|\*{0,2}`{0,2}[a-z_]\w*`{0,2}\s*:(?= +[A-Z]))\s*"  # x: What it means
 )
-_TITLE = re.compile(r"^(?:[A-Z][\w ]{0,30}):$")
+_TITLE = re.compile(r"^[A-Z][\w ]{0,30}:$")  # Returns:
 _BULLET = re.compile(r"^(?:[-*+•]|\(?\w{1,2}[.)])\s+")
 _INLINE = (
     (re.compile(r":[\w:+-]+:`~?(?:[^`<]*<)?!?([^`>]*)>?`"), r"\1"),  # :class:`~torch.Tensor`
@@ -134,33 +138,28 @@ _WORD = re.compile(r"^[(\"']?[A-Za-z]+(?:['’-][A-Za-z]+)*[)\"']?[.,;:!?)]*$")
 
 def paragraphs(docstring: str) -> list[str]:
     """The prose of a docstring, one string a paragraph, without code, tables, type lines and markup."""
-    text = _UNDERLINED.sub("", _LITERAL.sub(":\n", _CODE.sub("", docstring.expandtabs())))
-    found: list[str] = []
-    lines: list[str] = []
+    text = docstring.expandtabs()
+    for pattern in _NOT_PROSE:
+        text = pattern.sub("", text)
+    found: list[list[str]] = [[]]
     indent = 0
-    for line in [*text.split("\n"), ""]:
+    for line in text.split("\n"):
         body = line.strip()
         depth = len(line) - len(line.lstrip())
         content = _DIRECTIVE.sub("", body)
-        bullet, parameter = _BULLET.match(content), _PARAMETER.match(content)
-        begins = content != body or bullet or parameter or _TITLE.match(body) or (lines and depth < indent)
-        if (not body or begins) and lines:
-            found.append(" ".join(lines))
-            lines = []
-        for match in (bullet, parameter):
-            content = content[match.end() :] if match else content
-            if match:
-                break
-        if content and not _TITLE.match(body):
-            lines.append(content)
+        marker = _BULLET.match(content) or _PARAMETER.match(content)
+        if not body or marker or content != body or depth < indent or _TITLE.match(body):
+            found.append([])  # here a new paragraph begins
+        if not _TITLE.match(body):
+            found[-1].append(content[marker.end() :] if marker else content)
         indent = depth
-    plain = []
-    for paragraph in found:
-        for pattern, replacement in _INLINE:
-            paragraph = pattern.sub(replacement, paragraph)
-        if _is_prose(paragraph := paragraph.strip()):
-            plain.append(paragraph)
-    return plain
+    return [prose for lines in found if _is_prose(prose := _without_markup(" ".join(lines)))]
+
+
+def _without_markup(paragraph: str) -> str:
+    for pattern, replacement in _INLINE:
+        paragraph = pattern.sub(replacement, paragraph)
+    return paragraph.strip()
 
 
 def _is_prose(paragraph: str) -> bool:

@@ -2,8 +2,9 @@
 
 Suffixes: .txt .csv .tsv .json .jsonl .parquet, each also with .gz or .xz behind it.
 
-Local files are read by Python's own modules, not by `datasets`: its loaders know no line numbers, take rows with missing fields for
-empty texts, refuse a jsonl file in which a field first appears late, and leave lock files in the user's cache.
+Local files are read by Python's own modules, not by `datasets`: its loaders know no line numbers, take rows with missing
+cells for empty texts, refuse a jsonl file in which a field first appears late, put quotes around texts where a column also
+holds numbers, and leave lock files in the user's cache.
 """
 
 import csv
@@ -40,6 +41,17 @@ def format_of(path: Path) -> str:
 def open_bytes(path: Path) -> IO[bytes]:
     """The decompressed bytes of ``path``."""
     return _OPENERS.get(path.suffix.lower(), open)(path, "rb")
+
+
+def decompressed_bytes(path: Path) -> int:
+    """Size of the file's text in bytes; of a compressed file an estimate, by the ratio in its first 4 MiB of text."""
+    size = path.stat().st_size
+    opener = _OPENERS.get(path.suffix.lower())
+    if opener is None:
+        return size
+    with _one_line_errors(path), open(path, "rb") as compressed:
+        text = len(opener(compressed).read(4 << 20))
+        return text * size // max(1, compressed.tell())
 
 
 def read_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[str]:
@@ -136,7 +148,9 @@ def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
                 yield begin, row
             begin = rows.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}, line {begin}: not valid csv: {error} (is a quote left open or not doubled?)") from None
+        raise UserError(
+            f"{path}, line {begin}: not valid csv: {error} (is a quote left open or not doubled?)"
+        ) from None
 
 
 def _tsv_rows(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
@@ -144,7 +158,10 @@ def _tsv_rows(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(file, start=1):
         if line.strip("\n"):
             cells = line.rstrip("\n").split("\t")
-            yield number, [_unquoted(cell) if cell.startswith('"') else cell for cell in cells] if '"' in line else cells
+            yield (
+                number,
+                [_unquoted(cell) if cell.startswith('"') else cell for cell in cells] if '"' in line else cells,
+            )
 
 
 def _unquoted(cell: str) -> str:
@@ -183,7 +200,7 @@ def _records(path: Path, file: IO[str]) -> Iterator[tuple[int, Any]]:
                 record = json.loads(first)
             except json.JSONDecodeError as error:
                 raise UserError(
-                    f"{path}, line {number}: not valid json: {error.msg} at column {error.colno} (one value a line, or one array)"
+                    f"{path}, line {number}: not valid json: {error.msg}, column {error.colno} (one value a line, or one array)"
                 ) from None
             yield number, record
         first = file.readline()

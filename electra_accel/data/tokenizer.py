@@ -32,7 +32,9 @@ def load_tokenizer(path_or_id: str | Path, revision: str | None = None) -> PreTr
         tokenizer = _from_vocab(path)
     elif path.is_dir() and vocab.is_file() and not any((path / name).is_file() for name in _DESCRIPTIONS):
         tokenizer = _from_vocab(vocab)
-    elif not path.is_dir() and (path.is_absolute() or str(path_or_id).startswith(".") or str(path_or_id).count("/") > 1):
+    elif not path.is_dir() and (
+        path.is_absolute() or str(path_or_id).startswith(".") or str(path_or_id).count("/") > 1
+    ):
         raise UserError(f"{path_or_id}: no such tokenizer folder or vocab.txt (option tokenizer.path)")
     else:
         try:
@@ -46,7 +48,11 @@ def load_tokenizer(path_or_id: str | Path, revision: str | None = None) -> PreTr
     return tokenizer
 
 
-_DESCRIPTIONS = ("tokenizer.json", "tokenizer_config.json", "config.json")  # any of these tells AutoTokenizer what to build
+_DESCRIPTIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "config.json",
+)  # any of these tells AutoTokenizer what to build
 
 
 def _from_vocab(path: Path) -> PreTrainedTokenizerFast:
@@ -72,7 +78,9 @@ def _without_accents(token: str) -> str:
 
 def _audit(tokenizer: PreTrainedTokenizerFast, name: str | Path) -> None:
     if not tokenizer.is_fast:
-        raise UserError(f"{name}: only fast tokenizers can be used (a folder with tokenizer.json; option tokenizer.path)")
+        raise UserError(
+            f"{name}: only fast tokenizers can be used (a folder with tokenizer.json; option tokenizer.path)"
+        )
     known = tokenizer.get_vocab()
     tokens = {kind: getattr(tokenizer, f"{kind}_token") for kind in ("pad", "unk", "cls", "sep", "mask")}
     missing = [kind for kind, token in tokens.items() if token is None or token not in known]
@@ -105,15 +113,16 @@ def train_tokenizer(
     punctuation, each Chinese character alone; Hangul syllables stay whole. A character that makes up less
     than a millionth of the text, or that would be more than one of vocab_size / 4, becomes [UNK].
 
-    The same text gives the same vocabulary. The library alone does not: it numbers the "##" pieces in the order of a hash table that
-    differs between runs, and breaks ties between merges by these numbers. So they are numbered beforehand.
+    The same text gives the same vocabulary. The library alone does not see to that: it numbers the "##" characters in the
+    order of a hash table that differs between runs, and breaks ties between merges by these numbers. So they are numbered
+    beforehand, as special tokens of the trainer.
 
     Args:
         batches: gives the texts in batches; called twice (characters are counted first).
         vocab_size: upper limit; a small corpus may give fewer tokens.
     """
     if vocab_size < MIN_VOCAB_SIZE:
-        raise UserError(f"a vocabulary needs at least {MIN_VOCAB_SIZE} tokens, not {vocab_size} (option tokenizer.train_vocab_size)")
+        raise UserError(f"tokenizer.train_vocab_size must be at least {MIN_VOCAB_SIZE}, not {vocab_size}")
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -122,7 +131,7 @@ def train_tokenizer(
     for batch in batches():
         characters.update("".join(batch))
     alphabet = _alphabet(characters, backend, vocab_size // 4)
-    inside = [c for c in alphabet if len(backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(f"a{c}"))) == 1]
+    inside = [c for c in alphabet if _can_continue_a_word(c, backend)]
 
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
@@ -154,3 +163,7 @@ def _alphabet(characters: Counter[str], backend: Tokenizer, limit: int) -> list[
         raise UserError("no usable text to train a vocabulary on")
     return ranked[:limit]
 
+
+def _can_continue_a_word(character: str, backend: Tokenizer) -> bool:
+    """False for punctuation and Chinese characters, which stand alone: their "##" forms would never be used."""
+    return len(backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(f"a{character}"))) == 1

@@ -57,7 +57,7 @@ def load_pair(
         lost = [name for name in new if name.startswith("electra.")]
         if lost:
             raise UserError(
-                f"model.{role}: {source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …): is it an ELECTRA checkpoint?"
+                f"model.{role}: {source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …); give a whole checkpoint"
             )
         initialise(network, role, seed, only=new)
         set_dropout(network, dropout)
@@ -88,14 +88,18 @@ def _from_pretrained(
     architecture: type[PreTrainedModel], source: str, config: ElectraConfig, revision: str | None
 ) -> tuple[PreTrainedModel, dict]:
     """The network in training mode, fp32, and transformers' account of keys; without its own print-out of that account."""
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    log = transformers.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
     try:
         network, found = architecture.from_pretrained(
             source, config=config, revision=revision, dtype=torch.float32, weights_only=True, output_loading_info=True
         )
     finally:
-        transformers.logging.set_verbosity(verbosity)
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
     return network.train(), found
 
 
@@ -105,7 +109,9 @@ def _one_line_errors(option: str, source: str) -> Iterator[None]:
         yield
     except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{option}: cannot load {source} (a folder with config.json and weights, or a hub id): {reason}") from error
+        raise UserError(
+            f"{option}: cannot load {source} (a folder with config.json and weights, or a hub id): {reason}"
+        ) from error
 
 
 def _embedding_drift(pair: Pair) -> tuple[float, str]:

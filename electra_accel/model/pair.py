@@ -42,25 +42,17 @@ class Pair(NamedTuple):
     discriminator: ElectraForPreTraining
 
 
-def build_pair(
-    size: str,
-    *,
-    vocab_size: int,
-    pad_token_id: int,
-    max_length: int,
-    generator_width: float | None,
-    dropout: float,
-    seed: int,
-) -> Pair:
-    """A fresh pair of a published size, tied, in fp32 on the CPU.
+def pair_configs(
+    size: str, *, vocab_size: int, pad_token_id: int, max_length: int, generator_width: float | None
+) -> tuple[ElectraConfig, ElectraConfig]:
+    """Configurations of generator and discriminator.
 
     Args:
         size: a key of ``SIZES``.
         vocab_size: of the tokenizer.
         max_length: tokens of the longest example; models have 512 positions, or this many if it is more.
-        generator_width: of the discriminator's hidden size, heads and ffn, rounded to whole heads; None for the size's own.
-        dropout: see :func:`set_dropout`.
-        seed: the weights are a pure function of it and of each parameter's name.
+        generator_width: the generator's hidden size, heads and ffn as a share of the discriminator's, rounded to whole heads;
+            None for the size's own.
     """
     shape = SIZES[size]
     heads = max(1, round(shape.heads * (shape.generator_width if generator_width is None else generator_width)))
@@ -71,25 +63,45 @@ def build_pair(
         num_hidden_layers=shape.layers,
         max_position_embeddings=max(512, max_length),
     )
-    generator = ElectraForMaskedLM(
+    generator, discriminator = (
         ElectraConfig(
-            hidden_size=shape.hidden * heads // shape.heads,
-            num_attention_heads=heads,
-            intermediate_size=shape.ffn * heads // shape.heads,
+            hidden_size=shape.hidden * n // shape.heads,
+            num_attention_heads=n,
+            intermediate_size=shape.ffn * n // shape.heads,
             **common,
         )
+        for n in (heads, shape.heads)
     )
-    discriminator = ElectraForPreTraining(
-        ElectraConfig(
-            hidden_size=shape.hidden, num_attention_heads=shape.heads, intermediate_size=shape.ffn, **common
-        )
+    return generator, discriminator
+
+
+def build_pair(
+    size: str,
+    *,
+    vocab_size: int,
+    pad_token_id: int,
+    max_length: int,
+    generator_width: float | None,
+    dropout: float,
+    seed: int,
+) -> Pair:
+    """A fresh, tied pair in fp32 on the CPU; the weights are a pure function of ``seed`` and of each parameter's name.
+
+    Args: see :func:`pair_configs`, :func:`set_dropout` and :func:`initialise`.
+    """
+    generator_config, discriminator_config = pair_configs(
+        size,
+        vocab_size=vocab_size,
+        pad_token_id=pad_token_id,
+        max_length=max_length,
+        generator_width=generator_width,
     )
-    initialise(generator, "generator", seed)
-    initialise(discriminator, "discriminator", seed)
-    tie_embeddings(generator, discriminator)
-    set_dropout(generator, dropout)
-    set_dropout(discriminator, dropout)
-    return Pair(generator, discriminator)
+    pair = Pair(ElectraForMaskedLM(generator_config), ElectraForPreTraining(discriminator_config))
+    for role, network in pair._asdict().items():
+        initialise(network, role, seed)
+        set_dropout(network, dropout)
+    tie_embeddings(*pair)
+    return pair
 
 
 @torch.no_grad()
@@ -145,7 +157,9 @@ def check_pair(
     ]
     vocab_size = min(generator.vocab_size, discriminator.vocab_size)
     if tokenizer_vocab_size > vocab_size:
-        problems.append(f"the tokenizer has {tokenizer_vocab_size} tokens, the model only {vocab_size} (tokenizer.path)")
+        problems.append(
+            f"the tokenizer has {tokenizer_vocab_size} tokens, the model only {vocab_size} (tokenizer.path)"
+        )
     positions = min(generator.max_position_embeddings, discriminator.max_position_embeddings)
     if max_length > positions:
         problems.append(f"data.max_length {max_length} is over the model's {positions} positions")

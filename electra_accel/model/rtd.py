@@ -46,7 +46,9 @@ class ReplacedTokenDetection(nn.Module):
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
     """
 
-    _no_split_modules = ["ElectraLayer"]  # for FSDP: each layer is a unit, the (shared) embeddings stay in the root unit
+    _no_split_modules = [
+        "ElectraLayer"
+    ]  # for FSDP: each layer is a unit, the (shared) embeddings stay in the root unit
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class ReplacedTokenDetection(nn.Module):
         for network in (generator, discriminator):
             network.set_attn_implementation(PACKED)
             if gradient_checkpointing:
-                network.gradient_checkpointing_enable({"use_reentrant": False})
+                network.activation_checkpointing_enable({"use_reentrant": False})
 
     def forward(self, batch: RTDBatch, replacements: torch.Tensor | None = None) -> RTDOutput:
         """Losses and counters of one micro-batch, as sums: dividing by the counts of the global step is the loop's part.
@@ -124,7 +126,9 @@ def read_generator(log_probs: torch.Tensor, uniform: torch.Tensor, temperature: 
     chunk = max(1, (2**18 if log_probs.device.type == "cpu" else 2**26) // vocab_size)
     parts = []
     with torch.autocast(log_probs.device.type, enabled=False):
-        for piece, numbers in zip(log_probs.detach().flatten(0, 1).split(chunk), uniform.flatten().split(chunk), strict=True):
+        for piece, numbers in zip(
+            log_probs.detach().flatten(0, 1).split(chunk), uniform.flatten().split(chunk), strict=True
+        ):
             probs = piece.exp()
             weights = probs if temperature == 1 else torch.softmax(piece / temperature, dim=-1)
             parts.append((sample(weights, numbers), piece.argmax(-1), -(probs * piece).sum(-1)))

@@ -41,7 +41,7 @@ def pack_examples(
 ) -> tuple[RTDBatch, list[tuple[int, int]]]:
     """First fit, in order; ``rows`` is a minimum (further rows are empty). Returns the batch and (row, column) per example."""
     bins: list[list[int]] = []
-    for number, example in enumerate(examples):
+    for number in range(len(examples)):
         for members in bins:
             mine = [examples[m] for m in [*members, number]]
             fits = sum(len(e.tokens) for e in mine) <= row_tokens and sum(len(e.selected) for e in mine) <= slots

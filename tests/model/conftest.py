@@ -17,7 +17,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trained_pair(one_thread) -> Pair:
     """Half learnt: the generator knows the positions, the discriminator tells most wrong topics."""
     pair = toy_pair()

@@ -43,7 +43,9 @@ def plain_rtd(generator, discriminator, examples: list[Example], temperature: fl
         read = list(example.tokens)
         sampled = []
         for position, uniform in zip(example.selected, example.uniform, strict=True):
-            probs = torch.softmax(mlm_logits[position].float() if mlm_logits.dtype != torch.float64 else mlm_logits[position], 0)
+            probs = torch.softmax(
+                mlm_logits[position].float() if mlm_logits.dtype != torch.float64 else mlm_logits[position], 0
+            )
             result.generator_loss_sum = result.generator_loss_sum - torch.log(probs[example.tokens[position]])
             sampled.append(draw(mlm_logits[position].detach() / temperature, uniform))
             read[position] = sampled[-1]

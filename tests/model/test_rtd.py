@@ -98,7 +98,9 @@ def test_an_example_gets_the_logits_that_it_gets_alone(pair):
     for (row, column), example in zip(places, examples, strict=True):
         ids, types = torch.tensor([example.tokens]), torch.tensor([example.token_types])
         alone = plain["discriminator"](ids, token_type_ids=types).logits[0]
-        torch.testing.assert_close(output.discriminator_logits[row, column : column + len(alone)], alone, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            output.discriminator_logits[row, column : column + len(alone)], alone, rtol=0, atol=1e-5
+        )
 
 
 def test_arrangement_padding_and_empty_bins_change_nothing(pair):

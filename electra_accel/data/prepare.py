@@ -1,0 +1,306 @@
+"""Corpus -> a folder of tokens that training reads: made once, cached by content and settings, safe to call from every process.
+
+<root>/<name>-<digest>/
+  manifest.json        what is in it, where it comes from, what was skipped; fingerprints
+  tokenizer/           a Hugging Face tokenizer folder
+  train/               tokens.bin offsets.bin blocks.bin (store.py)
+  held_out/, …         the same, one folder a held-out set
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from itertools import compress, islice
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from electra_accel.data.corpus import Batch, Corpus, content_key, read_documents, text_bytes
+from electra_accel.data.encode import Examples, encode_all, held_out_numbers, text_hashes
+from electra_accel.data.store import MAX_EXAMPLE_TOKENS, TokenStore, TokenWriter
+from electra_accel.data.tokenizer import fingerprint, load_tokenizer, train_tokenizer
+from electra_accel.data.waiting import build_once
+from electra_accel.errors import UserError
+
+FORMAT = 1  # raise it when a change makes other tokens, or other files, of the same input
+MANIFEST = "manifest.json"
+_VOCABULARY_TEXT = 256 << 20  # bytes of text that a vocabulary is trained on; of more, evenly spread batches are taken
+_PARALLEL_TEXT = 32 << 20  # bytes; for less, starting processes takes longer than it saves
+
+
+def prepare(
+    root: Path,
+    train: Corpus,
+    held_out: Mapping[str, Corpus],
+    *,
+    tokenizer: str | None,
+    train_vocab_size: int,
+    max_length: int,
+    eval_fraction: float,
+    join_lines: bool,
+    processes: int | None = None,
+    log: Callable[[str], None] = print,
+) -> Path:
+    """Prepares a corpus, or finds it prepared; any number of processes may call this at once (see waiting.py).
+
+    Args:
+        root: folder of prepared corpora.
+        held_out: name -> corpus of each held-out set; texts that are also in train are left out of them. Empty: a set named
+            ``held_out`` is split off train by a hash of the text (the built-in corpus: by source file).
+        tokenizer: folder, vocab.txt or hub id. None: a WordPiece vocabulary of ``train_vocab_size`` is trained on train.
+        max_length: tokens per example, [CLS] and [SEP] included.
+        eval_fraction: share of the documents that is split off; at least one document is, unless it is 0.
+        join_lines: see :class:`~electra_accel.data.encode.Encoder` and :func:`~electra_accel.data.readers.read_texts`.
+        processes: how many tokenise; None: one a core, at most 16; one for a small corpus or on fewer than 4 cores (there,
+            the library's threads do as well). The result does not depend on it.
+
+    Returns:
+        The folder, to be opened with :class:`Prepared`.
+
+    Raises:
+        UserError: see readers.py, corpus.py, tokenizer.py; too little space on the disk; no usable text.
+    """
+    if not 8 <= max_length <= MAX_EXAMPLE_TOKENS:
+        raise UserError(f"data.max_length must lie between 8 and {MAX_EXAMPLE_TOKENS}, not {max_length}")
+    if not 0 <= eval_fraction < 1:
+        raise UserError(f"data.eval_fraction must lie in [0, 1), not {eval_fraction}")
+    loaded = load_tokenizer(tokenizer) if tokenizer else None
+    settings = {
+        "format": FORMAT,
+        "train": [content_key(train), train.text_column],
+        "held_out": {name: [content_key(corpus), corpus.text_column] for name, corpus in held_out.items()},
+        "tokenizer": fingerprint(loaded) if loaded else f"WordPiece {train_vocab_size}",
+        "max_length": max_length,
+        "eval_fraction": 0 if held_out else eval_fraction,
+        "join_lines": join_lines,
+    }
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
+    first = re.sub(r"[^\w-]+", "_", Path(train.dataset or train.files[0]).name.split(".")[0]).strip("_") or "corpus"
+    folder = root / f"{first}-{digest}"
+
+    def build(temporary: Path) -> None:
+        _check_space(root, [train, *held_out.values()])
+        log(f"preparing {first} in {folder}")
+        try:
+            _build(temporary, train, held_out, loaded, train_vocab_size, settings, processes, log)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise UserError(
+                f"{root}: the disk became full while the corpus was prepared; free space or use another"
+            ) from None
+
+    build_once(folder, build, log)
+    return folder
+
+
+def _check_space(root: Path, corpora: list[Corpus]) -> None:
+    """A token takes 2 bytes (4 if the vocabulary is over 65,536) and stands for 4 to 6 bytes of text in English and Korean."""
+    need, free = sum(map(text_bytes, corpora)) // 2, shutil.disk_usage(root).free
+    if need > free:
+        raise UserError(
+            f"{root}: the prepared corpus needs about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on that disk"
+        )
+
+
+def _build(
+    folder: Path,
+    train: Corpus,
+    held_out: Mapping[str, Corpus],
+    tokenizer: PreTrainedTokenizerFast | None,
+    vocab_size: int,
+    settings: dict,
+    processes: int | None,
+    log: Callable[[str], None],
+) -> None:
+    join_lines, max_length = settings["join_lines"], settings["max_length"]
+    fraction = _fraction_that_holds_one(train, settings["eval_fraction"], join_lines, log)
+    if tokenizer is None:
+        log(f"training a vocabulary of {vocab_size} tokens")
+        tokenizer = train_tokenizer(
+            lambda: _vocabulary_texts(train, fraction, join_lines), vocab_size, folder / "tokenizer"
+        )
+    tokenizer.save_pretrained(folder / "tokenizer")
+    names = ["train", *(held_out or ["held_out"] * (fraction > 0))]
+    splits = {name: _Split(folder / name, len(tokenizer), max_length) for name in names}
+    cores = len(os.sched_getaffinity(0))
+    processes = processes or (1 if text_bytes(train) < _PARALLEL_TEXT or cores < 4 else min(16, cores))
+    jobs = _given_jobs(train, held_out, join_lines, splits) if held_out else _split_jobs(train, fraction, join_lines)
+    special_ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id)
+    backend = tokenizer.backend_tokenizer.to_str()
+    for (name, source), examples in encode_all(jobs, processes, backend, special_ids, max_length, join_lines):
+        splits[name].add(source, examples)
+    _write_manifest(folder, tokenizer, settings, {name: split.close() for name, split in splits.items()})
+
+
+Job = tuple[tuple[str, str], list[str]]  # (split, source), documents
+
+
+def _split_jobs(train: Corpus, fraction: float, join_lines: bool) -> Iterator[Job]:
+    for batch in read_documents(train, join_lines):
+        for name, chosen in (("train", False), ("held_out", True)):
+            documents = list(compress(batch.documents, (_numbers(train, batch) < fraction) == chosen))
+            if documents:
+                yield (name, batch.source), documents
+
+
+def _given_jobs(
+    train: Corpus, held_out: Mapping[str, Corpus], join_lines: bool, splits: dict[str, "_Split"]
+) -> Iterator[Job]:
+    """Train, then the held-out sets without the texts that train has too. Memory: the held-out texts' hashes."""
+    sets = [
+        text_hashes(batch.documents) for corpus in held_out.values() for batch in read_documents(corpus, join_lines)
+    ]
+    hashes = np.unique(np.concatenate(sets)) if sets else np.empty(0, np.uint64)
+    in_train = np.zeros(len(hashes), bool)
+    for batch in read_documents(train, join_lines):
+        in_train |= np.isin(hashes, text_hashes(batch.documents))
+        yield ("train", batch.source), batch.documents
+    for name, corpus in held_out.items():
+        for batch in read_documents(corpus, join_lines):
+            keep = ~np.isin(text_hashes(batch.documents), hashes[in_train])
+            splits[name].skipped["also in train"] += int((~keep).sum())
+            yield (name, batch.source), list(compress(batch.documents, keep))
+
+
+def _numbers(corpus: Corpus, batch: Batch) -> np.ndarray:
+    """A number in [0, 1) for each document of a batch; those below eval_fraction are held out."""
+    if corpus.split_by_source:
+        return np.repeat(held_out_numbers([batch.source]), len(batch.documents))
+    return held_out_numbers(batch.documents)
+
+
+def _fraction_that_holds_one(train: Corpus, fraction: float, join_lines: bool, log: Callable[[str], None]) -> float:
+    """``fraction``, or a little more where a small corpus has no document below it. Reads until it meets the first."""
+    lowest = 1.0
+    if not fraction:
+        return 0.0
+    for batch in read_documents(train, join_lines):
+        lowest = min([lowest, *compress(_numbers(train, batch), batch.documents)])
+        if lowest < fraction:
+            return fraction
+    log(f"data.eval_fraction {fraction} holds out none of these few documents: holding out one")
+    return float(np.nextafter(lowest, 1))
+
+
+def _vocabulary_texts(train: Corpus, fraction: float, join_lines: bool) -> Iterator[list[str]]:
+    """What a vocabulary is trained on: nothing held out; of a large corpus, batches at even distances."""
+    stride = 1 + text_bytes(train) // _VOCABULARY_TEXT
+    for batch in islice(read_documents(train, join_lines), 0, None, stride):
+        yield list(compress(batch.documents, _numbers(train, batch) >= fraction))
+
+
+class _Split:
+    """Writes one split and counts what goes in."""
+
+    def __init__(self, folder: Path, vocab_size: int, max_length: int):
+        self.writer = TokenWriter(folder, vocab_size)
+        self.digest = hashlib.blake2b(digest_size=16)
+        self.histogram = np.zeros(max_length + 1, np.int64)
+        self.documents = self.unknown = 0
+        self.sources: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+
+    def add(self, source: str, examples: Examples) -> None:
+        self.writer.append(examples.tokens, examples.lengths)
+        self.digest.update(examples.tokens.tobytes())
+        self.histogram += np.bincount(examples.lengths, minlength=len(self.histogram))
+        self.documents += examples.documents
+        self.unknown += examples.unknown
+        self.sources[source] += examples.documents
+        self.skipped += examples.skipped
+
+    def close(self) -> dict:
+        self.writer.close()
+        return {
+            "documents": self.documents,
+            "examples": self.writer.count,
+            "tokens": self.writer.total,
+            "unknown_tokens": self.unknown,
+            "skipped": dict(self.skipped),
+            "sources": dict(self.sources),
+            "fingerprint": self.digest.hexdigest(),
+            "lengths": self.histogram.tolist(),  # how many examples have 0, 1, 2, … tokens
+        }
+
+
+def _write_manifest(folder: Path, tokenizer: PreTrainedTokenizerFast, settings: dict, splits: dict[str, dict]) -> None:
+    for name, split in splits.items():
+        if not split["examples"]:
+            raise UserError(_nothing_in(name, split))
+    names = [fingerprint(tokenizer), *(split["fingerprint"] for split in splits.values())]
+    manifest = {
+        "format": FORMAT,
+        "fingerprint": hashlib.blake2b(" ".join(names).encode(), digest_size=16).hexdigest(),
+        "tokenizer": names[0],
+        "vocab_size": len(tokenizer),
+        "settings": settings,
+        "splits": splits,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
+
+
+def _nothing_in(name: str, split: dict) -> str:
+    skipped = ", ".join(f"{count} {reason}" for reason, count in split["skipped"].items()) or "no documents"
+    where = "the corpus" if name == "train" else f"the held-out set {name!r}"
+    remedy = "name other files or another data.text_column"
+    if name == "train" and not split["skipped"]:
+        remedy = "all of it is held out: add text, name data.eval_files, or lower data.eval_fraction"
+    return f"no usable text in {where} ({skipped}); {remedy}"
+
+
+class Prepared:
+    """A prepared folder, opened.
+
+    Args:
+        folder: as :func:`prepare` returned it.
+        tokenizer: the tokenizer that the run uses; None: the one in the folder.
+
+    Attributes:
+        manifest: see ``_Split.close`` and ``_write_manifest``.
+        fingerprint: 32 hexadecimal digits of all tokens and the tokenizer; equal on two hosts that prepared the same.
+        train, held_out: the examples; ``held_out`` by name of the set, empty if nothing was held out.
+
+    Raises:
+        UserError: not a prepared folder, another format, damaged, or made with another tokenizer.
+    """
+
+    def __init__(self, folder: str | Path, tokenizer: PreTrainedTokenizerFast | None = None):
+        self.folder = Path(folder)
+        try:
+            self.manifest: dict = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: not a folder of prepared data: {error} (option data.prepared)") from None
+        if self.manifest.get("format") != FORMAT:
+            raise UserError(
+                f"{folder}: prepared in format {self.manifest.get('format')}, this version reads {FORMAT}; prepare again"
+            )
+        self.fingerprint: str = self.manifest["fingerprint"]
+        self.tokenizer = tokenizer or load_tokenizer(self.folder / "tokenizer")
+        if fingerprint(self.tokenizer) != self.manifest["tokenizer"]:
+            raise UserError(
+                f"{folder}: prepared with another tokenizer than {self.tokenizer.name_or_path}; prepare again with this one, "
+                "or use the tokenizer in the folder (option data.prepared)"
+            )
+        stores = {name: self._open(name, split) for name, split in self.manifest["splits"].items()}
+        self.train: TokenStore = stores.pop("train")
+        self.held_out: dict[str, TokenStore] = stores
+
+    def _open(self, name: str, split: dict) -> TokenStore:
+        try:
+            store = TokenStore(
+                self.folder / name, self.manifest["vocab_size"], corpus=int(split["fingerprint"][:16], 16)
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.folder / name}: damaged: {error}; delete {self.folder} and prepare again") from None
+        if (len(store), len(store.tokens)) != (split["examples"], split["tokens"]):
+            raise UserError(
+                f"{self.folder / name}: not as long as its manifest says; delete {self.folder} and prepare again"
+            )
+        return store

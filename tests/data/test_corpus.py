@@ -1,0 +1,172 @@
+"""Every format reads to the same texts; every broken file is named with its line."""
+
+import gzip
+import hashlib
+import json
+import lzma
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from electra_accel.data.corpus import Corpus, content_key, read_documents, resolve, text_bytes
+from electra_accel.errors import UserError
+from tests.helpers import shared_data
+
+TEXTS = ['한 줄의 글, 쉼표와 "따옴표"도 있다', "NA", "007", "a second text", "끝"]
+
+
+def write(path: Path, content: str | bytes) -> str:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def read(*files: str | Path, column: str = "sen", join_lines: bool = False) -> list[str]:
+    corpus = Corpus(files=tuple(map(str, files)), text_column=column)
+    return [text for batch in read_documents(corpus, join_lines) for text in batch.documents]
+
+
+def content(suffix: str) -> bytes:
+    quoted = ['"' + text.replace('"', '""') + '"' for text in TEXTS]
+    if suffix == ".txt":
+        return "\n".join(TEXTS).encode()
+    if suffix == ".csv":
+        return ("id,sen\r\n" + "".join(f"{n},{cell}\r\n" for n, cell in enumerate(quoted))).encode("utf-8-sig")
+    if suffix == ".tsv":
+        return ("id\tsen\n" + "".join(f"{n}\t{cell}\n" for n, cell in enumerate(quoted))).encode()
+    if suffix == ".json":
+        return json.dumps([{"sen": text, "id": n} for n, text in enumerate(TEXTS)], indent=1).encode()
+    if suffix == ".jsonl":
+        return "".join(json.dumps({"sen": text}) + "\n\n" for text in TEXTS).encode()
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({"id": list(range(5)), "sen": TEXTS}), sink, row_group_size=2)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("compression", ["", ".gz", ".xz"])
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet"])
+def test_every_format_gives_the_same_texts(tmp_path, suffix, compression):
+    raw = content(suffix)
+    compressed = {"": raw, ".gz": gzip.compress(raw), ".xz": lzma.compress(raw)}[compression]
+    assert read(write(tmp_path / f"a{suffix}{compression}", compressed)) == TEXTS
+
+
+def test_lines_and_blocks_of_plain_text(tmp_path):
+    file = write(tmp_path / "a.txt", "one\r\n two \r\n\r\n\r\nthree\u2028still three")
+    assert read(file) == ["one", "two", "three\u2028still three"]
+    assert read(file, join_lines=True) == ["one\ntwo", "three\u2028still three"]
+    long = write(tmp_path / "book.txt", "A line of the book.\n" * 5000)
+    blocks = read(long, join_lines=True)
+    assert "\n".join(blocks) == "\n".join(["A line of the book."] * 5000)
+    assert 10 < len(blocks) and max(map(len, blocks)) < 10_000
+
+
+def test_cells_without_text_are_empty_strings(tmp_path):
+    assert read(write(tmp_path / "a.csv", 'sen,n\n,1\nx,2\n\n"",3\n')) == ["", "x", ""]
+    assert read(write(tmp_path / "a.jsonl", '{"sen": null}\n{"n": 1}\n{"sen": "x"}\n')) == ["", "", "x"]
+    assert read(write(tmp_path / "cut.jsonl", '{"sen": "half \\ud83d character"}\n')) == ["half \ufffd character"]
+
+
+def test_a_field_may_appear_late_and_others_may_change_their_type(tmp_path):
+    lines = [json.dumps({"sen": "x" * 100, "meta": n}) for n in range(2000)] + ['{"sen": "last", "meta": "s", "new": [1]}']
+    assert read(write(tmp_path / "a.jsonl", "\n".join(lines)))[-1] == "last"
+
+
+def test_quotes_in_tab_separated_text(tmp_path):
+    rows = ['"all ""of"" it"\t1', '"only a part" of it\t2', 'in the "middle\t3']
+    file = write(tmp_path / "a.tsv", "sen\tn\n" + "\n".join(rows) + "\n")
+    assert read(file) == ['all "of" it', '"only a part" of it', 'in the "middle']
+
+
+def test_globs_are_sorted_and_files_are_read_once(tmp_path):
+    for name in ("b", "a", "c[1]"):
+        write(tmp_path / f"{name}.txt", name)
+    assert read(tmp_path / "*.txt", tmp_path / "a.txt") == ["a", "b", "c[1]"]
+    assert read(tmp_path / "c[1].txt") == ["c[1]"]
+    assert resolve(Corpus(files=(str(tmp_path / "**/a.*"),))) == [tmp_path / "a.txt"]
+
+
+BROKEN = [
+    ("a.txt", b"fine\nfine\nnot \xff fine\n", ["line 3", "UTF-8"]),
+    ("a.csv", "sen,n\n좋다,1\n나쁘다,2\n".encode("cp949"), ["line 2", "cp949"]),
+    ("a.csv", "n,sen\n1,x\n\n2,b,c\n", ["line 4", "3 cells where the header has 2"]),
+    ("a.csv", "n,sen\n1,x\n2\n", ["line 3", "1 cells"]),
+    ("a.csv", 'n,sen\n1,"two\nlines"\n2,"open\n3,x\n', ["line 4", "quote"]),
+    ("a.tsv", 'n\tsen\n1\tx\n2\t"tab\there"\n', ["line 3", "3 cells"]),
+    ("a.jsonl", '{"sen": "a"}\n{"sen": "b"\n{"sen": "c"}\n', ["line 2", "json"]),
+    ("a.jsonl", '{"sen": "a"}\n{"sen": ["b"]}\n', ["line 2", "list"]),
+    ("a.json", '[{"sen": "a"},\n{"sen": "b"', ["line 2", "json"]),
+    ("a.jsonl", b'{"sen": "a"}\n{"sen": "\xff"}\n', ["line 2", "UTF-8"]),
+    ("a.parquet", b"no parquet at all", ["parquet"]),
+    ("a.txt", "", ["empty"]),
+    ("a.txt.gz", gzip.compress(b""), ["empty"]),
+    ("a.txt.gz", gzip.compress(b"text " * 999)[:30], ["cut-off"]),
+    ("a.txt.gz", b"text", ["damaged"]),
+    ("a.txt.xz", lzma.compress(bytes(range(256)) * 99)[:60], ["cut-off"]),
+    ("a.csv", "id,text,label\n1,x,0\n", ["'sen'", "id, text, label", "data.text_column"]),
+    ("a.jsonl", '{"id": 1, "text": "x"}\n', ["'sen'", "id, text", "data.text_column"]),
+    ("a.zip", "x", [".parquet", ".xz"]),
+]
+
+
+@pytest.mark.parametrize("name, content, said", BROKEN)
+def test_broken_files_are_named_in_one_line(tmp_path, name, content, said):
+    with pytest.raises(UserError) as caught:
+        read(write(tmp_path / name, content))
+    message = str(caught.value)
+    assert all(part in message for part in [str(tmp_path / name), *said]), message
+    assert "\n" not in message
+
+
+def test_missing_files_and_columns(tmp_path):
+    table = pyarrow.table({"id": [1], "text": ["x"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="no column 'sen'; it has: id, text"):
+        read(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="'id' holds int64"):
+        read(tmp_path / "a.parquet", column="id")
+    with pytest.raises(UserError, match="none.txt: no such file"):
+        read(tmp_path / "none.txt")
+    with pytest.raises(UserError, match="none.*no file that matches"):
+        read(tmp_path / "none*.csv")
+    with pytest.raises(UserError, match="is a folder"):
+        read(tmp_path)
+    with pytest.raises(UserError, match="either files"):
+        resolve(Corpus())
+
+
+def test_the_hub_out_of_reach_is_one_quick_line():
+    code = (
+        "from electra_accel.data.corpus import *\n"
+        "try: list(read_documents(Corpus(dataset='someone/some-data:ko')))\n"
+        "except UserError as error: print(error)"
+    )
+    environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "PATH": ""}  # nothing listens there
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("someone/some-data:ko: the Hugging Face hub cannot be reached") and done.stdout.count("\n") == 1
+    assert not done.stderr
+
+
+def test_content_key_follows_bytes_not_names(tmp_path):
+    one = write(tmp_path / "one.txt", "some text")
+    two = write(tmp_path / "two.txt", "some text")
+    assert content_key(Corpus(files=(one,))) == content_key(Corpus(files=(two,)))
+    write(tmp_path / "two.txt", "some test")
+    assert content_key(Corpus(files=(one,))) != content_key(Corpus(files=(two,)))
+
+
+def test_text_bytes_of_compressed_files(tmp_path):
+    text = "".join(f"{hashlib.md5(bytes(n)).hexdigest()}\n" for n in range(3000)).encode() * 60  # 6 MB: not read to its end
+    for suffix, compressed in ((".gz", gzip.compress(text, 1)), (".xz", lzma.compress(text, preset=0))):
+        estimate = text_bytes(Corpus(files=(write(tmp_path / f"a.txt{suffix}", compressed),)))
+        assert 0.8 < estimate / len(text) < 1.25
+
+
+def test_real_csv_and_xz():
+    texts = read(shared_data("corpora/ko_book_reviews_02.csv"), column="내용")
+    assert len(texts) == 252 and min(map(len, texts)) > 100
+    corpus = Corpus(files=(str(shared_data("corpora/nsmc_reviews.csv.xz")),), text_column="sen")
+    assert next(read_documents(corpus)).documents[0] == "전체관람가는 아닌것 같아요"

@@ -1,0 +1,113 @@
+"""Tokenizers: trained ones repeat exactly, loaded ones are checked, and equal ones have equal fingerprints."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoTokenizer, BertTokenizer
+
+from electra_accel.data.tokenizer import SPECIAL_TOKENS, fingerprint, load_tokenizer, train_tokenizer
+from electra_accel.errors import UserError
+from tests.helpers import shared_data
+
+TEXTS = [f"영화가 {n}번 봐도 재밌다, 정말! Really good Café number {n % 7} 映画" for n in range(400)]
+
+
+def trained(folder, vocab_size=300, **options):
+    return train_tokenizer(lambda: (TEXTS[i : i + 50] for i in range(0, 400, 50)), vocab_size, folder, **options)
+
+
+def test_a_trained_folder_loads_with_auto_tokenizer(tmp_path):
+    tokenizer = trained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert [loaded.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
+    assert len(loaded) == len(tokenizer) <= 300
+    text = "정말 재밌다 Really Café 映画 number"
+    assert loaded.unk_token not in loaded.tokenize(text)
+    assert loaded.tokenize("영화가 Café 映画") == ["영화가", "Café", "映", "画"]  # accents, case, whole Hangul, single Chinese
+    assert loaded.decode(loaded(text)["input_ids"], skip_special_tokens=True) == "정말 재밌다 Really Café 映 画 number"
+    assert loaded("a")["input_ids"][0] == 2 and loaded("a")["input_ids"][-1] == 3
+    assert "##," not in loaded.get_vocab() and "##映" not in loaded.get_vocab()
+
+
+def test_lower_casing_is_an_option(tmp_path):
+    assert trained(tmp_path, lowercase=True).tokenize("REALLY Café") == ["really", "café"]
+
+
+def test_the_same_text_gives_the_same_vocabulary_whatever_the_threads(tmp_path):
+    """In fresh processes: hash tables differ from process to process."""
+    code = (
+        "import sys; from pathlib import Path; from electra_accel.data.tokenizer import *\n"
+        "from tests.data.test_tokenizer import TEXTS, trained\n"
+        "print(fingerprint(trained(Path(sys.argv[1]), 250)))"
+    )
+    prints = set()
+    for threads in ("1", "2", "4"):
+        command = [sys.executable, "-c", code, str(tmp_path / threads)]
+        prints.add(
+            subprocess.run(command, env={"RAYON_NUM_THREADS": threads}, capture_output=True, text=True, timeout=120).stdout
+        )
+    assert len(prints) == 1 and len(prints.pop()) == 33
+
+
+def test_rare_characters_become_unknown(tmp_path):
+    tokenizer = train_tokenizer(lambda: [TEXTS * 50, ["쀍"]], 300, tmp_path)
+    assert tokenizer.tokenize("쀍") == ["[UNK]"]
+
+
+def test_fingerprints_follow_behaviour_not_the_folder(tmp_path):
+    first, second = trained(tmp_path / "a"), load_tokenizer(tmp_path / "a")
+    second.save_pretrained(tmp_path / "b")
+    third = load_tokenizer(tmp_path / "b")
+    third.backend_tokenizer.enable_truncation(8)
+    assert fingerprint(first) == fingerprint(second) == fingerprint(third)
+    vocab = (tmp_path / "a" / "vocab.txt").read_text().splitlines()
+    cased = BertTokenizer(vocab={token: n for n, token in enumerate(vocab)}, do_lower_case=False, strip_accents=False)
+    uncased = BertTokenizer(vocab={token: n for n, token in enumerate(vocab)}, do_lower_case=True, strip_accents=False)
+    assert fingerprint(cased) == fingerprint(first) != fingerprint(uncased)
+    third.add_tokens(["새낱말"])
+    assert fingerprint(third) != fingerprint(first)
+
+
+def test_bare_vocabularies():
+    english = load_tokenizer(shared_data("vocab/bert_uncased_vocab.txt"))
+    assert english.tokenize("Café HOUSES") == ["cafe", "houses"]
+    korean = load_tokenizer(shared_data("vocab/koelectra_v1_vocab.txt"))
+    assert "[UNK]" not in korean.tokenize("이 영화는 정말 재미있다 Apple")
+    assert korean.tokenize("한국")[0].startswith("한")
+
+
+def test_a_folder_with_nothing_but_a_vocabulary(tmp_path):
+    trained(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "vocab.txt").write_bytes((tmp_path / "a" / "vocab.txt").read_bytes())
+    assert fingerprint(load_tokenizer(tmp_path / "b")) == fingerprint(load_tokenizer(tmp_path / "a"))
+
+
+def test_unusable_tokenizers_are_one_line(tmp_path):
+    def message(path) -> str:
+        with pytest.raises(UserError) as caught:
+            load_tokenizer(path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "no such tokenizer folder" in message(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert "no tokenizer in this folder" in message(tmp_path / "empty")
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n")
+    assert "no [MASK] token" in message(tmp_path / "vocab.txt")
+    (tmp_path / "other.txt").write_text("just\nwords\n")
+    assert "'[UNK]'" in message(tmp_path / "other.txt")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    assert "UTF-8" in message(tmp_path / "bytes.txt")
+    trained(tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "tokenizer_config.json").read_text())
+    (tmp_path / "a" / "tokenizer_config.json").write_text(json.dumps({**config, "mask_token": "[UNK]"}))
+    assert "share an id" in message(tmp_path / "a")
+    (tmp_path / "a" / "tokenizer.json").write_text("{")
+    assert "no tokenizer in this folder" in message(tmp_path / "a")
+    with pytest.raises(UserError, match="at least 64"):
+        trained(tmp_path / "b", vocab_size=10)
+    with pytest.raises(UserError, match="no usable text"):
+        train_tokenizer(lambda: [[""]], 100, tmp_path / "c")

@@ -1,0 +1,110 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as reference
+from torch.utils.flop_counter import FlopCounterMode
+
+from electra_accel.model.metrics import BINS, SCALARS, peak_flops, summarise, training_flops
+from electra_accel.model.rtd import ReplacedTokenDetection
+from tests.model.batches import pack_examples, toy_examples, toy_pair
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained_pair):
+    model = ReplacedTokenDetection(*copy.deepcopy(trained_pair)).eval()
+    batch, _ = pack_examples(toy_examples(300, seed=11), rows=130)
+    with torch.no_grad():
+        return batch, model(batch)
+
+
+def test_figures_agree_with_scikit_learn(evaluated):
+    batch, output = evaluated
+    figures = summarise(output.counters)
+    read = batch.input_ids.scatter(
+        1, batch.slot_positions, torch.where(batch.slot_used, output.sampled, batch.slot_labels)
+    )
+    real = batch.real.numpy()
+    label, logit = (read != batch.input_ids).numpy()[real], output.discriminator_logits.numpy()[real]
+    selected = torch.zeros_like(batch.real).scatter(1, batch.slot_positions, batch.slot_used).numpy()[real]
+    called = logit > 0
+    assert 0 < label.sum() < len(label) and 0 < called.sum() < len(called)
+
+    def close(value):
+        return pytest.approx(value, rel=1e-9)
+
+    assert figures["discriminator_accuracy"] == close(reference.accuracy_score(label, called))
+    assert figures["precision"] == close(reference.precision_score(label, called))
+    assert figures["recall"] == close(reference.recall_score(label, called))
+    assert figures["f1"] == close(reference.f1_score(label, called))
+    right = label == called
+    assert figures["balanced_accuracy"] == close((right[selected].mean() + right[~selected].mean()) / 2)
+    assert figures["predicted_positive_rate"] == close(called.mean())
+    assert figures["replaced_fraction"] == close(label.mean())
+    assert figures["auc"] == pytest.approx(reference.roc_auc_score(label, logit), abs=2e-3)  # histogram of 1000 bins
+    probability = 1 / (1 + np.exp(-logit.astype(np.float64)))
+    assert figures["discriminator_loss"] == pytest.approx(reference.log_loss(label, probability), rel=1e-5)
+    correct = (output.generator_argmax == batch.slot_labels)[batch.slot_used].float().mean().item()
+    assert figures["generator_accuracy"] == pytest.approx(correct, rel=1e-6)
+    assert figures["generator_loss"] == pytest.approx(output.generator_loss_sum.item() / len(right[selected]), rel=1e-6)
+    assert 0 < figures["generator_entropy"] < math.log(300)
+
+
+def test_each_real_token_stands_in_the_histogram_once_and_padding_never(evaluated):
+    batch, output = evaluated
+    assert not batch.real.all()
+    assert output.counters[-2 * BINS :].sum() == output.counters[SCALARS.index("tokens")] == batch.real.sum()
+
+
+def test_extreme_logits_fall_into_the_end_bins():
+    """A perfect discriminator has AUC 1, a perverse one 0, an indifferent one 1/2."""
+    model = ReplacedTokenDetection(*toy_pair()).eval()
+    batch, _ = pack_examples(toy_examples(40))
+    replacements = batch.slot_labels + 1
+    label = torch.zeros_like(batch.real).scatter(1, batch.slot_positions, batch.slot_used).to(torch.float32)
+    scale = torch.nn.Parameter(torch.tensor(1.0))
+    model.discriminator.discriminator_predictions.register_forward_hook(lambda *_: (2 * label - 1) * scale)
+    for value, auc in ((1e6, 1.0), (0.5, 1.0), (-3.0, 0.0), (0.0, 0.5)):
+        scale.data.fill_(value)
+        assert summarise(model(batch, replacements).counters)["auc"] == auc
+
+
+def test_without_a_denominator_a_figure_is_nan():
+    batch, _ = pack_examples([], rows=2)
+    figures = summarise(ReplacedTokenDetection(*toy_pair())(batch).counters)
+    assert all(math.isnan(value) for value in figures.values())
+
+
+def test_training_flops_agree_with_a_count_of_the_products():
+    """Counted by torch while the plain networks run over one text; the backward pass counts twice the forward pass."""
+    generator, discriminator = toy_pair()
+    generator.set_attn_implementation("eager")
+    discriminator.set_attn_implementation("eager")
+    tokens = 50
+    ids = torch.arange(10, 10 + tokens)[None]
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        generator(ids)  # the LM head at every token
+        discriminator(ids)
+    per_token, per_slot = training_flops(generator.config, discriminator.config, context=tokens)
+    assert tokens * (per_token + per_slot) == pytest.approx(3 * counted.get_total_flops(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("card", "tera"),
+    [
+        ("NVIDIA H200", 989),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A10", 125),
+        ("Tesla V100-SXM2-16GB", 125),
+        ("NVIDIA GeForce RTX 4090", 165),
+        ("NVIDIA L4", 121),
+        ("NVIDIA L40", None),  # not in the table, and not an L4
+        ("NVIDIA RTX A4000", None),
+    ],
+)
+def test_peaks_are_found_by_the_cards_name(card, tera):
+    assert peak_flops(card) == (tera and tera * 1e12)
