@@ -17,8 +17,8 @@ from electra_accel.data.masking import Masking, slots_of_length
 from electra_accel.data.packing import choose_limits
 from electra_accel.data.plan import Layout, Plan, steps_in_passes
 from electra_accel.data.prepare import Prepared, prepare
-from electra_accel.errors import UserError
-from electra_accel.model.loading import load_pair
+from electra_accel.data.tokenizer import load_tokenizer
+from electra_accel.model.loading import load_config, load_pair
 from electra_accel.model.pair import Pair, build_pair, check_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
 
@@ -28,16 +28,21 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 
 def default_folder(recipe: str) -> str:
     """runs/<recipe>-<UTC time>, or -<job id> under Slurm, which keeps its name when the job is requeued."""
-    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     return f"runs/{recipe}-{os.environ.get('SLURM_JOB_ID', now)}"
 
 
 def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
-    """The tokenised text: opened where it is given or known, else made now (by one process; the others wait)."""
+    """The tokenised text: opened where it is given or known, else made now (by one process; the others wait).
+
+    Raises:
+        UserError: text, tokenizer or a given pair's configuration cannot be used.
+    """
+    require_fitting_pair(config)
     data, tokenizer = config.data, config.tokenizer
     own = tokenizer.path or config.model.discriminator
     if data.prepared:
-        return Prepared(Path(data.prepared), own)
+        return Prepared(Path(data.prepared), load_tokenizer(own) if own else None)
     text = dict(text_column=data.text_column)
     held_out = {"held_out": Corpus(files=tuple(data.eval_files), **text)} if data.eval_files else {}
     folder = prepare(
@@ -52,7 +57,7 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
         processes=None,
         log=log,
     )
-    return Prepared(folder, own)
+    return Prepared(folder)
 
 
 def step_loader(config: Config, prepared: Prepared, *, held_out: bool, world_size: int, rank: int, device: str) -> StepLoader:
@@ -104,27 +109,46 @@ def step_loader(config: Config, prepared: Prepared, *, held_out: bool, world_siz
     return StepLoader(plan, layout, rank, collator, 0 if held_out else workers, pin_memory=device == "cuda")
 
 
+def require_fitting_pair(config: Config) -> None:
+    """What the configuration files of a given pair can tell before hours are spent on preparing text.
+
+    Raises:
+        UserError: no ELECTRA there; the two do not fit together; data.max_length is over their positions.
+    """
+    if config.from_pair:
+        options = ("model.generator", config.model.generator), ("model.discriminator", config.model.discriminator)
+        generator, discriminator = (load_config(name, source, config.model.revision) for name, source in options)
+        check_pair(generator, discriminator, tokenizer_vocab_size=0, max_length=config.data.max_length)
+
+
 def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Callable[[str], None]) -> Pair:
     """A fresh pair of model.size, or the given pair; checked against each other, the tokenizer and data.max_length.
 
     Raises:
         UserError: they do not fit together, or cannot be loaded.
     """
-    model = config.model
-    if config.from_pair:
-        pair, report = load_pair(model.generator, model.discriminator, revision=model.revision, dropout=model.dropout)
-        log(report)
-    else:
-        pair = build_pair(
+    model, max_length = config.model, config.data.max_length
+    if not config.from_pair:
+        return build_pair(
             model.size,
             vocab_size=len(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
-            max_length=config.data.max_length,
+            max_length=max_length,
             generator_width=model.generator_width,
             dropout=model.dropout,
             seed=config.run.seed,
         )
-    check_pair(pair.generator.config, pair.discriminator.config, len(tokenizer), config.data.max_length)
+    pair, report = load_pair(
+        model.generator,
+        model.discriminator,
+        revision=model.revision,
+        tokenizer_vocab_size=len(tokenizer),
+        max_length=max_length,
+        dropout=model.dropout,
+        seed=config.run.seed,
+    )
+    for line in report:
+        log(line)
     return pair
 
 

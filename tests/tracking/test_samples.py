@@ -1,6 +1,6 @@
 import torch
-from transformers import PreTrainedTokenizerFast
 from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from electra_accel.batch import RTDBatch
 from electra_accel.tracking.samples import Reconstruction, join_pieces, reconstruct
