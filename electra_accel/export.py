@@ -1,4 +1,4 @@
-"""The pair as Hugging Face folders that stock transformers loads: ``discriminator/`` and ``generator/``, with tokenizer and card."""
+"""The pair as Hugging Face folders that stock transformers loads, with tokenizer and model card."""
 
 import os
 import shutil
@@ -35,14 +35,15 @@ def export_pair(
 def _card(name: str, facts: dict[str, str]) -> ModelCard:
     """A short model card: what it is, how it was made, how to load it. No sentence of the corpus stands in it."""
     architecture = "ElectraForPreTraining" if name == "discriminator" else "ElectraForMaskedLM"
-    use = (
-        "Load it with `AutoModel.from_pretrained(folder)` for fine-tuning, or with `ElectraForPreTraining` to find replaced tokens."
-        if name == "discriminator"
-        else "Load it with `ElectraForMaskedLM.from_pretrained(folder)`; for most tasks the discriminator is the encoder to use."
-    )
+    use = {
+        "discriminator": "`AutoModel.from_pretrained(folder)` gives the encoder to fine-tune, `ElectraForPreTraining` the "
+        "model that finds replaced tokens.",
+        "generator": "`ElectraForMaskedLM.from_pretrained(folder)` fills masks. For most tasks the discriminator is the "
+        "encoder to use.",
+    }[name]
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     data = ModelCardData(library_name="transformers", tags=["electra", "replaced-token-detection"]).to_yaml()
     return ModelCard(
-        f"---\n{data}\n---\n\n# ELECTRA {name}\n\n`{architecture}`, pre-trained by replaced token detection with electra-accel. "
-        f"{use}\n\n| | |\n|---|---|\n{rows}\n"
+        f"---\n{data}\n---\n\n# ELECTRA {name}\n\n`{architecture}`, pre-trained by replaced token detection with "
+        f"electra-accel. {use}\n\n| | |\n|---|---|\n{rows}\n"
     )

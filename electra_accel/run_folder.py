@@ -1,6 +1,7 @@
 """The folder of a run: names, layout, status, and jsonl files that can be cut back to a step.
 
-    config.yaml  environment.json  status.json  metrics.jsonl  samples.jsonl  held_out/  checkpoints/  discriminator/  generator/
+    config.yaml  environment.json  status.json  metrics.jsonl  samples.jsonl  run_id
+    held_out/  checkpoints/  discriminator/  generator/  wandb/
 
 The functions here know files, not training. Only the main process writes.
 """

@@ -158,5 +158,6 @@ def content_key(corpus: Corpus) -> str:
 def text_bytes(corpus: Corpus) -> int:
     """Estimated size of the decompressed files in bytes; 0 for data sets (unknown, or small). Parquet: four times its size."""
     return sum(
-        4 * path.stat().st_size if format_of(path) == ".parquet" else decompressed_bytes(path) for path in resolve(corpus)
+        4 * path.stat().st_size if format_of(path) == ".parquet" else decompressed_bytes(path)
+        for path in resolve(corpus)
     )

@@ -3,7 +3,6 @@
 Worker processes import this file, so it needs nothing but NumPy and `tokenizers`.
 """
 
-import hashlib
 import multiprocessing
 import os
 import unicodedata
@@ -17,31 +16,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from electra_accel.randomness import Purpose, key, uniform
-
-_SPLIT = key(Purpose.SPLIT)
-
 
 def normalise(text: str) -> str:
     """Composed Unicode (NFC): macOS writes Hangul as single letters, which no vocabulary holds."""
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
-
-
-def text_hashes(documents: list[str]) -> np.ndarray:
-    """uint64 [n]: equal for documents that differ in case, white space or Unicode composition only."""
-    digests = [
-        hashlib.blake2b(" ".join(normalise(text).casefold().split()).encode(), digest_size=8).digest()
-        for text in documents
-    ]
-    return np.frombuffer(b"".join(digests), np.uint64)
-
-
-def held_out_numbers(documents: list[str]) -> np.ndarray:
-    """float64 [n] in [0, 1): a document is held out if its number is below eval_fraction.
-
-    The number depends on the text alone, so duplicates never stand on both sides.
-    """
-    return uniform(_SPLIT, text_hashes(documents))
 
 
 @dataclass

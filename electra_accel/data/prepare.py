@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from electra_accel.data.corpus import Batch, Corpus, content_key, read_documents, text_bytes
-from electra_accel.data.encode import Examples, encode_all, held_out_numbers, text_hashes
+from electra_accel.data.corpus import Corpus, content_key, read_documents, text_bytes
+from electra_accel.data.encode import Examples, encode_all
+from electra_accel.data.split import fraction_that_holds_one, given_sets, numbers, split_off
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS, TokenStore, TokenWriter
 from electra_accel.data.tokenizer import fingerprint, load_tokenizer, train_tokenizer
 from electra_accel.data.waiting import build_once
@@ -96,6 +97,8 @@ def prepare(
                 f"{root}: the disk became full while the corpus was prepared; free space or use another"
             ) from None
 
+    if folder.exists():
+        log(f"found prepared data {folder}")
     build_once(folder, build, log)
     return folder
 
@@ -120,7 +123,7 @@ def _build(
     log: Callable[[str], None],
 ) -> None:
     join_lines, max_length = settings["join_lines"], settings["max_length"]
-    fraction = _fraction_that_holds_one(train, settings["eval_fraction"], join_lines, log)
+    fraction = fraction_that_holds_one(train, settings["eval_fraction"], join_lines, log)
     if tokenizer is None:
         log(f"training a vocabulary of {vocab_size} tokens")
         tokenizer = train_tokenizer(
@@ -131,69 +134,22 @@ def _build(
     splits = {name: _Split(folder / name, len(tokenizer), max_length) for name in names}
     cores = len(os.sched_getaffinity(0))
     processes = processes or (1 if text_bytes(train) < _PARALLEL_TEXT or cores < 4 else min(16, cores))
-    jobs = _given_jobs(train, held_out, join_lines, splits) if held_out else _split_jobs(train, fraction, join_lines)
+    in_both: Counter[str] = Counter()
+    jobs = given_sets(train, held_out, join_lines, in_both) if held_out else split_off(train, fraction, join_lines)
     special_ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id)
     backend = tokenizer.backend_tokenizer.to_str()
     for (name, source), examples in encode_all(jobs, processes, backend, special_ids, max_length, join_lines):
         splits[name].add(source, examples)
+    for name, count in in_both.items():
+        splits[name].skipped["also in train"] = count
     _write_manifest(folder, tokenizer, settings, {name: split.close() for name, split in splits.items()})
-
-
-Job = tuple[tuple[str, str], list[str]]  # (split, source), documents
-
-
-def _split_jobs(train: Corpus, fraction: float, join_lines: bool) -> Iterator[Job]:
-    for batch in read_documents(train, join_lines):
-        for name, chosen in (("train", False), ("held_out", True)):
-            documents = list(compress(batch.documents, (_numbers(train, batch) < fraction) == chosen))
-            if documents:
-                yield (name, batch.source), documents
-
-
-def _given_jobs(
-    train: Corpus, held_out: Mapping[str, Corpus], join_lines: bool, splits: dict[str, "_Split"]
-) -> Iterator[Job]:
-    """Train, then the held-out sets without the texts that train has too. Memory: the held-out texts' hashes."""
-    sets = [
-        text_hashes(batch.documents) for corpus in held_out.values() for batch in read_documents(corpus, join_lines)
-    ]
-    hashes = np.unique(np.concatenate(sets)) if sets else np.empty(0, np.uint64)
-    in_train = np.zeros(len(hashes), bool)
-    for batch in read_documents(train, join_lines):
-        in_train |= np.isin(hashes, text_hashes(batch.documents))
-        yield ("train", batch.source), batch.documents
-    for name, corpus in held_out.items():
-        for batch in read_documents(corpus, join_lines):
-            keep = ~np.isin(text_hashes(batch.documents), hashes[in_train])
-            splits[name].skipped["also in train"] += int((~keep).sum())
-            yield (name, batch.source), list(compress(batch.documents, keep))
-
-
-def _numbers(corpus: Corpus, batch: Batch) -> np.ndarray:
-    """A number in [0, 1) for each document of a batch; those below eval_fraction are held out."""
-    if corpus.split_by_source:
-        return np.repeat(held_out_numbers([batch.source]), len(batch.documents))
-    return held_out_numbers(batch.documents)
-
-
-def _fraction_that_holds_one(train: Corpus, fraction: float, join_lines: bool, log: Callable[[str], None]) -> float:
-    """``fraction``, or a little more where a small corpus has no document below it. Reads until it meets the first."""
-    lowest = 1.0
-    if not fraction:
-        return 0.0
-    for batch in read_documents(train, join_lines):
-        lowest = min([lowest, *compress(_numbers(train, batch), batch.documents)])
-        if lowest < fraction:
-            return fraction
-    log(f"data.eval_fraction {fraction} holds out none of these few documents: holding out one")
-    return float(np.nextafter(lowest, 1))
 
 
 def _vocabulary_texts(train: Corpus, fraction: float, join_lines: bool) -> Iterator[list[str]]:
     """What a vocabulary is trained on: nothing held out; of a large corpus, batches at even distances."""
     stride = 1 + text_bytes(train) // _VOCABULARY_TEXT
     for batch in islice(read_documents(train, join_lines), 0, None, stride):
-        yield list(compress(batch.documents, _numbers(train, batch) >= fraction))
+        yield list(compress(batch.documents, numbers(train, batch) >= fraction))
 
 
 class _Split:

@@ -12,7 +12,7 @@ import platform
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Distribution and import name are the same for all of these. Order is part of the corpus: a repeated paragraph counts where it
@@ -43,14 +43,14 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def harvest() -> Iterator[tuple[str, list[str]]]:
-    """Yields (source file, documents) in a fixed order, as in ("torch/nn/functional.py", [...]).
+def harvest(packages: Sequence[str] = PACKAGES) -> Iterator[tuple[str, list[str]]]:
+    """Yields (source file, documents) in a fixed order, as in ("torch/nn/functional.py", [...]); the standard library first.
 
     A document is what is new of one docstring: its cleaned paragraphs, joined by line breaks, without those that an earlier
     docstring had. A file that this Python cannot parse yields one empty document, which counts as skipped.
     """
     seen: set[bytes] = set()
-    for source, path in _sources():
+    for source, path in _sources(packages):
         code = path.read_bytes()
         if b'"""' not in code and b"'''" not in code:
             continue  # parsing takes most of the time
@@ -75,9 +75,9 @@ def harvest() -> Iterator[tuple[str, list[str]]]:
             yield source, documents
 
 
-def _sources() -> Iterator[tuple[str, Path]]:
+def _sources(packages: Sequence[str]) -> Iterator[tuple[str, Path]]:
     roots = [("python", Path(sysconfig.get_path("stdlib")))]
-    for package in PACKAGES:
+    for package in packages:
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations:
             roots.append((package, Path(spec.submodule_search_locations[0])))
@@ -120,17 +120,19 @@ _PARAMETER = re.compile(
     r"^(?::\w+[^:]*:"  # :param x:
     r"|\*{0,2}`{0,2}\w[\w.*, `]*\s?\([^()]*(?:\([^()]*\)[^()]*)*\)\s*(?::|--)"  # x (int, optional):
     r"|[\w.*, `\"']{1,40} : .*"  # x : int, a line of its own
-    r"|\*{0,2}`{0,2}[a-z_]\w*`{0,2}\s*:(?= +[A-Z]))\s*"  # x: What it means
+    r"|\*{0,2}`{0,2}[A-Za-z_]\S{0,40}\s*:(?= +[A-Z]))\s*"  # x: What it means, Tensor: What is returned
 )
 _TITLE = re.compile(r"^[A-Z][\w ]{0,30}:$")  # Returns:
 _BULLET = re.compile(r"^(?:[-*+•]|\(?\w{1,2}[.)])\s+")
 _INLINE = (
-    (re.compile(r":[\w:+-]+:`~?(?:[^`<]*<)?!?([^`>]*)>?`"), r"\1"),  # :class:`~torch.Tensor`
+    (re.compile(r":[\w:+-]+:`~?(?:[^`<]*<)?!?([^`>']*)>?[`']"), r"\1"),  # :class:`~torch.Tensor`
+    (re.compile(r"`([^`'\s]{1,40})'"), r"'\1'"),  # `old quotes'
     (re.compile(r"`([^`<]+?)\s*<[^`>]*>`_*"), r"\1"),  # `text <link>`_
     (re.compile(r"\[([^\]\[]+)\][(\[][^)\]]*[)\]]"), r"\1"),  # [text](link), [text][link]
-    (re.compile(r"`+([^`]*)`+_*"), r"\1"),
+    (re.compile(r"`+([^`]*)`+_*|`"), r"\1"),
     (re.compile(r"\*\*([^*\s][^*]*)\*\*|(?<!\w)\*([^*\s][^*]*)\*(?!\w)"), r"\1\2"),
-    (re.compile(r"\[\d+\]_|\|\w+\||<[^<>]{1,40}>"), ""),
+    (re.compile(r"\[\d+\]_|\|\w+\||<https?:[^>]*>|<[^<>]{1,40}>"), ""),
+    (re.compile(r"[\s:]*::\s*$"), ":"),
     (re.compile(r"\s+"), " "),
 )
 _WORD = re.compile(r"^[(\"']?[A-Za-z]+(?:['’-][A-Za-z]+)*[)\"']?[.,;:!?)]*$")

@@ -63,6 +63,7 @@ def _from_vocab(path: Path) -> PreTrainedTokenizerFast:
         raise UserError(f"{path}: not a vocabulary: not UTF-8 (option tokenizer.path)") from None
     if "[UNK]" not in tokens:
         raise UserError(f"{path}: not a WordPiece vocabulary: no line '[UNK]' (option tokenizer.path)")
+    _require(path, [token for token in SPECIAL_TOKENS if token not in tokens])
     ordinary = [token for token in tokens if not (token.startswith("[") and token.endswith("]"))]
     lowercase = all(token == token.lower() for token in ordinary)
     # Stripping accents also takes Hangul syllables apart, so it can only be meant where no token would change by it.
@@ -83,14 +84,17 @@ def _audit(tokenizer: PreTrainedTokenizerFast, name: str | Path) -> None:
         )
     known = tokenizer.get_vocab()
     tokens = {kind: getattr(tokenizer, f"{kind}_token") for kind in ("pad", "unk", "cls", "sep", "mask")}
-    missing = [kind for kind, token in tokens.items() if token is None or token not in known]
-    if missing:
-        raise UserError(
-            f"{name}: the tokenizer has no {', '.join(f'[{kind.upper()}]' for kind in missing)} token, which ELECTRA needs; "
-            "take one of the BERT or ELECTRA kind, or train one (option tokenizer.train_vocab_size)"
-        )
+    _require(name, [f"[{kind.upper()}]" for kind, token in tokens.items() if token is None or token not in known])
     if len({known[token] for token in tokens.values()}) < len(tokens):
         raise UserError(f"{name}: special tokens of the tokenizer share an id: {tokens}")
+
+
+def _require(name: str | Path, missing: list[str]) -> None:
+    if missing:
+        raise UserError(
+            f"{name}: the tokenizer has no {' '.join(missing)} token, which ELECTRA needs; "
+            "take one of the BERT or ELECTRA kind, or train one (option tokenizer.train_vocab_size)"
+        )
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:

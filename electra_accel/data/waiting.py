@@ -18,7 +18,6 @@ from pathlib import Path
 from electra_accel.errors import UserError
 
 _POLL_SECONDS = 0.2
-_DEAD_SECONDS = 10  # silence after which a preparer on this host whose process is gone counts as dead
 
 
 def build_once(
@@ -26,12 +25,14 @@ def build_once(
     build: Callable[[Path], None],
     log: Callable[[str], None],
     silent_seconds: float = 300,
+    dead_seconds: float = 10,
     beat_seconds: float = 2,
 ) -> None:
     """Returns when ``folder`` exists; if it does not, exactly one of all callers makes it by ``build(temporary folder)``.
 
     The folder appears under its name when it is complete, never before. The one who builds touches the lock file every
-    ``beat_seconds``. What a dead process of this host left behind is cleared away by the next caller.
+    ``beat_seconds``. What a dead process of this host left behind is cleared away by the next caller, after ``dead_seconds``
+    without a beat (a process that looks gone may be alive in another container of the same name).
 
     Raises:
         UserError: in those that wait: the builder failed (its message), or was silent for ``silent_seconds``.
@@ -46,7 +47,7 @@ def build_once(
     while not folder.exists():
         attempt = _acquire(lock)
         if attempt is None:
-            _wait(folder, lock, failure, log, silent_seconds)
+            _wait(folder, lock, failure, log, silent_seconds, dead_seconds)
             continue
         try:
             if not folder.exists():  # another may have finished just before the lock was free
@@ -96,7 +97,9 @@ def _build(folder: Path, lock: Path, build: Callable[[Path], None], beat_seconds
         heart.join()
 
 
-def _wait(folder: Path, lock: Path, failure: Path, log: Callable[[str], None], silent_seconds: float) -> None:
+def _wait(
+    folder: Path, lock: Path, failure: Path, log: Callable[[str], None], silent_seconds: float, dead_seconds: float
+) -> None:
     """Returns when the folder exists or the lock may be free; time is this process's own: clocks of hosts differ."""
     holder: dict = {}
     beat, since = None, time.monotonic()
@@ -116,7 +119,7 @@ def _wait(folder: Path, lock: Path, failure: Path, log: Callable[[str], None], s
         if (found, seen) != (holder, beat):
             holder, beat, since = found, seen, time.monotonic()
         silent = time.monotonic() - since
-        if silent > _DEAD_SECONDS and _is_dead(holder):
+        if silent > dead_seconds and _is_dead(holder):
             log(f"{_name(holder)} died while it prepared {folder}: starting again")
             _clear(lock, holder)
             return

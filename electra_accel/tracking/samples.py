@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from electra_accel.batch import RTDBatch
 
-LEGEND = "[tok] sampled, (tok) sampled where it was not masked;  = restored  + replaced, caught  - replaced, missed  ! false alarm"
+LEGEND = "[tok] sampled, (tok) sampled though not masked;  = restored  + replaced, caught  - replaced, missed  ! false alarm"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Reconstruction:
         return join_pieces(self.original)
 
     def input_text(self) -> str:
-        """The sentence with [MASK] at masked positions, as the generator read it (selected-but-unmasked words in round brackets)."""
+        """The sentence with [MASK] at masked positions, as the generator read it; (tok) is selected but not masked."""
         shown = [
             _wrap(token, "[MASK]") if masked else _wrap(token, f"({_text(token)})") if selected else token
             for token, masked, selected in zip(self.original, self.masked, self.selected)

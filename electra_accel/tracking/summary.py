@@ -20,7 +20,8 @@ def plan_lines(
     slots = plan.bins_per_step * limits.tokens
     waste = f", {layout.empty_bins} of them empty" if layout.empty_bins else ""
     return [
-        f"data      {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens ({fingerprint})",
+        f"data      {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens "
+        f"({fingerprint[:12]})",
         f"plan      bins of {limits.tokens} tokens, {limits.slots} selected slots, {limits.segments} examples at most; "
         f"{split['tokens'] / (steps_per_pass * slots):.1%} filled",
         f"step      {plan.bins_per_step} bins = {slots:,} token slots: {layout.world_size} processes x {layout.accumulation} "
@@ -61,7 +62,8 @@ def closing_lines(
         f"made      {folder}/discriminator   the encoder to fine-tune, with its replaced-token head",
         f"          {folder}/generator       the masked language model",
         f"          {folder}/metrics.jsonl, samples.jsonl, checkpoints/",
-        f"next      load it: python -c \"from transformers import AutoModel as M; M.from_pretrained('{folder}/discriminator')\"",
+        "next      load it: python -c \"from transformers import AutoModel; "
+        f"print(AutoModel.from_pretrained('{folder}/discriminator'))\"",
         f"          go on:   the same command with --run.dir {folder} and a larger --train.steps",
         "          your own text: see README.md",
     ]

@@ -1,7 +1,7 @@
 """The only file that knows quirks of Accelerate, torch.distributed and their backends.
 
-The loop sees an :class:`Engine`: ranks, a device, ``prepare``, ``backward``, ``clip``, ``step``, sums over all processes, and the
-state of model and optimizer on disk. Upstream behaviour that had to be worked around is explained where it is.
+The loop sees an :class:`Engine`: ranks, a device, ``prepare``, ``backward``, ``clip``, ``step``, sums over all processes, and
+the state of model and optimizer on disk. Upstream behaviour that had to be worked around is explained where it is.
 """
 
 import io
@@ -60,7 +60,8 @@ def choose_precision(wanted: str, launcher: str | None, cpu: bool) -> str:
     launcher = None if launcher in (None, "", "no") else launcher
     if launcher and wanted not in ("auto", launcher):
         raise UserError(
-            f"train.precision is {wanted} but accelerate launch says mixed_precision {launcher}: make them agree, or leave one out"
+            f"train.precision is {wanted} but accelerate launch says mixed_precision {launcher}: make them agree, "
+            "or leave one out"
         )
     if wanted == "auto":
         has_bf16 = not cpu and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -182,9 +183,9 @@ class Engine:
             result = function()
         except UserError as error:
             problem = str(error)
-        for problem in self.everywhere(problem):
-            if problem is not None:
-                raise UserError(problem)
+        problems = [found for found in self.everywhere(problem) if found is not None]
+        if problems:
+            raise UserError(problems[0])
         return result
 
     def on_main(self, function: Callable[[], Any]) -> Any:

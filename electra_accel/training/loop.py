@@ -108,8 +108,9 @@ def train(
             show_figures(figures, total_steps, terminal)
             window.restart()
             if config.checkpoint.minutes:
-                late = time.monotonic() - last_save >= 60 * config.checkpoint.minutes
-                save_due = engine.on_main(lambda: late) or save_due
+                # One clock decides: processes that disagreed would wait for each other for ever.
+                minutes = engine.everywhere((time.monotonic() - last_save) / 60)[0]
+                save_due = save_due or minutes >= config.checkpoint.minutes
         began = time.monotonic()
         if evaluate_due:
             improved = judge_held_out(config, engine, held_out, progress, recorder, terminal)

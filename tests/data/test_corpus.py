@@ -71,7 +71,9 @@ def test_cells_without_text_are_empty_strings(tmp_path):
 
 
 def test_a_field_may_appear_late_and_others_may_change_their_type(tmp_path):
-    lines = [json.dumps({"sen": "x" * 100, "meta": n}) for n in range(2000)] + ['{"sen": "last", "meta": "s", "new": [1]}']
+    lines = [json.dumps({"sen": "x" * 100, "meta": n}) for n in range(2000)] + [
+        '{"sen": "last", "meta": "s", "new": [1]}'
+    ]
     assert read(write(tmp_path / "a.jsonl", "\n".join(lines)))[-1] == "last"
 
 
@@ -146,7 +148,10 @@ def test_the_hub_out_of_reach_is_one_quick_line():
     )
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "PATH": ""}  # nothing listens there
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith("someone/some-data:ko: the Hugging Face hub cannot be reached") and done.stdout.count("\n") == 1
+    assert (
+        done.stdout.startswith("someone/some-data:ko: the Hugging Face hub cannot be reached")
+        and done.stdout.count("\n") == 1
+    )
     assert not done.stderr
 
 
@@ -159,7 +164,9 @@ def test_content_key_follows_bytes_not_names(tmp_path):
 
 
 def test_text_bytes_of_compressed_files(tmp_path):
-    text = "".join(f"{hashlib.md5(bytes(n)).hexdigest()}\n" for n in range(3000)).encode() * 60  # 6 MB: not read to its end
+    text = "".join(
+        f"{hashlib.md5(str(n).encode()).hexdigest()}\n" for n in range(200_000)
+    ).encode()  # not read to its end
     for suffix, compressed in ((".gz", gzip.compress(text, 1)), (".xz", lzma.compress(text, preset=0))):
         estimate = text_bytes(Corpus(files=(write(tmp_path / f"a.txt{suffix}", compressed),)))
         assert 0.8 < estimate / len(text) < 1.25

@@ -25,7 +25,12 @@ def test_a_trained_folder_loads_with_auto_tokenizer(tmp_path):
     assert len(loaded) == len(tokenizer) <= 300
     text = "정말 재밌다 Really Café 映画 number"
     assert loaded.unk_token not in loaded.tokenize(text)
-    assert loaded.tokenize("영화가 Café 映画") == ["영화가", "Café", "映", "画"]  # accents, case, whole Hangul, single Chinese
+    assert loaded.tokenize("영화가 Café 映画") == [
+        "영화가",
+        "Café",
+        "映",
+        "画",
+    ]  # accents, case, whole Hangul, single Chinese
     assert loaded.decode(loaded(text)["input_ids"], skip_special_tokens=True) == "정말 재밌다 Really Café 映 画 number"
     assert loaded("a")["input_ids"][0] == 2 and loaded("a")["input_ids"][-1] == 3
     assert "##," not in loaded.get_vocab() and "##映" not in loaded.get_vocab()
@@ -43,16 +48,18 @@ def test_the_same_text_gives_the_same_vocabulary_whatever_the_threads(tmp_path):
         "print(fingerprint(trained(Path(sys.argv[1]), 250)))"
     )
     prints = set()
-    for threads in ("1", "2", "4"):
+    for threads in ("1", "3"):
         command = [sys.executable, "-c", code, str(tmp_path / threads)]
         prints.add(
-            subprocess.run(command, env={"RAYON_NUM_THREADS": threads}, capture_output=True, text=True, timeout=120).stdout
+            subprocess.run(
+                command, env={"RAYON_NUM_THREADS": threads}, capture_output=True, text=True, timeout=120
+            ).stdout
         )
     assert len(prints) == 1 and len(prints.pop()) == 33
 
 
 def test_rare_characters_become_unknown(tmp_path):
-    tokenizer = train_tokenizer(lambda: [TEXTS * 50, ["쀍"]], 300, tmp_path)
+    tokenizer = train_tokenizer(lambda: [TEXTS * 200, ["쀍"]], 300, tmp_path)
     assert tokenizer.tokenize("쀍") == ["[UNK]"]
 
 

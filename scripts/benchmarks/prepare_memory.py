@@ -1,0 +1,61 @@
+"""Peak memory and time of preparing a corpus once and four times as large: memory must not follow the corpus.
+
+    python scripts/benchmarks/prepare_memory.py --file ../shared/data/corpora/nsmc_reviews.csv.xz --text_column sen \
+        --tokenizer ../shared/data/vocab/koelectra_v1_vocab.txt
+
+The larger corpus is the same file named by four links. Memory is the sum over the process and its children, sampled ten
+times a second; pages that processes share count in each, so it is an upper bound.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+
+def measure(arguments: list[str]) -> tuple[float, float]:
+    """Peak resident memory in MB and wall time in seconds of prepare_data.py."""
+    script = Path(__file__).resolve().parents[1] / "prepare_data.py"
+    begin = time.monotonic()
+    process = subprocess.Popen([sys.executable, str(script), *arguments], stdout=subprocess.DEVNULL)
+    root, peak = psutil.Process(process.pid), 0
+    while process.poll() is None:
+        resident = 0
+        try:
+            for member in [root, *root.children(recursive=True)]:
+                resident += member.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # it ended between the two calls
+        peak = max(peak, resident)
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"prepare_data.py failed with exit code {process.returncode}")
+    return peak / 1e6, time.monotonic() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--file", type=Path, required=True)
+    parser.add_argument("--text_column", default="text")
+    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--processes", type=int, default=1)
+    asked = parser.parse_args()
+    for copies in (1, 4):
+        with tempfile.TemporaryDirectory() as folder:
+            links = [Path(folder) / f"{number}{''.join(asked.file.suffixes)}" for number in range(copies)]
+            for link in links:
+                os.symlink(asked.file.resolve(), link)
+            options = (
+                f"--text_column {asked.text_column} --tokenizer {asked.tokenizer} --processes {asked.processes}".split()
+            )
+            peak, seconds = measure(["--train_files", *map(str, links), *options, "--out", f"{folder}/out"])
+            print(f"{copies} x {asked.file.name}: peak {peak:,.0f} MB, {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Text -> a folder of tokens that pretrain.py reads; it does this by itself too, this does it beforehand.
+
+    python scripts/prepare_data.py --train_files "books/*.csv" --text_column sen --tokenizer google/electra-base-discriminator
+    python scripts/prepare_data.py --train_files reviews.csv.xz --text_column sen --train_vocab_size 8000
+    python scripts/prepare_data.py --dataset python_docs --train_vocab_size 4000
+
+Files: txt, csv, tsv, json, jsonl, parquet, each also as .gz or .xz; UTF-8. In txt every line is a document; with --join_lines
+blank lines separate documents. A second call with the same content and settings finds the folder and is done.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from electra_accel.cli import exit_with_one_line
+from electra_accel.errors import UserError
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    text = parser.add_argument_group("text (train_files or dataset)")
+    text.add_argument("--train_files", nargs="+", metavar="FILE", default=[], help="training text; globs in quotes")
+    text.add_argument("--dataset", metavar="NAME", help="python_docs (built in), or a hub id NAME[:CONFIG[:SPLIT]]")
+    text.add_argument("--text_column", metavar="NAME", default="text", help="column with the text, not for txt [text]")
+    text.add_argument(
+        "--eval_files", nargs="+", metavar="FILE", default=[], help="held-out text; loses what train has too"
+    )
+    text.add_argument(
+        "--eval_fraction",
+        type=float,
+        metavar="X",
+        default=0.01,
+        help="share held out if no eval_files are given [0.01]",
+    )
+    tokens = parser.add_argument_group("tokens (tokenizer or train_vocab_size)")
+    tokens.add_argument("--tokenizer", metavar="PATH", help="folder, vocab.txt or hub id")
+    tokens.add_argument(
+        "--train_vocab_size", type=int, metavar="N", help="train a WordPiece vocabulary of at most N tokens"
+    )
+    tokens.add_argument("--max_length", type=int, metavar="N", default=128, help="tokens of an example at most [128]")
+    tokens.add_argument("--join_lines", action="store_true", help="fill examples with consecutive lines of a document")
+    parser.add_argument("--processes", type=int, metavar="N", help="that tokenise [by the number of cores]")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", default=Path("prepared"), help="of all prepared data [prepared]"
+    )
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the options")
+
+    parser.error = refuse
+    asked = parser.parse_args(arguments)
+    if bool(asked.tokenizer) == bool(asked.train_vocab_size):
+        refuse("give either --tokenizer or --train_vocab_size")
+    return asked
+
+
+def main() -> None:
+    asked = parse(sys.argv[1:])
+
+    # Imported only now, so that --help and mistakes are answered at once.
+    from electra_accel.data.corpus import Corpus
+    from electra_accel.data.prepare import Prepared, prepare
+
+    held_out = (
+        {"held_out": Corpus(files=tuple(asked.eval_files), text_column=asked.text_column)} if asked.eval_files else {}
+    )
+    folder = prepare(
+        asked.out,
+        Corpus(files=tuple(asked.train_files), dataset=asked.dataset, text_column=asked.text_column),
+        held_out,
+        tokenizer=asked.tokenizer,
+        train_vocab_size=asked.train_vocab_size,
+        max_length=asked.max_length,
+        eval_fraction=asked.eval_fraction,
+        join_lines=asked.join_lines,
+        processes=asked.processes,
+    )
+    for name, split in Prepared(folder).manifest["splits"].items():
+        skipped = sum(split["skipped"].values())
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in split["skipped"].items())
+        print(
+            f"{name}: {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens "
+            f"({split['unknown_tokens'] / split['tokens']:.2%} unknown); "
+            f"skipped {skipped / (split['documents'] + skipped):.2%} of the documents"
+            + (f" ({reasons})" if reasons else "")
+        )
+    print(
+        f"{folder}\nnext: accelerate launch scripts/pretrain.py --model.size tiny --train.epochs 1 --data.prepared {folder}"
+    )
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

@@ -1,0 +1,58 @@
+"""Text -> a WordPiece tokenizer folder with the special tokens of ELECTRA, which AutoTokenizer loads.
+
+    python scripts/train_tokenizer.py --files reviews.csv.xz --text_column sen --vocab_size 8000 --out tokenizers/reviews
+
+Files as for prepare_data.py. Case and accents are kept, Hangul syllables stay whole. The same text gives the same vocabulary.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from electra_accel.cli import exit_with_one_line
+from electra_accel.errors import UserError
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--files", nargs="+", metavar="FILE", default=[], help="text to learn from; globs in quotes")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="instead of files: python_docs, or a hub id NAME[:CONFIG[:SPLIT]]"
+    )
+    parser.add_argument(
+        "--text_column", metavar="NAME", default="text", help="column with the text, not for txt [text]"
+    )
+    parser.add_argument("--vocab_size", type=int, metavar="N", required=True, help="tokens at most")
+    parser.add_argument("--lowercase", action="store_true", help="make no difference between upper and lower case")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="new folder for the tokenizer")
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the options")
+
+    parser.error = refuse
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    asked = parse(sys.argv[1:])
+    if asked.out.exists():
+        raise UserError(f"{asked.out} exists; name a new folder with --out")
+
+    # Imported only now, so that --help and mistakes are answered at once.
+    from electra_accel.data.corpus import Corpus, read_documents
+    from electra_accel.data.tokenizer import train_tokenizer
+
+    corpus = Corpus(files=tuple(asked.files), dataset=asked.dataset, text_column=asked.text_column)
+    tokenizer = train_tokenizer(
+        lambda: (batch.documents for batch in read_documents(corpus)), asked.vocab_size, asked.out, asked.lowercase
+    )
+    first = next(text for batch in read_documents(corpus) for text in batch.documents if text.strip())[:200]
+    print(f"{len(tokenizer):,} tokens in {asked.out}; the first text reads: {' '.join(tokenizer.tokenize(first))}")
+    print(f"next: python scripts/prepare_data.py --tokenizer {asked.out} --train_files …")
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

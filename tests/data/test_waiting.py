@@ -1,0 +1,79 @@
+"""One process makes a folder and the others wait; with real processes, failing, dying and falling silent."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+from electra_accel.data.waiting import build_once
+from electra_accel.errors import UserError
+
+
+def child(folder: str, name: str, seconds: float, fails: bool, silent_seconds: float) -> None:
+    def build(temporary: Path) -> None:
+        with open(f"{folder}.built", "a") as file:
+            file.write(name)
+        (temporary / "half").write_text("")
+        time.sleep(seconds)
+        if fails:
+            raise UserError("the corpus is broken in line 7")
+        (temporary / "whole").write_text("")
+
+    try:
+        build_once(Path(folder), build, lambda line: None, silent_seconds, dead_seconds=1, beat_seconds=0.1)
+        result = "done" if (Path(folder) / "whole").exists() else "not there"
+    except UserError as error:
+        result = str(error)
+    Path(f"{folder}.{name}").write_text(result)
+
+
+def start(folder: Path, name: str, seconds: float = 0.5, fails: bool = False, silent_seconds: float = 60):
+    process = multiprocessing.get_context("fork").Process(
+        target=child, args=(str(folder), name, seconds, fails, silent_seconds)
+    )
+    process.start()
+    return process
+
+
+def results(folder: Path, processes: dict) -> dict[str, str]:
+    for process in processes.values():
+        process.join(60)
+        assert not process.is_alive()
+    return {name: Path(f"{folder}.{name}").read_text() for name in processes}
+
+
+def test_one_of_many_processes_builds(tmp_path):
+    folder = tmp_path / "data"
+    assert set(results(folder, {name: start(folder, name) for name in "abcdefgh"}).values()) == {"done"}
+    assert len((tmp_path / "data.built").read_text()) == 1
+    assert {path.name for path in folder.iterdir()} == {"half", "whole"}
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".lock", ".failed") or ".tmp" in path.name]
+
+
+def test_those_who_wait_fail_with_the_builders_message(tmp_path):
+    folder = tmp_path / "data"
+    found = results(folder, {name: start(folder, name, seconds=1, fails=True) for name in "abcd"})
+    assert all("the corpus is broken in line 7" in message for message in found.values())
+    assert not folder.exists() and not list(tmp_path.glob("*.lock")) and not list(tmp_path.glob("*.tmp-*"))
+    assert results(folder, {"later": start(folder, "later")}) == {"later": "done"}
+
+
+def test_a_dead_builder_of_this_host_is_replaced(tmp_path):
+    folder = tmp_path / "data"
+    first = start(folder, "a", seconds=60)
+    while not list(tmp_path.glob("data.tmp-*/half")):
+        time.sleep(0.05)
+    others = {name: start(folder, name) for name in "bc"}
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()  # reaped: until then its number is taken
+    assert results(folder, others) == {"b": "done", "c": "done"}
+    assert len((tmp_path / "data.built").read_text()) == 2 and not list(tmp_path.glob("data.tmp-*"))
+
+
+def test_a_silent_builder_elsewhere_is_named(tmp_path):
+    lock = tmp_path / "data.lock"
+    lock.write_text(json.dumps({"attempt": "x", "host": "node17", "pid": 4242}))
+    found = results(tmp_path / "data", {"a": start(tmp_path / "data", "a", silent_seconds=1)})
+    assert all(part in found["a"] for part in ("node17", "4242", str(lock), "delete")) and lock.exists()

@@ -1,0 +1,66 @@
+"""Every command of README.md runs as it stands there, in a folder with the files it names; only the work is cut short."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import ROOT
+from tests.pretraining import write_corpus
+
+# Appended to commands that train or tokenise, so that each takes seconds.
+SHORT = {
+    "pretrain.py": "--train.epochs null --train.steps 2 --optim.warmup_steps 1 --eval.batches 1 --train.batch_tokens 512",
+    "own-text.yaml": "--tokenizer.train_vocab_size 600",
+    "reviews-ko.yaml": "--tokenizer.train_vocab_size 600",
+    "train_tokenizer.py": "--vocab_size 600",
+}
+
+
+def blocks(language: str) -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return [block for found, block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S) if found == language]
+
+
+def commands() -> list[str]:
+    lines = [line.split(" #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_command_runs(tmp_path):
+    """In order, because later commands use what earlier ones made. The two `make` commands are what CI runs."""
+    for name in ("scripts", "recipes", "accelerate_configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for folder in ("my", "domain"):
+        (tmp_path / folder).mkdir()
+        write_corpus(tmp_path / folder / "text.txt", most=400)
+    rows = "".join(f"{i},별점 {i % 10}점 영화 정말 재미있어요 추천합니다\n" for i in range(400))
+    (tmp_path / "reviews.csv").write_text("id,sen\n" + rows, encoding="utf-8")
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+    }
+    ran = 0
+    for command in commands():
+        if command.startswith("make "):
+            target = command.split()[1]
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), command
+            continue
+        words = shlex.split(command)
+        for part, extra in SHORT.items():
+            if part in command and not ("tokenizer.path" in command and "vocab_size" in extra):
+                words += shlex.split(extra)
+        done = subprocess.run(
+            words, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        ran += 1
+    assert ran >= 7
+    (python,) = blocks("python")
+    done = subprocess.run([sys.executable, "-P", "-c", python], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
