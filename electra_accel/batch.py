@@ -54,6 +54,12 @@ class RTDBatch:
         return self.segment_ids > 0
 
     @property
+    def inner(self) -> torch.Tensor:
+        """bool [R, T]: real tokens except the first and the last of each example, [CLS] and [SEP]."""
+        following = torch.nn.functional.pad(self.segment_ids[:, 1:], (0, 1))
+        return self.real & (self.position_ids > 0) & (self.segment_ids == following)
+
+    @property
     def slot_labels(self) -> torch.Tensor:
         """int64 [R, S]: the original token at each slot's position."""
         return self.input_ids.gather(1, self.slot_positions)

@@ -63,7 +63,7 @@ def run_tests(select: Sequence[str]) -> list[TestResult]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *select]
-        code = _run(command, timeout=400)
+        code = _run(command, timeout=400, cwd=ROOT)
         results = [_result(case) for case in ElementTree.parse(report).iter("testcase")] if report.exists() else []
     if code != 0 and not any(result.outcome == "failed" for result in results):
         results.append(TestResult(f"pytest, exit code {code}", "failed", {}))
@@ -134,11 +134,11 @@ def _pretrain(size: str, folder: Path, steps: int, options: Sequence[str]) -> li
     return [line for line in run_folder.read_jsonl(folder / run_folder.METRICS) if "train/loss" in line]
 
 
-def _run(command: list[str], timeout: float) -> int:
-    """Exit code of a command in the repository's root, its output shown; 124 if it had to be stopped."""
+def _run(command: list[str], timeout: float, cwd: Path | None = None) -> int:
+    """Exit code of a command, its output shown; 124 if it had to be stopped."""
     variables = os.environ | {"WANDB_MODE": "disabled"}
     try:
-        return subprocess.run(command, cwd=ROOT, env=variables, timeout=timeout).returncode
+        return subprocess.run(command, cwd=cwd, env=variables, timeout=timeout).returncode
     except subprocess.TimeoutExpired:
         return 124
 
@@ -214,7 +214,7 @@ def main() -> int:
     markdown = parser.parse_args().markdown
 
     began = time.monotonic()
-    folder = ROOT / default_folder("gpu-check")
+    folder = Path(default_folder("gpu-check"))
     engine = Engine(precision="auto", cpu=False, trackers=[], folder=folder)
     if engine.device.type != "cuda":
         raise UserError("no NVIDIA GPU on this machine; make test covers what can be tested without one")

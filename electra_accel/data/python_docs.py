@@ -15,14 +15,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# Distribution and import name are the same for all of these. Order is part of the corpus: a repeated paragraph counts where it
-# comes first.
+# Distribution and import name are the same for all of these. Their order is part of the corpus: a repeated paragraph counts
+# where it comes first.
 PACKAGES = (
     "numpy pandas torch transformers datasets accelerate tokenizers huggingface_hub safetensors pyarrow networkx "
     "fsspec jsonargparse pydantic requests httpx jinja2 rich click tqdm packaging filelock typing_extensions"
 ).split()
 
-# Tests and vendored copies, generated code, and the parts of the large packages that take long to parse and hold little prose.
+# Tests, vendored copies, and the parts of the large packages that take long to parse and hold little prose.
 _SKIPPED = re.compile(
     r"(^|/)(tests?|testing|_testing|idle_test|lib2to3|site-packages|dist-packages|ensurepip|_vendor|vendor|vendored|__pycache__)/"
     r"|^torch/(_inductor|_dynamo|sparse|ao|_functorch|_higher_order_ops|onnx|_export)/|^transformers/models/"
@@ -104,9 +104,8 @@ def _docstrings(tree: ast.Module) -> Iterator[str]:
 # What is not prose, cut out of the whole docstring before it is read line by line.
 _NOT_PROSE = [
     re.compile(r"^ *```.*?(?:^ *```|\Z)", re.MULTILINE | re.DOTALL),  # fenced code
-    re.compile(
-        r"^ *(?:>>>|\.\.\.|\$|In \[\d+\]:) .*(?:\n(?! *$).*)*", re.MULTILINE
-    ),  # console session, up to a blank line
+    # a console session, up to a blank line
+    re.compile(r"^ *(?:>>>|\.\.\.|\$|In \[\d+\]:) .*(?:\n(?! *$).*)*", re.MULTILINE),
     re.compile(  # blocks of other directives, link targets and footnotes, with all that is indented below them
         r"^( *)\.\. (?:code|code-block|sourcecode|math|image|figure|plot|csv-table|table|list-table|autosummary|toctree|"
         r"currentmodule|ipython|testcode|testoutput|index|_|\[).*(?:\n(?:\1 +.*| *$))*",

@@ -14,6 +14,12 @@ from electra_accel.errors import UserError
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # ids 0 to 4 of the vocabularies trained here
 MIN_VOCAB_SIZE = 64
+_TEXT_TO_IDS = ("normalizer", "pre_tokenizer", "model", "added_tokens")  # parts of a tokenizer.json
+_DESCRIPTIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "config.json",
+)  # one of these tells AutoTokenizer what to build
 
 
 def load_tokenizer(path_or_id: str | Path, revision: str | None = None) -> PreTrainedTokenizerFast:
@@ -44,15 +50,12 @@ def load_tokenizer(path_or_id: str | Path, revision: str | None = None) -> PreTr
             raise UserError(
                 f"{path_or_id}: no tokenizer {where} (option tokenizer.path): {' '.join(str(error).split())[:150]}"
             ) from None
+    if vocab.is_file() and not (path / "tokenizer.json").is_file():
+        # BertTokenizer adds what its vocabulary lacks, with an id that no embedding was trained for.
+        base = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+        _require(path, [token for token in tokenizer.all_special_tokens if token not in base])
     _audit(tokenizer, path_or_id)
     return tokenizer
-
-
-_DESCRIPTIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "config.json",
-)  # any of these tells AutoTokenizer what to build
 
 
 def _from_vocab(path: Path) -> PreTrainedTokenizerFast:
@@ -98,12 +101,13 @@ def _require(name: str | Path, missing: list[str]) -> None:
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
-    """32 hexadecimal digits that are equal for two tokenizers exactly if they give the same ids to the same text.
+    """32 hexadecimal digits, equal for two tokenizers that turn text into ids in the same way, wherever they are stored.
 
-    Covers vocabulary, normalisation, splitting, added and special tokens; not the folder, nor padding and truncation.
+    Covers vocabulary, normalisation, splitting, added and special tokens. Left out: padding, truncation, decoding, and how
+    [CLS] and [SEP] are put around a text, which is done here and not by the tokenizer.
     """
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    behaviour = {key: value for key, value in backend.items() if key not in ("truncation", "padding")}
+    behaviour = {key: value for key, value in backend.items() if key in _TEXT_TO_IDS}
     behaviour["special"] = [tokenizer.pad_token, tokenizer.cls_token, tokenizer.sep_token, tokenizer.mask_token]
     return hashlib.blake2b(json.dumps(behaviour, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -114,8 +118,8 @@ def train_tokenizer(
     """Trains a WordPiece vocabulary and saves it as a folder that AutoTokenizer loads (with a vocab.txt for older tools).
 
     Text is treated as BERT does, but accents are kept and case too unless ``lowercase``: words split at spaces and
-    punctuation, each Chinese character alone; Hangul syllables stay whole. A character that makes up less
-    than a millionth of the text, or that would be more than one of vocab_size / 4, becomes [UNK].
+    punctuation, each Chinese character alone; Hangul syllables stay whole. A character that makes up less than a millionth
+    of the text, or is not among the vocab_size / 4 most frequent, becomes [UNK].
 
     The same text gives the same vocabulary. The library alone does not see to that: it numbers the "##" characters in the
     order of a hash table that differs between runs, and breaks ties between merges by these numbers. So they are numbered

@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from electra_accel.errors import UserError
@@ -55,10 +56,12 @@ def build_once(
                 failure.unlink(missing_ok=True)
         except BaseException as error:
             message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            failure.write_text(json.dumps({"attempt": attempt, "message": message}), encoding="utf-8")
+            with suppress(OSError):  # the disk may be what failed; the next in line then meets the same trouble itself
+                failure.write_text(json.dumps({"attempt": attempt, "message": message}), encoding="utf-8")
             raise
         finally:
-            lock.unlink(missing_ok=True)
+            if (_read(lock) or {}).get("attempt") == attempt:
+                lock.unlink()
 
 
 def _acquire(lock: Path) -> str | None:
@@ -82,7 +85,7 @@ def _build(folder: Path, lock: Path, build: Callable[[Path], None], beat_seconds
     done = threading.Event()
 
     def beat() -> None:
-        while not done.wait(beat_seconds):
+        while not done.wait(beat_seconds) and lock.exists():  # a person may delete it
             os.utime(lock)
 
     heart = threading.Thread(target=beat, daemon=True)
@@ -90,7 +93,8 @@ def _build(folder: Path, lock: Path, build: Callable[[Path], None], beat_seconds
     try:
         temporary.mkdir()
         build(temporary)
-        temporary.rename(folder)
+        if not folder.exists():  # it can be there if the lock was deleted and another took over; both made the same
+            temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         done.set()
@@ -104,16 +108,13 @@ def _wait(
     holder: dict = {}
     beat, since = None, time.monotonic()
     while not folder.exists():
-        try:
-            found, seen = json.loads(lock.read_text() or "{}"), lock.stat().st_mtime_ns
-        except FileNotFoundError:  # finished, failed, or cleared away
-            if failure.exists():
-                failed = json.loads(failure.read_text(encoding="utf-8"))
-                if failed["attempt"] == holder.get("attempt"):
-                    raise UserError(
-                        f"{failed['message']} (in the process that prepared the data: {_name(holder)})"
-                    ) from None
+        found = _read(lock)
+        if found is None:  # finished, failed, or cleared away
+            failed = _read(failure) or {}
+            if holder and failed.get("attempt") == holder["attempt"]:
+                raise UserError(f"{failed['message']} (in the process that prepared the data: {_name(holder)})")
             return
+        seen = lock.stat().st_mtime_ns if lock.exists() else None
         if found and found != holder:
             log(f"waiting for {_name(found)} to prepare {folder}")
         if (found, seen) != (holder, beat):
@@ -129,6 +130,16 @@ def _wait(
                 f"if it is dead, delete {lock} and start again"
             )
         time.sleep(_POLL_SECONDS)
+
+
+def _read(path: Path) -> dict | None:
+    """None if there is no such file, {} while it is being written."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
 
 
 def _name(holder: dict) -> str:
@@ -150,11 +161,10 @@ def _is_dead(holder: dict) -> bool:
 
 def _clear(lock: Path, holder: dict) -> None:
     """Removes the lock of a dead process; of several callers on this host only the first does, so that no new lock is lost."""
-    with open(lock.with_name(lock.name + ".guard"), "w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        try:
-            if json.loads(lock.read_text() or "{}") == holder:
-                lock.unlink()
-        except FileNotFoundError:
-            pass  # already cleared
-    Path(guard.name).unlink(missing_ok=True)
+    folder = os.open(lock.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if _read(lock) == holder:
+            lock.unlink()
+    finally:
+        os.close(folder)  # releases it

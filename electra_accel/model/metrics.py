@@ -13,16 +13,17 @@ from electra_accel.batch import RTDBatch
 
 SCALARS = (
     "selected",  # positions that the generator is trained on
-    "tokens",  # real tokens, [CLS] and [SEP] included
+    "tokens",  # real tokens, [CLS] and [SEP] included: what the discriminator's loss is a mean over
+    "judged",  # real tokens without [CLS] and [SEP]: what the figures below are about
     "generator_loss",  # sum of nats over selected positions
     "generator_correct",  # selected positions where the most probable token is the original
     "generator_entropy",  # sum of nats over selected positions
     "discriminator_loss",  # sum of nats over real tokens
-    "replaced",  # real tokens that differ from the original
+    "replaced",  # judged tokens that differ from the original
     "true_positives",  # positive: called replaced, that is probability over 1/2
     "false_positives",
     "correct_selected",  # right verdicts on selected positions
-    "correct_unselected",  # right verdicts on the other real tokens
+    "correct_unselected",  # right verdicts on the other judged tokens
 )
 # Histogram of the discriminator's logits, for ROC-AUC and calibration: originals first, then replaced tokens. Equal steps of
 # the logit resolve probabilities near 0 and 1 as well as those in the middle; what lies outside falls into the end bins.
@@ -54,26 +55,29 @@ def count(
 ) -> torch.Tensor:
     """The counters of one micro-batch: float64 [len(SCALARS) + 2 * BINS] on its device.
 
+    [CLS] and [SEP] are never replaced; verdicts on them would only flatter accuracy and AUC, so they are not counted.
+
     Args:
         generator_loss, discriminator_loss: 0-d sums.
         logits: [R, T]; the discriminator's, positive where it calls a token replaced.
         replaced: bool [R, T]; False on padding.
     """
-    real = batch.real
+    judged = batch.inner
     # Unused slots point at column 0, which is never selected, so no True is overwritten.
-    selected = torch.zeros_like(real).scatter(1, batch.slot_positions, batch.slot_used)
+    selected = torch.zeros_like(judged).scatter(1, batch.slot_positions, batch.slot_used)
     positive = logits > 0
-    correct = (positive == replaced) & real
+    correct = (positive == replaced) & judged
     terms = (
         batch.slot_used,
-        real,
+        batch.real,
+        judged,
         generator_loss,
         (slots.argmax == batch.slot_labels) & batch.slot_used,
         slots.entropy * batch.slot_used,
         discriminator_loss,
         replaced,
         positive & replaced,
-        positive & ~replaced & real,
+        positive & ~replaced & judged,
         correct & selected,
         correct & ~selected,
     )
@@ -81,7 +85,7 @@ def count(
     # Clamped as integers: a NaN must not become an index out of range before the loop has seen the loss and stopped.
     bins = ((logits.float() + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))).long().clamp(0, BINS - 1) + BINS * replaced
     histogram = torch.zeros(2 * BINS, dtype=torch.float64, device=logits.device)
-    histogram.index_add_(0, bins.flatten(), real.flatten().to(torch.float64))
+    histogram.index_add_(0, bins.flatten(), judged.flatten().to(torch.float64))
     return torch.cat([scalars, histogram])
 
 
@@ -93,12 +97,12 @@ def summarise(counters: torch.Tensor) -> dict[str, float]:
     """
     values = counters.tolist()  # the one place where the host waits for the device
     c = dict(zip(SCALARS, values, strict=False))
-    original = c["tokens"] - c["replaced"]
+    original = c["judged"] - c["replaced"]
     precision = _ratio(c["true_positives"], c["true_positives"] + c["false_positives"])
     recall = _ratio(c["true_positives"], c["replaced"])
     correct = c["correct_selected"] + c["correct_unselected"]
     on_selected = _ratio(c["correct_selected"], c["selected"])
-    on_unselected = _ratio(c["correct_unselected"], c["tokens"] - c["selected"])
+    on_unselected = _ratio(c["correct_unselected"], c["judged"] - c["selected"])
     wins, below = 0.0, 0.0
     for negatives, positives in zip(values[-2 * BINS : -BINS], values[-BINS:], strict=True):
         wins += positives * (below + negatives / 2)
@@ -108,14 +112,14 @@ def summarise(counters: torch.Tensor) -> dict[str, float]:
         "generator_accuracy": _ratio(c["generator_correct"], c["selected"]),
         "generator_entropy": _ratio(c["generator_entropy"], c["selected"]),
         "discriminator_loss": _ratio(c["discriminator_loss"], c["tokens"]),
-        "discriminator_accuracy": _ratio(correct, c["tokens"]),
+        "discriminator_accuracy": _ratio(correct, c["judged"]),
         "balanced_accuracy": (on_selected + on_unselected) / 2,
         "precision": precision,
         "recall": recall,
         "f1": _ratio(2 * c["true_positives"], c["true_positives"] + c["false_positives"] + c["replaced"]),
         "auc": _ratio(wins, c["replaced"] * original),
-        "predicted_positive_rate": _ratio(c["true_positives"] + c["false_positives"], c["tokens"]),
-        "replaced_fraction": _ratio(c["replaced"], c["tokens"]),
+        "predicted_positive_rate": _ratio(c["true_positives"] + c["false_positives"], c["judged"]),
+        "replaced_fraction": _ratio(c["replaced"], c["judged"]),
     }
 
 

@@ -14,7 +14,7 @@ from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.data.tokenizer import fingerprint, load_tokenizer, train_tokenizer
 from electra_accel.errors import UserError
 from tests.data.texts import TEXTS, text
-from tests.helpers import shared_data
+from tests.helpers import run_script, shared_data
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +214,45 @@ def test_a_fingerprint_survives_saving(tmp_path, corpus, vocabulary):
         tokenizer = load_tokenizer(source)
         tokenizer.save_pretrained(tmp_path / "saved")
         assert fingerprint(load_tokenizer(tmp_path / "saved")) == fingerprint(tokenizer)
+
+
+def test_the_script_prepares_and_says_what_is_next(tmp_path, corpus, vocabulary):
+    arguments = [
+        "--train_files",
+        corpus.files[0],
+        "--tokenizer",
+        vocabulary,
+        "--max_length",
+        "32",
+        "--out",
+        tmp_path / "out",
+    ]
+    done = run_script("scripts/prepare_data.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "out").iterdir()
+    assert "skipped 0." in done.stdout and f"--data.prepared {folder}" in done.stdout.splitlines()[-1]
+    assert len(Prepared(folder).train) > 900
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--train_files", "none.txt", "--train_vocab_size", "100"], "none.txt: no such file"),
+        (["--train_files", "a.txt"], "either --tokenizer or --train_vocab_size"),
+        (["--train_vocab_size", "many"], "invalid int value: 'many'"),
+        (["--train_file", "a.txt"], "unrecognized arguments: --train_file"),
+    ],
+)
+def test_the_script_refuses_in_one_line(tmp_path, arguments, said):
+    done = run_script("scripts/prepare_data.py", *arguments, "--out", tmp_path / "out")
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and said in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_the_tokenizer_script(tmp_path, corpus):
+    arguments = ["--files", corpus.files[0], "--vocab_size", "200", "--out", tmp_path / "tokenizer"]
+    done = run_script("scripts/train_tokenizer.py", *arguments)
+    assert done.returncode == 0 and "tokens in" in done.stdout, done.stderr
+    assert len(load_tokenizer(tmp_path / "tokenizer")) <= 200
+    again = run_script("scripts/train_tokenizer.py", *arguments)
+    assert again.returncode == 2 and "exists" in again.stderr

@@ -104,6 +104,8 @@ def test_unusable_tokenizers_are_one_line(tmp_path):
     assert "no tokenizer in this folder" in message(tmp_path / "empty")
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n")
     assert "no [MASK] token" in message(tmp_path / "vocab.txt")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    assert "no [MASK] token" in message(tmp_path)  # the class would add one that no embedding knows
     (tmp_path / "other.txt").write_text("just\nwords\n")
     assert "'[UNK]'" in message(tmp_path / "other.txt")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")

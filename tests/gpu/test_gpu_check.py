@@ -4,7 +4,9 @@ import importlib.util
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
+from electra_accel.training.engine import Engine
 from tests.helpers import ROOT, run_script
 from tests.pretraining import write_corpus
 
@@ -54,10 +56,11 @@ def test_nothing_run_is_no_pass(tmp_path):
     assert broken.outcome == "failed"
 
 
-def test_a_size_is_measured_in_about_the_given_time(tmp_path):
-    corpus = write_corpus(tmp_path / "reference.txt")
+def test_a_size_is_measured_in_about_the_given_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # prepared text is put there
+    write_corpus(tmp_path / "reference.txt")
     options = [
-        f"--data.train_files={corpus}",
+        "--data.train_files=reference.txt",
         "--data.max_length=64",
         "--tokenizer.train_vocab_size=500",
         "--train.batch_tokens=256",
@@ -71,6 +74,15 @@ def test_a_size_is_measured_in_about_the_given_time(tmp_path):
     assert 0.6 < speed.tokens_per_second * speed.seconds / (speed.steps * 256) <= 1.1  # bins are nearly full
     assert speed.mfu is None and speed.peak_memory_gb is None
     assert gpu_check.measure("tiny", tmp_path, seconds=5.0, options=["--data.train_files=missing.txt"]) is None
+
+
+def test_the_machine_is_described(tmp_path):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    facts = dict(gpu_check.machine(Engine(precision="no", cpu=True, trackers=[], folder=tmp_path)))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert facts["torch"] == torch.__version__
+    assert (facts["card"], facts["precision"], facts["attention"]) == ("none", "fp32", "block-masked SDPA")
+    assert all(facts.values())
 
 
 def test_the_page_keeps_its_words_and_changes_its_figures(tmp_path):

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from electra_accel.model.metrics import BINS, SCALARS, peak_flops, summarise, training_flops
 from electra_accel.model.rtd import ReplacedTokenDetection
-from tests.model.batches import pack_examples, toy_examples, toy_pair
+from tests.model.batches import CLS, SEP, pack_examples, toy_examples, toy_pair
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,8 @@ def test_figures_agree_with_scikit_learn(evaluated):
     read = batch.input_ids.scatter(
         1, batch.slot_positions, torch.where(batch.slot_used, output.sampled, batch.slot_labels)
     )
-    real = batch.real.numpy()
+    special = torch.isin(batch.input_ids, torch.tensor([CLS, SEP]))  # never replaced, so not judged
+    real = (batch.real & ~special).numpy()
     label, logit = (read != batch.input_ids).numpy()[real], output.discriminator_logits.numpy()[real]
     selected = torch.zeros_like(batch.real).scatter(1, batch.slot_positions, batch.slot_used).numpy()[real]
     called = logit > 0
@@ -44,18 +45,21 @@ def test_figures_agree_with_scikit_learn(evaluated):
     assert figures["predicted_positive_rate"] == close(called.mean())
     assert figures["replaced_fraction"] == close(label.mean())
     assert figures["auc"] == pytest.approx(reference.roc_auc_score(label, logit), abs=2e-3)  # histogram of 1000 bins
-    probability = 1 / (1 + np.exp(-logit.astype(np.float64)))
-    assert figures["discriminator_loss"] == pytest.approx(reference.log_loss(label, probability), rel=1e-5)
+    everything = (read != batch.input_ids)[batch.real].numpy()  # the loss is over all real tokens
+    probability = 1 / (1 + np.exp(-output.discriminator_logits[batch.real].numpy().astype(np.float64)))
+    assert figures["discriminator_loss"] == pytest.approx(reference.log_loss(everything, probability), rel=1e-5)
     correct = (output.generator_argmax == batch.slot_labels)[batch.slot_used].float().mean().item()
     assert figures["generator_accuracy"] == pytest.approx(correct, rel=1e-6)
     assert figures["generator_loss"] == pytest.approx(output.generator_loss_sum.item() / len(right[selected]), rel=1e-6)
     assert 0 < figures["generator_entropy"] < math.log(300)
 
 
-def test_each_real_token_stands_in_the_histogram_once_and_padding_never(evaluated):
+def test_each_judged_token_stands_in_the_histogram_once_and_padding_never(evaluated):
     batch, output = evaluated
     assert not batch.real.all()
-    assert output.counters[-2 * BINS :].sum() == output.counters[SCALARS.index("tokens")] == batch.real.sum()
+    examples = (batch.examples >= 0).sum()
+    assert output.counters[SCALARS.index("tokens")] == batch.real.sum()
+    assert output.counters[SCALARS.index("judged")] == output.counters[-2 * BINS :].sum() == batch.real.sum() - 2 * examples
 
 
 def test_extreme_logits_fall_into_the_end_bins():

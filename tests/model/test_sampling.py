@@ -47,6 +47,8 @@ def test_the_ends_of_the_interval():
     assert sample(
         weights.expand(4, -1), torch.tensor([0.0, 0.75 - 1e-12, 0.75, highest], dtype=torch.float64)
     ).tolist() == [2, 2, 4, 4]
+    late = (torch.arange(400) >= 200).float()[None]  # nothing in the first group of 128 tokens
+    assert sample(late, torch.zeros(1, dtype=torch.float64)).item() == 200
     many = torch.rand(64, 30_000, generator=torch.Generator().manual_seed(0))
     assert sample(many, torch.full((64,), highest, dtype=torch.float64)).max() < 30_000
     assert (sample(many, torch.full((64,), highest, dtype=torch.float64)) >= 29_990).all()
