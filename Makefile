@@ -45,7 +45,7 @@ style: $(INSTALLED_TEST)
 	ruff format .
 
 gpu-check: $(INSTALLED_TEST)
-	python scripts/gpu_check.py
+	python scripts/gpu_check.py $(ARGS)
 
 # torch is pinned and installed by itself: the newest one may need several GB of CUDA libraries that the driver cannot use.
 # One that is already in the environment stays, and the pin follows it.

@@ -40,9 +40,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_status(folder: Path, state: str, step: int, reason: str = "", exit_code: int | None = None) -> None:
     """``state`` is running, done, preempted or failed. Launchers flatten exit codes, so this file carries the truth."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_json(
-        folder / STATUS, {"state": state, "step": step, "reason": reason, "exit_code": exit_code, "time": now}
-    )
+    write_json(folder / STATUS, {"state": state, "step": step, "reason": reason, "exit_code": exit_code, "time": now})
 
 
 def read_status(folder: Path) -> dict:

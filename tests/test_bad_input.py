@@ -17,7 +17,9 @@ from tests.pretraining import finish, options, start
 def place(tmp_path_factory):
     """Files with one fault each, two pairs that do not fit together, and a tokenizer without [MASK]."""
     folder = tmp_path_factory.mktemp("bad")
-    (folder / "good.txt").write_text("\n".join(f"Sentence number {i} of a small corpus about words." for i in range(300)))
+    (folder / "good.txt").write_text(
+        "\n".join(f"Sentence number {i} of a small corpus about words." for i in range(300))
+    )
     (folder / "good.csv").write_text("id,title,sen\n1,a,first text\n2,b,second text\n")
     (folder / "empty.txt").write_text("")
     (folder / "blank.txt").write_text("\n  \n\t\n")
@@ -120,7 +122,9 @@ def test_the_launcher_and_the_run_must_agree_on_the_precision(place):
     assert "train.precision is no" in err and "bf16" in err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; the full disk is tested in test_run_folder.py")
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="root may write everywhere; the full disk is tested in test_run_folder.py"
+)
 def test_a_folder_without_permission(place, monkeypatch, capfd):
     (place / "locked").mkdir(mode=0o500)
     code, out, err = finish(start(options("good.txt", "locked/run"), place))

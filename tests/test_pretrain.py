@@ -134,7 +134,9 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(undisturbed, place):
     assert run_folder.read_jsonl(run / run_folder.SAMPLES) == run_folder.read_jsonl(whole / run_folder.SAMPLES)
     assert [step for step, _ in checkpoint.existing(run / "checkpoints")] == [15, 20]
     steps = [{row["train/step"] for row in wandb_rows(records)} for records in wandb_segments(run)]
-    assert len(steps) == 2 and set.union(*steps) == set(range(STEPS + 1)), "no step is missing in W&B's offline segments"
+    assert len(steps) == 2 and set.union(*steps) == set(range(STEPS + 1)), (
+        "no step is missing in W&B's offline segments"
+    )
 
 
 def test_two_processes_train_the_same_run(undisturbed, place):

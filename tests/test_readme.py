@@ -62,5 +62,7 @@ def test_every_command_runs(tmp_path):
         ran += 1
     assert ran >= 7
     (python,) = blocks("python")
-    done = subprocess.run([sys.executable, "-P", "-c", python], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", python], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr

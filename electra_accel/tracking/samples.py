@@ -16,7 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from electra_accel.batch import RTDBatch
 
-LEGEND = "[tok] sampled, (tok) sampled though not masked;  = restored  + replaced, caught  - replaced, missed  ! false alarm"
+LEGEND = (
+    "[tok] sampled, (tok) sampled though not masked;  = restored  + replaced, caught  - replaced, missed  ! false alarm"
+)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def closing_lines(
         f"made      {folder}/discriminator   the encoder to fine-tune, with its replaced-token head",
         f"          {folder}/generator       the masked language model",
         f"          {folder}/metrics.jsonl, samples.jsonl, checkpoints/",
-        "next      load it: python -c \"from transformers import AutoModel; "
+        'next      load it: python -c "from transformers import AutoModel; '
         f"print(AutoModel.from_pretrained('{folder}/discriminator'))\"",
         f"          go on:   the same command with --run.dir {folder} and a larger --train.steps",
         "          your own text: see README.md",

@@ -5,6 +5,7 @@ that is resumed from an earlier checkpoint would lose the replayed steps if it u
 """
 
 import importlib.util
+import math
 import os
 import uuid
 from collections.abc import Callable
@@ -112,7 +113,7 @@ class Recorder:
         """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step and train/tokens."""
         if not self.accelerator.is_main_process:
             return
-        known = {name: None if value != value else value for name, value in values.items()}  # JSON has no NaN
+        known = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
         run_folder.append_jsonl(self.folder / run_folder.METRICS, {"step": step, **known})
         self._track(lambda tracker: tracker.log(values, step=None if tracker.name == "wandb" else step))
 

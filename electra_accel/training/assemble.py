@@ -60,7 +60,9 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
     return Prepared(folder)
 
 
-def step_loader(config: Config, prepared: Prepared, *, held_out: bool, world_size: int, rank: int, device: str) -> StepLoader:
+def step_loader(
+    config: Config, prepared: Prepared, *, held_out: bool, world_size: int, rank: int, device: str
+) -> StepLoader:
     """Plan, layout and collation of one split on one process. Nothing but the layout depends on the last three arguments.
 
     Args:

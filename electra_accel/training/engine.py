@@ -43,7 +43,9 @@ def unusable_gpu(cpu_requested: bool) -> str | None:
     if torch.version.cuda is None:
         remedy = "this torch is a CPU build: install a CUDA build of the same version"
     else:
-        remedy = f"torch was built for CUDA {torch.version.cuda}: update the driver or install a torch for an older CUDA"
+        remedy = (
+            f"torch was built for CUDA {torch.version.cuda}: update the driver or install a torch for an older CUDA"
+        )
     return f"{name} is present (driver {driver}) but torch {torch.__version__} cannot use it; {remedy}, or pass --cpu"
 
 

@@ -98,9 +98,7 @@ def recorded_status(folder: Path, engine: Engine, progress: Progress, micro_batc
     try:
         yield
     except torch.OutOfMemoryError as error:
-        text = (
-            f"out of GPU memory: try --train.micro_batch_tokens {micro_batch_tokens // 2}; the global step stays the same"
-        )
+        text = f"out of GPU memory: try --train.micro_batch_tokens {micro_batch_tokens // 2}; the global step stays the same"
         write("failed", text, 2)
         raise UserError(text) from error
     except UserError as error:

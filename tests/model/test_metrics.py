@@ -59,7 +59,11 @@ def test_each_judged_token_stands_in_the_histogram_once_and_padding_never(evalua
     assert not batch.real.all()
     examples = (batch.examples >= 0).sum()
     assert output.counters[SCALARS.index("tokens")] == batch.real.sum()
-    assert output.counters[SCALARS.index("judged")] == output.counters[-2 * BINS :].sum() == batch.real.sum() - 2 * examples
+    assert (
+        output.counters[SCALARS.index("judged")]
+        == output.counters[-2 * BINS :].sum()
+        == batch.real.sum() - 2 * examples
+    )
 
 
 def test_extreme_logits_fall_into_the_end_bins():

@@ -91,7 +91,9 @@ def test_a_kill_at_any_moment_leaves_only_whole_checkpoints(tmp_path):
         "    checkpoint.commit(folder, step)\n"
         "    checkpoint.prune(folder, 2, set())\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
     deadline = time.monotonic() + 60
     while len(checkpoint.existing(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
