@@ -60,7 +60,7 @@ def main() -> None:
     config = resolve(config, total_steps)
     check(config, total_steps)
     if opening.is_finished(folder, total_steps):
-        return terminal.line(f"run.dir {folder} is finished; a larger --train.steps goes on with it")
+        return terminal.line(f"run.dir {folder} is finished; the same command with a larger --train.steps goes on")
 
     # The two networks as one module under one engine.
     pair = engine.together(lambda: assemble.networks(config, prepared.tokenizer, terminal.line))
@@ -71,7 +71,7 @@ def main() -> None:
     engine.on_main(lambda: opening.begin(folder, config, engine, progress.step))
 
     micro_batch_tokens = loader.layout.rows * loader.plan.limits.tokens
-    with opening.recorded_status(folder, engine, progress, micro_batch_tokens):
+    with opening.recorded_status(folder, engine, progress, micro_batch_tokens, terminal):
         recorder = Recorder(engine.accelerator, folder, samples=config.tracking.samples, warn=terminal.warn)
         where = recorder.start(config)
         held_out = fixed_held_out(config, held_out_loader, prepared, engine, folder)

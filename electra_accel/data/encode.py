@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+_SHORTEST_REST = 6  # tokens; the shortest data.max_length allows this many between [CLS] and [SEP]
+
 
 def normalise(text: str) -> str:
     """Composed Unicode (NFC): macOS writes Hangul as single letters, which no vocabulary holds."""
@@ -36,7 +38,8 @@ class Examples:
 class Encoder:
     """Turns documents into examples of at most ``max_length`` tokens, [CLS] and [SEP] included; no token is dropped.
 
-    A document that is too long is cut into pieces of nearly equal length, at a word's start where one is near. With
+    A document that is too long is cut into full pieces and a rest, at a word's start where one is near: full pieces fill a
+    bin and rests share one, while the halves of an even cut would leave bins of ``max_length`` half empty. With
     ``join_lines`` its lines are kept whole instead: each example takes as many of them as fit, and only a line that is too
     long by itself is cut.
 
@@ -113,16 +116,15 @@ class Encoder:
             if fitting and line_ends[fitting - 1] > start:
                 ends.append(int(line_ends[fitting - 1]))
             else:  # the next line alone is too long
-                ends += self._even_ends(tokens, start, int(line_ends[fitting]))
+                ends += self._cut(tokens, start, int(line_ends[fitting]))
             start = ends[-1]
         return ends
 
-    def _even_ends(self, tokens: np.ndarray, start: int, end: int) -> list[int]:
-        """Ends of few, nearly equal pieces of tokens[start:end], each at a word's start if there is one in reach."""
+    def _cut(self, tokens: np.ndarray, start: int, end: int) -> list[int]:
+        """Ends of the pieces of tokens[start:end]; the rest keeps at least ``_SHORTEST_REST`` tokens, for their context."""
         ends = []
         while end - start > self._capacity:
-            count = -(-(end - start) // self._capacity)
-            cut = start - (-(end - start) // count)
+            cut = min(start + self._capacity, max(end - _SHORTEST_REST, start + 1))
             low = max(start + 1, cut - 16)
             words = np.flatnonzero(self._starts_word[tokens[low : cut + 1]])
             start = low + int(words[-1]) if len(words) else cut

@@ -29,7 +29,7 @@ from electra_accel.data.tokenizer import fingerprint, load_tokenizer, train_toke
 from electra_accel.data.waiting import build_once
 from electra_accel.errors import UserError
 
-FORMAT = 1  # raise it when a change makes other tokens, or other files, of the same input
+FORMAT = 2  # raise it when a change makes other tokens, or other files, of the same input
 MANIFEST = "manifest.json"
 _VOCABULARY_TEXT = 256 << 20  # bytes of text that a vocabulary is trained on; of more, evenly spread batches are taken
 _PARALLEL_TEXT = 32 << 20  # bytes; for less, starting processes takes longer than it saves

@@ -145,11 +145,10 @@ class Engine:
     def unwrapped(self) -> nn.Module:
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
-    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+    def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of ``loss`` (this process's share of the global loss, already normalised).
 
-        DDP averages gradients over processes, so the share is multiplied by their number; gradients are exchanged in the last
-        micro-step only.
+        DDP averages gradients over processes, so the share is multiplied by their number.
         """
         self.accelerator.backward(loss * self.world_size if self.world_size > 1 else loss)
 

@@ -69,14 +69,13 @@ def train(
             # Dropout depends on the micro-batch's number in the global step, not on the process that computes it.
             number = micro * engine.world_size + engine.rank
             torch.manual_seed(torch_seed(config.run.seed, Purpose.DROPOUT, step, number))
-            last = number >= engine.world_size * (len(micro_batches) - 1)
-            with engine.micro_step(last=last):
+            with engine.micro_step(last=micro == len(micro_batches) - 1):
                 output = model(batch)
                 loss = (
                     objective.generator_weight * output.generator_loss_sum / selected
                     + objective.discriminator_weight * output.discriminator_loss_sum / tokens
                 )
-                engine.backward(loss, last=last)
+                engine.backward(loss)
             window.add(loss, output.counters)
         gradient_norm = engine.clip(config.optim.max_grad_norm)
         engine.step(rate)
@@ -84,18 +83,21 @@ def train(
 
         progress.step, progress.cursor, progress.epoch = step + 1, global_step.cursor, global_step.epoch
         progress.tokens += global_step.tokens
-        done = progress.step == total_steps
-
-        def due(every: int, done: bool = done) -> bool:
-            return done or progress.step % every == 0
-
         terminal.update(progress.step)
-        log_due, save_due = due(config.tracking.log_every), due(config.checkpoint.every)
-        evaluate_due, samples_due = due(config.eval.every), due(config.tracking.samples_every)
-        if log_due or save_due or evaluate_due:
-            # Before anything is reported or saved: no checkpoint ever holds weights that a bad loss has touched.
+        done = progress.step == total_steps
+        log_due, evaluate_due, samples_due, save_due = (
+            done or progress.step % every == 0
+            for every in (
+                config.tracking.log_every,
+                config.eval.every,
+                config.tracking.samples_every,
+                config.checkpoint.every,
+            )
+        )
+        # A window of figures ends wherever a checkpoint may be written: so a resumed run logs the same figures, and no
+        # checkpoint holds weights that a bad loss has touched.
+        if log_due or evaluate_due or save_due:
             window.require_finite(progress.step)
-        if log_due:
             figures = window.figures() | {
                 "train/learning_rate": rate,
                 "train/gradient_norm": gradient_norm.item(),
@@ -115,19 +117,20 @@ def train(
         if evaluate_due:
             improved = judge_held_out(config, engine, held_out, progress, recorder, terminal)
             save_due = save_due or (improved and config.eval.patience > 0)
-        stop = done or 0 < config.eval.patience <= progress.bad_evaluations
         if samples_due:
             show_samples(engine, held_out, progress, recorder, terminal, tokenizer)
+        stop = done or 0 < config.eval.patience <= progress.bad_evaluations
+        if stop and not done:
+            progress.stopped_because = (
+                f"{config.eval.metric} has not improved since step {progress.best_step} ({progress.best:.4f})"
+            )
+            terminal.line(f"stopped early: {progress.stopped_because}")
         if save_due or stop:
             save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=config.eval.patience > 0)
             last_save = time.monotonic()
-        window.excluded += time.monotonic() - began
         if stop:
-            if not done:
-                metric, best = config.eval.metric, progress.best
-                progress.stopped_because = f"{metric} has not improved since step {progress.best_step} ({best:.4f})"
-                terminal.line(f"stopped early: {progress.stopped_because}")
             break
+        window.excluded += time.monotonic() - began
         waiting = time.monotonic()
     terminal.stop()
 

@@ -17,6 +17,7 @@ from electra_accel.config import Config
 from electra_accel.config_checks import difference
 from electra_accel.config_parser import dump, load
 from electra_accel.errors import UserError
+from electra_accel.tracking.terminal import Terminal
 from electra_accel.training import checkpoint
 from electra_accel.training.engine import Engine
 from electra_accel.training.progress import Progress
@@ -88,12 +89,19 @@ def require_space(folder: Path, model: nn.Module, keep: int) -> None:
 
 
 @contextmanager
-def recorded_status(folder: Path, engine: Engine, progress: Progress, micro_batch_tokens: int) -> Iterator[None]:
+def recorded_status(
+    folder: Path, engine: Engine, progress: Progress, micro_batch_tokens: int, terminal: Terminal
+) -> Iterator[None]:
     """Keep status.json true however the run ends, and turn running out of GPU memory into the user's line."""
 
     def write(state: str, reason: str, code: int) -> None:
+        terminal.stop()
         if engine.is_main:
             run_folder.write_status(folder, state, progress.step, reason, code)
+        if code:
+            terminal.line(
+                f"stopped at step {progress.step}; the same command with --run.dir {folder} goes on from the last checkpoint"
+            )
 
     try:
         yield
@@ -103,6 +111,9 @@ def recorded_status(folder: Path, engine: Engine, progress: Progress, micro_batc
         raise UserError(text) from error
     except UserError as error:
         write("failed", str(error), 2)
+        raise
+    except KeyboardInterrupt:
+        write("failed", "interrupted", 130)
         raise
     except BaseException as error:
         write("failed", f"{type(error).__name__}: {error}", 1)

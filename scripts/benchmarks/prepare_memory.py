@@ -1,7 +1,6 @@
 """Peak memory and time of preparing a corpus once and four times as large: memory must not follow the corpus.
 
-    python scripts/benchmarks/prepare_memory.py --file ../shared/data/corpora/nsmc_reviews.csv.xz --text_column sen \
-        --tokenizer ../shared/data/vocab/koelectra_v1_vocab.txt
+    python scripts/benchmarks/prepare_memory.py --file reviews.csv.xz --text_column sen --tokenizer vocab.txt
 
 The larger corpus is the same file named by four links. Memory is the sum over the process and its children, sampled ten
 times a second; pages that processes share count in each, so it is an upper bound.
