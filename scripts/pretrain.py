@@ -67,7 +67,8 @@ def main() -> None:
     model = assemble.joint_module(config, pair)
     engine.on_main(lambda: opening.require_space(folder, model, config.checkpoint.keep))
     engine.prepare(model, build_adamw(model, config.optim), compile=config.train.compile)
-    progress = restore(checkpoint, engine) if checkpoint else Progress()
+    data = assemble.data_identity(loader, prepared)
+    progress = restore(checkpoint, engine, data) if checkpoint else Progress(data)
     engine.on_main(lambda: opening.begin(folder, config, engine, progress.step))
 
     micro_batch_tokens = loader.layout.rows * loader.plan.limits.tokens

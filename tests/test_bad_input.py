@@ -88,6 +88,7 @@ MISTAKES = {
         {"tokenizer__path": "no_mask", "tokenizer__train_vocab_size": None},
         ["no_mask", "[MASK]"],
     ),
+    "nothing held out": ({"data__eval_fraction": 0}, ["data.eval_fraction", "data.eval_files"]),
     "a folder of something else": ({"run__dir": "other"}, ["other", "run.dir"]),
     "no checkpoint there": ({"run__resume": "other"}, ["run.resume", "other"]),
     "a tracker that is not installed": ({"tracking__trackers": "clearml"}, ["tracking.trackers", "clearml"]),

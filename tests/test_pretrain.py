@@ -175,4 +175,8 @@ def test_a_finished_run_says_so_and_another_configuration_is_refused(undisturbed
     assert code == 2
     assert err.count("\n") == 1 and err.startswith("error: ")
     assert "objective.mask_prob: 0.15 -> 0.25" in err and "optim.learning_rate: 0.001 -> 0.0005" in err
+    with open(place / "reference.txt", "a") as file:  # the same name, other text
+        file.write("\nOne more paragraph, which the run was not started with.\n")
+    code, out, err = finish(start(options("reference.txt", run, train__steps=STEPS + 5), place))
+    assert code == 2 and "other data" in err, out + err
     assert {path: path.read_bytes() for path in run.rglob("*.json*")} == before

@@ -15,6 +15,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import compress, islice
 from pathlib import Path
 
@@ -126,9 +127,10 @@ def _build(
     fraction = fraction_that_holds_one(train, settings["eval_fraction"], join_lines, log)
     if tokenizer is None:
         log(f"training a vocabulary of {vocab_size} tokens")
-        tokenizer = train_tokenizer(
-            lambda: _vocabulary_texts(train, fraction, join_lines), vocab_size, folder / "tokenizer"
-        )
+        texts = partial(_vocabulary_texts, train, fraction, join_lines)
+        if not any(text.strip() for batch in texts() for text in batch):
+            raise UserError(f"no usable text to train on in {train.dataset or ' '.join(train.files)}; name other files")
+        tokenizer = train_tokenizer(texts, vocab_size, folder / "tokenizer")
     tokenizer.save_pretrained(folder / "tokenizer")
     names = ["train", *(held_out or ["held_out"] * (fraction > 0))]
     splits = {name: _Split(folder / name, len(tokenizer), max_length) for name in names}

@@ -18,6 +18,7 @@ from electra_accel.data.packing import choose_limits
 from electra_accel.data.plan import Layout, Plan, steps_in_passes
 from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.data.tokenizer import load_tokenizer
+from electra_accel.errors import UserError
 from electra_accel.model.loading import load_config, load_pair
 from electra_accel.model.pair import Pair, build_pair, check_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
@@ -42,7 +43,8 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
     data, tokenizer = config.data, config.tokenizer
     own = tokenizer.path or config.model.discriminator
     if data.prepared:
-        return Prepared(Path(data.prepared), load_tokenizer(own) if own else None)
+        prepared = Prepared(Path(data.prepared), load_tokenizer(own) if own else None)
+        return _require_usable(prepared, data.max_length)
     text = dict(text_column=data.text_column)
     held_out = {"held_out": Corpus(files=tuple(data.eval_files), **text)} if data.eval_files else {}
     folder = prepare(
@@ -57,7 +59,20 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
         processes=None,
         log=log,
     )
-    return Prepared(folder)
+    return _require_usable(Prepared(folder), data.max_length)
+
+
+def _require_usable(prepared: Prepared, max_length: int) -> Prepared:
+    made_with = prepared.manifest["settings"]["max_length"]
+    if made_with != max_length:
+        raise UserError(
+            f"data.prepared {prepared.folder} was made with max_length {made_with}: set data.max_length to it"
+        )
+    if not len(prepared.train):
+        raise UserError("no text is left to train on: lower data.eval_fraction")
+    if not len(prepared.held_out.get("held_out", ())):
+        raise UserError("no text is held out to judge the model by: raise data.eval_fraction, or give data.eval_files")
+    return prepared
 
 
 def step_loader(
@@ -174,6 +189,14 @@ def joint_module(config: Config, pair: Pair) -> ReplacedTokenDetection:
         *pair,
         temperature=config.objective.temperature,
         gradient_checkpointing=config.model.gradient_checkpointing,
+    )
+
+
+def data_identity(loader: StepLoader, prepared: Prepared) -> str:
+    """What a resumed run must find again: the content of the prepared data, and the limits that bins are packed under."""
+    limits = loader.plan.limits
+    return (
+        f"{prepared.fingerprint[:16]}, bins of {limits.tokens} tokens, {limits.slots} slots, {limits.segments} examples"
     )
 
 

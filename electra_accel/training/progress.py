@@ -6,6 +6,7 @@ from pathlib import Path
 
 from electra_accel import run_folder
 from electra_accel.data.plan import Cursor
+from electra_accel.errors import UserError
 from electra_accel.training import checkpoint
 from electra_accel.training.engine import Engine
 
@@ -17,6 +18,7 @@ class Progress:
     """With the weights and the optimizer this is all that a resume needs; kept in checkpoints as JSON.
 
     Attributes:
+        data: what the plan depends on (``assemble.data_identity``).
         step: optimizer steps done.
         cursor: where the plan goes on.
         tokens: real tokens seen.
@@ -28,6 +30,7 @@ class Progress:
         stopped_because: why the run ended before its last step; empty otherwise.
     """
 
+    data: str
     step: int = 0
     cursor: Cursor = Cursor()
     tokens: int = 0
@@ -95,7 +98,17 @@ def save(folder: Path, engine: Engine, progress: Progress, *, keep: int, keep_be
     engine.on_main(finish)
 
 
-def restore(path: Path, engine: Engine) -> Progress:
-    """Load weights and optimizer of a verified checkpoint into the prepared ones; returns where the run stood."""
+def restore(path: Path, engine: Engine, data: str) -> Progress:
+    """Load weights and optimizer of a verified checkpoint into the prepared ones; returns where the run stood.
+
+    Raises:
+        UserError: the run was on other data (see ``Progress.data``).
+    """
+    progress = Progress.from_json(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+    if progress.data != data:
+        raise UserError(
+            f"{path} was trained on other data ({progress.data}; now {data}): the text or its preparation has changed; "
+            "restore it, or use another --run.dir"
+        )
     engine.load(path)
-    return Progress.from_json(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+    return progress
