@@ -104,13 +104,14 @@ def build_held_out(
             in_step = (micro * layout.world_size + engine.rank) * layout.rows + torch.arange(layout.rows)
             inside.append(in_step < bins_per_step)
             rows.append((index * bins_per_step + in_step)[inside[-1]])
-    if not engine.on_main(file.exists):
+    drawn = engine.on_main(lambda: np.load(file) if file.exists() else None)
+    if drawn is None:
         drawn = torch.zeros(2, len(planned) * bins_per_step, batches[0].slot_positions.shape[1], dtype=torch.int64)
         for batch, row, real in zip(batches, rows, inside):
             drawn[:, row] = torch.stack([batch.slot_positions, draw(batch)])[:, real]
         drawn = engine.sum(drawn.to(engine.device)).cpu().numpy()
         engine.on_main(lambda: _save(file, drawn))
-    drawn = torch.from_numpy(np.load(file))
+    drawn = torch.from_numpy(drawn)
     replacements = []
     for batch, row, real in zip(batches, rows, inside):
         if not torch.equal(drawn[0, row], batch.slot_positions[real]):
@@ -158,8 +159,9 @@ def evaluate(held_out: HeldOut, engine: Engine) -> dict[str, float]:
 
 
 def _save(file: Path, array: np.ndarray) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    with open(partial, "wb") as out:
-        np.save(out, array)
-    partial.replace(file)
+    with run_folder.storage_errors(file.parent.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(file.name + ".partial")
+        with open(partial, "wb") as out:
+            np.save(out, array)
+        partial.replace(file)
