@@ -1,10 +1,11 @@
 """How every script ends: a mistake of the user is one line and exit code 2, a bug of ours a traceback and exit code 1."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from electra_accel.errors import UserError
+from electra_accel.errors import OneProcessError, UserError
 
 
 def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
@@ -12,13 +13,20 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
 
     UserError becomes ``error: …`` on one line of stderr and exit code 2, Ctrl-C exit code 130. Anything else is a bug
     and keeps its traceback.
+
+    Several processes meet a mistake of the user together: what one host lacks, all processes of that host lack, and
+    ``Engine.together`` passes on what only some have met. So the first process of each host speaks for all of it;
+    OneProcessError is printed by whoever raises it.
     """
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         code = main() or 0
     except UserError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        if speaks or isinstance(error, OneProcessError):
+            print("error:", " ".join(str(error).split()), file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if speaks:
+            print("interrupted", file=sys.stderr)
         code = 130  # 128 + SIGINT, as a shell reports it
     sys.exit(code)

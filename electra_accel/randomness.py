@@ -29,8 +29,7 @@ class Purpose(IntEnum):
     REPLACE = 6  # the number that picks the generator's sample
     DROPOUT = 7  # seed of a micro-step
     INITIALISE = 8  # initial weights
-    UNIGRAM = 9  # unigram replacements of the fixed held-out corruption
-    SPLIT = 10  # which documents are held out
+    SPLIT = 9  # which documents are held out
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

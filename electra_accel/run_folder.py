@@ -8,29 +8,31 @@ The functions here know files, not training. Only the main process writes.
 
 import datetime
 import errno
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from electra_accel.errors import UserError
 
 CONFIG, ENVIRONMENT, STATUS = "config.yaml", "environment.json", "status.json"
 METRICS, SAMPLES, RUN_ID = "metrics.jsonl", "samples.jsonl", "run_id"
-CHECKPOINTS, HELD_OUT = "checkpoints", "held_out"
+CHECKPOINTS, HELD_OUT, LOCK = "checkpoints", "held_out", ".lock"
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` so that a reader sees the old or the new text, never a part, also after a power cut."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may report their end at once
+    with storage_errors(path.parent):
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -51,7 +53,7 @@ def read_status(folder: Path) -> dict:
 
 def append_jsonl(path: Path, record: dict) -> None:
     """One record, one line, one write: a killed process leaves at most the last line unfinished."""
-    with open(path, "a", encoding="utf-8") as file:
+    with storage_errors(path.parent), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
@@ -68,6 +70,35 @@ def cut_back(path: Path, step: int) -> None:
     if path.exists():
         kept = [record for record in read_jsonl(path) if record["step"] <= step]
         write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+
+
+def require_creatable(folder: Path) -> None:
+    """Find out, without changing anything, whether ``folder`` could be made and written.
+
+    Raises:
+        UserError: it stands under a file, or under a folder without permission.
+    """
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise UserError(f"run.dir {folder} cannot be written ({existing} is a file); choose another --run.dir")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"run.dir {folder} cannot be written (no permission in {existing}); choose another --run.dir")
+
+
+def lock(folder: Path) -> TextIO:
+    """Hold the run folder for this process until the returned file is closed or the process ends, however it ends.
+
+    Raises:
+        UserError: another process trains in it.
+    """
+    file = open(folder / LOCK, "w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit it and outlive us
+    except (BlockingIOError, PermissionError):
+        raise UserError(f"run.dir {folder} is in use by another process; wait for it, or choose another --run.dir") from None
+    except OSError:
+        return file  # a file system without locks: nothing can be known
+    return file
 
 
 def require_writable(folder: Path, needed_bytes: int) -> None:

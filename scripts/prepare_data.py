@@ -5,7 +5,8 @@
     python scripts/prepare_data.py --dataset python_docs --train_vocab_size 4000
 
 Files: txt, csv, tsv, json, jsonl, parquet, each also as .gz or .xz; UTF-8. In txt every line is a document; with --join_lines
-blank lines separate documents. A second call with the same content and settings finds the folder and is done.
+blank lines separate documents. A json file that is one array is read into memory whole: use jsonl for large text. A second
+call with the same content and settings finds the folder and is done.
 """
 
 import argparse
@@ -63,6 +64,7 @@ def main() -> None:
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.data.corpus import Corpus
     from electra_accel.data.prepare import Prepared, prepare
+    from electra_accel.data.tokenizer import load_tokenizer
 
     held_out = (
         {"held_out": Corpus(files=tuple(asked.eval_files), text_column=asked.text_column)} if asked.eval_files else {}
@@ -71,7 +73,7 @@ def main() -> None:
         asked.out,
         Corpus(files=tuple(asked.train_files), dataset=asked.dataset, text_column=asked.text_column),
         held_out,
-        tokenizer=asked.tokenizer,
+        tokenizer=load_tokenizer(asked.tokenizer) if asked.tokenizer else None,
         train_vocab_size=asked.train_vocab_size,
         max_length=asked.max_length,
         eval_fraction=asked.eval_fraction,

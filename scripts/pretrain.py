@@ -41,10 +41,10 @@ def main() -> None:
     from electra_accel.training.progress import Progress, restore
     from electra_accel.training.window import Window
 
-    if asked.dry_run:
-        return dry_run.report(config, terminal)
-
     folder = Path(config.run.dir or assemble.default_folder(asked.recipe))
+    if asked.dry_run:
+        return dry_run.report(config, terminal, cpu=asked.cpu, folder=folder)
+
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
     engine = Engine(precision=config.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
@@ -55,12 +55,12 @@ def main() -> None:
     opening.require_equal_data(engine, prepared.fingerprint)
     place = {"world_size": engine.world_size, "rank": engine.rank, "device": engine.device.type}
     loader = assemble.step_loader(config, prepared, held_out=False, **place)
-    held_out_loader = assemble.step_loader(config, prepared, held_out=True, **place)
     total_steps, one_pass = assemble.total_steps(config, loader, prepared)
     config = resolve(config, total_steps)
-    check(config, total_steps)
-    if opening.is_finished(folder, total_steps):
-        return terminal.line(f"run.dir {folder} is finished; the same command with a larger --train.steps goes on")
+    for warning in set(check(config, total_steps)) - set(warnings):
+        terminal.warn(warning)
+    if message := engine.on_main(lambda: opening.finished(folder, total_steps)):
+        return terminal.line(message)
 
     # The two networks as one module under one engine.
     pair = engine.together(lambda: assemble.networks(config, prepared.tokenizer, terminal.line))
@@ -68,29 +68,22 @@ def main() -> None:
     engine.on_main(lambda: opening.require_space(folder, model, config.checkpoint.keep))
     engine.prepare(model, build_adamw(model, config.optim), compile=config.train.compile)
     data = assemble.data_identity(loader, prepared)
-    progress = restore(checkpoint, engine, data) if checkpoint else Progress(data)
-    engine.on_main(lambda: opening.begin(folder, config, engine, progress.step))
+    progress = restore(checkpoint, engine, data, total_steps) if checkpoint else Progress(data)
+    engine.on_main(lambda: opening.begin(folder, config, engine, progress.step if checkpoint else -1))
 
-    micro_batch_tokens = loader.layout.rows * loader.plan.limits.tokens
-    with opening.recorded_status(folder, engine, progress, micro_batch_tokens, terminal):
+    with opening.recorded_status(folder, progress, loader.layout, config.train.bin_tokens, terminal):
         recorder = Recorder(engine.accelerator, folder, samples=config.tracking.samples, warn=terminal.warn)
-        where = recorder.start(config)
-        held_out = fixed_held_out(config, held_out_loader, prepared, engine, folder)
-        context = assemble.context_length(prepared)
-        window = Window(
-            engine,
-            config.objective,
-            slots_per_step=loader.layout.world_size * loader.layout.accumulation * micro_batch_tokens,
-            flops=training_flops(pair.generator.config, pair.discriminator.config, context),
-            peak_flops=engine.peak_flops(),
-        )
-        split = prepared.manifest["splits"]["train"]
+        records = recorder.start(config)
+        held_out_loader = assemble.step_loader(config, prepared, held_out=True, **place)
+        held_out = fixed_held_out(config, held_out_loader, prepared, engine, progress, folder, checkpoint)
+        flops = training_flops(pair.generator.config, pair.discriminator.config, assemble.context_length(prepared))
+        window = Window(engine, config.objective, loader.layout.slots(config.train.bin_tokens), flops)
         for line in (
-            f"engine    {engine.describe()}, attention {engine.attention_path()}",
-            *summary.plan_lines(loader.plan, loader.layout, split, prepared.fingerprint, total_steps, one_pass),
+            f"engine    {engine.describe()}",
+            *summary.plan_lines(loader.plan, loader.layout, prepared.manifest, total_steps, one_pass),
             f"held out  {len(prepared.held_out['held_out']):,} examples, corruption {held_out.fingerprint}",
-            f"records   {where}",
-            f"run       {folder}" + (f", from step {progress.step}" if checkpoint else ""),
+            f"records   {records}",
+            f"run       {folder}, from step {progress.step}",
         ):
             terminal.line(line)
         train(
@@ -106,12 +99,11 @@ def main() -> None:
             terminal=terminal,
             tokenizer=prepared.tokenizer,
         )
-        export_run(config, engine, progress, prepared, folder)
+        figures = export_run(config, engine, progress, prepared, folder, terminal.warn)
         recorder.close()
-    closing = summary.closing_lines(
-        folder, progress.first, progress.last, held_out.chance, seconds=progress.seconds, tokens=progress.tokens
-    )
-    terminal.line("\n".join(closing))
+    tokens, seconds = progress.tokens, progress.seconds
+    for line in summary.closing_lines(folder, progress.first, figures, held_out.chance, tokens, seconds):
+        terminal.line(line)
 
 
 if __name__ == "__main__":

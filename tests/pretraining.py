@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def options(corpus: Path, run: Path, **changed: object) -> list[str]:
         "optim.warmup_steps": 5,
         "train.steps": STEPS,
         "train.batch_tokens": 1024,
-        "train.micro_batch_tokens": 512,
+        "train.micro_batch_tokens": 256,
         "eval.every": 10,
         "eval.batches": 4,
         "checkpoint.every": 5,
@@ -59,6 +60,19 @@ def start(arguments: list, cwd: Path, launch: list | None = None, **environment:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def run_here(arguments: list, cwd: Path, monkeypatch, capfd) -> tuple[int, str, str]:
+    """The script in this process, which has the libraries loaded: exit code, stdout, stderr."""
+    monkeypatch.chdir(cwd)
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", *map(str, arguments)])
+    capfd.readouterr()
+    try:
+        runpy.run_path(str(ROOT / "scripts" / "pretrain.py"), run_name="__main__")
+    except SystemExit as exit_:
+        code = exit_.code
+    out, err = capfd.readouterr()
+    return code, out, err
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 200) -> tuple[int, str, str]:

@@ -1,21 +1,19 @@
 """A user's mistake ends in one clear line on stderr and exit code 2, and changes nothing on the disk."""
 
 import os
-import runpy
-import sys
+import shutil
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from electra_accel.model.pair import build_pair
-from tests.helpers import ROOT
-from tests.pretraining import finish, options, start
+from tests.pretraining import finish, options, run_here, start
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Files with one fault each, two pairs that do not fit together, and a tokenizer without [MASK]."""
+    """Files with one fault each, pairs that do not fit together, and a tokenizer without [MASK]."""
     folder = tmp_path_factory.mktemp("bad")
     (folder / "good.txt").write_text(
         "\n".join(f"Sentence number {i} of a small corpus about words." for i in range(300))
@@ -33,7 +31,8 @@ def place(tmp_path_factory):
     (folder / "other" / "notes.txt").write_text("not a run")
     letters = "abcdefghijklmnopqrstuvwxyzS0123456789."
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-    for name, vocabulary in (("whole", words), ("no_mask", [word for word in words if word != "[MASK]"])):
+    vocabularies = {"whole": words, "permuted": words[:5] + words[:4:-1], "no_mask": [w for w in words if w != "[MASK]"]}
+    for name, vocabulary in vocabularies.items():
         inner = Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
         inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         special = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("pad", "unk", "cls", "sep", "mask")}
@@ -44,6 +43,11 @@ def place(tmp_path_factory):
         for network, model in build_pair("tiny", **shape)._asdict().items():
             model.save_pretrained(folder / name / network)
             PreTrainedTokenizerFast.from_pretrained(folder / "whole").save_pretrained(folder / name / network)
+    shutil.copytree(folder / "small_vocabulary", folder / "other_words")
+    shutil.copytree(folder / "permuted", folder / "other_words" / "generator", dirs_exist_ok=True)
+    shutil.copytree(folder / "small_vocabulary", folder / "no_tokenizer")
+    for file in (folder / "no_tokenizer").glob("*/tokenizer*"):
+        file.unlink()
     return folder
 
 
@@ -78,6 +82,15 @@ MISTAKES = {
     "no data": ({"data__train_files": None}, ["data.train_files"]),
     "fp16 on a CPU": ({"train__precision": "fp16"}, ["fp16", "GPU"]),
     "different vocabularies": (pair("small_vocabulary", "large_vocabulary"), ["vocabulary", "81", "91"]),
+    "different vocabularies of one size": (
+        pair("other_words", "small_vocabulary"),
+        ["model.generator", "vocabulary", "id 5 is '##.'", "'a'"],
+    ),
+    "a tokenizer that is not the pair's": (
+        pair("small_vocabulary", "small_vocabulary") | {"tokenizer__path": "permuted"},
+        ["model.generator", "tokenizer.path", "id 5"],
+    ),
+    "a pair without a tokenizer": (pair("no_tokenizer", "no_tokenizer"), ["no_tokenizer/", "tokenizer.path"]),
     "over the positions": (
         pair("small_vocabulary", "small_vocabulary")
         | {"data__max_length": 600, "train__batch_tokens": 1200, "train__micro_batch_tokens": 600},
@@ -102,13 +115,10 @@ def snapshot(folder):
 @pytest.mark.parametrize("name", MISTAKES)
 def test_one_line_exit_code_2_nothing_changed(place, name, monkeypatch, capfd):
     changed, words = MISTAKES[name]
-    monkeypatch.chdir(place)
-    monkeypatch.setattr(sys, "argv", ["pretrain.py", *options("good.txt", "runs/new", **changed)])
     before = snapshot(place)
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(ROOT / "scripts" / "pretrain.py"), run_name="__main__")
-    error = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
-    assert exit_.value.code == 2
+    code, _, error = run_here(options("good.txt", "runs/new", **changed), place, monkeypatch, capfd)
+    error = [line for line in error.splitlines() if line.strip()]
+    assert code == 2
     assert len(error) == 1 and error[0].startswith("error: "), error
     for word in words:
         assert word in error[0]

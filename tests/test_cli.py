@@ -6,7 +6,7 @@ from tests.helpers import run_script
 
 PROGRAM = """
 from electra_accel.cli import exit_with_one_line
-from electra_accel.errors import UserError
+from electra_accel.errors import OneProcessError, UserError
 def main():
     {body}
 exit_with_one_line(main)
@@ -25,6 +25,22 @@ exit_with_one_line(main)
 def test_exit_code_and_one_line(body: str, code: int, stderr: str):
     result = run_script("-c", PROGRAM.format(body=body))
     assert (result.returncode, result.stderr, result.stdout) == (code, stderr, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "stderr"),
+    [
+        ("raise UserError('no such file')", 2, ""),
+        ("raise OneProcessError('out of GPU memory')", 2, "error: out of GPU memory\n"),
+        ("raise KeyboardInterrupt", 130, ""),
+    ],
+)
+def test_the_first_process_of_a_host_speaks_for_all(body: str, code: int, stderr: str):
+    result = run_script("-c", PROGRAM.format(body=body), RANK="5", LOCAL_RANK="1")
+    assert (result.returncode, result.stderr) == (code, stderr)
+    if stderr == "":
+        first = run_script("-c", PROGRAM.format(body=body), RANK="4", LOCAL_RANK="0")
+        assert (first.returncode, first.stderr.count("\n")) == (code, 1)
 
 
 def test_a_bug_keeps_its_traceback():

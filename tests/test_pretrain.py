@@ -10,6 +10,7 @@ import yaml
 
 from electra_accel import run_folder
 from electra_accel.training import checkpoint
+from tests.helpers import ROOT
 from tests.pretraining import STEPS, finish, metrics, options, start, wandb_rows, wandb_segments, write_corpus
 
 LOAD = """
@@ -103,7 +104,6 @@ def test_exports_load_in_stock_transformers_without_our_package(undisturbed, pla
         [sys.executable, "-P", "-c", LOAD, str(run)], cwd=place, capture_output=True, text=True, timeout=120
     )
     assert loaded.returncode == 0, loaded.stderr
-    assert set(json.loads(loaded.stdout).values().__iter__().__next__()) == set()
     assert all(not info for info in json.loads(loaded.stdout).values()), "nothing missing, nothing unexpected"
     for name in ("discriminator", "generator"):
         assert (run / name / "README.md").read_text().startswith("---")
@@ -121,7 +121,7 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(undisturbed, place):
     process.communicate(timeout=30)
     assert run_folder.read_status(run)["state"] == "running"
     found = checkpoint.existing(run / "checkpoints")
-    assert [step for step, _ in found][:2] == [5, 10], "killed too early or too late for this test"
+    assert len(found) == 2 and found[-1][0] < STEPS, "killed too early or too late for this test"
     weights = found[-1][1] / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
 
@@ -140,13 +140,12 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(undisturbed, place):
 
 
 def test_two_processes_train_the_same_run(undisturbed, place):
-    """DDP on two CPU processes: order and masks are the same integers, losses agree up to rounding."""
+    """DDP on two CPU processes with two micro-batches each, against one with four: order and masks are the same integers,
+    losses agree up to rounding. Then one process goes on with what two have saved."""
     whole, _ = undisturbed
     run = place / "two"
-    launch = ["--config_file", "ROOT/accelerate_configs/ddp.yaml", "--num_processes", 2, "--main_process_port", 0]
-    from tests.helpers import ROOT
-
-    launch = [str(word).replace("ROOT", str(ROOT)) for word in launch]
+    config_file = ROOT / "accelerate_configs" / "ddp.yaml"
+    launch = ["--config_file", config_file, "--num_processes", 2, "--main_process_port", 0]
     code, out, err = finish(start(options("reference.txt", run), place, launch))
     assert code == 0, out + err
     assert "DDP, 2 processes" in out
@@ -157,11 +156,15 @@ def test_two_processes_train_the_same_run(undisturbed, place):
     first, single = (next(r for r in metrics(folder) if "train/loss" in r) for folder in (run, whole))
     for name in ("train/loss", "train/generator_loss", "train/discriminator_loss", "train/gradient_norm"):
         assert first[name] == pytest.approx(single[name], rel=1e-5), name
-    # Dropout follows the number of the global micro-batch and a step has two of them here, so the runs stay together until
-    # a sampled token flips within rounding; twenty steps are too few for that to show.
+    # Dropout follows the number of the global micro-batch, so the runs stay together until a sampled token flips within
+    # rounding; twenty steps are too few for that to show.
     last, single = (metrics(folder)[-1] for folder in (run, whole))
     assert last["eval/generator_loss"] == pytest.approx(single["eval/generator_loss"], rel=1e-4)
     assert last["eval/auc"] == pytest.approx(single["eval/auc"], rel=1e-3)
+
+    code, out, err = finish(start(options("reference.txt", run, train__steps=STEPS + 2), place))
+    assert code == 0 and f"from step {STEPS}" in out, out + err
+    assert [record["step"] for record in metrics(run) if "train/loss" in record] == list(range(1, STEPS + 3))
 
 
 def test_a_finished_run_says_so_and_another_configuration_is_refused(undisturbed, place):

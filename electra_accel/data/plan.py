@@ -263,6 +263,10 @@ class Layout:
         rows = math.ceil(bins_per_step / (world_size * accumulation))
         return cls(world_size, rows, accumulation, world_size * accumulation * rows - bins_per_step)
 
+    def slots(self, bin_tokens: int) -> int:
+        """Token slots that a global step computes on all processes, those of empty bins included."""
+        return self.world_size * self.accumulation * self.rows * bin_tokens
+
     def micro_batches(self, bins: Bins, rank: int) -> list[Bins]:
         """The bins of each micro-batch of one process; those short of ``rows`` bins are filled up when collated."""
         micro_batches = range(rank, self.accumulation * self.world_size, self.world_size)

@@ -41,7 +41,7 @@ def prepare(
     train: Corpus,
     held_out: Mapping[str, Corpus],
     *,
-    tokenizer: str | None,
+    tokenizer: PreTrainedTokenizerFast | None,
     train_vocab_size: int | None,
     max_length: int,
     eval_fraction: float,
@@ -55,7 +55,7 @@ def prepare(
         root: folder of prepared corpora.
         held_out: name -> corpus of each held-out set; texts that are also in train are left out of them. Empty: a set named
             ``held_out`` is split off train by a hash of the text (the built-in corpus: by source file).
-        tokenizer: folder, vocab.txt or hub id. None: a WordPiece vocabulary of ``train_vocab_size`` is trained on train.
+        tokenizer: a loaded one. None: a WordPiece vocabulary of ``train_vocab_size`` is trained on train.
         max_length: tokens per example, [CLS] and [SEP] included.
         eval_fraction: share of the documents that is split off; at least one document is, unless it is 0.
         join_lines: see :class:`~electra_accel.data.encode.Encoder` and :func:`~electra_accel.data.readers.read_texts`.
@@ -72,12 +72,11 @@ def prepare(
         raise UserError(f"data.max_length must lie between 8 and {MAX_EXAMPLE_TOKENS}, not {max_length}")
     if not 0 <= eval_fraction < 1:
         raise UserError(f"data.eval_fraction must lie in [0, 1), not {eval_fraction}")
-    loaded = load_tokenizer(tokenizer) if tokenizer else None
     settings = {
         "format": FORMAT,
         "train": [content_key(train), train.text_column],
         "held_out": {name: [content_key(corpus), corpus.text_column] for name, corpus in held_out.items()},
-        "tokenizer": fingerprint(loaded) if loaded else f"WordPiece {train_vocab_size}",
+        "tokenizer": fingerprint(tokenizer) if tokenizer else f"WordPiece {train_vocab_size}",
         "max_length": max_length,
         "eval_fraction": 0 if held_out else eval_fraction,
         "join_lines": join_lines,
@@ -90,7 +89,7 @@ def prepare(
         _check_space(root, [train, *held_out.values()])
         log(f"preparing {first} in {folder}")
         try:
-            _build(temporary, train, held_out, loaded, train_vocab_size, settings, processes, log)
+            _build(temporary, train, held_out, tokenizer, train_vocab_size, settings, processes, log)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

@@ -30,7 +30,8 @@ def load_tokenizer(path_or_id: str | Path, revision: str | None = None) -> PreTr
         revision: branch, tag or commit on the hub.
 
     Raises:
-        UserError: not there, not readable, not a fast tokenizer, or a special token is missing or stands for another.
+        UserError: not there, not readable, not a fast tokenizer, a special token is missing or stands for another, or its ids
+            are not 0, 1, 2, … without gaps.
     """
     path = Path(path_or_id)
     vocab = path / "vocab.txt"
@@ -50,7 +51,10 @@ def load_tokenizer(path_or_id: str | Path, revision: str | None = None) -> PreTr
             raise UserError(
                 f"{path_or_id}: no tokenizer {where} (option tokenizer.path): {' '.join(str(error).split())[:150]}"
             ) from None
+    if len(tokenizer) == len(set(tokenizer.all_special_ids)):  # what AutoTokenizer makes of a config.json alone
+        raise UserError(f"{path_or_id}: a model without a tokenizer (option tokenizer.path)")
     if vocab.is_file() and not (path / "tokenizer.json").is_file():
+        _read_vocab(vocab)
         # BertTokenizer adds what its vocabulary lacks, with an id that no embedding was trained for.
         base = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
         _require(path, [token for token in tokenizer.all_special_tokens if token not in base])
@@ -60,10 +64,7 @@ def load_tokenizer(path_or_id: str | Path, revision: str | None = None) -> PreTr
 
 def _from_vocab(path: Path) -> PreTrainedTokenizerFast:
     """A BERT tokenizer from its vocabulary; whether it lower-cases and strips accents is read off the vocabulary."""
-    try:
-        tokens = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a vocabulary: not UTF-8 (option tokenizer.path)") from None
+    tokens = _read_vocab(path)
     if "[UNK]" not in tokens:
         raise UserError(f"{path}: not a WordPiece vocabulary: no line '[UNK]' (option tokenizer.path)")
     _require(path, [token for token in SPECIAL_TOKENS if token not in tokens])
@@ -74,6 +75,23 @@ def _from_vocab(path: Path) -> PreTrainedTokenizerFast:
     return BertTokenizer(
         vocab={token: number for number, token in enumerate(tokens)}, do_lower_case=lowercase, strip_accents=strip
     )
+
+
+def _read_vocab(path: Path) -> list[str]:
+    """The tokens of a vocab.txt; the id of a token is the number of its line, from 0."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a vocabulary: not UTF-8 (option tokenizer.path)") from None
+    tokens = text.removesuffix("\n").split("\n")  # not splitlines: a token can be a line break of another kind
+    first: dict[str, int] = {}
+    for number, token in enumerate(tokens, start=1):
+        if first.setdefault(token, number) < number:
+            raise UserError(
+                f"{path}, line {number}: {token!r} stands in line {first[token]} already, so it would have two ids; rename "
+                f"the one in line {first[token]}, for example to [unused1] (option tokenizer.path)"
+            )
+    return tokens
 
 
 def _without_accents(token: str) -> str:
@@ -90,6 +108,11 @@ def _audit(tokenizer: PreTrainedTokenizerFast, name: str | Path) -> None:
     _require(name, [f"[{kind.upper()}]" for kind, token in tokens.items() if token is None or token not in known])
     if len({known[token] for token in tokens.values()}) < len(tokens):
         raise UserError(f"{name}: special tokens of the tokenizer share an id: {tokens}")
+    if max(known.values()) >= len(known):
+        raise UserError(
+            f"{name}: the tokenizer's ids have gaps: {len(known)} tokens, but the greatest id is {max(known.values())}; give "
+            "each id below it a token (option tokenizer.path)"
+        )
 
 
 def _require(name: str | Path, missing: list[str]) -> None:
@@ -110,6 +133,13 @@ def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     behaviour = {key: value for key, value in backend.items() if key in _TEXT_TO_IDS}
     behaviour["special"] = [tokenizer.pad_token, tokenizer.cls_token, tokenizer.sep_token, tokenizer.mask_token]
     return hashlib.blake2b(json.dumps(behaviour, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def vocabulary_conflict(one: PreTrainedTokenizerFast, other: PreTrainedTokenizerFast) -> tuple[int, str, str] | None:
+    """The first id that stands for different tokens, and these tokens; None where ids that both know mean the same."""
+    both = list(range(min(len(one), len(other))))
+    pairs = zip(one.convert_ids_to_tokens(both), other.convert_ids_to_tokens(both), strict=True)
+    return next(((number, mine, theirs) for number, (mine, theirs) in enumerate(pairs) if mine != theirs), None)
 
 
 def train_tokenizer(

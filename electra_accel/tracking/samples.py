@@ -7,6 +7,8 @@ Signs, readable without colour, after the token they speak of:
     [tok]-   generator's sample, replaced, and the discriminator missed it
     (tok)…   the same at a selected position that was left unmasked in the generator's input
     tok!     an original token that the discriminator took for a replacement (false alarm)
+
+In the generator's input, round brackets hold what it read there, and ``(tok)~`` is a random token in place of the original.
 """
 
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from electra_accel.batch import RTDBatch
 
 LEGEND = (
-    "[tok] sampled, (tok) sampled though not masked;  = restored  + replaced, caught  - replaced, missed  ! false alarm"
+    "[tok] sampled, (tok) sampled though not masked, (tok)~ random token in the input;  "
+    "= restored  + replaced, caught  - replaced, missed  ! false alarm"
 )
 
 
@@ -25,11 +28,12 @@ LEGEND = (
 class Reconstruction:
     """One example as lists over its tokens, [CLS] and [SEP] left out.
 
-    ``selected`` and ``masked`` are what the generator saw, ``generated`` what the discriminator read, ``probability`` the
-    discriminator's probability that the token was replaced.
+    ``shown`` is what the generator read, ``masked`` says where that is [MASK], ``generated`` is what the discriminator read,
+    ``probability`` the discriminator's probability that the token was replaced.
     """
 
     original: list[str]
+    shown: list[str]
     generated: list[str]
     selected: list[bool]
     masked: list[bool]
@@ -48,12 +52,15 @@ class Reconstruction:
         return join_pieces(self.original)
 
     def input_text(self) -> str:
-        """The sentence with [MASK] at masked positions, as the generator read it; (tok) is selected but not masked."""
-        shown = [
-            _wrap(token, "[MASK]") if masked else _wrap(token, f"({_text(token)})") if selected else token
-            for token, masked, selected in zip(self.original, self.masked, self.selected)
-        ]
-        return join_pieces(shown)
+        """The sentence as the generator read it: [MASK]; (tok) selected but not masked; (tok)~ a random token instead."""
+        texts = []
+        for i, token in enumerate(self.shown):
+            if self.masked[i]:
+                token = _wrap(self.original[i], "[MASK]")
+            elif self.selected[i]:
+                token = _wrap(token, f"({_text(token)})" + "~" * (token != self.original[i]))
+            texts.append(token)
+        return join_pieces(texts)
 
     def output_text(self) -> str:
         """The sentence as the discriminator read it, each sampled token in brackets, with the verdict's sign."""
@@ -74,6 +81,7 @@ class Reconstruction:
             "input": self.input_text(),
             "output": self.output_text(),
             "tokens": self.original,
+            "shown": self.shown,
             "generated": self.generated,
             "selected": [i for i, selected in enumerate(self.selected) if selected],
             "masked": [i for i, masked in enumerate(self.masked) if masked],
@@ -112,6 +120,7 @@ def reconstruct(
             results.append(
                 Reconstruction(
                     original=tokenizer.convert_ids_to_tokens(batch.input_ids[row][columns].tolist()),
+                    shown=tokenizer.convert_ids_to_tokens(batch.corrupted_ids[row][columns].tolist()),
                     generated=tokenizer.convert_ids_to_tokens(read[columns].tolist()),
                     selected=selected[columns].tolist(),
                     masked=masked[columns].tolist(),

@@ -6,22 +6,19 @@ from electra_accel.data.plan import Layout, Plan
 from electra_accel.tracking.terminal import duration
 
 
-def plan_lines(
-    plan: Plan, layout: Layout, split: dict, fingerprint: str, steps: int, steps_per_pass: float
-) -> list[str]:
+def plan_lines(plan: Plan, layout: Layout, manifest: dict, steps: int, steps_per_pass: float) -> list[str]:
     """Data, plan and waste, as a person wants to know them before a long run.
 
     Args:
-        split: the training split's entry in the manifest.
-        fingerprint: of the prepared data.
+        manifest: of the prepared data.
         steps: of the run; ``steps_per_pass``: of one pass over the training text.
     """
-    limits = plan.limits
+    limits, split = plan.limits, manifest["splits"]["train"]
     slots = plan.bins_per_step * limits.tokens
     waste = f", {layout.empty_bins} of them empty" if layout.empty_bins else ""
     return [
         f"data      {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens "
-        f"({fingerprint[:12]})",
+        f"({manifest['fingerprint'][:12]})",
         f"plan      bins of {limits.tokens} tokens, {limits.slots} selected slots, {limits.segments} examples at most; "
         f"{split['tokens'] / (steps_per_pass * slots):.1%} filled",
         f"step      {plan.bins_per_step} bins = {slots:,} token slots: {layout.world_size} processes x {layout.accumulation} "
@@ -40,12 +37,12 @@ FIGURES = (  # (key, name, which direction is better)
 
 
 def closing_lines(
-    folder: Path, first: dict[str, float], last: dict[str, float], chance: float, *, seconds: float, tokens: int
+    folder: Path, first: dict[str, float], last: dict[str, float], chance: float, tokens: int, seconds: float
 ) -> list[str]:
     """What was made, how good it is on held-out text against the untrained model, and what to type next.
 
     Args:
-        first, last: held-out figures before the first and after the last step.
+        first, last: held-out figures of the untrained (or given) pair and of the exported one.
         chance: generator accuracy of always guessing the most frequent token.
     """
     rows = [

@@ -4,13 +4,13 @@ The x-axes are our own ``train/step`` and ``train/tokens``: W&B refuses rows at 
 that is resumed from an earlier checkpoint would lose the replayed steps if it used W&B's counter.
 """
 
-import importlib.util
 import math
 import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from requests.utils import get_netrc_auth
 
 from electra_accel import run_folder
@@ -22,18 +22,22 @@ SAMPLE_COLUMNS = ["step", "original", "masked", "generated", "verdict"]
 
 
 def usable_trackers(named: list[str] | None, warn: Callable[[str], None]) -> list[str]:
-    """The trackers to start: those that were named, else W&B where it is installed.
+    """The trackers to start: those that were named (an empty list: none), else W&B where it is installed.
 
     Raises:
-        UserError: a tracker was named that is not installed. (The default one is only warned about.)
+        UserError: a tracker was named that Accelerate does not know, or that is not installed.
     """
-    module = {"comet_ml": "comet_ml", "dvclive": "dvclive", "tensorboard": "tensorboard"}
-    missing = [name for name in named or ["wandb"] if importlib.util.find_spec(module.get(name, name)) is None]
-    if named and missing:
-        raise UserError(f"tracking.trackers: {', '.join(missing)} is not installed; pip install it or leave it out")
-    if missing:
+    installed = [str(name) for name in get_available_trackers()]
+    if named is None:
+        if "wandb" in installed:
+            return ["wandb"]
         warn("wandb is not installed: the run is recorded in metrics.jsonl only")
-    return [name for name in named or ["wandb"] if name not in missing]
+        return []
+    if unknown := [name for name in named if name not in LOGGER_TYPE_TO_CLASS]:
+        raise UserError(f"tracking.trackers: {', '.join(unknown)} is none of {', '.join(LOGGER_TYPE_TO_CLASS)}")
+    if missing := [name for name in named if name not in installed]:
+        raise UserError(f"tracking.trackers: {', '.join(missing)} is not installed; pip install it or leave it out")
+    return named
 
 
 def wandb_mode(wanted: str | None) -> str:
@@ -43,6 +47,25 @@ def wandb_mode(wanted: str | None) -> str:
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     has_key = bool(os.environ.get("WANDB_API_KEY")) or get_netrc_auth(host) is not None
     return "online" if has_key else "offline"
+
+
+def wandb_project(wanted: str) -> str:
+    return os.environ.get("WANDB_PROJECT") or wanted
+
+
+def destination(config: Config, trackers: list[str], folder: Path) -> str:
+    """Where figures of a run go, and on a second line whether sentences of its text go to W&B with them."""
+    line = ", ".join([run_folder.METRICS, *(name for name in trackers if name != "wandb")])
+    if "wandb" not in trackers:
+        return line
+    mode = wandb_mode(config.tracking.mode)
+    line += f", W&B {mode}, project {wandb_project(config.tracking.project)}"
+    if mode == "offline":
+        line += f" (later, if you like: wandb sync {folder}/wandb/offline-run-*)"
+    if config.tracking.samples == "all" and mode != "disabled":
+        upload = "are uploaded to W&B" if mode != "offline" else "will be uploaded to W&B if you sync the run"
+        line += f"\n          sentences of the held-out text {upload}; --tracking.samples local keeps them here"
+    return line
 
 
 def run_id(folder: Path) -> str:
@@ -70,23 +93,21 @@ class Recorder:
         self.trackers: list = []
 
     def start(self, config: Config) -> str:
-        """Start the trackers on the main process; returns a line that says where the run goes."""
+        """Start the trackers on the main process; returns :func:`destination`, or that they could not be started."""
         if not self.accelerator.is_main_process:
             return ""
         tracking = config.tracking
-        identity, where = run_id(self.folder), wandb_mode(tracking.mode)
         wandb = {
             "name": self.folder.name,
-            "id": identity,
+            "id": run_id(self.folder),
             "resume": "allow",
             "dir": str(self.folder),
-            "mode": where,
+            "mode": wandb_mode(tracking.mode),
             "group": os.environ.get("WANDB_RUN_GROUP") or tracking.group,
             "tags": tracking.tags or None,
             "notes": tracking.notes,
             "entity": os.environ.get("WANDB_ENTITY"),
         }
-        project = os.environ.get("WANDB_PROJECT") or tracking.project
         # trackers take flat values; lists and None as text
         values = {
             name: value if isinstance(value, (int, float, str)) else str(value)
@@ -94,7 +115,7 @@ class Recorder:
         }
         names = [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
         try:
-            self.accelerator.init_trackers(project, config=values, init_kwargs={"wandb": wandb})
+            self.accelerator.init_trackers(wandb_project(tracking.project), config=values, init_kwargs={"wandb": wandb})
             self.trackers = list(self.accelerator.trackers)
             for tracker in self.trackers:
                 if tracker.name == "wandb":
@@ -102,12 +123,10 @@ class Recorder:
                     tracker.tracker.define_metric("train/tokens")
                     tracker.tracker.define_metric("*", step_metric="train/step")
         except Exception as error:  # a tracker never stops training, whatever it throws
+            self.trackers = []
             self.warn(f"trackers could not be started ({error}); the run is recorded in metrics.jsonl only")
             return "metrics.jsonl only"
-        if "wandb" not in names:
-            return f"{', '.join([*names, 'metrics.jsonl'])}"
-        upload = {"offline": f"later, if you like: wandb sync {self.folder}/wandb/offline-run-*", "disabled": "off"}
-        return f"W&B {where}, project {project}, run id {identity} ({upload.get(where, 'uploading')})"
+        return destination(config, names, self.folder)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step and train/tokens."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from electra_accel.config import Config
 from electra_accel.data.collate import Collator
@@ -17,7 +17,7 @@ from electra_accel.data.masking import Masking, slots_of_length
 from electra_accel.data.packing import choose_limits
 from electra_accel.data.plan import Layout, Plan, steps_in_passes
 from electra_accel.data.prepare import Prepared, prepare
-from electra_accel.data.tokenizer import load_tokenizer
+from electra_accel.data.tokenizer import load_tokenizer, vocabulary_conflict
 from electra_accel.errors import UserError
 from electra_accel.model.loading import load_config, load_pair
 from electra_accel.model.pair import Pair, build_pair, check_pair
@@ -39,11 +39,10 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
     Raises:
         UserError: text, tokenizer or a given pair's configuration cannot be used.
     """
-    require_fitting_pair(config)
-    data, tokenizer = config.data, config.tokenizer
-    own = tokenizer.path or config.model.discriminator
+    data = config.data
+    tokenizer = given_tokenizer(config, log)
     if data.prepared:
-        prepared = Prepared(Path(data.prepared), load_tokenizer(own) if own else None)
+        prepared = Prepared(Path(data.prepared), tokenizer)
         return _require_usable(prepared, data.max_length)
     text = dict(text_column=data.text_column)
     held_out = {"held_out": Corpus(files=tuple(data.eval_files), **text)} if data.eval_files else {}
@@ -51,8 +50,8 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
         PREPARED,
         Corpus(files=tuple(data.train_files or ()), dataset=data.dataset, **text),
         held_out,
-        tokenizer=own,
-        train_vocab_size=tokenizer.train_vocab_size,
+        tokenizer=tokenizer,
+        train_vocab_size=config.tokenizer.train_vocab_size,
         max_length=data.max_length,
         eval_fraction=data.eval_fraction,
         join_lines=data.join_lines,
@@ -126,16 +125,36 @@ def step_loader(
     return StepLoader(plan, layout, rank, collator, 0 if held_out else workers, pin_memory=device == "cuda")
 
 
-def require_fitting_pair(config: Config) -> None:
-    """What the configuration files of a given pair can tell before hours are spent on preparing text.
+def given_tokenizer(config: Config, log: Callable[[str], None]) -> PreTrainedTokenizerFast | None:
+    """tokenizer.path, else the discriminator's; None where a vocabulary is to be trained, or comes with data.prepared.
+
+    A given pair is checked by its configuration files and vocabularies, before hours are spent on preparing text.
 
     Raises:
-        UserError: no ELECTRA there; the two do not fit together; data.max_length is over their positions.
+        UserError: no tokenizer there; no ELECTRA there; the pair or its vocabularies do not fit together or to the tokenizer;
+            data.max_length is over their positions.
     """
-    if config.from_pair:
-        options = ("model.generator", config.model.generator), ("model.discriminator", config.model.discriminator)
-        generator, discriminator = (load_config(name, source, config.model.revision) for name, source in options)
-        check_pair(generator, discriminator, tokenizer_vocab_size=0, max_length=config.data.max_length)
+    model, path = config.model, config.tokenizer.path
+    if not config.from_pair:
+        return load_tokenizer(path) if path else None
+    sources = {"model.generator": model.generator, "model.discriminator": model.discriminator}
+    configs = [load_config(option, source, model.revision) for option, source in sources.items()]
+    check_pair(*configs, tokenizer_vocab_size=0, max_length=config.data.max_length)
+    tokenizer = load_tokenizer(path) if path else load_tokenizer(model.discriminator, model.revision)
+    check_pair(*configs, tokenizer_vocab_size=len(tokenizer), max_length=config.data.max_length)
+    for option, source in sources.items():
+        try:
+            theirs = load_tokenizer(source, model.revision)
+        except UserError:
+            log(f"{option} {source} has no usable tokenizer: that it has the vocabulary of this run cannot be checked")
+            continue
+        if conflict := vocabulary_conflict(tokenizer, theirs):
+            number, ours, other = conflict
+            raise UserError(
+                f"{option}: {source} has another vocabulary than {path or model.discriminator}: id {number} is {other!r} there "
+                f"and {ours!r} here; take a generator, a discriminator and a tokenizer.path with one vocabulary"
+            )
+    return tokenizer
 
 
 def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Callable[[str], None]) -> Pair:

@@ -12,9 +12,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
+from electra_accel.errors import UserError
 from electra_accel.run_folder import write_json
 
 MANIFEST = "manifest.json"
@@ -54,8 +57,8 @@ def commit(folder: Path, step: int) -> Path:
         files[path.relative_to(partial).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
     write_json(partial / MANIFEST, {"format": FORMAT, "step": step, "files": files})
     _flush_folder(partial)
-    if final.exists():  # the same step saved again, for example after a damaged one was skipped
-        shutil.rmtree(final)
+    if final.exists():  # the same step saved again
+        _remove(final)
     os.rename(partial, final)
     _flush_folder(folder)
     return final
@@ -80,7 +83,7 @@ def verify(path: Path) -> dict:
             raise Damaged(f"{name} is missing")
         if file_path.stat().st_size != facts["bytes"]:
             raise Damaged(f"{name} has {file_path.stat().st_size} bytes instead of {facts['bytes']}")
-        with open(file_path, "rb") as file:
+        with _readable(file_path) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
                 raise Damaged(f"{name} was altered (its SHA-256 differs)")
     return manifest
@@ -95,13 +98,21 @@ def existing(folder: Path) -> list[tuple[int, Path]]:
 
 
 def newest_valid(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that verifies; each damaged one on the way is named through ``warn``."""
-    for _, path in reversed(existing(folder)):
+    """The newest checkpoint that verifies, None where there is none; each damaged one on the way is named through ``warn``.
+
+    Raises:
+        UserError: there are checkpoints, and all of them are damaged. Starting from step 0 is for the user to decide.
+    """
+    found = existing(folder)
+    for _, path in reversed(found):
         try:
             verify(path)
             return path
         except Damaged as reason:
             warn(f"checkpoint {path} is damaged ({reason}): skipped")
+    if found:
+        names = ", ".join(path.name for _, path in found)
+        raise UserError(f"all checkpoints in {folder} are damaged ({names}); move them away to start from step 0")
     return None
 
 
@@ -121,9 +132,26 @@ def prune(folder: Path, keep: int, protect: set[int]) -> None:
     """Remove all but the newest ``keep`` checkpoints and the protected steps, and what older courses of the run left."""
     for step, path in existing(folder)[:-keep]:
         if step not in protect:
-            shutil.rmtree(path)
-    for leftover in [*folder.glob(".step-*.partial"), *folder.glob("step-*.set-aside")]:
+            _remove(path)
+    for leftover in [*folder.glob(".step-*"), *folder.glob("step-*.set-aside")]:
         shutil.rmtree(leftover)
+
+
+def _remove(path: Path) -> None:
+    """Take the name away first: a kill in the middle must not leave half a folder that is named like a checkpoint."""
+    hidden = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    os.rename(path, hidden)
+    shutil.rmtree(hidden)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise Damaged(f"{path.name} cannot be read ({error.strerror})") from error
 
 
 def _flush_folder(path: Path) -> None:

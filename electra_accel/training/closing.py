@@ -1,5 +1,6 @@
 """The end of a run: which weights are exported, and what the model card says of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from electra_accel import run_folder
@@ -11,11 +12,18 @@ from electra_accel.training.engine import Engine
 from electra_accel.training.progress import Progress
 
 
-def export_run(config: Config, engine: Engine, progress: Progress, prepared: Prepared, folder: Path) -> None:
-    """Export the last weights of a run, or, where ``eval.patience`` chose a best step, those. Called on every process."""
+def export_run(
+    config: Config, engine: Engine, progress: Progress, prepared: Prepared, folder: Path, warn: Callable[[str], None]
+) -> dict[str, float]:
+    """Export the last weights of a run, or, where ``eval.patience`` chose a best step, those. Called on every process.
+
+    Returns:
+        The held-out figures of the exported weights.
+    """
     which, figures = f"step {progress.step} (the last)", progress.last
-    if config.eval.patience and progress.best_step != progress.step:
-        engine.load(checkpoint.path_of(folder / run_folder.CHECKPOINTS, progress.best_step))
+    best = checkpoint.path_of(folder / run_folder.CHECKPOINTS, progress.best_step)
+    if config.eval.patience and progress.best_step != progress.step and engine.on_main(lambda: _is_whole(best, warn)):
+        engine.load(best)
         which, figures = f"step {progress.best_step} (the best by {config.eval.metric})", progress.best_figures
     model = engine.unwrapped()
     train = prepared.manifest["splits"]["train"]
@@ -32,3 +40,13 @@ def export_run(config: Config, engine: Engine, progress: Progress, prepared: Pre
             export_pair(folder, model.generator, model.discriminator, prepared.tokenizer, facts)
 
     engine.on_main(write)
+    return figures
+
+
+def _is_whole(path: Path, warn: Callable[[str], None]) -> bool:
+    try:
+        checkpoint.verify(path)
+    except checkpoint.Damaged as reason:
+        warn(f"the best checkpoint {path} is damaged ({reason}): the last weights are exported instead")
+        return False
+    return True

@@ -1,46 +1,80 @@
 """``--dry_run``: everything up to the first step, without a process group or a GPU, so that it works on a login node."""
 
 import os
+from pathlib import Path
+
+import torch
 
 from electra_accel.config import Config, resolve
 from electra_accel.config_checks import check
 from electra_accel.model.metrics import training_flops
 from electra_accel.tracking.summary import plan_lines
 from electra_accel.tracking.terminal import Terminal
-from electra_accel.training import assemble
+from electra_accel.tracking.trackers import destination, usable_trackers
+from electra_accel.training import assemble, opening
+from electra_accel.training.engine import choose_precision, unusable_gpu, wants_cpu
 
 A100_BF16 = 312e12  # FLOP/s, dense: a card that most people can compare theirs with
 UTILISATION = 0.4
 
 
-def report(config: Config, terminal: Terminal) -> None:
-    """Prepare the data, fetch or build the pair, and print plan, memory and time; train nothing, write no run folder.
+def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> None:
+    """Check everything, prepare the data, fetch or build the pair, print plan, memory and time; train nothing.
 
-    Memory is that of weights, gradients and AdamW's two moments in fp32, 16 bytes a parameter; activations come on top.
-    Arithmetic is counted as in :func:`training_flops`; the hours suppose 40% of an A100's dense bf16 peak.
+    The plan is that of this machine's device, or of the CPU with ``cpu`` (``--cpu``). What only the machine of the run can
+    settle (no GPU here) is warned about. Memory is that of weights, gradients and AdamW's two moments in fp32, 16 bytes a
+    parameter; activations come on top. Arithmetic is counted as in :func:`training_flops`; the hours suppose 40% of an
+    A100's dense bf16 peak.
+
+    Args:
+        folder: of the run; nothing is written there.
+
+    Raises:
+        UserError: whatever would stop the run.
     """
+    trackers = usable_trackers(config.tracking.trackers, terminal.warn)
+    cpu = wants_cpu(cpu)
+    precision = choose_precision(config.train.precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
+    device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
+    if complaint := unusable_gpu(cpu):
+        terminal.warn(f"a run on this machine would stop: {complaint}")
+    elif precision == "fp16" and device == "cpu":
+        terminal.warn("fp16 needs a GPU: a run on this machine would stop")
+    checkpoint = opening.open_run(folder, config, terminal.warn)
+
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     prepared = assemble.prepared_data(config, terminal.line)
-    loader = assemble.step_loader(config, prepared, held_out=False, world_size=world_size, rank=0, device="cpu")
-    steps, one_pass = assemble.total_steps(config, loader, prepared)
-    check(resolve(config, steps), steps)
-    pair = assemble.networks(config, prepared.tokenizer, terminal.line)
-    split = prepared.manifest["splits"]["train"]
-    for line in plan_lines(loader.plan, loader.layout, split, prepared.fingerprint, steps, one_pass):
-        terminal.line(line)
-    parameters = sum({id(p): p.numel() for network in pair for p in network.parameters()}.values())
-    per_token, per_slot = training_flops(
-        pair.generator.config, pair.discriminator.config, assemble.context_length(prepared)
+    loader, _ = (
+        assemble.step_loader(config, prepared, held_out=held_out, world_size=world_size, rank=0, device=device)
+        for held_out in (False, True)
     )
-    tokens = steps / one_pass * split["tokens"]
+    steps, one_pass = assemble.total_steps(config, loader, prepared)
+    for warning in set(check(resolve(config, steps), steps)) - set(check(config)):
+        terminal.warn(warning)
+    pair = assemble.networks(config, prepared.tokenizer, terminal.line)
+    model = assemble.joint_module(config, pair)
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    opening.require_space(existing, model, config.checkpoint.keep)
+
+    parameters = sum(p.numel() for p in model.parameters())
+    context = assemble.context_length(prepared)
+    per_token, per_slot = training_flops(pair.generator.config, pair.discriminator.config, context)
+    tokens = steps / one_pass * prepared.manifest["splits"]["train"]["tokens"]
     flops = tokens * (per_token + config.objective.mask_prob * per_slot)
     hours = flops / (UTILISATION * A100_BF16) / 3600
-    terminal.line(
+    planned_for = torch.cuda.get_device_name() if device == "cuda" else "the CPU"
+    if device == "cpu" and not cpu:
+        planned_for += ", as no GPU can be used here (on one, micro-batches are larger by default)"
+    run = f"{folder}, {f'from {checkpoint.name}' if checkpoint else 'a new run'}"
+    for line in (
+        f"planned   for {planned_for}",
+        *plan_lines(loader.plan, loader.layout, prepared.manifest, steps, one_pass),
         f"memory    {parameters:,} parameters: {16 * parameters / 1e9:.2f} GB for weights, gradients and optimizer on each "
-        f"process, and the activations of {loader.layout.rows * loader.plan.limits.tokens:,} tokens"
-    )
-    terminal.line(
+        f"process, and the activations of {loader.layout.rows * loader.plan.limits.tokens:,} tokens",
         f"time      {flops:.2e} FLOP in all: {hours:.2f} hours of one A100 at {UTILISATION:.0%} of its bf16 peak (computed, "
-        "not measured)"
-    )
-    terminal.line("dry run: nothing was trained")
+        "not measured)",
+        f"records   {destination(config, trackers, folder)}",
+        f"run       {opening.finished(folder, steps) or run}",
+        "dry run: nothing was trained",
+    ):
+        terminal.line(line)

@@ -5,8 +5,10 @@ the state of model and optimizer on disk. Upstream behaviour that had to be work
 """
 
 import io
+import math
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import nn
+from torch.distributed.distributed_c10d import _get_default_store  # torch has no public way to it
 
 from electra_accel.errors import UserError
 from electra_accel.model.attention import attention_path
@@ -28,9 +31,12 @@ MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.pt"
 def unusable_gpu(cpu_requested: bool) -> str | None:
     """Why a GPU that this machine has cannot be used by this torch, or None where there is nothing to complain about.
 
-    A run that silently falls back to the CPU wastes days, so the caller stops with this line.
+    A run that silently falls back to the CPU wastes days, so the caller stops with this line. Who hides the GPUs (a
+    CUDA_VISIBLE_DEVICES that starts with nothing, -1 or NoDevFiles, which Slurm sets) has chosen the CPU as with --cpu.
     """
-    if cpu_requested or torch.cuda.is_available():
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    hidden = visible is not None and visible.split(",")[0].strip() in ("", "-1", "NoDevFiles")
+    if cpu_requested or hidden or torch.cuda.is_available():
         return None
     try:
         query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
@@ -46,7 +52,14 @@ def unusable_gpu(cpu_requested: bool) -> str | None:
         remedy = (
             f"torch was built for CUDA {torch.version.cuda}: update the driver or install a torch for an older CUDA"
         )
+        if visible is not None:
+            remedy += f"; or CUDA_VISIBLE_DEVICES={visible} names none of its GPUs"
     return f"{name} is present (driver {driver}) but torch {torch.__version__} cannot use it; {remedy}, or pass --cpu"
+
+
+def wants_cpu(asked: bool) -> bool:
+    """Whether ``--cpu`` (``asked``) or the launcher's configuration chooses the CPU."""
+    return asked or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
 
 
 def choose_precision(wanted: str, launcher: str | None, cpu: bool) -> str:
@@ -88,7 +101,7 @@ class Engine:
     """
 
     def __init__(self, *, precision: str, cpu: bool, trackers: list[str], folder: Path):
-        cpu = cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+        cpu = wants_cpu(cpu)
         if complaint := unusable_gpu(cpu):
             raise UserError(complaint)
         cpu = cpu or not torch.cuda.is_available()
@@ -120,7 +133,8 @@ class Engine:
         """Engine, ranks, device and precision for the start-up lines."""
         kind = "single process" if self.world_size == 1 else f"DDP, {self.world_size} processes"
         device = self.card or f"CPU ({torch.get_num_threads()} threads a process)"
-        return f"{kind} on {device}, precision {self.precision if self.precision != 'no' else 'fp32'}"
+        precision = "fp32" if self.precision == "no" else self.precision
+        return f"{kind} on {device}, precision {precision}, attention {self.attention_path()}"
 
     def peak_flops(self) -> float | None:
         """Dense half precision peak of all processes' devices together, per second; None where unknown."""
@@ -160,6 +174,11 @@ class Engine:
         """Clip the gradient of the global loss to ``max_norm`` (all processes agree); returns the norm before, on device."""
         return self.accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
 
+    @property
+    def has_loss_scale(self) -> bool:
+        """Whether losses are scaled (fp16), so that a step whose gradient overflows is skipped."""
+        return self.accelerator.scaler is not None
+
     def step(self, learning_rate: float) -> None:
         """One optimizer step at ``learning_rate``; gradients are cleared."""
         for group in self.optimizer.param_groups:
@@ -178,24 +197,39 @@ class Engine:
         return gather_object([value]) if self.world_size > 1 else [value]
 
     def together(self, function: Callable[[], Any]) -> Any:
-        """Call on every process; where one raises UserError, all raise it, so that nobody waits for a process that left."""
+        """Call on every process; where one raises UserError, all raise it, so that nobody waits for a process that left.
+
+        Processes may differ by hours: hosts that share no disk prepare the data one by one, or the first process writes to a
+        slow disk.
+        """
         result, problem = None, None
         try:
             result = function()
         except UserError as error:
             problem = str(error)
+        self._wait_for_all()
         problems = [found for found in self.everywhere(problem) if found is not None]
         if problems:
             raise UserError(problems[0])
         return result
 
+    def _wait_for_all(self) -> None:
+        """Until every process has come here, however long: a collective would time out (NCCL after ten minutes).
+
+        Arrivals are counted in the process group's key-value store. If a process dies, the launcher stops the others.
+        """
+        if self.world_size == 1:
+            return
+        store, name = _get_default_store(), "electra_accel/arrivals"
+        arrivals = store.add(name, 1)
+        everybody = math.ceil(arrivals / self.world_size) * self.world_size  # nobody comes twice before all came once
+        while store.add(name, 0) < everybody:
+            time.sleep(0.05)
+
     def on_main(self, function: Callable[[], Any]) -> Any:
         """Call on the main process; every process gets its (picklable) result, or its UserError."""
         result = self.together(lambda: function() if self.is_main else None)
         return self.everywhere(result)[0]
-
-    def barrier(self) -> None:
-        self.accelerator.wait_for_everyone()
 
     # --- state on disk ---------------------------------------------------------------------------------------------
 

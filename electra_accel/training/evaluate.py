@@ -22,6 +22,7 @@ from electra_accel.data.prepare import Prepared
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import summarise
 from electra_accel.training.engine import Engine
+from electra_accel.training.progress import Progress
 
 UNIGRAM_SAMPLE = 20_000_000  # tokens of the training buffer that are counted
 
@@ -82,6 +83,7 @@ def build_held_out(
     most_frequent: int,
     engine: Engine,
     file: Path,
+    origin: Path | None,
 ) -> HeldOut:
     """Fix the corruption, or take it from ``file`` when the run is resumed. Called on every process.
 
@@ -91,6 +93,7 @@ def build_held_out(
         draw: gives the replacements of a batch, int64 [R, S].
         most_frequent: token of the baseline ``chance``.
         file: .npy in the run folder, int64 [2, bins, S]: positions and replacements of every bin.
+        origin: the same file of the run that this one was resumed from, if it was another.
 
     Raises:
         UserError: the file does not belong to this held-out set.
@@ -104,13 +107,14 @@ def build_held_out(
             in_step = (micro * layout.world_size + engine.rank) * layout.rows + torch.arange(layout.rows)
             inside.append(in_step < bins_per_step)
             rows.append((index * bins_per_step + in_step)[inside[-1]])
-    drawn = engine.on_main(lambda: np.load(file) if file.exists() else None)
+    known = [path for path in (file, origin) if path is not None]
+    drawn = engine.on_main(lambda: next((np.load(path) for path in known if path.exists()), None))
     if drawn is None:
         drawn = torch.zeros(2, len(planned) * bins_per_step, batches[0].slot_positions.shape[1], dtype=torch.int64)
         for batch, row, real in zip(batches, rows, inside):
             drawn[:, row] = torch.stack([batch.slot_positions, draw(batch)])[:, real]
         drawn = engine.sum(drawn.to(engine.device)).cpu().numpy()
-        engine.on_main(lambda: _save(file, drawn))
+    engine.on_main(lambda: _save(file, drawn))
     drawn = torch.from_numpy(drawn)
     replacements = []
     for batch, row, real in zip(batches, rows, inside):
@@ -125,19 +129,43 @@ def build_held_out(
     return HeldOut(name, batches, replacements, fingerprint, chance=hits / max(used, 1))
 
 
-def fixed_held_out(config: Config, loader: StepLoader, prepared: Prepared, engine: Engine, folder: Path) -> HeldOut:
-    """The held-out set of a run: replacements by the starting pair's generator, or by token frequency from scratch."""
+def fixed_held_out(
+    config: Config,
+    loader: StepLoader,
+    prepared: Prepared,
+    engine: Engine,
+    progress: Progress,
+    folder: Path,
+    resumed_from: Path | None,
+) -> HeldOut:
+    """The held-out set of a run: replacements by the starting pair's generator, or by token frequency from scratch.
+
+    Args:
+        progress: takes up the corruption's fingerprint; one that it has already must be the same.
+        resumed_from: the checkpoint that was loaded, maybe of another run.
+
+    Raises:
+        UserError: the corruption that a resumed run was judged by is gone, so its figures would no longer compare.
+    """
     tokenizer = prepared.tokenizer
     counts = unigram_counts(prepared.train.tokens, len(tokenizer), tokenizer.all_special_ids)
-    return build_held_out(
+    file = Path(run_folder.HELD_OUT) / "held_out.npy"
+    held_out = build_held_out(
         "eval",
         loader,
         config.eval.batches,
         generator_draw(engine) if config.from_pair else unigram_draw(counts),
         most_frequent=int(counts.argmax()),
         engine=engine,
-        file=folder / run_folder.HELD_OUT / "held_out.npy",
+        file=folder / file,
+        origin=resumed_from.resolve().parent.parent / file if resumed_from else None,
     )
+    if progress.corruption not in ("", held_out.fingerprint):
+        raise UserError(
+            f"{folder / file} is not the held-out corruption of this run: restore it, or use another --run.dir"
+        )
+    progress.corruption = held_out.fingerprint
+    return held_out
 
 
 @torch.no_grad()

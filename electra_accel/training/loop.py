@@ -44,9 +44,13 @@ def train(
     """
     model, objective = engine.model, config.objective
     last_save = time.monotonic()
+    if progress.step >= total_steps or progress.stopped_because:
+        return  # killed after its last step, before all was exported
     if progress.step == 0:
         judge_held_out(config, engine, held_out, progress, recorder, terminal)
         show_samples(engine, held_out, progress, recorder, terminal, tokenizer)
+        if config.eval.patience:  # the start may turn out to be the best
+            save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=True)
     terminal.start(progress.step, total_steps)
     model.train()
     window.restart()
@@ -79,7 +83,7 @@ def train(
             window.add(loss, output.counters)
         gradient_norm = engine.clip(config.optim.max_grad_norm)
         engine.step(rate)
-        window.end_step()
+        window.end_step(gradient_norm)
 
         progress.step, progress.cursor, progress.epoch = step + 1, global_step.cursor, global_step.epoch
         progress.tokens += global_step.tokens

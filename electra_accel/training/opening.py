@@ -16,6 +16,7 @@ from electra_accel import run_folder
 from electra_accel.config import Config
 from electra_accel.config_checks import difference
 from electra_accel.config_parser import dump, load
+from electra_accel.data.plan import Layout
 from electra_accel.errors import UserError
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.training import checkpoint
@@ -39,8 +40,10 @@ def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path 
         _require_same(folder, config)
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")
-    if config.run.resume in ("auto", "never"):
-        return checkpoint.newest_valid(folder / run_folder.CHECKPOINTS, warn)
+    run_folder.require_creatable(folder)
+    own = checkpoint.newest_valid(folder / run_folder.CHECKPOINTS, warn)
+    if own or config.run.resume in ("auto", "never"):
+        return own  # a run that began at another's checkpoint goes on from its own
     path = Path(config.run.resume)
     try:
         checkpoint.verify(path)
@@ -60,10 +63,14 @@ def _require_same(folder: Path, config: Config) -> None:
         )
 
 
-def is_finished(folder: Path, total_steps: int) -> bool:
-    """Whether the run ended by itself: all steps done, or stopped because the held-out metric no longer improved."""
+def finished(folder: Path, total_steps: int) -> str | None:
+    """What to tell if the run ended by itself: all steps done, or the held-out metric no longer improved."""
     status = run_folder.read_status(folder)
-    return status["state"] == "done" and (status["step"] >= total_steps or bool(status["reason"]))
+    if status["state"] != "done" or not (status["reason"] or status["step"] >= total_steps):
+        return None
+    if status["reason"]:
+        return f"run.dir {folder} is finished: {status['reason']}"
+    return f"run.dir {folder} is finished; the same command with a larger --train.steps goes on"
 
 
 def require_equal_data(engine: Engine, fingerprint: str) -> None:
@@ -90,14 +97,19 @@ def require_space(folder: Path, model: nn.Module, keep: int) -> None:
 
 @contextmanager
 def recorded_status(
-    folder: Path, engine: Engine, progress: Progress, micro_batch_tokens: int, terminal: Terminal
+    folder: Path, progress: Progress, layout: Layout, bin_tokens: int, terminal: Terminal
 ) -> Iterator[None]:
-    """Keep status.json true however the run ends, and turn running out of GPU memory into the user's line."""
+    """Keep status.json true however the run ends, and turn running out of GPU memory into the user's line.
+
+    Every process reports its end: the one that fails may not be the first.
+    """
 
     def write(state: str, reason: str, code: int) -> None:
         terminal.stop()
-        if engine.is_main:
+        try:
             run_folder.write_status(folder, state, progress.step, reason, code)
+        except UserError as error:  # a full disk must not hide why the run ended
+            terminal.warn(f"{run_folder.STATUS} could not be written: {error}")
         if code:
             terminal.line(
                 f"stopped at step {progress.step}; the same command with --run.dir {folder} goes on from the last checkpoint"
@@ -106,7 +118,10 @@ def recorded_status(
     try:
         yield
     except torch.OutOfMemoryError as error:
-        text = f"out of GPU memory: try --train.micro_batch_tokens {micro_batch_tokens // 2}; the global step stays the same"
+        remedy = f"--train.micro_batch_tokens {layout.rows // 2 * bin_tokens}"
+        if layout.rows == 1:
+            remedy = "--model.gradient_checkpointing true"
+        text = f"out of GPU memory: try {remedy}; the global step stays the same"
         write("failed", text, 2)
         raise UserError(text) from error
     except UserError as error:
@@ -122,14 +137,21 @@ def recorded_status(
 
 
 def begin(folder: Path, config: Config, engine: Engine, step: int) -> None:
-    """Write config.yaml and environment.json, cut files back to ``step``. On the main process, when all is known to be well."""
+    """Take the run folder: write config.yaml and environment.json, cut files back to ``step`` (-1: nothing is kept).
+
+    On the main process, when all is known to be well.
+
+    Raises:
+        UserError: another process trains in this folder.
+    """
     with run_folder.storage_errors(folder):
+        engine.run_lock = run_folder.lock(folder)
         run_folder.write_atomically(folder / run_folder.CONFIG, dump(config))
         run_folder.write_json(folder / run_folder.ENVIRONMENT, environment(engine))
         for name in (run_folder.METRICS, run_folder.SAMPLES):
             run_folder.cut_back(folder / name, step)
         checkpoint.set_aside(folder / run_folder.CHECKPOINTS, after_step=step)
-        run_folder.write_status(folder, "running", step)
+        run_folder.write_status(folder, "running", max(step, 0))
 
 
 def environment(engine: Engine) -> dict:

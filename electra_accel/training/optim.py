@@ -33,6 +33,8 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int
     Counting from n = step + 1: linear warmup n / warmup_steps, which reaches ``peak`` at n = warmup_steps; then constant,
     or linear or half a cosine down to a last step that is one notch above zero (no step is spent at learning rate 0).
     """
+    if not 0 <= step < total_steps:
+        raise ValueError(f"step {step} of a run of {total_steps} steps")
     n = step + 1
     if n <= warmup_steps:
         return peak * n / warmup_steps

@@ -19,6 +19,7 @@ class Progress:
 
     Attributes:
         data: what the plan depends on (``assemble.data_identity``).
+        corruption: fingerprint of the fixed held-out corruption.
         step: optimizer steps done.
         cursor: where the plan goes on.
         tokens: real tokens seen.
@@ -31,6 +32,7 @@ class Progress:
     """
 
     data: str
+    corruption: str = ""
     step: int = 0
     cursor: Cursor = Cursor()
     tokens: int = 0
@@ -98,11 +100,11 @@ def save(folder: Path, engine: Engine, progress: Progress, *, keep: int, keep_be
     engine.on_main(finish)
 
 
-def restore(path: Path, engine: Engine, data: str) -> Progress:
+def restore(path: Path, engine: Engine, data: str, total_steps: int) -> Progress:
     """Load weights and optimizer of a verified checkpoint into the prepared ones; returns where the run stood.
 
     Raises:
-        UserError: the run was on other data (see ``Progress.data``).
+        UserError: the run was on other data (see ``Progress.data``), or is beyond its last step.
     """
     progress = Progress.from_json(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
     if progress.data != data:
@@ -110,5 +112,7 @@ def restore(path: Path, engine: Engine, data: str) -> Progress:
             f"{path} was trained on other data ({progress.data}; now {data}): the text or its preparation has changed; "
             "restore it, or use another --run.dir"
         )
+    if progress.step > total_steps:
+        raise UserError(f"{path} is at step {progress.step} already, beyond train.steps {total_steps}; raise it")
     engine.load(path)
     return progress

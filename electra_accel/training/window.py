@@ -17,25 +17,23 @@ class Window:
         objective: for its two weights.
         slots_per_step: token slots that a global step computes, empty ones included.
         flops: forward and backward, per real token and per selected position (``model.metrics.training_flops``).
-        peak_flops: per second, of all devices together; None where unknown, then no MFU is given.
     """
 
     def __init__(
         self,
         engine: Engine,
         objective: Objective,
-        *,
         slots_per_step: int,
         flops: tuple[float, float],
-        peak_flops: float | None,
     ):
         self.engine, self.objective = engine, objective
-        self.slots_per_step, self.flops, self.peak_flops = slots_per_step, flops, peak_flops
+        self.slots_per_step, self.flops, self.peak_flops = slots_per_step, flops, engine.peak_flops()
         self.restart()
 
     def restart(self) -> None:
         self.counters: torch.Tensor | None = None
         self.losses: list[torch.Tensor] = []  # of each step, this process's share
+        self.norms: list[torch.Tensor] = []  # of the gradient of each step
         self.step_loss: torch.Tensor | float = 0.0
         self.excluded = self.data_wait = 0.0
         self.began = time.monotonic()
@@ -45,23 +43,28 @@ class Window:
         self.step_loss = self.step_loss + loss.detach()
         self.counters = counters if self.counters is None else self.counters + counters
 
-    def end_step(self) -> None:
+    def end_step(self, gradient_norm: torch.Tensor) -> None:
+        """Take in the end of a step; ``gradient_norm`` is the same on every process."""
         self.losses.append(self.step_loss)
+        self.norms.append(gradient_norm)
         self.step_loss = 0.0
 
     def require_finite(self, step: int) -> None:
-        """Stop and name the step if the loss of a step since the last log line was not finite. ``step``: steps done.
+        """Stop and name the step if loss or gradient of a step since the last log line was not finite. ``step``: steps done.
+
+        With a loss scale (fp16) the gradient may overflow now and then: such a step is skipped, the scale lowered.
 
         Raises:
             UserError: on every process alike.
         """
-        if not self.losses:
-            return
-        finite = self.engine.sum(torch.stack(self.losses)).isfinite().tolist()
+        finite = self.engine.sum(torch.stack(self.losses)).isfinite()
+        if not self.engine.has_loss_scale:
+            finite &= torch.stack(self.norms).isfinite()
+        finite = finite.tolist()
         if not all(finite):
             first = step - len(finite) + finite.index(False) + 1
             raise UserError(
-                f"the loss is not finite at step {first}: lower --optim.learning_rate or --optim.max_grad_norm, or use "
+                f"the loss or its gradient is not finite at step {first}: lower --optim.learning_rate or --optim.max_grad_norm, or use "
                 "--train.precision no; start again from the last checkpoint, which is untouched"
             )
 

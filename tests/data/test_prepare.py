@@ -37,7 +37,8 @@ def run(root: Path, train: Corpus, tokenizer: str | None, held_out=None, **chang
     settings = dict(
         train_vocab_size=300, max_length=32, eval_fraction=0.1, join_lines=False, processes=1, log=lambda line: None
     )
-    return Prepared(prepare(root, train, held_out or {}, tokenizer=tokenizer, **{**settings, **changed}))
+    loaded = load_tokenizer(tokenizer) if tokenizer else None
+    return Prepared(prepare(root, train, held_out or {}, tokenizer=loaded, **{**settings, **changed}))
 
 
 def examples(prepared: Prepared, store) -> list[str]:

@@ -5,9 +5,15 @@ import subprocess
 import sys
 
 import pytest
-from transformers import AutoTokenizer, BertTokenizer
+from transformers import AutoTokenizer, BertTokenizer, ElectraConfig
 
-from electra_accel.data.tokenizer import SPECIAL_TOKENS, fingerprint, load_tokenizer, train_tokenizer
+from electra_accel.data.tokenizer import (
+    SPECIAL_TOKENS,
+    fingerprint,
+    load_tokenizer,
+    train_tokenizer,
+    vocabulary_conflict,
+)
 from electra_accel.errors import UserError
 from tests.helpers import shared_data
 
@@ -90,6 +96,48 @@ def test_a_folder_with_nothing_but_a_vocabulary(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "vocab.txt").write_bytes((tmp_path / "a" / "vocab.txt").read_bytes())
     assert fingerprint(load_tokenizer(tmp_path / "b")) == fingerprint(load_tokenizer(tmp_path / "a"))
+
+
+def test_an_id_is_a_line_also_behind_a_token_that_is_a_strange_line_break(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "\u2028", "\x85", "word"]) + "\n", encoding="utf-8")
+    tokenizer = load_tokenizer(tmp_path / "vocab.txt")
+    assert (len(tokenizer), tokenizer.convert_tokens_to_ids("word")) == (8, 7)
+
+
+def test_a_vocabulary_whose_ids_have_gaps_is_refused(tmp_path):
+    """Else random tokens and the embedding would miss the greatest ids: both are as many as there are tokens."""
+    for folder in (tmp_path / "bare", tmp_path / "described"):
+        folder.mkdir()
+        (folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "a", "b", "a", "c"]) + "\n")
+        if folder.name == "described":
+            (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+        with pytest.raises(UserError, match="vocab.txt, line 8: 'a' stands in line 6 already") as caught:
+            load_tokenizer(folder)
+        assert "\n" not in str(caught.value)
+    trained(tmp_path / "trained")
+    file = tmp_path / "trained" / "tokenizer.json"
+    description = json.loads(file.read_text())
+    description["model"]["vocab"]["재밌다"] = 4000
+    file.write_text(json.dumps(description))
+    with pytest.raises(UserError, match="the greatest id is 4000"):
+        load_tokenizer(tmp_path / "trained")
+
+
+def test_a_model_without_a_tokenizer_is_not_taken_for_one(tmp_path):
+    """AutoTokenizer makes a vocabulary of five special tokens out of a config.json."""
+    ElectraConfig(vocab_size=300).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="a model without a tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_vocabularies_conflict_where_an_id_means_two_tokens(tmp_path):
+    first, longer = trained(tmp_path / "a"), load_tokenizer(tmp_path / "a")
+    longer.add_tokens(["새낱말"])
+    assert vocabulary_conflict(first, longer) is None
+    lines = (tmp_path / "a" / "vocab.txt").read_text().splitlines()
+    lines[20], lines[30] = lines[30], lines[20]
+    (tmp_path / "swapped.txt").write_text("".join(f"{line}\n" for line in lines))
+    assert vocabulary_conflict(first, load_tokenizer(tmp_path / "swapped.txt")) == (20, lines[30], lines[20])
 
 
 def test_unusable_tokenizers_are_one_line(tmp_path):

@@ -1,7 +1,11 @@
 """Invariants 5 and 8: no host synchronisation inside a micro-step, static shapes, one graph."""
 
+from contextlib import contextmanager
+
+import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from electra_accel.model.rtd import ReplacedTokenDetection, read_generator
@@ -12,7 +16,22 @@ FORBIDDEN = {"_local_scalar_dense", "item", "nonzero", "masked_select", "unique"
 FORBIDDEN |= {"unique_consecutive", "repeat_interleave", "is_nonzero", "equal", "histc", "_assert_async"}
 
 
-class NoSynchronisation(TorchDispatchMode):
+COPIES = {"tolist", "numpy", "cpu", "__array__"}  # on a CPU these dispatch nothing, so they are seen as methods only
+
+
+class NoCopies(TorchFunctionMode):
+    """Raises AssertionError at the first method that copies a tensor to the host; ``to`` by the device it is given."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "")
+        to_host = name == "to" and any(str(value) == "cpu" for value in (*args[1:2], kwargs.get("device")))
+        if name in COPIES or to_host:
+            raise AssertionError(f"{name} waits for the device")
+        return function(*args, **kwargs)
+
+
+class NoOperations(TorchDispatchMode):
     """Raises AssertionError at the first operation that would make the host wait for a GPU."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -22,6 +41,12 @@ class NoSynchronisation(TorchDispatchMode):
         if name in FORBIDDEN or boolean:
             raise AssertionError(f"{function} waits for the device")
         return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def no_synchronisation():
+    with NoCopies(), NoOperations():
+        yield
 
 
 def micro_step(model, batch):
@@ -36,7 +61,7 @@ def micro_step(model, batch):
 def test_a_micro_step_never_waits_for_the_device(autocast, gradient_checkpointing):
     model = ReplacedTokenDetection(*toy_pair(dropout=0.1), gradient_checkpointing=gradient_checkpointing).train()
     batch, _ = pack_examples(toy_examples(20), rows=9)
-    with NoSynchronisation(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with no_synchronisation(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         output = micro_step(model, batch)
     assert output.counters[1] == batch.real.sum()
 
@@ -49,6 +74,12 @@ PLANTED = {
     "nonzero": lambda x: torch.nonzero(x),
     "masked_select": lambda x: x.masked_select(x > 0),
     "unique": lambda x: x.unique(),
+    "tolist": lambda x: x.tolist(),
+    "numpy": lambda x: x.numpy(),
+    "numpy.asarray": lambda x: np.asarray(x),
+    "cpu": lambda x: x.cpu(),
+    "to": lambda x: x.to("cpu"),
+    "to a device": lambda x: x.to(device=torch.device("cpu")),
     "bincount": lambda x: torch.bincount(x.long().flatten()),
 }
 
@@ -60,7 +91,7 @@ def test_a_planted_synchronisation_is_caught(planted):
     batch, _ = pack_examples(toy_examples(4))
     encoder = model.discriminator.electra.encoder
     encoder.register_forward_hook(lambda *_: PLANTED[planted](torch.ones(2, 2)) and None)
-    with NoSynchronisation(), pytest.raises(AssertionError, match="waits for the device"):
+    with no_synchronisation(), pytest.raises(AssertionError, match="waits for the device"):
         micro_step(model, batch)
 
 

@@ -28,6 +28,8 @@ def test_schedules_at_known_points():
     assert rate(4, "cosine") == pytest.approx(1 + math.cos(math.pi / 7))
     assert rate(9, "constant") == 2.0
     assert rate(0, warmup=0, total=1) == pytest.approx(1.0)
+    with pytest.raises(ValueError):
+        rate(10)  # beyond the run, where a linear schedule would be negative
 
 
 def test_every_trainable_parameter_is_in_exactly_one_group_and_moves_in_the_first_step():

@@ -1,0 +1,104 @@
+"""What a run leaves while it goes on: the bar on a terminal, checkpoints by the clock, and where sentences go."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from electra_accel import run_folder
+from electra_accel.training import checkpoint
+from electra_accel.training.optim import learning_rate
+from tests.helpers import ROOT
+from tests.pretraining import finish, metrics, options, start, wandb_rows, wandb_segments, write_corpus
+
+STEPS, PEAK, WARMUP, HELD_OUT = 6, 1e-3, 2, 40
+COMMON = {
+    "data__train_files": "reference.txt",
+    "data__eval_files": "held_out.txt",
+    "data__eval_fraction": None,
+    "train__steps": STEPS,
+    "optim__warmup_steps": WARMUP,
+    "optim__learning_rate": PEAK,
+    "eval__every": 1000,
+    "checkpoint__every": 1000,
+    "checkpoint__keep": 100,
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs at once: {name: (run folder, output)}. "terminal" has a terminal for its output, "file" a pipe."""
+    place = tmp_path_factory.mktemp("recording")
+    write_corpus(place / "all.txt", most=400)
+    lines = (place / "all.txt").read_text().splitlines()
+    (place / "held_out.txt").write_text("\n".join(lines[:HELD_OUT]))
+    (place / "reference.txt").write_text("\n".join(lines))  # holds the held-out texts too
+    by_the_clock = {"checkpoint__minutes": 1e-6, "tracking__samples": "none", "optim__schedule": "cosine"}
+    on_terminal = options("reference.txt", place / "terminal", **COMMON, **by_the_clock)
+    into_file = options("reference.txt", place / "file", **COMMON, tracking__samples="local")
+    command = [sys.executable, str(ROOT / "scripts" / "pretrain.py"), *on_terminal]
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "150", "LINES": "40"}
+    environment.pop("CI", None)
+    process = subprocess.Popen(
+        command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE, text=True
+    )
+    os.close(theirs)
+    other = start(into_file, place)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:  # Linux' end of file on a terminal whose other end is closed
+        os.close(ours)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, shown.decode()[-3000:] + errors
+    code, out, err = finish(other)
+    assert code == 0, out + err
+    return {"terminal": (place / "terminal", shown.decode()), "file": (place / "file", out)}
+
+
+def sample_tables(run: Path) -> list[dict]:
+    (records,) = wandb_segments(run)
+    return [row for row in wandb_rows(records) if any(name.startswith("samples/") for name in row)]
+
+
+def test_the_bar_is_shown_on_a_terminal_alone(runs):
+    _, shown = runs["terminal"]
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    bars = [line for line in re.split(r"[\r\n]", text) if re.match(r"training .*\d/6", line)]
+    assert any(re.search(rf"{STEPS}/{STEPS} loss \d+\.\d\d  [\d,]+ tokens/s  0s left", line) for line in bars), bars
+    assert f"step {STEPS}/{STEPS}  loss" in text, "log lines stand above the bar"
+    _, out = runs["file"]
+    assert "\x1b" not in out and not re.search(r"^training ", out, re.M)
+
+
+def test_checkpoints_are_written_when_the_minutes_have_passed(runs):
+    steps = {name: [step for step, _ in checkpoint.existing(run / "checkpoints")] for name, (run, _) in runs.items()}
+    assert steps == {"terminal": list(range(1, STEPS + 1)), "file": [STEPS]}
+
+
+@pytest.mark.parametrize(("name", "schedule"), [("terminal", "cosine"), ("file", "linear")])
+def test_the_learning_rate_follows_its_schedule(runs, name, schedule):
+    shape = dict(peak=PEAK, warmup_steps=WARMUP, total_steps=STEPS, schedule=schedule)
+    rates = [record["train/learning_rate"] for record in metrics(runs[name][0]) if "train/learning_rate" in record]
+    assert rates == [learning_rate(step, **shape) for step in range(STEPS)]
+    assert (rates[3] > PEAK * 0.6 + 1e-6) == (schedule == "cosine"), "a cosine stays high longer than a line"
+
+
+def test_held_out_files_are_held_out(runs):
+    for _, out in runs.values():
+        assert f"held out  {HELD_OUT}" in out or re.search(r"held out  \d+ examples", out)
+
+
+def test_sentences_stay_where_tracking_samples_says(runs):
+    run, out = runs["terminal"]
+    assert not (run / run_folder.SAMPLES).exists() and sample_tables(run) == [] and "  input : " not in out
+    run, out = runs["file"]
+    assert run_folder.read_jsonl(run / run_folder.SAMPLES) and sample_tables(run) == [] and "  input : " in out
+    for _, out in runs.values():
+        assert "W&B offline" in out and "tracking.samples" not in out

@@ -1,0 +1,56 @@
+"""Two processes that are far apart in time."""
+
+import os
+import socket
+import subprocess
+import sys
+
+from tests.helpers import ROOT
+
+PROGRAM = """
+import datetime, sys, time
+from pathlib import Path
+import torch
+torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(seconds=2))
+from electra_accel.errors import UserError
+from electra_accel.training.engine import Engine
+engine = Engine(precision="no", cpu=True, trackers=[], folder=Path("."))
+def work(seconds, problem=None):
+    time.sleep(seconds[engine.rank])
+    if problem and engine.rank == 1:
+        raise UserError(problem)
+    return engine.rank
+print(engine.together(lambda: work([0, 5])), engine.on_main(lambda: work([5, 0])), flush=True)
+try:
+    engine.together(lambda: work([0, 5], "no such file on this host"))
+except UserError as error:
+    print(error, flush=True)
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_whoever_is_done_first_waits_longer_than_collectives_do(tmp_path):
+    """Here they give up after two seconds; under NCCL after ten minutes, and hosts without a shared disk prepare for hours."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            cwd=tmp_path,
+            env={**os.environ, **place, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for rank, process in enumerate(processes):
+            out, err = process.communicate(timeout=100)
+            assert process.returncode == 0, err
+            assert out.splitlines() == [f"{rank} 0", "no such file on this host"]
+    finally:
+        for process in processes:
+            process.kill()
