@@ -95,7 +95,9 @@ def lock(folder: Path) -> TextIO:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit it and outlive us
     except (BlockingIOError, PermissionError):
-        raise UserError(f"run.dir {folder} is in use by another process; wait for it, or choose another --run.dir") from None
+        raise UserError(
+            f"run.dir {folder} is in use by another process; wait for it, or choose another --run.dir"
+        ) from None
     except OSError:
         return file  # a file system without locks: nothing can be known
     return file

@@ -31,7 +31,11 @@ def place(tmp_path_factory):
     (folder / "other" / "notes.txt").write_text("not a run")
     letters = "abcdefghijklmnopqrstuvwxyzS0123456789."
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-    vocabularies = {"whole": words, "permuted": words[:5] + words[:4:-1], "no_mask": [w for w in words if w != "[MASK]"]}
+    vocabularies = {
+        "whole": words,
+        "permuted": words[:5] + words[:4:-1],
+        "no_mask": [w for w in words if w != "[MASK]"],
+    }
     for name, vocabulary in vocabularies.items():
         inner = Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
         inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

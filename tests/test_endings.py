@@ -167,7 +167,7 @@ def test_a_disk_that_fills_up_while_training(place, tmp_path):
         pytest.skip("this machine does not allow mounts")
     try:
         run = tmp_path / "run"
-        process = start(options("text.txt", run, **SHORT | {"train__steps": 4000}), place)
+        process = start(options("text.txt", run, **SHORT | {"train__steps": 4000}), place, WANDB_MODE="disabled")
         deadline = time.monotonic() + 120
         while not checkpoint.existing(run / "checkpoints") and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from electra_accel.errors import UserError
 from electra_accel.training.engine import unusable_gpu
 from tests.helpers import ROOT, run_script
 from tests.pretraining import options, run_here, write_corpus

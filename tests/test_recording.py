@@ -1,5 +1,6 @@
 """What a run leaves while it goes on: the bar on a terminal, checkpoints by the clock, and where sentences go."""
 
+import json
 import os
 import pty
 import re
@@ -15,7 +16,8 @@ from electra_accel.training.optim import learning_rate
 from tests.helpers import ROOT
 from tests.pretraining import finish, metrics, options, start, wandb_rows, wandb_segments, write_corpus
 
-STEPS, PEAK, WARMUP, HELD_OUT = 6, 1e-3, 2, 40
+STEPS, PEAK, WARMUP = 6, 1e-3, 2
+LINES, HELD_OUT, IN_BOTH = 400, 40, 15
 COMMON = {
     "data__train_files": "reference.txt",
     "data__eval_files": "held_out.txt",
@@ -33,10 +35,10 @@ COMMON = {
 def runs(tmp_path_factory):
     """Two runs at once: {name: (run folder, output)}. "terminal" has a terminal for its output, "file" a pipe."""
     place = tmp_path_factory.mktemp("recording")
-    write_corpus(place / "all.txt", most=400)
+    write_corpus(place / "all.txt", most=LINES)
     lines = (place / "all.txt").read_text().splitlines()
     (place / "held_out.txt").write_text("\n".join(lines[:HELD_OUT]))
-    (place / "reference.txt").write_text("\n".join(lines))  # holds the held-out texts too
+    (place / "reference.txt").write_text("\n".join(lines[HELD_OUT - IN_BOTH :]))
     by_the_clock = {"checkpoint__minutes": 1e-6, "tracking__samples": "none", "optim__schedule": "cosine"}
     on_terminal = options("reference.txt", place / "terminal", **COMMON, **by_the_clock)
     into_file = options("reference.txt", place / "file", **COMMON, tracking__samples="local")
@@ -70,11 +72,11 @@ def sample_tables(run: Path) -> list[dict]:
 def test_the_bar_is_shown_on_a_terminal_alone(runs):
     _, shown = runs["terminal"]
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
-    bars = [line for line in re.split(r"[\r\n]", text) if re.match(r"training .*\d/6", line)]
+    bars = [line for line in re.split(r"[\r\n]", text) if re.match(rf"training .*/{STEPS}", line)]
     assert any(re.search(rf"{STEPS}/{STEPS} loss \d+\.\d\d  [\d,]+ tokens/s  0s left", line) for line in bars), bars
     assert f"step {STEPS}/{STEPS}  loss" in text, "log lines stand above the bar"
     _, out = runs["file"]
-    assert "\x1b" not in out and not re.search(r"^training ", out, re.M)
+    assert "\x1b" not in out and not re.search(rf"^training .*/{STEPS}", out, re.M)
 
 
 def test_checkpoints_are_written_when_the_minutes_have_passed(runs):
@@ -91,8 +93,12 @@ def test_the_learning_rate_follows_its_schedule(runs, name, schedule):
 
 
 def test_held_out_files_are_held_out(runs):
-    for _, out in runs.values():
-        assert f"held out  {HELD_OUT}" in out or re.search(r"held out  \d+ examples", out)
+    """data.eval_files: texts that are in the training text too are left out of them, and nothing else is held out."""
+    (manifest,) = runs["file"][0].parent.glob("prepared/*/manifest.json")
+    splits = json.loads(manifest.read_text())["splits"]
+    documents = {name: split["documents"] for name, split in splits.items()}
+    assert documents == {"train": LINES - HELD_OUT + IN_BOTH, "held_out": HELD_OUT - IN_BOTH}
+    assert f"held out  {splits['held_out']['examples']} examples" in runs["file"][1]
 
 
 def test_sentences_stay_where_tracking_samples_says(runs):

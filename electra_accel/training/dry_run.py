@@ -13,6 +13,7 @@ from electra_accel.tracking.terminal import Terminal
 from electra_accel.tracking.trackers import destination, usable_trackers
 from electra_accel.training import assemble, opening
 from electra_accel.training.engine import choose_precision, unusable_gpu, wants_cpu
+from electra_accel.training.progress import read
 
 A100_BF16 = 312e12  # FLOP/s, dense: a card that most people can compare theirs with
 UTILISATION = 0.4
@@ -51,6 +52,8 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     steps, one_pass = assemble.total_steps(config, loader, prepared)
     for warning in set(check(resolve(config, steps), steps)) - set(check(config)):
         terminal.warn(warning)
+    if checkpoint:
+        read(checkpoint, assemble.data_identity(loader, prepared), steps)
     pair = assemble.networks(config, prepared.tokenizer, terminal.line)
     model = assemble.joint_module(config, pair)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

@@ -17,7 +17,7 @@ from electra_accel.config import Config
 from electra_accel.config_checks import difference
 from electra_accel.config_parser import dump, load
 from electra_accel.data.plan import Layout
-from electra_accel.errors import UserError
+from electra_accel.errors import OneProcessError, UserError
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.training import checkpoint
 from electra_accel.training.engine import Engine
@@ -123,7 +123,7 @@ def recorded_status(
             remedy = "--model.gradient_checkpointing true"
         text = f"out of GPU memory: try {remedy}; the global step stays the same"
         write("failed", text, 2)
-        raise UserError(text) from error
+        raise OneProcessError(text) from error  # the other processes may have room
     except UserError as error:
         write("failed", str(error), 2)
         raise

@@ -100,8 +100,8 @@ def save(folder: Path, engine: Engine, progress: Progress, *, keep: int, keep_be
     engine.on_main(finish)
 
 
-def restore(path: Path, engine: Engine, data: str, total_steps: int) -> Progress:
-    """Load weights and optimizer of a verified checkpoint into the prepared ones; returns where the run stood.
+def read(path: Path, data: str, total_steps: int) -> Progress:
+    """Where the run stood at a verified checkpoint.
 
     Raises:
         UserError: the run was on other data (see ``Progress.data``), or is beyond its last step.
@@ -114,5 +114,11 @@ def restore(path: Path, engine: Engine, data: str, total_steps: int) -> Progress
         )
     if progress.step > total_steps:
         raise UserError(f"{path} is at step {progress.step} already, beyond train.steps {total_steps}; raise it")
+    return progress
+
+
+def restore(path: Path, engine: Engine, data: str, total_steps: int) -> Progress:
+    """:func:`read`, and load weights and optimizer into the prepared ones. Called on every process."""
+    progress = engine.together(lambda: read(path, data, total_steps))
     engine.load(path)
     return progress

@@ -26,9 +26,7 @@ def test_the_tokenizer_of_a_pinned_pair_is_of_its_revision(tmp_path):
     write_corpus(tmp_path / "text.txt", most=40)
     cached = tmp_path / "hub" / "models--our--pair"
     (cached / "refs").mkdir(parents=True)
-    pair = build_pair(
-        "tiny", vocab_size=400, pad_token_id=0, max_length=64, generator_width=0.25, dropout=0.1, seed=1
-    )
+    pair = build_pair("tiny", vocab_size=400, pad_token_id=0, max_length=64, generator_width=0.25, dropout=0.1, seed=1)
     letters = [chr(code) for code in range(33, 127)]
     for branch, first in (("main", "new"), ("v1", "old")):
         commit = branch.encode().hex().ljust(40, "0")

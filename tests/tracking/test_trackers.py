@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import GeneralTracker, get_available_trackers
+
+from electra_accel import run_folder
+from electra_accel.config import Config
+from electra_accel.errors import UserError
+from electra_accel.tracking.trackers import Recorder, destination, usable_trackers, wandb_mode
+
+
+@pytest.fixture
+def no_account(monkeypatch, tmp_path):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))
+
+
+def config(**tracking) -> Config:
+    made = Config()
+    for name, value in tracking.items():
+        setattr(made.tracking, name, value)
+    return made
+
+
+def test_trackers_are_those_named_and_an_empty_list_is_none():
+    warnings = []
+    default = usable_trackers(None, warnings.append)
+    assert (default, len(warnings)) in ((["wandb"], 0), ([], 1))
+    assert usable_trackers([], pytest.fail) == []
+    installed = [str(name) for name in get_available_trackers()]
+    assert usable_trackers(installed, pytest.fail) == installed
+
+
+@pytest.mark.parametrize("name", ["json", "all", "Wandb"])
+def test_a_tracker_that_nobody_knows_is_one_line_with_all_names(name):
+    with pytest.raises(UserError, match=f"tracking.trackers: {name} is none of .*tensorboard, wandb"):
+        usable_trackers(["wandb", name], pytest.fail)
+
+
+def test_the_mode_of_wandb_is_the_environments_then_the_options_then_by_the_key(no_account, monkeypatch):
+    assert wandb_mode(None) == "offline"
+    assert wandb_mode("online") == "online"
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert wandb_mode(None) == "online"
+    assert wandb_mode("offline") == "offline"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode("online") == "disabled"
+
+
+def test_a_key_in_netrc_counts(no_account, monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password " + "0" * 40)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert wandb_mode(None) == "online"
+
+
+@pytest.mark.parametrize(
+    ("mode", "samples", "words"),
+    [
+        ("online", "all", "sentences of the held-out text are uploaded to W&B"),
+        ("offline", "all", "will be uploaded to W&B if you sync the run"),
+        ("online", "local", None),
+        ("offline", "none", None),
+        ("disabled", "all", None),
+    ],
+)
+def test_sentences_that_leave_the_machine_are_announced(no_account, mode, samples, words):
+    said = destination(config(mode=mode, samples=samples), ["wandb"], Path("runs/x"))
+    assert f"W&B {mode}, project electra-accel" in said
+    assert ("wandb sync runs/x/wandb/offline-run-*" in said) == (mode == "offline")
+    if words:
+        assert words in said and "--tracking.samples local" in said
+    else:
+        assert "sentences" not in said
+
+
+def test_without_wandb_nothing_is_announced(no_account):
+    assert destination(config(mode="online"), [], Path("runs/x")) == "metrics.jsonl"
+    assert destination(config(mode="online"), ["tensorboard"], Path("runs/x")) == "metrics.jsonl, tensorboard"
+
+
+class Failing(GeneralTracker):
+    """A tracker whose server goes away after the first row."""
+
+    name, requires_logging_directory, tracker = "failing", False, None
+
+    def __init__(self):
+        super().__init__()
+        self.rows = 0
+
+    def start(self): ...
+
+    def store_init_configuration(self, values): ...
+
+    def log(self, values, step=None, **keywords):
+        if self.rows:
+            raise ConnectionError("the server went away")
+        self.rows += 1
+
+
+def test_a_tracker_that_fails_never_stops_training(tmp_path):
+    warnings, tracker = [], Failing()
+    recorder = Recorder(Accelerator(cpu=True, log_with=[tracker]), tmp_path, samples="all", warn=warnings.append)
+    recorder.start(config())
+    for step in (1, 2, 3):
+        recorder.metrics({"train/loss": 1.0, "train/step": step, "train/tokens": step}, step)
+    recorder.close()
+    AcceleratorState._reset_state(reset_partial_state=True)  # it is one for the whole process
+    assert tracker.rows == 1
+    assert len(warnings) == 1 and "the server went away" in warnings[0]
+    assert [record["step"] for record in run_folder.read_jsonl(tmp_path / run_folder.METRICS)] == [1, 2, 3]
