@@ -100,7 +100,7 @@ MISTAKES = {
         | {"data__max_length": 600, "train__batch_tokens": 1200, "train__micro_batch_tokens": 600},
         ["600", "512"],
     ),
-    "no such model": (pair("missing", "missing"), ["missing/"]),
+    "no such model": (pair("./missing", "./missing"), ["missing"]),
     "tokenizer without [MASK]": (
         {"tokenizer__path": "no_mask", "tokenizer__train_vocab_size": None},
         ["no_mask", "[MASK]"],

@@ -58,7 +58,7 @@ def test_a_run_leaves_everything_a_person_needs(undisturbed, place):
     for words in ("engine ", "data ", "plan ", "step ", "records ", "W&B offline", "held-out text", "before", "next "):
         assert words in out
     assert f"{run}/discriminator" in out
-    assert not list(place.rglob("*.lock*")), "the preparation leaves no lock behind"
+    assert not list((place / "prepared").glob("*.lock*")), "the preparation leaves no lock behind"
 
 
 def test_the_loss_falls_and_the_counts_are_those_of_the_plan(undisturbed):
