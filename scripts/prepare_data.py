@@ -90,7 +90,8 @@ def main() -> None:
             + (f" ({reasons})" if reasons else "")
         )
     print(
-        f"{folder}\nnext: accelerate launch scripts/pretrain.py --model.size tiny --train.epochs 1 --data.prepared {folder}"
+        f"{folder}\nnext: accelerate launch scripts/pretrain.py --model.size tiny --train.epochs 1 "
+        f"--data.prepared {folder} --data.max_length {asked.max_length}"
     )
 
 
