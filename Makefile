@@ -29,6 +29,8 @@ PINS := $(VENV)/electra-accel-constraints.txt
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
+# accelerate launch runs a CPU process on one thread unless this variable says otherwise
+pretrain: export OMP_NUM_THREADS ?= $(shell nproc)
 pretrain: $(INSTALLED)
 	accelerate launch --config_file accelerate_configs/single.yaml --main_process_port 0 scripts/pretrain.py --config recipes/tiny-python-docs.yaml $(ARGS)
 
