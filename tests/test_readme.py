@@ -33,7 +33,7 @@ def commands() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_command_runs(tmp_path):
-    """In order, because later commands use what earlier ones made. The two `make` commands are what CI runs."""
+    """In order, because later commands use what earlier ones made. CI calls `make test`; `make pretrain` is only looked up."""
     for name in ("scripts", "recipes", "accelerate_configs"):
         (tmp_path / name).symlink_to(ROOT / name)
     for folder in ("my", "domain"):
