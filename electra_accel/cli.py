@@ -5,14 +5,16 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from electra_accel.errors import OneProcessError, UserError
+from electra_accel.errors import OneProcessError, Preempted, UserError
+
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the state is saved, start me again
 
 
 def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     """Runs ``main`` and leaves the process with its return value as exit code (None: 0).
 
-    UserError becomes ``error: …`` on one line of stderr and exit code 2, Ctrl-C exit code 130. Anything else is a bug
-    and keeps its traceback.
+    UserError becomes ``error: …`` on one line of stderr and exit code 2, Preempted exit code 75, Ctrl-C exit code 130.
+    Anything else is a bug and keeps its traceback.
 
     Several processes meet a mistake of the user together: what one host lacks, all processes of that host lack, and
     ``Engine.together`` passes on what only some have met. So the first process of each host speaks for all of it;
@@ -25,6 +27,8 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
         if speaks or isinstance(error, OneProcessError):
             print("error:", " ".join(str(error).split()), file=sys.stderr)
         code = 2
+    except Preempted:
+        code = PREEMPTED  # recorded_status has said it
     except KeyboardInterrupt:
         if speaks:
             print("interrupted", file=sys.stderr)

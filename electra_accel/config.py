@@ -30,6 +30,9 @@ class Run:
     resume: str = option(
         "auto", "auto: go on where run.dir stopped; never; or a checkpoint's folder", "auto|never|FOLDER"
     )
+    deadline: str | None = option(
+        None, "save and stop at this time: hours:minutes from the start, or a time such as 2026-12-24T07:30", "TIME"
+    )
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """What is impossible in a configuration, all of it in one go, and what makes two configurations two different runs."""
 
+import datetime
 from dataclasses import fields
 from typing import Any
 
@@ -9,7 +10,7 @@ from electra_accel.errors import UserError
 # What may change when a run is resumed: where and how it runs, what is recorded, how long it goes on.
 FREE_GROUPS = ("checkpoint", "tracking")
 FREE_OPTIONS = (
-    "run.dir", "run.resume", "data.num_workers", "model.gradient_checkpointing", "train.steps", "train.epochs",
+    "run.dir", "run.resume", "run.deadline", "data.num_workers", "model.gradient_checkpointing", "train.steps", "train.epochs",
     "train.micro_batch_tokens", "train.precision", "train.compile", "eval.every",
 )  # fmt: skip
 
@@ -35,6 +36,13 @@ def check(config: Config, steps: int | None = None) -> list[str]:
         problems.append("objective.generator_weight and objective.discriminator_weight are both 0")
     if (train.steps is None) == (train.epochs is None):
         problems.append(f"give {'one' if train.steps is None else 'only one'} of train.steps and train.epochs")
+    try:
+        if config.run.deadline and deadline_time(config.run.deadline) < datetime.datetime.now().timestamp() - 60:
+            problems.append(f"run.deadline {config.run.deadline} is past")
+    except ValueError:
+        problems.append(
+            f"run.deadline {config.run.deadline} is neither hours:minutes from now nor a time such as 2026-12-24T07:30"
+        )
     steps = steps or train.steps
     if steps and warmup and warmup > steps > 0:
         problems.append(f"optim.warmup_steps {warmup} is more than the {steps} steps of the run; try {steps // 10}")
@@ -58,6 +66,19 @@ def _outside_interval(config: Config) -> list[str]:
     if len(config.optim.betas) != 2:
         problems.append(f"optim.betas must be two numbers, not {config.optim.betas}")
     return problems
+
+
+def deadline_time(text: str) -> float:
+    """``run.deadline`` as Unix time: ``11:30`` is hours and minutes from now, else an ISO time, local unless it says.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    hours, colon, minutes = text.partition(":")
+    if colon and hours.isdecimal() and minutes.isdecimal():
+        wait = datetime.timedelta(hours=int(hours), minutes=int(minutes))
+        return (datetime.datetime.now() + wait).timestamp()
+    return datetime.datetime.fromisoformat(text).timestamp()
 
 
 def _within(interval: str, x: float) -> bool:

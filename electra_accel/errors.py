@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake a user can mend."""
+"""The exceptions that are not bugs: a mistake that a user can mend, and the wish that a run stops."""
 
 
 class UserError(Exception):
@@ -11,3 +11,7 @@ class UserError(Exception):
 
 class OneProcessError(UserError):
     """A UserError that perhaps only this one of several processes has met, such as a GPU that is out of memory."""
+
+
+class Preempted(Exception):
+    """The run was asked to stop and has saved its state; the text says who asked."""

@@ -5,7 +5,8 @@
     python scripts/pretrain.py --config … --dry_run     # check everything, prepare the data, print the plan, train nothing
 
 A run that stopped goes on when the same command is given again with its --run.dir. Exit codes: 0 done, 2 the input is wrong,
-1 a bug. ``accelerate launch`` turns all but 0 into 1; run.dir/status.json has the truth.
+75 asked to stop (a signal, a file run.dir/stop, run.deadline) and saved, 1 a bug. ``accelerate launch`` turns all but 0 into
+1; run.dir/status.json has the truth.
 """
 
 import os
@@ -29,7 +30,6 @@ def main() -> None:
         terminal.warn(warning)
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.model.metrics import training_flops
     from electra_accel.tracking import summary
     from electra_accel.tracking.trackers import Recorder, usable_trackers
     from electra_accel.training import assemble, dry_run, opening
@@ -38,8 +38,8 @@ def main() -> None:
     from electra_accel.training.evaluate import fixed_held_out
     from electra_accel.training.loop import train
     from electra_accel.training.optim import build_adamw
+    from electra_accel.training.preemption import STOP_FILE, StopRequests
     from electra_accel.training.progress import Progress, restore
-    from electra_accel.training.window import Window
 
     folder = Path(config.run.dir or assemble.default_folder(asked.recipe))
     if asked.dry_run:
@@ -49,6 +49,7 @@ def main() -> None:
     engine = Engine(precision=config.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
     checkpoint = engine.on_main(lambda: opening.open_run(folder, config, terminal.warn))
+    stop = StopRequests(folder / STOP_FILE if engine.is_main else None, config.run.deadline)
 
     # Text -> tokens -> plan: all that is random about the data is settled here, for any hardware.
     prepared = engine.together(lambda: assemble.prepared_data(config, terminal.line))
@@ -63,7 +64,8 @@ def main() -> None:
         return terminal.line(message)
 
     # The two networks as one module under one engine.
-    pair = engine.together(lambda: assemble.networks(config, prepared.tokenizer, terminal.line))
+    tokenizer = prepared.tokenizer
+    pair = engine.together(lambda: assemble.networks(config, tokenizer, terminal.line))
     model = assemble.joint_module(config, pair)
     engine.on_main(lambda: opening.require_space(folder, model, config.checkpoint.keep))
     engine.prepare(model, build_adamw(model, config.optim), compile=config.train.compile)
@@ -71,13 +73,12 @@ def main() -> None:
     progress = restore(checkpoint, engine, data, total_steps) if checkpoint else Progress(data)
     engine.on_main(lambda: opening.begin(folder, config, engine, progress.step if checkpoint else -1))
 
-    with opening.recorded_status(folder, progress, loader.layout, config.train.bin_tokens, terminal):
+    with opening.recorded_status(folder, progress, loader.layout, config.train.bin_tokens, terminal), stop:
         recorder = Recorder(engine.accelerator, folder, samples=config.tracking.samples, warn=terminal.warn)
         records = recorder.start(config)
         held_out_loader = assemble.step_loader(config, prepared, held_out=True, **place)
         held_out = fixed_held_out(config, held_out_loader, prepared, engine, progress, folder, checkpoint)
-        flops = training_flops(pair.generator.config, pair.discriminator.config, assemble.context_length(prepared))
-        window = Window(engine, config.objective, loader.layout.slots(config.train.bin_tokens), flops)
+        window = assemble.window(config, engine, loader, pair, prepared)
         for line in (
             f"engine    {engine.describe()}",
             *summary.plan_lines(loader.plan, loader.layout, prepared.manifest, total_steps, one_pass),
@@ -86,19 +87,7 @@ def main() -> None:
             f"run       {folder}, from step {progress.step}",
         ):
             terminal.line(line)
-        train(
-            config,
-            engine=engine,
-            loader=loader,
-            held_out=held_out,
-            progress=progress,
-            total_steps=total_steps,
-            window=window,
-            folder=folder,
-            recorder=recorder,
-            terminal=terminal,
-            tokenizer=prepared.tokenizer,
-        )
+        train(config, engine, loader, held_out, progress, total_steps, window, recorder, terminal, stop, tokenizer)
         figures = export_run(config, engine, progress, prepared, folder, terminal.warn)
         recorder.close()
     tokens, seconds = progress.tokens, progress.seconds

@@ -45,6 +45,8 @@ from tests.helpers import ROOT
         (["--tokenizer.train_vocab_size=null"], "give one of tokenizer.path and tokenizer.train_vocab_size"),
         (["--data.dataset=null", "--data.prepared=p"], "tokenizer.train_vocab_size is settled by data.prepared"),
         (["--checkpoint.keep=0"], "checkpoint.keep must lie in [1, inf), not 0"),
+        (["--run.deadline=2020-01-01T00:00"], "run.deadline 2020-01-01T00:00 is past"),
+        (["--run.deadline=tomorrow"], "run.deadline tomorrow is neither"),
         (["--objective.generator_weight=0", "--objective.discriminator_weight=0"], "both 0"),
     ],
 )
@@ -111,7 +113,7 @@ def test_identity_leaves_nothing_out_by_accident():
     """A new option is part of the identity unless someone says otherwise."""
     free = flatten(Config()).keys() - identity(Config()).keys()
     assert {name for name in free if name.split(".")[0] not in ("checkpoint", "tracking")} == {
-        "run.dir", "run.resume", "data.num_workers", "model.gradient_checkpointing", "train.steps", "train.epochs",
+        "run.dir", "run.resume", "run.deadline", "data.num_workers", "model.gradient_checkpointing", "train.steps", "train.epochs",
         "train.micro_batch_tokens", "train.precision", "train.compile", "eval.every",
     }  # fmt: skip
 

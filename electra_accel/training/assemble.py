@@ -20,8 +20,11 @@ from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.data.tokenizer import load_tokenizer, vocabulary_conflict
 from electra_accel.errors import UserError
 from electra_accel.model.loading import load_config, load_pair
+from electra_accel.model.metrics import training_flops
 from electra_accel.model.pair import Pair, build_pair, check_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
+from electra_accel.training.engine import Engine
+from electra_accel.training.window import Window
 
 PREPARED = Path("prepared")  # where texts are tokenised to, once per content and settings
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
@@ -217,6 +220,12 @@ def data_identity(loader: StepLoader, prepared: Prepared) -> str:
     return (
         f"{prepared.fingerprint[:16]}, bins of {limits.tokens} tokens, {limits.slots} slots, {limits.segments} examples"
     )
+
+
+def window(config: Config, engine: Engine, loader: StepLoader, pair: Pair, prepared: Prepared) -> Window:
+    """What collects the figures between two log lines."""
+    flops = training_flops(pair.generator.config, pair.discriminator.config, context_length(prepared))
+    return Window(engine, config.objective, loader.layout.slots(config.train.bin_tokens), flops)
 
 
 def context_length(prepared: Prepared) -> float:

@@ -186,6 +186,20 @@ class Engine:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def read_later(self, value: torch.Tensor) -> Callable[[], float]:
+        """Ask for a 0-d tensor now and fetch it later: fetching waits for what was queued before, not after, the asking."""
+        if self.device.type != "cuda":
+            return value.item
+        on_host = torch.empty_like(value, device="cpu", pin_memory=True).copy_(value, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+
+        def fetch() -> float:
+            copied.synchronize()
+            return on_host.item()
+
+        return fetch
+
     # --- processes -------------------------------------------------------------------------------------------------
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:

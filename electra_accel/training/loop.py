@@ -1,13 +1,13 @@
 """The training loop: learning rate -> micro-steps -> clip -> step -> log -> evaluate -> save."""
 
 import time
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from electra_accel.config import Config
 from electra_accel.data.loader import StepLoader
+from electra_accel.errors import Preempted
 from electra_accel.randomness import Purpose, torch_seed
 from electra_accel.tracking.samples import LEGEND, reconstruct
 from electra_accel.tracking.terminal import Terminal, duration
@@ -15,6 +15,7 @@ from electra_accel.tracking.trackers import Recorder
 from electra_accel.training.engine import Engine
 from electra_accel.training.evaluate import HeldOut, evaluate
 from electra_accel.training.optim import learning_rate
+from electra_accel.training.preemption import StopRequests
 from electra_accel.training.progress import Progress, save
 from electra_accel.training.window import Window
 
@@ -23,26 +24,26 @@ SAMPLES_SHOWN = 3
 
 def train(
     config: Config,
-    *,
     engine: Engine,
     loader: StepLoader,
     held_out: HeldOut,
     progress: Progress,
     total_steps: int,
     window: Window,
-    folder: Path,
     recorder: Recorder,
     terminal: Terminal,
+    stop_requests: StopRequests,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """Train from ``progress`` on to ``total_steps``, or until ``eval.metric`` has stopped improving. Called on every process.
 
-    ``progress`` is updated in place; the last checkpoint in ``folder`` is of its final state.
+    ``progress`` is updated in place; the last checkpoint in the run folder is of its final state.
 
     Raises:
         UserError: the loss is not finite; no space is left for a checkpoint.
+        Preempted: a process was asked to stop; the state after its last step is saved.
     """
-    model, objective = engine.model, config.objective
+    model, objective, folder = engine.model, config.objective, recorder.folder
     last_save = time.monotonic()
     if progress.step >= total_steps or progress.stopped_because:
         return  # killed after its last step, before all was exported
@@ -53,7 +54,7 @@ def train(
             save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=True)
     terminal.start(progress.step, total_steps)
     model.train()
-    window.restart()
+    window.go_on(progress.window)
     waiting = time.monotonic()
     for global_step in loader.steps(progress.cursor, progress.step):
         window.data_wait += time.monotonic() - waiting
@@ -65,15 +66,19 @@ def train(
             total_steps=total_steps,
             schedule=config.optim.schedule,
         )
-        micro_batches = [batch.to(engine.device) for batch in global_step.micro_batches]
-        # Both denominators are those of the whole global step, known before the first backward (invariant 3).
-        counts = torch.stack([batch.counts() for batch in micro_batches]).sum(0)
-        selected, tokens = engine.sum(counts).clamp(min=1)
-        for micro, batch in enumerate(micro_batches):
+        # Both denominators are those of the whole global step, known before the first backward (invariant 3). The same sum
+        # tells every process whether any of them was asked to stop.
+        counts = torch.stack([batch.counts() for batch in global_step.micro_batches]).sum(0)
+        asked_to_stop = stop_requests.reason()
+        totals = engine.sum(torch.cat([counts, counts.new_tensor([bool(asked_to_stop)])]).to(engine.device))
+        selected, tokens = totals[:2].clamp(min=1)
+        votes = engine.read_later(totals[2])
+        for micro, batch in enumerate(global_step.micro_batches):
+            batch = batch.to(engine.device)
             # Dropout depends on the micro-batch's number in the global step, not on the process that computes it.
             number = micro * engine.world_size + engine.rank
             torch.manual_seed(torch_seed(config.run.seed, Purpose.DROPOUT, step, number))
-            with engine.micro_step(last=micro == len(micro_batches) - 1):
+            with engine.micro_step(last=micro == len(global_step.micro_batches) - 1):
                 output = model(batch)
                 loss = (
                     objective.generator_weight * output.generator_loss_sum / selected
@@ -124,14 +129,21 @@ def train(
         if samples_due:
             show_samples(engine, held_out, progress, recorder, terminal, tokenizer)
         stop = done or 0 < config.eval.patience <= progress.bad_evaluations
+        preempted = votes() > 0 and not stop
+        progress.window = {}
+        if preempted:
+            window.require_finite(progress.step)
+            progress.window = window.unfinished()
         if stop and not done:
             progress.stopped_because = (
                 f"{config.eval.metric} has not improved since step {progress.best_step} ({progress.best:.4f})"
             )
             terminal.line(f"stopped early: {progress.stopped_because}")
-        if save_due or stop:
+        if save_due or stop or preempted:
             save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=config.eval.patience > 0)
             last_save = time.monotonic()
+        if preempted:
+            raise Preempted(next(filter(None, engine.everywhere(asked_to_stop))))
         if stop:
             break
         window.excluded += time.monotonic() - began

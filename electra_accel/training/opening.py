@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from electra_accel import run_folder
+from electra_accel.cli import PREEMPTED
 from electra_accel.config import Config
 from electra_accel.config_checks import difference
 from electra_accel.config_parser import dump, load
 from electra_accel.data.plan import Layout
-from electra_accel.errors import OneProcessError, UserError
+from electra_accel.errors import OneProcessError, Preempted, UserError
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.training import checkpoint
 from electra_accel.training.engine import Engine
@@ -111,8 +112,10 @@ def recorded_status(
         except UserError as error:  # a full disk must not hide why the run ended
             terminal.warn(f"{run_folder.STATUS} could not be written: {error}")
         if code:
+            why = f" ({reason})" if state == "preempted" else ""
             terminal.line(
-                f"stopped at step {progress.step}; the same command with --run.dir {folder} goes on from the last checkpoint"
+                f"stopped at step {progress.step}{why}; the same command with --run.dir {folder} goes on from the last "
+                "checkpoint"
             )
 
     try:
@@ -126,6 +129,9 @@ def recorded_status(
         raise OneProcessError(text) from error  # the other processes may have room
     except UserError as error:
         write("failed", str(error), 2)
+        raise
+    except Preempted as asked:
+        write("preempted", str(asked), PREEMPTED)
         raise
     except KeyboardInterrupt:
         write("failed", "interrupted", 130)

@@ -25,6 +25,7 @@ class Progress:
         tokens: real tokens seen.
         epoch: passes over the corpus.
         seconds: of training so far, over all resumes.
+        window: figures of the steps since the last log line, where the run stopped between two (``Window.unfinished``).
         first, last: held-out figures of the untouched and of the present model.
         best, best_step, best_figures: the best ``eval.metric`` so far, its step, and all figures of that step.
         bad_evaluations: how many evaluations ago that was.
@@ -38,6 +39,7 @@ class Progress:
     tokens: int = 0
     epoch: float = 0.0
     seconds: float = 0.0
+    window: dict = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     best: float | None = None

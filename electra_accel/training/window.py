@@ -35,8 +35,29 @@ class Window:
         self.losses: list[torch.Tensor] = []  # of each step, this process's share
         self.norms: list[torch.Tensor] = []  # of the gradient of each step
         self.step_loss: torch.Tensor | float = 0.0
-        self.excluded = self.data_wait = 0.0
+        self.excluded = self.data_wait = self.earlier_seconds = 0.0
+        self.earlier_steps = 0
         self.began = time.monotonic()
+
+    def unfinished(self) -> dict:
+        """What a run that stops between two log lines must remember, as JSON. Called on every process."""
+        if self.counters is None:
+            return {}
+        return {
+            "counters": self.engine.sum(self.counters).tolist(),
+            "steps": self.earlier_steps + len(self.losses),
+            "seconds": self.seconds,
+            "data_wait": self.data_wait,
+        }
+
+    def go_on(self, unfinished: dict) -> None:
+        """Begin with what :meth:`unfinished` gave, so that the next log line is that of an undisturbed run."""
+        self.restart()
+        if unfinished:
+            counters = torch.tensor(unfinished["counters"], dtype=torch.float64, device=self.engine.device)
+            self.counters = counters if self.engine.is_main else torch.zeros_like(counters)
+            self.earlier_steps, self.earlier_seconds = unfinished["steps"], unfinished["seconds"]
+            self.data_wait = unfinished["data_wait"]
 
     def add(self, loss: torch.Tensor, counters: torch.Tensor) -> None:
         """Take in a micro-step."""
@@ -57,6 +78,8 @@ class Window:
         Raises:
             UserError: on every process alike.
         """
+        if not self.losses:
+            return
         finite = self.engine.sum(torch.stack(self.losses)).isfinite()
         if not self.engine.has_loss_scale:
             finite &= torch.stack(self.norms).isfinite()
@@ -71,14 +94,14 @@ class Window:
     @property
     def seconds(self) -> float:
         """Spent on training, without evaluation, samples and checkpoints."""
-        return time.monotonic() - self.began - self.excluded
+        return self.earlier_seconds + time.monotonic() - self.began - self.excluded
 
     def figures(self) -> dict[str, float]:
         """train/… over the tokens of all processes since the last line, and speed/…. Called on every process."""
         counters = self.engine.sum(self.counters).cpu()
         metrics = summarise(counters)
         tokens, selected = (counters[SCALARS.index(name)].item() for name in ("tokens", "selected"))
-        seconds, steps = self.seconds, len(self.losses)
+        seconds, steps = self.seconds, self.earlier_steps + len(self.losses)
         figures = {
             "train/loss": self.objective.generator_weight * metrics["generator_loss"]
             + self.objective.discriminator_weight * metrics["discriminator_loss"],

@@ -1,0 +1,56 @@
+"""Stopping in time: a signal, a stop file or a deadline, turned into one wish that the loop asks for after each step.
+
+A scheduler that takes the machine back warns first. Who is warned differs (every process, one of them, only the batch
+script), so each process answers for itself and the loop adds the answers up (:func:`loop.train`).
+"""
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+from electra_accel.config_checks import deadline_time
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOP_FILE = "stop"
+
+
+class StopRequests:
+    """Why this process should stop, if it should. A context: signals are heard inside it.
+
+    The second Ctrl-C, or the second SIGTERM, ends the process at once, as it would without us.
+
+    Args:
+        stop_file: its appearance is a request; one that is there already was meant for an earlier run and is removed. None
+            where another process watches it.
+        deadline: run.deadline.
+    """
+
+    def __init__(self, stop_file: Path | None, deadline: str | None):
+        self.stop_file = stop_file
+        self.deadline = deadline_time(deadline) if deadline else None
+        self.heard = ""
+        if stop_file is not None:
+            stop_file.unlink(missing_ok=True)
+
+    def __enter__(self) -> "StopRequests":
+        self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.heard = signal.Signals(number).name
+        signal.signal(number, self._before[number])
+
+    def reason(self) -> str:
+        """Who asked this process to stop; empty if nobody did."""
+        if self.heard:
+            return f"signal {self.heard}"
+        if self.deadline is not None and time.time() >= self.deadline:
+            return "run.deadline"
+        if self.stop_file is not None and self.stop_file.exists():
+            return f"file {self.stop_file}"
+        return ""

@@ -1,0 +1,122 @@
+"""A run that is asked to stop saves, says so, and goes on later as if nothing had happened."""
+
+import datetime
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from electra_accel import run_folder
+from electra_accel.config_checks import deadline_time
+from electra_accel.training.preemption import StopRequests
+from tests.helpers import ROOT
+from tests.pretraining import finish, metrics, options, run_here, start, write_corpus
+
+SHORT = {
+    "train__steps": 12,
+    "checkpoint__every": 100,
+    "eval__every": 6,
+    "eval__batches": 1,
+    "tracking__samples_every": 6,
+    "tracking__log_every": 4,
+    "tokenizer__train_vocab_size": 400,
+    "optim__warmup_steps": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("preemption")
+    write_corpus(folder / "text.txt", most=300)
+    return folder
+
+
+@pytest.fixture
+def train(place, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    return lambda run, **changed: run_here(options("text.txt", run, **SHORT | changed), place, monkeypatch, capfd)
+
+
+def weights(run):
+    return (run / "discriminator" / "model.safetensors").read_bytes()
+
+
+def test_stopped_between_two_log_lines_and_resumed(train, place, monkeypatch):
+    """The same weights, and the same metrics.jsonl: figures of the steps before the stop are not lost."""
+    assert train("whole")[0] == 0
+    real, asked = StopRequests.reason, []
+
+    def touch_the_stop_file(self):
+        asked.append(1)
+        if len(asked) == 7:  # in step 7: log lines are due after 4, 6 (evaluation), 8 and 12
+            self.stop_file.touch()
+        return real(self)
+
+    monkeypatch.setattr(StopRequests, "reason", touch_the_stop_file)
+    code, out, err = train("halves")
+    assert code == 75, out + err
+    assert "stopped at step 7 (file halves/stop)" in out + err
+    status = run_folder.read_status(place / "halves")
+    assert (status["state"], status["step"], status["exit_code"]) == ("preempted", 7, 75)
+    assert not (place / "halves" / "discriminator").exists()
+    assert [row["step"] for row in metrics(place / "halves")][-1] == 6
+
+    code, out, err = train("halves")  # the stop file is still there: it was meant for the run before
+    assert code == 0, out + err
+    assert run_folder.read_status(place / "halves")["state"] == "done"
+    assert metrics(place / "halves") == metrics(place / "whole")
+    assert weights(place / "halves") == weights(place / "whole")
+
+
+def test_deadline(train, place):
+    code, out, err = train("late", run__deadline="0:00")
+    assert code == 75, out + err
+    assert "stopped at step 1 (run.deadline)" in out + err
+    assert train("late", run__deadline="11:30")[0] == 0  # another deadline is no other run
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_is_heard_once_and_the_second_acts_as_ever(number):
+    with StopRequests(None, None) as requests:
+        assert requests.reason() == ""
+        os.kill(os.getpid(), number)
+        assert requests.reason() == f"signal {signal.Signals(number).name}"
+        assert signal.getsignal(number) == requests._before[number]
+
+
+def test_one_of_two_processes_is_asked(place):
+    """Both stop after the same step although only the second one got the signal; launched as on a cluster."""
+    changed = SHORT | {"train__steps": 100_000, "tracking__log_every": 2, "eval__every": 100_000}
+    arguments = options("text.txt", "two", **changed)
+    launch = ["--config_file", ROOT / "accelerate_configs" / "ddp.yaml", "--num_processes", 2, "--main_process_port", 0]
+    process = start(arguments, place, launch, WANDB_MODE="disabled")
+    end = time.monotonic() + 150
+    while len(metrics(place / "two")) < 3 and time.monotonic() < end:
+        time.sleep(0.05)
+    (second,) = [p for p in psutil.Process(process.pid).children(recursive=True) if _variable(p, "RANK") == "1"]
+    second.send_signal(signal.SIGUSR1)
+    code, out, err = finish(process)
+    assert code == 1  # accelerate launch knows no other
+    status = run_folder.read_status(place / "two")
+    assert (status["state"], status["reason"]) == ("preempted", "signal SIGUSR1"), out + err
+    assert (place / "two" / "checkpoints" / f"step-{status['step']:08d}" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "11:xx", "25"])
+def test_deadlines_that_are_none(text):
+    with pytest.raises(ValueError):
+        deadline_time(text)
+
+
+def test_times_of_the_deadline():
+    now = datetime.datetime.now()
+    assert 5400 <= deadline_time("1:30") - now.timestamp() < 5410
+    assert (
+        deadline_time("2030-01-02T03:04+00:00") == datetime.datetime(2030, 1, 2, 3, 4, tzinfo=datetime.UTC).timestamp()
+    )
+
+
+def _variable(process, name):
+    return process.environ().get(name)
