@@ -39,7 +39,7 @@ def main() -> None:
     from electra_accel.training.loop import train
     from electra_accel.training.optim import build_adamw
     from electra_accel.training.preemption import STOP_FILE, StopRequests
-    from electra_accel.training.progress import Progress, restore
+    from electra_accel.training.progress import Progress, read
 
     folder = Path(config.run.dir or assemble.default_folder(asked.recipe))
     if asked.dry_run:
@@ -68,9 +68,10 @@ def main() -> None:
     pair = engine.together(lambda: assemble.networks(config, tokenizer, terminal.line))
     model = assemble.joint_module(config, pair)
     engine.on_main(lambda: opening.require_space(folder, model, config.checkpoint.keep))
-    engine.prepare(model, build_adamw(model, config.optim), compile=config.train.compile)
     data = assemble.data_identity(loader, prepared)
-    progress = restore(checkpoint, engine, data, total_steps) if checkpoint else Progress(data)
+    progress = engine.together(lambda: read(checkpoint, data, total_steps)) if checkpoint else Progress(data)
+    optimizer = build_adamw(model, config.optim)
+    engine.prepare(model, optimizer, checkpoint, max_norm=config.optim.max_grad_norm, compile=config.train.compile)
     engine.on_main(lambda: opening.begin(folder, config, engine, progress.step if checkpoint else -1))
 
     with opening.recorded_status(folder, progress, loader.layout, config.train.bin_tokens, terminal), stop:

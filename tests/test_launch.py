@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from electra_accel.training.engine import unusable_gpu
+from electra_accel.training.hardware import unusable_gpu
 from tests.helpers import ROOT, run_script
 from tests.pretraining import options, run_here, write_corpus
 

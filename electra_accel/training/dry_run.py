@@ -12,7 +12,7 @@ from electra_accel.tracking.summary import plan_lines
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.tracking.trackers import destination, usable_trackers
 from electra_accel.training import assemble, opening
-from electra_accel.training.engine import choose_precision, unusable_gpu, wants_cpu
+from electra_accel.training.hardware import choose_precision, unusable_gpu, wants_cpu
 from electra_accel.training.progress import read
 
 A100_BF16 = 312e12  # FLOP/s, dense: a card that most people can compare theirs with

@@ -1,4 +1,4 @@
-"""The training loop: learning rate -> micro-steps -> clip -> step -> log -> evaluate -> save."""
+"""The training loop: learning rate -> micro-steps -> clip and step -> log -> evaluate -> save."""
 
 import time
 
@@ -86,8 +86,7 @@ def train(
                 )
                 engine.backward(loss)
             window.add(loss, output.counters)
-        gradient_norm = engine.clip(config.optim.max_grad_norm)
-        engine.step(rate)
+        gradient_norm = engine.step(rate)
         window.end_step(gradient_norm)
 
         progress.step, progress.cursor, progress.epoch = step + 1, global_step.cursor, global_step.epoch

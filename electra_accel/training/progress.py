@@ -117,10 +117,3 @@ def read(path: Path, data: str, total_steps: int) -> Progress:
     if progress.step > total_steps:
         raise UserError(f"{path} is at step {progress.step} already, beyond train.steps {total_steps}; raise it")
     return progress
-
-
-def restore(path: Path, engine: Engine, data: str, total_steps: int) -> Progress:
-    """:func:`read`, and load weights and optimizer into the prepared ones. Called on every process."""
-    progress = engine.together(lambda: read(path, data, total_steps))
-    engine.load(path)
-    return progress
