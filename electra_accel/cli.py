@@ -2,11 +2,13 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
 from electra_accel.errors import OneProcessError, Preempted, UserError
 
+LET_THE_FIRST_SPEAK = 3.0  # seconds; launchers end all processes of a host when one has left
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the state is saved, start me again
 
 
@@ -26,6 +28,8 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         if speaks or isinstance(error, OneProcessError):
             print("error:", " ".join(str(error).split()), file=sys.stderr)
+        else:
+            time.sleep(LET_THE_FIRST_SPEAK)
         code = 2
     except Preempted:
         code = PREEMPTED  # recorded_status has said it

@@ -157,6 +157,8 @@ def _read(parser: ArgumentParser, namespace: Namespace, words: list[str], source
         hints = [difflib.get_close_matches(name, kinds, n=1) for name in unknown]
         named = [f"{name} (did you mean {hint[0]}?)" if hint else name for name, hint in zip(unknown, hints)]
         raise UserError(f"{source}: unknown option {', '.join(named)}; --help lists all")
+    lists = {f"--{name}=[]" for name, option in _options() if _kind(option.type)[1]}
+    words = [word.removesuffix("=[]") if word in lists else word for word in words]
     try:
         return parser.parse_args(words, namespace=namespace)
     except ArgumentError as error:

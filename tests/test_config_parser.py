@@ -32,6 +32,11 @@ def test_command_line_goes_before_files_wherever_config_stands(tmp_path: Path):
         assert arguments.recipe == "second"
 
 
+def test_an_empty_list_on_the_command_line():
+    assert config_of("--tracking.trackers=[]").tracking.trackers == []
+    assert config_of("--tracking.trackers").tracking.trackers == []
+
+
 def test_files_and_command_line_accept_the_same_values(tmp_path: Path):
     path = write(
         tmp_path,

@@ -1,0 +1,96 @@
+"""``scripts/pretrain.py`` once or several times in this process, with every random decision of the training steps written down.
+
+    accelerate launch … tests/parity/recorded.py cases.json
+
+Each case is a list of options for pretrain.py; ``--float64`` among them is ours. Each run folder gets recorded-<rank>.npz.
+"""
+
+import json
+import os
+import runpy
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from electra_accel.batch import RTDBatch  # noqa: E402
+from electra_accel.model.rtd import ReplacedTokenDetection, RTDOutput  # noqa: E402
+from electra_accel.training import assemble  # noqa: E402
+
+recorded: dict[str, list[np.ndarray]] = defaultdict(list)
+float64 = False
+
+
+class Recording(ReplacedTokenDetection):
+    """Writes down, for each training micro-batch: order, masks, samples, and how near each sample was to another token."""
+
+    def __init__(self, *networks, **options):
+        super().__init__(*networks, **options)
+        if float64:
+            self.double()
+        self.generator.generator_lm_head.register_forward_hook(self._keep_logits)
+
+    def _keep_logits(self, module, inputs, logits: torch.Tensor) -> None:
+        self.logits = logits.detach()
+
+    def forward(self, batch: RTDBatch, replacements: torch.Tensor | None = None) -> RTDOutput:
+        output = super().forward(batch, replacements)
+        if self.training:
+            low, high, target = boundaries(self.logits, batch.slot_uniform, output.sampled)
+            at_slots = batch.corrupted_ids.gather(1, batch.slot_positions)
+            for name, value in {
+                "examples": batch.examples,
+                "positions": batch.slot_positions,
+                "used": batch.slot_used,
+                "corrupted": at_slots,
+                "sampled": output.sampled,
+                "low": low,
+                "high": high,
+                "target": target,
+            }.items():
+                recorded[name].append(value.cpu().numpy())
+        return output
+
+
+def boundaries(
+    logits: torch.Tensor, uniform: torch.Tensor, sampled: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where the sampled token's interval of the cumulative distribution begins and ends, and the number that fell into it.
+
+    Plainly, over the whole vocabulary, float64 [R, S] each, as shares of the total.
+    """
+    log_probs = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+    cumulative = log_probs.exp().to(torch.float64).cumsum(-1)
+    cumulative = cumulative / cumulative[..., -1:]
+    high = cumulative.gather(2, sampled[:, :, None]).squeeze(2)
+    low = torch.nn.functional.pad(cumulative, (1, 0)).gather(2, sampled[:, :, None]).squeeze(2)
+    return low, high, uniform
+
+
+def main(cases: list[list[str]]) -> None:
+    global float64
+    assemble.ReplacedTokenDetection = Recording
+    for options in cases:
+        recorded.clear()
+        float64 = "--float64" in options
+        options = [option for option in options if option != "--float64"]
+        sys.argv = [str(ROOT / "scripts" / "pretrain.py"), *options]
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as exit_:
+            if exit_.code:
+                raise
+        folder = next(option.partition("=")[2] for option in options if option.startswith("--run.dir="))
+        rank = os.environ.get("RANK", "0")
+        np.savez(Path(folder) / f"recorded-{rank}.npz", **{name: np.stack(values) for name, values in recorded.items()})
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

@@ -1,0 +1,173 @@
+"""One training run on every engine and arrangement: the parity table.
+
+    make parity                                  # all of it; a table in markdown
+    python -m tests.parity.table --only ddp      # the rows of some engines (and the single process)
+
+The same 20 steps of a tiny pair on real text (the language reference that ``help()`` shows), a vocabulary of 1,001 that no
+number of processes here divides, clipping active throughout.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tests.helpers import ROOT
+from tests.parity.compare import Difference, Run, compare
+from tests.pretraining import options, write_corpus
+
+STEPS, BIN, VOCABULARY = 20, 64, 1001
+# (loss and gradient norm, relative; weight, absolute; how far a boundary of sampling may move before a sample flips)
+BOUNDS = {"float64": (1e-9, 1e-9, 0.0), "fp32": (1e-5, 1e-5, 1e-6), "bf16": (5e-3, None, None)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run: ``bins`` a step, ``rows`` of them in a micro-batch."""
+
+    precision: str
+    rows: int = 1
+    bins: int = 8
+    dropout: bool = False
+
+    @property
+    def reference(self) -> "Case":
+        """What the single process does for comparison. Dropout is drawn for a whole micro-batch, so it needs equal rows."""
+        return Case(self.precision, self.rows if self.dropout else 1, self.bins, self.dropout)
+
+    def name(self) -> str:
+        return f"{self.precision}-{self.bins}-bins-by-{self.rows}{'-dropout' if self.dropout else ''}"
+
+    def options(self, folder: Path, corpus: Path) -> list[str]:
+        chosen = options(
+            corpus,
+            folder,
+            data__max_length=BIN,
+            tokenizer__train_vocab_size=VOCABULARY,
+            model__dropout=0.1 if self.dropout else 0.0,
+            train__steps=STEPS,
+            train__batch_tokens=self.bins * BIN,
+            train__micro_batch_tokens=self.rows * BIN,
+            train__precision="bf16" if self.precision == "bf16" else "no",
+            eval__every=10**6,
+            eval__batches=1,
+            checkpoint__every=10**6,
+            tracking__samples_every=10**6,
+            tracking__mode="disabled",
+        )
+        return chosen + (["--float64"] if self.precision == "float64" else [])
+
+
+ACCUMULATED = Case("fp32")
+UNEVEN = Case("fp32", bins=5)  # 4 processes: 2, 1, 1 and 1 bins; 3 processes: 2, 2 and 1
+EXACT = (Case("float64"), Case("float64", dropout=True))
+SINGLE = (
+    *EXACT, Case("float64", rows=2), Case("float64", rows=4),
+    ACCUMULATED, Case("fp32", rows=2), Case("fp32", rows=4), Case("fp32", dropout=True), UNEVEN,
+)  # fmt: skip
+ZERO_2 = (ACCUMULATED, Case("fp32", rows=4), Case("fp32", dropout=True))
+LAUNCHES: list[tuple[str, int, tuple[Case, ...]]] = [
+    ("single", 1, SINGLE),
+    ("single", 1, (Case("bf16"), Case("bf16", rows=4))),
+    ("ddp", 2, (*EXACT, *ZERO_2)),
+    ("ddp", 3, (*EXACT, ACCUMULATED, UNEVEN)),
+    ("ddp", 4, (*EXACT, ACCUMULATED, UNEVEN)),
+    ("ddp", 2, (Case("bf16"),)),
+]
+for stage in ("zero1", "zero2", "zero3"):
+    LAUNCHES += [
+        (stage, 2, ZERO_2),
+        (stage, 3, (ACCUMULATED, UNEVEN)),
+        (stage, 4, (ACCUMULATED, UNEVEN)),
+        (stage, 2, (Case("bf16"),)),
+    ]
+
+
+def launch(engine: str, processes: int, cases: tuple[Case, ...], place: Path, timeout: float = 600) -> dict[Case, Run]:
+    """Run the cases one after another in one launch; raises AssertionError with the end of the output if one fails."""
+    folders = {case: place / f"{engine}-{processes}-{case.name()}" for case in cases}
+    file = place / f"{engine}-{processes}.json"
+    file.write_text(json.dumps([case.options(folder, place / "text.txt") for case, folder in folders.items()]))
+    config = ["--config_file", str(ROOT / "accelerate_configs" / f"{engine}.yaml"), "--main_process_port", "0"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *config, "--num_processes", str(processes)]
+    done = subprocess.run(
+        [*command, str(ROOT / "tests" / "parity" / "recorded.py"), str(file)],
+        cwd=place,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, f"{engine}, {processes} processes\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+    return {case: Run(folder, processes, case.bins) for case, folder in folders.items()}
+
+
+def verdict(case: Case, found: Difference) -> str:
+    """ "pass", or which bound is broken."""
+    loss, weight, shift = BOUNDS[case.precision]
+    broken = [
+        name
+        for name, value, bound in (
+            ("loss", found.loss, loss),
+            ("gradient norm", found.norm, loss),
+            ("weight", found.weight, None if found.flips else weight),  # after a flip the runs part slowly
+            ("flip", found.shift, shift),
+        )
+        if bound is not None and value > bound
+    ]
+    return f"FAIL: {', '.join(broken)}" if broken else "pass"
+
+
+def row(engine: str, processes: int, case: Case, found: Difference) -> list[str]:
+    accumulation = -(-case.bins // (case.rows * processes))
+    arrangement = f"{processes} x {accumulation}" + (f", {case.bins} bins" if case.bins != 8 else "")
+    flips = (
+        "0" if found.first is None else f"{found.flips} from step {found.first + 1} (boundary moved {found.shift:.0e})"
+    )
+    return [
+        *(engine, case.precision, arrangement, "on" if case.dropout else "off"),
+        *(f"{value:.0e}" for value in (found.loss, found.norm, found.weight)),
+        *(f"{flips} of {found.slots:,}", verdict(case, found)),
+    ]
+
+
+HEAD = "engine | precision | processes x micro-batches | dropout | loss | gradient norm | weight | flips | verdict"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="ENGINE", choices=("ddp", "zero1", "zero2", "zero3"))
+    only = parser.parse_args().only
+    began, failed = time.monotonic(), 0
+    single: dict[Case, Run] = {}
+    print(f"torch {torch.__version__}, {os.cpu_count()} cores\n\n| {HEAD} |\n|{'---|' * (HEAD.count('|') + 1)}")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        write_corpus(place / "text.txt")
+        for engine, processes, cases in LAUNCHES:
+            if only and engine not in ("single", *only):
+                continue
+            runs = launch(engine, processes, cases, place)
+            if engine == "single":
+                single |= runs
+            for case, run in runs.items():
+                reference = single[case.reference]
+                if run is reference:
+                    continue
+                line = row(engine, processes, case, compare(run, reference))
+                failed += line[-1] != "pass"
+                print(f"| {' | '.join(line)} |", flush=True)
+    print(f"\n{failed} rows fail; {(time.monotonic() - began) / 60:.1f} minutes")
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
