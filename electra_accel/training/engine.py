@@ -176,7 +176,8 @@ class Engine:
             return torch.as_tensor(self.model.get_global_grad_norm(), device=self.device)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_norm)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        # DDP's gradients stay the views into its buckets that they are: set to None, the next step would first sum elsewhere.
+        self.optimizer.zero_grad(set_to_none=self.world_size == 1 or self.fsdp)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     @property

@@ -22,6 +22,7 @@ from electra_accel.errors import UserError
 
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+BUCKET = 20_000_000  # gradients that ZeRO exchanges at once
 
 
 def deepspeed_version() -> str | None:
@@ -39,6 +40,8 @@ def configure_deepspeed(config: dict[str, Any], max_norm: float) -> None:
     config["gradient_accumulation_steps"] = 1
     config["train_micro_batch_size_per_gpu"] = 1  # must be a number; nothing of ours is sized by it
     config["data_types"] = {"grad_accum_dtype": "fp32"}  # not in bf16, where small gradients vanish beside large sums
+    # DeepSpeed's own buckets of 500 million would take more memory than any ELECTRA pair.
+    config["zero_optimization"] |= {"reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET}
     config["steps_per_print"] = 10**9  # our own log lines are enough
 
 

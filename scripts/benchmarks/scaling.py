@@ -1,0 +1,287 @@
+"""Memory, network traffic and step time by engine, size and number of GPUs: the tables of docs/scaling.md.
+
+    python scripts/benchmarks/scaling.py                              # computed, in seconds; needs no GPU
+    python scripts/benchmarks/scaling.py --size large --gpus 1 8 64 --bandwidth 100 --flops 989e12
+    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 --main_process_port 0 \\
+        scripts/benchmarks/scaling.py --measure small                 # what is really allocated, beside the formula
+
+P is the number of parameters, N of GPUs, A of micro-batches per GPU and step. Precision is bf16: autocast over fp32 weights
+with one process, DDP and FSDP2; bf16 weights with fp32 master copies and fp32 gradient sums under DeepSpeed.
+"""
+
+import argparse
+import gc
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import ElectraForMaskedLM, ElectraForPreTraining
+
+from electra_accel.batch import RTDBatch
+from electra_accel.cli import exit_with_one_line
+from electra_accel.config import Optim
+from electra_accel.data.plan import Layout
+from electra_accel.errors import UserError
+from electra_accel.model.metrics import peak_flops, training_flops
+from electra_accel.model.pair import Pair, pair_configs
+from electra_accel.model.rtd import ReplacedTokenDetection
+from electra_accel.model.sharing import tie_embeddings
+from electra_accel.training.assemble import MICRO_BATCH_TOKENS
+from electra_accel.training.engine import Engine
+from electra_accel.training.optim import build_adamw
+
+VOCABULARY = 30522  # of the published English pairs
+PUBLISHED = {
+    "tiny": (64, 128),
+    "small": (128, 128),
+    "base": (256, 512),
+    "large": (2048, 512),
+}  # bins a step, tokens a bin
+
+
+class Costs(NamedTuple):
+    """Bytes per parameter. On one GPU: ``whole + sharded / N``, and ``passing`` more from a forward to its backward pass.
+    Sent by one GPU around a ring, times (N - 1) / N: ``per_step + A * per_micro_batch``. Of a bucket: bytes per element."""
+
+    whole: float
+    sharded: float
+    passing: float
+    per_step: float
+    per_micro_batch: float
+    bucket: int = 0
+
+
+ENGINES = {
+    # fp32 weights, gradients and two moments; autocast keeps a bf16 copy of the weights for the backward pass.
+    "single": Costs(16, 0, 2, 0, 0),
+    # With A > 1, the gradients of the earlier micro-batches lie outside DDP's buckets. An all-reduce sends everything twice.
+    "ddp": Costs(16, 0, 2 + 4, 2 * 4, 0),
+    # bf16 weights and gradients, the fp32 sums of all gradients; sharded: master weights and moments. It all-reduces bf16
+    # gradients and gathers bf16 weights.
+    "zero1": Costs(2 + 2 + 4, 12, 0, 2 * 2 + 2, 0),
+    # The fp32 gradient sums are sharded too, so every micro-batch is reduced, by an all-reduce (DeepSpeed 0.19).
+    "zero2": Costs(2, 16, 0, 2, 2 * 2, bucket=2),
+    # DeepSpeed keeps gathered weights for the backward pass if fewer than 1e9 elements lie between, as is always so here.
+    "zero3": Costs(0, 18, 2, 0, 2 + 2, bucket=2),
+    "zero3_offload": Costs(0, 0, 2, 0, 2 + 2, bucket=2),  # the 18 / N are in the host's memory
+    # Gathers for the forward and again for the backward pass. With A > 1, gradients stay whole until the last micro-batch.
+    "fsdp2": Costs(0, 16, 2 + 4, 2, 2 + 2),
+}
+
+
+class Shape(NamedTuple):
+    """What the formulas need of a pair: parameters, FLOPs per real token and per selected position, activations."""
+
+    parameters: int
+    token_flops: float
+    slot_flops: float
+    token_bytes: float  # kept for the backward pass, per token
+    slot_bytes: float
+
+
+def joint(size: str, device: str) -> ReplacedTokenDetection:
+    """The two networks as a run has them, but for their weights; device "meta" allocates nothing."""
+    configs = pair_configs(size, vocab_size=VOCABULARY, pad_token_id=0, max_length=512, generator_width=None)
+    with torch.device(device):
+        pair = Pair(ElectraForMaskedLM(configs[0]), ElectraForPreTraining(configs[1]))
+    tie_embeddings(*pair)
+    return ReplacedTokenDetection(*pair)
+
+
+def shape(size: str) -> Shape:
+    """Examples fill their bins, so a token attends to a whole bin. Kept by a layer under bf16 autocast: two fp32 and ten
+    bf16 vectors of the hidden size, two bf16 ones of the inner size; by a slot: fp32 log-probabilities."""
+    model = joint(size, "meta")
+    configs = model.generator.config, model.discriminator.config
+    layers = (c.num_hidden_layers * (28 * c.hidden_size + 4 * c.intermediate_size) for c in configs)
+    flops = training_flops(*configs, context=PUBLISHED[size][1])
+    return Shape(sum(p.numel() for p in model.parameters()), *flops, sum(layers), 4 * VOCABULARY)
+
+
+def held(engine: str, parameters: int, gpus: int, bucket: int) -> float:
+    """Bytes on one GPU during a step, without activations; ``bucket``: elements of DeepSpeed's reduce_bucket_size."""
+    cost = ENGINES[engine]
+    return parameters * (cost.whole + cost.sharded / gpus + cost.passing) + cost.bucket * bucket
+
+
+def sent(engine: str, parameters: int, gpus: int, micro_batches: int) -> float:
+    """Bytes that one GPU sends in an optimizer step."""
+    cost = ENGINES[engine]
+    return parameters * (cost.per_step + micro_batches * cost.per_micro_batch) * (gpus - 1) / gpus
+
+
+def step_seconds(engine: str, pair: Shape, layout: Layout, asked: argparse.Namespace) -> tuple[float, float]:
+    """Seconds of arithmetic and of traffic in one optimizer step; empty bins cost as much as full ones."""
+    tokens = layout.slots(asked.bin_tokens) / layout.world_size
+    flops = tokens * (pair.token_flops + asked.mask_prob * pair.slot_flops)
+    traffic = sent(engine, pair.parameters, layout.world_size, layout.accumulation)
+    return flops / (asked.flops * asked.utilisation), traffic / (asked.bandwidth * 1e9)
+
+
+def memory_table(bucket: int) -> None:
+    print("GB on one GPU without activations; N = 8 where sharded\n")
+    shapes = {size: shape(size) for size in PUBLISHED}
+    print(
+        "| engine | formula | " + " | ".join(f"{size} ({s.parameters / 1e6:.1f}M)" for size, s in shapes.items()) + " |"
+    )
+    print("|---|---|" + "---|" * len(shapes))
+    for name, cost in ENGINES.items():
+        terms = (f"{cost.whole:g}P", f"{cost.sharded:g}P/N", f"{cost.passing:g}P")
+        formula = " + ".join(term for term in terms if not term.startswith("0P"))
+        cells = (f"{held(name, s.parameters, 8, bucket) / 1e9:.2f}" for s in shapes.values())
+        print(f"| {name} | {formula} | " + " | ".join(cells) + " |")
+    rows = {
+        "activations, KB a token": lambda s: s.token_bytes,
+        "LM head, KB a selected position": lambda s: s.slot_bytes,
+    }
+    for name, bytes_of in rows.items():
+        print(f"| {name} | estimate | " + " | ".join(f"{bytes_of(s) / 1e3:.0f}" for s in shapes.values()) + " |")
+
+
+def step_table(asked: argparse.Namespace) -> None:
+    pair, bins = shape(asked.size), asked.batch_tokens // asked.bin_tokens
+    print(
+        f"\n{asked.size}, {bins} bins of {asked.bin_tokens} tokens, micro-batches of at most {asked.micro_batch_tokens:,} "
+        f"tokens; {asked.flops / 1e12:g} TFLOP/s at {asked.utilisation:.0%}, {asked.bandwidth:g} GB/s\n"
+    )
+    print(
+        "| GPUs | A x bins | without work | compute ms | DDP: MB sent | ms | ZeRO-2 ms | ZeRO-3 ms | DDP step ms | speed-up |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    alone = None
+    for gpus in asked.gpus:
+        layout = Layout.derive(bins, asked.bin_tokens, asked.micro_batch_tokens, gpus)
+        compute, network = step_seconds("ddp", pair, layout, asked)
+        others = (f"{step_seconds(name, pair, layout, asked)[1] * 1e3:.1f}" for name in ("zero2", "zero3"))
+        alone = (
+            alone
+            or step_seconds("ddp", pair, Layout.derive(bins, asked.bin_tokens, asked.micro_batch_tokens, 1), asked)[0]
+        )
+        idle = max(0, gpus - -(-bins // layout.rows))
+        megabytes = sent("ddp", pair.parameters, gpus, layout.accumulation) / 1e6
+        print(
+            f"| {gpus:,} | {layout.accumulation} x {layout.rows} | {idle} | {compute * 1e3:.1f} | {megabytes:,.0f} | "
+            f"{network * 1e3:.1f} | {' | '.join(others)} | {max(compute, network) * 1e3:.1f} to "
+            f"{(compute + network) * 1e3:.1f} | {alone / (compute + network):.1f} |"
+        )
+
+
+def made_up_batch(rows: int, tokens: int = 128, slots: int = 16) -> RTDBatch:
+    """Bins of one example each, with tokens that mean nothing."""
+    ids = torch.arange(rows * tokens).view(rows, tokens) % 1000 + 5
+    places = torch.arange(1, slots + 1).expand(rows, slots).contiguous()
+    return RTDBatch(
+        input_ids=ids,
+        corrupted_ids=ids.scatter(1, places, 4),
+        position_ids=torch.arange(tokens).expand(rows, tokens).contiguous(),
+        token_type_ids=torch.zeros_like(ids),
+        segment_ids=torch.ones_like(ids),
+        slot_positions=places,
+        slot_used=torch.ones(rows, slots, dtype=torch.bool),
+        slot_uniform=torch.full((rows, slots), 0.5, dtype=torch.float64),
+        examples=torch.zeros(rows, 1, dtype=torch.int64),
+    )
+
+
+def storages() -> dict[int, int]:
+    """Bytes of every tensor that Python can see, by address, but for activations: views of one another count once."""
+    gc.collect()
+    with warnings.catch_warnings(action="ignore"):  # looking at every object touches deprecated ones
+        tensors = [found for found in gc.get_objects() if isinstance(found, torch.Tensor) and not found.grad_fn]
+    tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
+    return {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors if t.device.type != "meta")}
+
+
+def kept_for_backward(module: torch.nn.Module, forward: Callable[[], object]) -> int:
+    """Bytes that ``forward`` keeps for its backward pass and that do not belong to parameters."""
+    kept = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    owned = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    owned |= {p.untyped_storage().data_ptr() for p in module.parameters()}  # ZeRO-3 has gathered them meanwhile
+    return sum(size for place, size in kept.items() if place not in owned)
+
+
+def measure(size: str) -> tuple[str, int, float, float]:
+    """Two steps of two micro-batches of made-up text, on every process of the launch.
+
+    Returns: engine, parameters, bytes on this process at the worst of two moments of the second step (before and at the end
+        of the last backward pass) without activations, and bytes of activations as a share of the formula's.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(precision="bf16", cpu=False, trackers=[], folder=Path(folder))
+    module = joint(size, "cpu")
+    parameters, pair = sum(p.numel() for p in module.parameters()), shape(size)
+    model = engine.prepare(module, build_adamw(module, Optim(learning_rate=1e-4)), max_norm=1.0, checkpoint=None)
+    moments: list[int] = []
+
+    def at_the_end_of_backward(_gradient: torch.Tensor) -> None:
+        moments.append(sum(storages().values()))
+
+    def watch(_module: torch.nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(at_the_end_of_backward)
+
+    module.generator.electra.embeddings.register_forward_hook(watch)
+    one, two = (made_up_batch(rows).to(engine.device) for rows in (1, 2))
+    for _ in range(2):
+        for last in (False, True):
+            with engine.micro_step(last=last):
+                output = model(one)
+                moments = [sum(storages().values())]
+                engine.backward(output.generator_loss_sum + output.discriminator_loss_sum)
+        held_bytes = max(moments)
+        engine.step(1e-4)
+    kept = [kept_for_backward(module, lambda batch=batch: model(batch)) for batch in (one, two)]
+    activations = kept[1] - kept[0]  # what does not grow with the batch is copies of weights
+    expected = one.input_ids.shape[1] * pair.token_bytes + one.slot_positions.shape[1] * pair.slot_bytes
+    name = f"zero{engine.zero_stage}" if engine.zero_stage else "ddp" if engine.world_size > 1 else "single"
+    return name, parameters, held_bytes + kept[0] - activations, activations / expected
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=PUBLISHED, default="base")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[2**n for n in range(11)])
+    parser.add_argument("--batch_tokens", type=int, help="of a global step (default: the published batch of the size)")
+    parser.add_argument("--bin_tokens", type=int, help="default: the published sequence length of the size")
+    parser.add_argument("--micro_batch_tokens", type=int, default=MICRO_BATCH_TOKENS["cuda"])
+    parser.add_argument("--mask_prob", type=float, help="default: .25 for large, else .15")
+    parser.add_argument("--bandwidth", type=float, default=25.0, help="GB/s that each member of the ring can send")
+    parser.add_argument("--flops", type=float, default=peak_flops("A100"), help="dense bf16 peak of a GPU, per second")
+    parser.add_argument("--utilisation", type=float, default=0.4, help="share of the peak that is reached")
+    parser.add_argument("--bucket", type=int, default=500_000_000, help="DeepSpeed's reduce_bucket_size, in elements")
+    parser.add_argument("--measure", choices=PUBLISHED, metavar="SIZE", help="under accelerate launch")
+    asked = parser.parse_args()
+    bins, bin_tokens = PUBLISHED[asked.size]
+    asked.bin_tokens = asked.bin_tokens or bin_tokens
+    asked.batch_tokens = asked.batch_tokens or bins * asked.bin_tokens
+    asked.mask_prob = asked.mask_prob or (0.25 if asked.size == "large" else 0.15)
+    if asked.batch_tokens % asked.bin_tokens:
+        raise UserError(f"--batch_tokens {asked.batch_tokens} is not a multiple of --bin_tokens {asked.bin_tokens}")
+    if min(asked.bandwidth, asked.flops, asked.utilisation, *asked.gpus) <= 0:
+        raise UserError("--bandwidth, --flops, --utilisation and --gpus must be above 0")
+    if asked.measure:
+        name, parameters, measured, activations = measure(asked.measure)
+        gpus = int(os.environ.get("WORLD_SIZE", "1"))
+        formula = held(name, parameters, gpus, asked.bucket)
+        print(
+            f"| {name} | {gpus} | {asked.measure} | {measured / 1e6:.1f} | {formula / 1e6:.1f} | "
+            f"{measured / formula - 1:+.1%} | {activations:.2f} |"
+        )
+        return
+    memory_table(asked.bucket)
+    step_table(asked)
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

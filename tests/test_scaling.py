@@ -1,0 +1,45 @@
+"""The formulas of docs/scaling.md: against tensors that are really allocated, and against the page itself."""
+
+import re
+
+import pytest
+
+from tests.helpers import ROOT, run_script
+
+SCRIPT = "scripts/benchmarks/scaling.py"
+
+
+@pytest.fixture(scope="module")
+def printed() -> list[str]:
+    result = run_script(SCRIPT, OMP_NUM_THREADS="1", timeout=120)
+    assert result.returncode == 0, result.stderr
+    return [line for line in result.stdout.splitlines() if line.startswith("|")]
+
+
+def test_the_page_holds_what_the_script_prints(printed):
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8").splitlines()
+    assert len(printed) > 20
+    assert [line for line in printed if line not in page] == []
+
+
+def test_gpus_beyond_the_bins_of_a_step_get_no_work_and_save_no_time(printed):
+    rows = {row[0]: row for row in ([cell.strip() for cell in line.split("|")[1:-1]] for line in printed)}
+    assert rows["256"][1:4] == ["1 x 1", "0", rows["1,024"][3]]
+    assert rows["1,024"][2] == "768"
+    assert float(rows["2"][4]) == pytest.approx(478, abs=1)  # half of the ring's limit, 8 bytes a parameter
+    assert float(rows["1"][4]) == 0
+
+
+def test_one_process_holds_what_the_formula_says():
+    result = run_script(SCRIPT, "--measure", "tiny", OMP_NUM_THREADS="1", timeout=120)
+    assert result.returncode == 0, result.stderr
+    name, gpus, size, measured, formula, _, activations = re.findall(r"[^|\s]+", result.stdout)
+    assert (name, gpus, size) == ("single", "1", "tiny")
+    assert float(measured) == pytest.approx(float(formula), rel=0.02)
+    assert 0.8 < float(activations) < 1.25
+
+
+def test_a_batch_that_is_not_a_multiple_of_the_bin_is_one_line():
+    result = run_script(SCRIPT, "--batch_tokens", "1000", timeout=120)
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1] == "error: --batch_tokens 1000 is not a multiple of --bin_tokens 512"
