@@ -3,6 +3,9 @@
 # make check        lint, format, import direction, file length
 # make style        formats the code
 # make gpu-check    what only a machine with an NVIDIA GPU can show
+# make parity       one run on every engine, precision and arrangement: a table of the differences; about 15 minutes
+# make golden       rewrites the golden losses of tests/golden/, when training was changed on purpose
+# make slurm-test   scripts/slurm/pretrain.sbatch on a two-node Slurm that is started here; needs root and apt-get
 #
 # Each makes .venv first. VENV=path uses an existing environment with the torch that it has. ARGS="--train.steps 50" is
 # passed on to pretrain.py, ARGS="-k packing" to pytest.
@@ -22,9 +25,10 @@ QUIET := $(if $(CI),-qq,-q)
 CLONE := $(shell pwd | cksum | cut -d' ' -f1)
 INSTALLED := $(VENV)/.electra-accel-$(CLONE)
 INSTALLED_TEST := $(INSTALLED)-test
+INSTALLED_ENGINES := $(INSTALLED)-engines
 PINS := $(VENV)/electra-accel-constraints.txt
 
-.PHONY: help pretrain test check style gpu-check
+.PHONY: help pretrain test check style gpu-check parity golden slurm-test
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -34,7 +38,7 @@ pretrain: export OMP_NUM_THREADS ?= $(shell nproc)
 pretrain: $(INSTALLED)
 	accelerate launch --config_file accelerate_configs/single.yaml --main_process_port 0 scripts/pretrain.py --config recipes/tiny-python-docs.yaml $(ARGS)
 
-test: $(INSTALLED_TEST)
+test: $(INSTALLED_ENGINES)
 	python -m pytest -q $(ARGS)
 
 check: $(INSTALLED_TEST)
@@ -48,6 +52,15 @@ style: $(INSTALLED_TEST)
 
 gpu-check: $(INSTALLED_TEST)
 	python scripts/gpu_check.py $(ARGS)
+
+parity: $(INSTALLED_ENGINES)
+	python -m tests.parity.table $(ARGS)
+
+golden: $(INSTALLED_TEST)
+	python -m tests.test_golden
+
+slurm-test: $(INSTALLED_TEST)
+	python -m tests.slurm.drive
 
 # torch is pinned and installed by itself: the newest one may need several GB of CUDA libraries that the driver cannot use.
 # One that is already in the environment stays, and the pin follows it.
@@ -65,4 +78,9 @@ $(INSTALLED): setup.cfg constraints.txt
 $(INSTALLED_TEST): $(INSTALLED)
 	@echo "installing pytest and ruff"
 	@$(PIP) install $(QUIET) -c $(PINS) -e '.[test]'
+	@touch $@
+
+$(INSTALLED_ENGINES): $(INSTALLED_TEST)
+	@echo "installing DeepSpeed"
+	@$(PIP) install $(QUIET) -c $(PINS) -e '.[test,deepspeed]'
 	@touch $@

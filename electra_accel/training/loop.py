@@ -142,6 +142,7 @@ def train(
             save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=config.eval.patience > 0)
             last_save = time.monotonic()
         if preempted:
+            engine.on_main(recorder.close)  # now: when the first process leaves, the launcher ends the others
             raise Preempted(next(filter(None, engine.everywhere(asked_to_stop))))
         if stop:
             break

@@ -13,12 +13,14 @@ from electra_accel.config_checks import deadline_time
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STOP_FILE = "stop"
+SAME_SIGNAL = 2.0  # seconds
 
 
 class StopRequests:
     """Why this process should stop, if it should. A context: signals are heard inside it.
 
-    The second Ctrl-C, or the second SIGTERM, ends the process at once, as it would without us.
+    A signal that comes again at once is the same one, passed on by the scheduler and by the launcher. One that comes later (a
+    second Ctrl-C) acts as it would without us.
 
     Args:
         stop_file: its appearance is a request; one that is there already was meant for an earlier run and is removed. None
@@ -29,7 +31,7 @@ class StopRequests:
     def __init__(self, stop_file: Path | None, deadline: str | None):
         self.stop_file = stop_file
         self.deadline = deadline_time(deadline) if deadline else None
-        self.heard = ""
+        self.heard, self.heard_at = "", 0.0
         if stop_file is not None:
             stop_file.unlink(missing_ok=True)
 
@@ -42,8 +44,11 @@ class StopRequests:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.heard = signal.Signals(number).name
-        signal.signal(number, self._before[number])
+        if not self.heard:
+            self.heard, self.heard_at = signal.Signals(number).name, time.monotonic()
+        elif time.monotonic() - self.heard_at > SAME_SIGNAL:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
 
     def reason(self) -> str:
         """Who asked this process to stop; empty if nobody did."""

@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from electra_accel.batch import RTDBatch  # noqa: E402
 from electra_accel.model.rtd import ReplacedTokenDetection, RTDOutput  # noqa: E402
+from electra_accel.model.sharing import assert_tied  # noqa: E402
 from electra_accel.training import assemble  # noqa: E402
 
 recorded: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -39,6 +40,7 @@ class Recording(ReplacedTokenDetection):
         self.logits = logits.detach()
 
     def forward(self, batch: RTDBatch, replacements: torch.Tensor | None = None) -> RTDOutput:
+        assert_tied(self.generator, self.discriminator)
         output = super().forward(batch, replacements)
         if self.training:
             low, high, target = boundaries(self.logits, batch.slot_uniform, output.sampled)

@@ -45,10 +45,9 @@ class Case:
     def name(self) -> str:
         return f"{self.precision}-{self.bins}-bins-by-{self.rows}{'-dropout' if self.dropout else ''}"
 
-    def options(self, folder: Path, corpus: Path) -> list[str]:
-        chosen = options(
-            corpus,
-            folder,
+    def options(self, folder: Path, place: Path, **changed: object) -> list[str]:
+        """For pretrain.py; the text is ``place``/text.txt. ``changed`` as in tests.pretraining.options."""
+        chosen = dict(
             data__max_length=BIN,
             tokenizer__train_vocab_size=VOCABULARY,
             model__dropout=0.1 if self.dropout else 0.0,
@@ -62,7 +61,8 @@ class Case:
             tracking__samples_every=10**6,
             tracking__mode="disabled",
         )
-        return chosen + (["--float64"] if self.precision == "float64" else [])
+        words = options(place / "text.txt", folder, **chosen | changed)
+        return words + (["--float64"] if self.precision == "float64" else [])
 
 
 ACCUMULATED = Case("fp32")
@@ -91,10 +91,16 @@ for stage in ("zero1", "zero2", "zero3"):
 
 
 def launch(engine: str, processes: int, cases: tuple[Case, ...], place: Path, timeout: float = 600) -> dict[Case, Run]:
-    """Run the cases one after another in one launch; raises AssertionError with the end of the output if one fails."""
+    """Run the cases one after another in one launch."""
     folders = {case: place / f"{engine}-{processes}-{case.name()}" for case in cases}
+    launch_options(engine, processes, [case.options(folder, place) for case, folder in folders.items()], place, timeout)
+    return {case: Run(folder, processes, case.bins) for case, folder in folders.items()}
+
+
+def launch_options(engine: str, processes: int, runs: list[list[str]], place: Path, timeout: float = 600) -> None:
+    """pretrain.py with each of the lists of options, in one launch; raises AssertionError if one fails."""
     file = place / f"{engine}-{processes}.json"
-    file.write_text(json.dumps([case.options(folder, place / "text.txt") for case, folder in folders.items()]))
+    file.write_text(json.dumps(runs))
     config = ["--config_file", str(ROOT / "accelerate_configs" / f"{engine}.yaml"), "--main_process_port", "0"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *config, "--num_processes", str(processes)]
     done = subprocess.run(
@@ -107,7 +113,6 @@ def launch(engine: str, processes: int, cases: tuple[Case, ...], place: Path, ti
         timeout=timeout,
     )
     assert done.returncode == 0, f"{engine}, {processes} processes\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
-    return {case: Run(folder, processes, case.bins) for case, folder in folders.items()}
 
 
 def verdict(case: Case, found: Difference) -> str:
