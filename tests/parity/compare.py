@@ -95,7 +95,8 @@ def compare(run: Run, reference: Run) -> Difference:
     shift = 0.0
     if first is not None:
         flipped = differ[first]
-        a, b = ({name: values[first][flipped] for name, values in decisions.items()} for decisions in (mine, theirs))
+        names = ("sampled", "low", "high")
+        a, b = ({name: decisions[name][first][flipped] for name in names} for decisions in (mine, theirs))
         # Of the two tokens, the lower one's interval ends where the upper one's begins; each run has its own boundary.
         shift = np.where(a["sampled"] < b["sampled"], a["high"] - b["low"], b["high"] - a["low"])
         shift = float(np.abs(shift).max())
