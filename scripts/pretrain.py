@@ -74,7 +74,7 @@ def main() -> None:
     engine.prepare(model, optimizer, checkpoint, max_norm=config.optim.max_grad_norm, compile=config.train.compile)
     engine.on_main(lambda: opening.begin(folder, config, engine, progress.step if checkpoint else -1))
 
-    with opening.recorded_status(folder, progress, loader.layout, config.train.bin_tokens, terminal), stop:
+    with stop, opening.recorded_status(folder, progress, loader.layout, config.train.bin_tokens, terminal):
         recorder = Recorder(engine.accelerator, folder, samples=config.tracking.samples, warn=terminal.warn)
         records = recorder.start(config)
         held_out_loader = assemble.step_loader(config, prepared, held_out=True, **place)

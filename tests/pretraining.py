@@ -9,7 +9,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 from electra_accel import run_folder
-from tests.helpers import ROOT
+from tests.helpers import ROOT, wait_for
 
 STEPS = 20
 SPEEDS = ("speed/",)  # figures that differ between two equal runs
@@ -77,13 +77,7 @@ def run_here(arguments: list, cwd: Path, monkeypatch, capfd) -> tuple[int, str, 
 
 def finish(process: subprocess.Popen[str], timeout: float = 200) -> tuple[int, str, str]:
     """Exit code, stdout, stderr; a process that hangs is killed and fails the test."""
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, err = process.communicate(timeout=30)
-        raise AssertionError(f"still running after {timeout} s\n{out[-3000:]}\n{err[-3000:]}") from None
-    return process.returncode, out, err
+    return wait_for(process, timeout)
 
 
 def metrics(run: Path) -> list[dict]:

@@ -5,8 +5,6 @@ that was meant, ``make golden`` rewrites tests/golden/losses.txt, and the change
 """
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 
 from electra_accel import run_folder
 from electra_accel.randomness import bits, key
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run_command
 from tests.pretraining import options
 
 GOLDEN = ROOT / "tests" / "golden" / "losses.txt"
@@ -57,14 +55,8 @@ def train(folder: Path) -> list[list[float]]:
         tracking__mode="disabled",
     )
     (folder / "cases.json").write_text(json.dumps([[*chosen, "--float64"]]))
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "parity" / "recorded.py", "cases.json"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    command = [sys.executable, ROOT / "tests" / "parity" / "recorded.py", "cases.json"]
+    done = run_command(command, folder, 200, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stdout + done.stderr
     records = run_folder.read_jsonl(folder / "run" / run_folder.METRICS)
     return [[record[name] for name in FIGURES] for record in records if "train/loss" in record]

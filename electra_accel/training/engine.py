@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
 from torch import nn
 from torch.distributed.distributed_c10d import _get_default_store  # torch has no public way to it
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 
 from electra_accel.errors import UserError
@@ -24,6 +25,10 @@ from electra_accel.model.attention import attention_path
 from electra_accel.model.metrics import peak_flops
 from electra_accel.training import sharded
 from electra_accel.training.hardware import choose_precision, unusable_gpu, wants_cpu
+
+# Half precision by autocast, as under DDP. Accelerate's own policy would cast every tensor of the batch and of the output, the
+# numbers that samples are drawn with and the counters among them.
+FSDP_PRECISION = MixedPrecisionPolicy()
 
 
 def launched_engine() -> str:
@@ -83,6 +88,8 @@ class Engine:
         plugin = self.accelerator.state.deepspeed_plugin
         self.zero_stage: int | None = plugin.zero_stage if plugin else None
         self.fsdp = launched == "fsdp"
+        if self.fsdp:
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = FSDP_PRECISION
         self.model: nn.Module | None = None
 
     def describe(self) -> str:
@@ -134,7 +141,10 @@ class Engine:
             sharded.configure_deepspeed(self.accelerator.state.deepspeed_plugin.deepspeed_config, max_norm)
         if compile:
             model.compile(dynamic=False)  # shapes are static (invariant 5): one compilation
+        weights = None if self.zero_stage is None else sharded.copy_of_weights(model)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        if weights:
+            sharded.set_master_weights(self.unwrapped(), self.optimizer.optimizer, weights)
         if checkpoint:
             sharded.load_optimizer(self.unwrapped(), self.optimizer.optimizer, self.accelerator.scaler, checkpoint)
         return self.model
@@ -243,8 +253,10 @@ class Engine:
         store, name = _get_default_store(), "electra_accel/arrivals"
         arrivals = store.add(name, 1)
         everybody = math.ceil(arrivals / self.world_size) * self.world_size  # nobody comes twice before all came once
+        pause = 0.02
         while store.add(name, 0) < everybody:
-            time.sleep(0.05)
+            time.sleep(pause)
+            pause = min(1.5 * pause, 1.0)
 
     def on_main(self, function: Callable[[], Any]) -> Any:
         """Call on the main process; every process gets its (picklable) result, or its UserError."""
@@ -261,5 +273,11 @@ def _require_runnable(launched: str, cpu: bool) -> None:
             raise UserError(
                 "DeepSpeed uses the GPU where there is one: hide it (CUDA_VISIBLE_DEVICES=) or use ddp.yaml"
             )
+        if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "0":
+            raise UserError(
+                "the launch file asks for ZeRO stage 0, which shards nothing: use ddp.yaml, or stage 1, 2 or 3"
+            )
+    elif launched == "fsdp" and os.environ.get("FSDP_VERSION") != "2":
+        raise UserError("the launch file asks for FSDP 1: set fsdp_version to 2, as in accelerate_configs/fsdp2.yaml")
     elif launched == "fsdp" and (cpu or not torch.cuda.is_available()):
         raise UserError("FSDP2 needs GPUs (on CPUs Accelerate silently runs DDP in its place): use ddp.yaml")

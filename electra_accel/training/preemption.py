@@ -23,8 +23,8 @@ class StopRequests:
     second Ctrl-C) acts as it would without us.
 
     Args:
-        stop_file: its appearance is a request; one that is there already was meant for an earlier run and is removed. None
-            where another process watches it.
+        stop_file: its appearance is a request; one that is there already was meant for an earlier run and is removed when the
+            context is entered. None where another process watches it.
         deadline: run.deadline.
     """
 
@@ -32,10 +32,11 @@ class StopRequests:
         self.stop_file = stop_file
         self.deadline = deadline_time(deadline) if deadline else None
         self.heard, self.heard_at = "", 0.0
-        if stop_file is not None:
-            stop_file.unlink(missing_ok=True)
+        self.stale = _written(stop_file)
 
     def __enter__(self) -> "StopRequests":
+        if self.stale is not None and _written(self.stop_file) == self.stale:
+            self.stop_file.unlink(missing_ok=True)
         self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
         return self
 
@@ -59,3 +60,11 @@ class StopRequests:
         if self.stop_file is not None and self.stop_file.exists():
             return f"file {self.stop_file}"
         return ""
+
+
+def _written(path: Path | None) -> float | None:
+    """When a file was written; None where there is none."""
+    try:
+        return path.stat().st_mtime if path else None
+    except OSError:
+        return None

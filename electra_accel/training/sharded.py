@@ -1,7 +1,7 @@
 """The state of model and optimizer on disk: whole tensors by parameter name, whatever parts an engine keeps them in.
 
 One form for all engines and numbers of processes, so that a run can go on under another engine, on more or fewer GPUs. Each
-parameter is gathered by itself; the first process holds them all in its memory before it writes (12 bytes a parameter).
+parameter is gathered by itself; the first process holds them all in its memory to write them (up to 24 bytes a parameter).
 
     model.safetensors       {name: weight}; tied weights once, under their first name; the fp32 master weights of an engine
                             that computes in half precision
@@ -96,6 +96,18 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         parameter.copy_(saved[name])
 
 
+def copy_of_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+@torch.no_grad()
+def set_master_weights(model: nn.Module, optimizer: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Put whole fp32 weights into ZeRO's master copies, which it has made of weights that it had rounded to half precision."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            _set_part(parameter, optimizer, "", weights[name])
+
+
 @torch.no_grad()
 def load_optimizer(model: nn.Module, optimizer: Any, scaler: Any, folder: Path) -> None:
     """Put the moments of a checkpoint into a fresh optimizer, in the parts that this engine keeps. On every process."""
@@ -116,7 +128,7 @@ def load_optimizer(model: nn.Module, optimizer: Any, scaler: Any, folder: Path) 
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             for kind in MOMENTS:
-                _set_moment(parameter, optimizer, kind, saved[f"{name}/{kind}"])
+                _set_part(parameter, optimizer, kind, saved[f"{name}/{kind}"])
 
 
 def _is_zero3(optimizer: Any) -> bool:
@@ -158,22 +170,27 @@ def _whole(parameter: nn.Parameter, optimizer: Any, kind: str) -> torch.Tensor:
     return safe_get_full_optimizer_state(parameter, kind)
 
 
-def _set_moment(parameter: nn.Parameter, optimizer: Any, kind: str, whole: torch.Tensor) -> None:
-    """Write this process's part of a moment."""
+def _set_part(parameter: nn.Parameter, optimizer: Any, kind: str, whole: torch.Tensor) -> None:
+    """Write this process's part of a moment, or of ZeRO's master weight (``kind`` "")."""
     if _flat_parts(optimizer) is None:
         part = optimizer.state[parameter][kind]
         if isinstance(part, DTensor):
             whole = distribute_tensor(whole.to(part.device), part.device_mesh, part.placements)
         part.copy_(whole)
         return
-    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+    from deepspeed import utils
 
     if not _is_zero3(optimizer):
-        return safe_set_full_optimizer_state(parameter, whole, kind)
-    # The function for whole tensors (DeepSpeed 0.19.8) fails where a parameter does not divide by the ranks.
+        if not kind:
+            return utils.safe_set_full_fp32_param(parameter, whole)
+        return utils.safe_set_full_optimizer_state(parameter, whole, kind)
+    # The functions for whole tensors (DeepSpeed 0.19.8) fail where a parameter does not divide by the ranks.
     size, rank = parameter.ds_tensor.ds_numel, torch.distributed.get_rank()
     padded = nn.functional.pad(whole.flatten(), (0, size * torch.distributed.get_world_size() - whole.numel()))
-    safe_set_local_optimizer_state(parameter, padded.narrow(0, size * rank, size), kind)
+    part = padded.narrow(0, size * rank, size)
+    if not kind:
+        return utils.safe_set_local_fp32_param(parameter, part)
+    return utils.safe_set_local_optimizer_state(parameter, part, kind)
 
 
 def _loss_scale(optimizer: Any, scaler: Any) -> dict[str, torch.Tensor]:
@@ -182,8 +199,8 @@ def _loss_scale(optimizer: Any, scaler: Any) -> dict[str, torch.Tensor]:
             "loss_scale": torch.tensor(state["scale"]),
             "growth_tracker": torch.tensor(state["_growth_tracker"]),
         }
-    if (scale := getattr(getattr(optimizer, "loss_scaler", None), "cur_scale", 1)) != 1:
-        return {"loss_scale": torch.tensor(float(scale)), "growth_tracker": torch.tensor(0)}
+    if getattr(optimizer, "dynamic_loss_scale", False):
+        return {"loss_scale": torch.tensor(float(optimizer.loss_scaler.cur_scale)), "growth_tracker": torch.tensor(0)}
     return {}
 
 
@@ -192,5 +209,5 @@ def _set_loss_scale(optimizer: Any, scaler: Any, saved: dict[str, torch.Tensor])
     if scaler is not None:
         growth = int(saved["growth_tracker"].item())
         scaler.load_state_dict(scaler.state_dict() | {"scale": scale, "_growth_tracker": growth})
-    elif hasattr(optimizer, "loss_scaler"):
+    elif getattr(optimizer, "dynamic_loss_scale", False):
         optimizer.loss_scaler.cur_scale = scale

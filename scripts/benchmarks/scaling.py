@@ -5,8 +5,9 @@
     accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 --main_process_port 0 \\
         scripts/benchmarks/scaling.py --measure small                 # what is really allocated, beside the formula
 
-P is the number of parameters, N of GPUs, A of micro-batches per GPU and step. Precision is bf16: autocast over fp32 weights
-with one process, DDP and FSDP2; bf16 weights with fp32 master copies and fp32 gradient sums under DeepSpeed.
+P is the number of parameters, N of GPUs, A of micro-batches per GPU and step, B of elements in DeepSpeed's reduce bucket.
+bf16 is autocast over fp32 weights with one process, DDP and FSDP2; under DeepSpeed the weights themselves are bf16, with fp32
+master copies and fp32 gradient sums. Network traffic and time are for bf16.
 """
 
 import argparse
@@ -33,43 +34,50 @@ from electra_accel.model.sharing import tie_embeddings
 from electra_accel.training.assemble import MICRO_BATCH_TOKENS
 from electra_accel.training.engine import Engine
 from electra_accel.training.optim import build_adamw
+from electra_accel.training.sharded import BUCKET
 
 VOCABULARY = 30522  # of the published English pairs
-PUBLISHED = {
-    "tiny": (64, 128),
-    "small": (128, 128),
-    "base": (256, 512),
-    "large": (2048, 512),
-}  # bins a step, tokens a bin
+# bins a step, tokens a bin
+PUBLISHED = {"tiny": (64, 128), "small": (128, 128), "base": (256, 512), "large": (2048, 512)}
 
 
-class Costs(NamedTuple):
-    """Bytes per parameter. On one GPU: ``whole + sharded / N``, and ``passing`` more from a forward to its backward pass.
-    Sent by one GPU around a ring, times (N - 1) / N: ``per_step + A * per_micro_batch``. Of a bucket: bytes per element."""
+class Memory(NamedTuple):
+    """Bytes per parameter on one GPU: ``whole + sharded / N``, and ``passing`` more from a forward to its backward pass.
+    Of DeepSpeed's reduce bucket: bytes per element."""
 
     whole: float
     sharded: float
     passing: float
+    bucket: int = 0
+
+
+class Costs(NamedTuple):
+    """Memory by precision; bytes per parameter that one GPU sends around a ring in bf16, times (N - 1) / N."""
+
+    bf16: Memory
+    no: Memory  # fp32
     per_step: float
     per_micro_batch: float
-    bucket: int = 0
 
 
 ENGINES = {
     # fp32 weights, gradients and two moments; autocast keeps a bf16 copy of the weights for the backward pass.
-    "single": Costs(16, 0, 2, 0, 0),
-    # With A > 1, the gradients of the earlier micro-batches lie outside DDP's buckets. An all-reduce sends everything twice.
-    "ddp": Costs(16, 0, 2 + 4, 2 * 4, 0),
-    # bf16 weights and gradients, the fp32 sums of all gradients; sharded: master weights and moments. It all-reduces bf16
-    # gradients and gathers bf16 weights.
-    "zero1": Costs(2 + 2 + 4, 12, 0, 2 * 2 + 2, 0),
-    # The fp32 gradient sums are sharded too, so every micro-batch is reduced, by an all-reduce (DeepSpeed 0.19).
-    "zero2": Costs(2, 16, 0, 2, 2 * 2, bucket=2),
-    # DeepSpeed keeps gathered weights for the backward pass if fewer than 1e9 elements lie between, as is always so here.
-    "zero3": Costs(0, 18, 2, 0, 2 + 2, bucket=2),
-    "zero3_offload": Costs(0, 0, 2, 0, 2 + 2, bucket=2),  # the 18 / N are in the host's memory
-    # Gathers for the forward and again for the backward pass. With A > 1, gradients stay whole until the last micro-batch.
-    "fsdp2": Costs(0, 16, 2 + 4, 2, 2 + 2),
+    "single": Costs(Memory(16, 0, 2), Memory(16, 0, 0), 0, 0),
+    # Gradients lie in DDP's buckets and nowhere else. An all-reduce sends everything twice.
+    "ddp": Costs(Memory(16, 0, 2), Memory(16, 0, 0), 2 * 4, 0),
+    # DeepSpeed (0.19) keeps fp32 master weights beside the weights, in fp32 too; they and the moments are sharded.
+    # In bf16: fp32 sums of all gradients; it all-reduces bf16 gradients and gathers bf16 weights.
+    "zero1": Costs(Memory(2 + 2 + 4, 12, 0), Memory(4 + 4, 12, 0, bucket=4), 2 * 2 + 2, 0),
+    # The fp32 gradient sums are sharded too, so every micro-batch is reduced, by an all-reduce. In fp32 the sums are whole
+    # for every parameter that the GPU has a part of.
+    "zero2": Costs(Memory(2, 16, 0, bucket=2), Memory(4, 16, 0, bucket=4), 2, 2 * 2),
+    # Gathered weights stay for the backward pass if fewer than 1e9 elements lie between, as is always so here.
+    "zero3": Costs(Memory(0, 18, 2, bucket=2), Memory(0, 20, 4, bucket=4), 0, 2 + 2),
+    # What zero3 shards is in the host's memory.
+    "zero3_offload": Costs(Memory(0, 0, 2, bucket=2), Memory(0, 0, 4, bucket=4), 0, 2 + 2),
+    # An upper bound: fp32 weights are gathered for the forward and again for the backward pass, autocast keeps bf16 copies;
+    # with A > 1, gradients stay whole until the last micro-batch.
+    "fsdp2": Costs(Memory(0, 16, 4 + 2 + 4), Memory(0, 16, 4 + 4), 4, 4 + 4),
 }
 
 
@@ -102,10 +110,9 @@ def shape(size: str) -> Shape:
     return Shape(sum(p.numel() for p in model.parameters()), *flops, sum(layers), 4 * VOCABULARY)
 
 
-def held(engine: str, parameters: int, gpus: int, bucket: int) -> float:
-    """Bytes on one GPU during a step, without activations; ``bucket``: elements of DeepSpeed's reduce_bucket_size."""
-    cost = ENGINES[engine]
-    return parameters * (cost.whole + cost.sharded / gpus + cost.passing) + cost.bucket * bucket
+def held(cost: Memory, parameters: int, gpus: int) -> float:
+    """Bytes on one GPU during a step, without activations."""
+    return parameters * (cost.whole + cost.sharded / gpus + cost.passing) + cost.bucket * BUCKET
 
 
 def sent(engine: str, parameters: int, gpus: int, micro_batches: int) -> float:
@@ -122,24 +129,25 @@ def step_seconds(engine: str, pair: Shape, layout: Layout, asked: argparse.Names
     return flops / (asked.flops * asked.utilisation), traffic / (asked.bandwidth * 1e9)
 
 
-def memory_table(bucket: int) -> None:
-    print("GB on one GPU without activations; N = 8 where sharded\n")
+def formula(cost: Memory) -> str:
+    terms = (f"{cost.whole:g}P", f"{cost.sharded:g}P/N", f"{cost.passing:g}P", f"{cost.bucket}B")
+    return " + ".join(term for term in terms if not term.startswith("0"))
+
+
+def memory_table(precision: str) -> None:
+    print(f"GB on one GPU in {precision.replace('no', 'fp32')} without activations; N = 8 where sharded\n")
     shapes = {size: shape(size) for size in PUBLISHED}
-    print(
-        "| engine | formula | " + " | ".join(f"{size} ({s.parameters / 1e6:.1f}M)" for size, s in shapes.items()) + " |"
-    )
-    print("|---|---|" + "---|" * len(shapes))
-    for name, cost in ENGINES.items():
-        terms = (f"{cost.whole:g}P", f"{cost.sharded:g}P/N", f"{cost.passing:g}P")
-        formula = " + ".join(term for term in terms if not term.startswith("0P"))
-        cells = (f"{held(name, s.parameters, 8, bucket) / 1e9:.2f}" for s in shapes.values())
-        print(f"| {name} | {formula} | " + " | ".join(cells) + " |")
+    heads = (f"{size} ({s.parameters / 1e6:.1f}M)" for size, s in shapes.items())
+    print(f"| engine | bf16 | fp32 | {' | '.join(heads)} |\n|---|---|---|{'---|' * len(shapes)}")
+    for name, costs in ENGINES.items():
+        cells = (f"{held(getattr(costs, precision), s.parameters, 8) / 1e9:.2f}" for s in shapes.values())
+        print(f"| {name} | {formula(costs.bf16)} | {formula(costs.no)} | {' | '.join(cells)} |")
     rows = {
         "activations, KB a token": lambda s: s.token_bytes,
         "LM head, KB a selected position": lambda s: s.slot_bytes,
     }
     for name, bytes_of in rows.items():
-        print(f"| {name} | estimate | " + " | ".join(f"{bytes_of(s) / 1e3:.0f}" for s in shapes.values()) + " |")
+        print(f"| {name} | estimate | | " + " | ".join(f"{bytes_of(s) / 1e3:.0f}" for s in shapes.values()) + " |")
 
 
 def step_table(asked: argparse.Namespace) -> None:
@@ -211,14 +219,14 @@ def kept_for_backward(module: torch.nn.Module, forward: Callable[[], object]) ->
     return sum(size for place, size in kept.items() if place not in owned)
 
 
-def measure(size: str) -> tuple[str, int, float, float]:
+def measure(size: str, precision: str) -> tuple[str, int, float, float]:
     """Two steps of two micro-batches of made-up text, on every process of the launch.
 
-    Returns: engine, parameters, bytes on this process at the worst of two moments of the second step (before and at the end
-        of the last backward pass) without activations, and bytes of activations as a share of the formula's.
+    Returns: engine, parameters, bytes on the process that holds most at the worst of two moments of the second step (before
+        and at the end of the last backward pass) without activations, and bytes of activations as a share of the formula's.
     """
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(precision="bf16", cpu=False, trackers=[], folder=Path(folder))
+        engine = Engine(precision=precision, cpu=False, trackers=[], folder=Path(folder))
     module = joint(size, "cpu")
     parameters, pair = sum(p.numel() for p in module.parameters()), shape(size)
     model = engine.prepare(module, build_adamw(module, Optim(learning_rate=1e-4)), max_norm=1.0, checkpoint=None)
@@ -245,7 +253,8 @@ def measure(size: str) -> tuple[str, int, float, float]:
     activations = kept[1] - kept[0]  # what does not grow with the batch is copies of weights
     expected = one.input_ids.shape[1] * pair.token_bytes + one.slot_positions.shape[1] * pair.slot_bytes
     name = f"zero{engine.zero_stage}" if engine.zero_stage else "ddp" if engine.world_size > 1 else "single"
-    return name, parameters, held_bytes + kept[0] - activations, activations / expected
+    most = max(engine.everywhere(held_bytes + kept[0] - activations))
+    return name, parameters, most, activations / expected
 
 
 def main() -> None:
@@ -259,7 +268,7 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=25.0, help="GB/s that each member of the ring can send")
     parser.add_argument("--flops", type=float, default=peak_flops("A100"), help="dense bf16 peak of a GPU, per second")
     parser.add_argument("--utilisation", type=float, default=0.4, help="share of the peak that is reached")
-    parser.add_argument("--bucket", type=int, default=500_000_000, help="DeepSpeed's reduce_bucket_size, in elements")
+    parser.add_argument("--precision", choices=("bf16", "no"), default="bf16", help="of the memory; no: fp32")
     parser.add_argument("--measure", choices=PUBLISHED, metavar="SIZE", help="under accelerate launch")
     asked = parser.parse_args()
     bins, bin_tokens = PUBLISHED[asked.size]
@@ -271,15 +280,16 @@ def main() -> None:
     if min(asked.bandwidth, asked.flops, asked.utilisation, *asked.gpus) <= 0:
         raise UserError("--bandwidth, --flops, --utilisation and --gpus must be above 0")
     if asked.measure:
-        name, parameters, measured, activations = measure(asked.measure)
+        name, parameters, measured, activations = measure(asked.measure, asked.precision)
         gpus = int(os.environ.get("WORLD_SIZE", "1"))
-        formula = held(name, parameters, gpus, asked.bucket)
-        print(
-            f"| {name} | {gpus} | {asked.measure} | {measured / 1e6:.1f} | {formula / 1e6:.1f} | "
-            f"{measured / formula - 1:+.1%} | {activations:.2f} |"
-        )
+        computed = held(getattr(ENGINES[name], asked.precision), parameters, gpus)
+        if os.environ.get("RANK", "0") == "0":
+            print(
+                f"| {name} | {asked.precision.replace('no', 'fp32')} | {asked.measure} | {measured / 1e6:.1f} | "
+                f"{computed / 1e6:.1f} | {measured / computed - 1:+.1%} | {activations:.2f} |"
+            )
         return
-    memory_table(asked.bucket)
+    memory_table(asked.precision)
     step_table(asked)
 
 

@@ -62,8 +62,9 @@ class Difference:
     """Of a run from its reference.
 
     Attributes:
-        loss: greatest relative difference of a step's loss, up to the first flip.
+        loss: greatest relative difference of a step's loss before the first flip.
         norm: the same of the gradient's norm.
+        loss_after: the loss's over all steps.
         weight: greatest absolute difference of a weight after the last step.
         slots: samples compared.
         flips: samples that differ.
@@ -74,6 +75,7 @@ class Difference:
 
     loss: float
     norm: float
+    loss_after: float
     weight: float
     slots: int
     flips: int
@@ -105,6 +107,7 @@ def compare(run: Run, reference: Run) -> Difference:
     return Difference(
         loss=_relative(run.losses()[:first], reference.losses()[:first]),
         norm=_relative(run.gradient_norms()[:first], reference.gradient_norms()[:first]),
+        loss_after=_relative(run.losses(), reference.losses()),
         weight=max(float(np.abs(weights[name] - wanted[name]).max()) for name in weights),
         slots=int(used.sum()),
         flips=int(differ.sum()),

@@ -28,7 +28,7 @@ float64 = False
 
 
 class Recording(ReplacedTokenDetection):
-    """Writes down, for each training micro-batch: order, masks, samples, and how near each sample was to another token."""
+    """Writes down, for each training micro-batch: order, masks, samples, and the interval that each sample was drawn from."""
 
     def __init__(self, *networks, **options):
         super().__init__(*networks, **options)
@@ -43,7 +43,7 @@ class Recording(ReplacedTokenDetection):
         assert_tied(self.generator, self.discriminator)
         output = super().forward(batch, replacements)
         if self.training:
-            low, high, target = boundaries(self.logits, batch.slot_uniform, output.sampled)
+            low, high = boundaries(self.logits, output.sampled)
             at_slots = batch.corrupted_ids.gather(1, batch.slot_positions)
             for name, value in {
                 "examples": batch.examples,
@@ -53,16 +53,13 @@ class Recording(ReplacedTokenDetection):
                 "sampled": output.sampled,
                 "low": low,
                 "high": high,
-                "target": target,
             }.items():
                 recorded[name].append(value.cpu().numpy())
         return output
 
 
-def boundaries(
-    logits: torch.Tensor, uniform: torch.Tensor, sampled: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where the sampled token's interval of the cumulative distribution begins and ends, and the number that fell into it.
+def boundaries(logits: torch.Tensor, sampled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the sampled token's interval of the cumulative distribution begins and ends.
 
     Plainly, over the whole vocabulary, float64 [R, S] each, as shares of the total.
     """
@@ -71,7 +68,7 @@ def boundaries(
     cumulative = cumulative / cumulative[..., -1:]
     high = cumulative.gather(2, sampled[:, :, None]).squeeze(2)
     low = torch.nn.functional.pad(cumulative, (1, 0)).gather(2, sampled[:, :, None]).squeeze(2)
-    return low, high, uniform
+    return low, high
 
 
 def main(cases: list[list[str]]) -> None:

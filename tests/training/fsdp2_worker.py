@@ -14,6 +14,7 @@ from electra_accel.model.pair import build_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import assert_tied
 from electra_accel.training import sharded
+from electra_accel.training.engine import FSDP_PRECISION
 from tests.model.batches import PAD, pack_examples, toy_examples
 
 VOCABULARY, STEPS, RATE, MAX_NORM = 1001, 3, 1e-3, 1.0
@@ -45,7 +46,7 @@ def shard(model: ReplacedTokenDetection, fsdp_config: dict) -> torch.optim.AdamW
     units = [module for module in model.modules() if is_unit(module)]
     assert len(units) == 8, "the layers of both networks"
     for module in [*units, model]:
-        fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=FSDP_PRECISION)
     return optimizer_of(model)
 
 
@@ -58,6 +59,7 @@ def train(model: torch.nn.Module, optimizer: torch.optim.AdamW, rank: int, world
         selected, tokens = whole.counts()
         batch, _ = pack_examples(examples[rank::world_size])
         output = model(batch)
+        assert output.counters.dtype == torch.float64
         loss = output.generator_loss_sum / selected + 50 * output.discriminator_loss_sum / tokens
         (loss * world_size).backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)

@@ -5,6 +5,10 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
+from electra_accel.errors import UserError
+from electra_accel.training import engine
 from tests.helpers import ROOT
 
 PROGRAM = """
@@ -55,3 +59,27 @@ def test_whoever_is_done_first_waits_longer_than_collectives_do(tmp_path):
     finally:
         for process in processes:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("launched", "variables", "part"),
+    [
+        ("fsdp", {"FSDP_VERSION": "2"}, "FSDP2 needs GPUs"),
+        ("fsdp", {"FSDP_VERSION": "1"}, "fsdp_version to 2"),
+        ("deepspeed", {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, "ZeRO stage 0"),
+    ],
+)
+def test_launch_files_that_would_run_something_else_are_refused(launched, variables, part, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine.sharded, "deepspeed_version", lambda: "0.19.8")
+    monkeypatch.setenv(f"ACCELERATE_USE_{launched.upper()}", "true")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=part):
+        engine.Engine(precision="no", cpu=True, trackers=[], folder=tmp_path)
+
+
+def test_deepspeed_that_is_not_installed_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr(engine.sharded, "deepspeed_version", lambda: None)
+    with pytest.raises(UserError, match="not installed: pip install"):
+        engine.Engine(precision="no", cpu=True, trackers=[], folder=tmp_path)

@@ -1,12 +1,10 @@
 """FSDP2 without a GPU: raw ``fully_shard`` on gloo, because Accelerate's own FSDP path needs a GPU (that one is marked gpu)."""
 
-import os
-import subprocess
 import sys
 
 import safetensors.torch
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run_command
 from tests.training import fsdp2_worker
 
 
@@ -14,14 +12,7 @@ def test_two_shards_train_save_and_resume_as_one_process(tmp_path):
     """Gradients, weights and moments; tied weights; a vocabulary that two does not divide; a resume in between."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     module = ["-m", "tests.training.fsdp2_worker", str(tmp_path), str(ROOT / "accelerate_configs" / "fsdp2.yaml")]
-    done = subprocess.run(
-        [*command, *module],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = run_command([*command, *module], ROOT, 200, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr[-4000:]
     model, optimizer = fsdp2_worker.build()
     alone = tmp_path / "alone"
