@@ -1,12 +1,15 @@
 """What every test shares: two threads at most, and no network, account or tracker by accident."""
 
 import os
+import sys
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["WANDB_MODE"] = "offline"
+# The environment's own ninja first: another version of it would compile DeepSpeed's extensions again and again.
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
 os.environ["WANDB_SILENT"] = "true"
 
 
