@@ -28,6 +28,8 @@ STEPS, BIN, VOCABULARY = 20, 64, 1001
 # before it. In bf16 samples flip from the first steps on (docs/parity.md), so only the loss over all steps is bounded.
 BOUNDS = {
     "float64": {"loss": 1e-9, "norm": 1e-9, "weight": 1e-9, "shift": 0.0},
+    # ZeRO computes in float64 too if it is given such weights, but its master copies and moments are fp32.
+    "float64 with fp32 masters": {"loss": 1e-6, "norm": 1e-5, "weight": 5e-6, "shift": 1e-6},
     "fp32": {"loss": 1e-5, "norm": 1e-5, "weight": 1e-5, "shift": 1e-6},
     "bf16": {"loss_after": 0.05},
 }
@@ -78,18 +80,18 @@ SINGLE = (
     *EXACT, Case("float64", rows=2), Case("float64", rows=4),
     ACCUMULATED, Case("fp32", rows=2), Case("fp32", rows=4), Case("fp32", dropout=True), UNEVEN, LONELY,
 )  # fmt: skip
-ZERO_2 = (ACCUMULATED, Case("fp32", rows=4), Case("fp32", dropout=True))
+TWO = (ACCUMULATED, Case("fp32", rows=4), Case("fp32", dropout=True))
 LAUNCHES: list[tuple[str, int, tuple[Case, ...]]] = [
     ("single", 1, SINGLE),
     ("single", 1, (Case("bf16"), Case("bf16", rows=4))),
-    ("ddp", 2, (*EXACT, *ZERO_2)),
+    ("ddp", 2, (*EXACT, *TWO)),
     ("ddp", 3, (*EXACT, ACCUMULATED, UNEVEN)),
     ("ddp", 4, (*EXACT, ACCUMULATED, UNEVEN, LONELY)),
     ("ddp", 2, (Case("bf16"),)),
 ]
 for stage in ("zero1", "zero2", "zero3"):
     LAUNCHES += [
-        (stage, 2, ZERO_2),
+        (stage, 2, (Case("float64"), *TWO)),
         (stage, 3, (ACCUMULATED, UNEVEN)),
         (stage, 4, (ACCUMULATED, UNEVEN, LONELY)),
         (stage, 2, (Case("bf16"),)),
@@ -114,9 +116,10 @@ def launch_options(engine: str, processes: int, runs: list[list[str]], place: Pa
     assert done.returncode == 0, f"{engine}, {processes} processes\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
 
 
-def verdict(case: Case, found: Difference) -> str:
+def verdict(engine: str, case: Case, found: Difference) -> str:
     """ "pass", or which bound is broken."""
-    bounds = BOUNDS[case.precision]
+    masters = engine.startswith("zero") and case.precision == "float64"
+    bounds = BOUNDS["float64 with fp32 masters" if masters else case.precision]
     broken = [name for name, bound in bounds.items() if not getattr(found, name) <= bound]
     if found.flips and "weight" in broken:
         broken.remove("weight")  # after a flip the runs part slowly
@@ -134,7 +137,7 @@ def row(engine: str, processes: int, case: Case, found: Difference) -> list[str]
     return [
         *(engine, case.precision, arrangement, "on" if case.dropout else "off"),
         *(f"{value:.0e}" for value in (found.loss, found.norm, found.loss_after, found.weight)),
-        *(f"{flips} of {found.slots:,}", verdict(case, found)),
+        *(f"{flips} of {found.slots:,}", verdict(engine, case, found)),
     ]
 
 
