@@ -73,12 +73,12 @@ def train(
         totals = engine.sum(torch.cat([counts, counts.new_tensor([bool(asked_to_stop)])]).to(engine.device))
         selected, tokens = totals[:2].clamp(min=1)
         votes = engine.read_later(totals[2])
-        for micro, batch in enumerate(global_step.micro_batches):
-            batch = batch.to(engine.device)
+        micro_batches = [batch.to(engine.device) for batch in global_step.micro_batches]
+        for micro, batch in enumerate(micro_batches):
             # Dropout depends on the micro-batch's number in the global step, not on the process that computes it.
             number = micro * engine.world_size + engine.rank
             torch.manual_seed(torch_seed(config.run.seed, Purpose.DROPOUT, step, number))
-            with engine.micro_step(last=micro == len(global_step.micro_batches) - 1):
+            with engine.micro_step(last=micro == len(micro_batches) - 1):
                 output = model(batch)
                 loss = (
                     objective.generator_weight * output.generator_loss_sum / selected
