@@ -114,7 +114,9 @@ class Optim:
     betas: list[float] = option([0.9, 0.999], "decay of the two moment estimates", within="[0, 1)")
     eps: float = option(1e-6, "added to the denominator", within=POSITIVE)
     warmup_steps: int | None = option(
-        None, "linear warmup; default: tiny 100, other sizes 10000, from a pair 6% of the steps", within=NOT_NEGATIVE
+        None,
+        "linear warmup; default: tiny 100, other sizes 10000, at most a tenth of the steps; from a pair 6% of them",
+        within=NOT_NEGATIVE,
     )
     schedule: Literal["linear", "cosine", "constant"] = option("linear", "after the warmup, down to 0 at the end")
     max_grad_norm: float = option(1.0, "the gradient of a global step is clipped to this norm", within=POSITIVE)
@@ -251,10 +253,9 @@ def resolve(config: Config, steps: int | None = None) -> Config:
         train.batch_tokens = max(1, recommended.batch_tokens // max(1, train.bin_tokens)) * train.bin_tokens
     if train.steps is None and train.epochs is None:
         train.epochs = recommended.epochs
-    if optim.warmup_steps is None:
-        optim.warmup_steps = recommended.warmup_steps
     if optim.warmup_steps is None and (steps := steps or train.steps):
-        optim.warmup_steps = round(WARMUP_FRACTION * steps)
+        published = recommended.warmup_steps
+        optim.warmup_steps = round(WARMUP_FRACTION * steps) if published is None else min(published, steps // 10)
     return config
 
 

@@ -24,6 +24,12 @@ def test_published_defaults_by_size(size: str, learning_rate: float, mask_prob: 
     assert check(config) == []
 
 
+def test_the_default_warmup_fits_a_short_run():
+    assert resolve(config_of(*SCRATCH[:2], "--model.size=base", "--train.steps=700")).optim.warmup_steps == 70
+    epochs = resolve(config_of(*SCRATCH[:2], "--model.size=tiny", "--train.epochs=2"))
+    assert epochs.optim.warmup_steps is None and resolve(epochs, steps=52).optim.warmup_steps == 5
+
+
 def test_defaults_of_a_pair():
     config = resolve(config_of(*PAIR))
     assert (config.train.epochs, config.train.steps, config.optim.learning_rate) == (3, None, 5e-5)

@@ -80,7 +80,7 @@ def test_a_long_warmup_is_a_warning():
     assert check(resolve(config_of(*SCRATCH))) == []
     (warning,) = check(resolve(config_of(*SCRATCH, "--optim.warmup_steps=501")))
     assert "more than half" in warning
-    epochs = resolve(config_of(*SCRATCH, "--train.steps=null", "--train.epochs=1"))
+    epochs = resolve(config_of(*SCRATCH, "--train.steps=null", "--train.epochs=1", "--optim.warmup_steps=100"))
     assert check(epochs) == []
     with pytest.raises(UserError, match="more than the 50 steps"):
         check(epochs, steps=50)

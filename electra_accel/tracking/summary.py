@@ -61,6 +61,6 @@ def closing_lines(
         f"          {folder}/metrics.jsonl, samples.jsonl, checkpoints/",
         'next      load it: python -c "from transformers import AutoModel; '
         f"print(AutoModel.from_pretrained('{folder}/discriminator'))\"",
-        f"          go on:   the same command with --run.dir {folder} and a larger --train.steps",
+        f"          go on:   the same command with --run.dir {folder} and more --train.steps (or --train.epochs)",
         "          your own text: see README.md",
     ]
