@@ -110,7 +110,7 @@ def test_damage_is_never_loaded_and_never_means_starting_over_in_silence(train, 
     assert train("damaged")[0] == 0
     run_folder.write_status(run, "running", 4)
     for _, path in checkpoint.existing(run / "checkpoints"):
-        (path / "optimizer.pt").unlink()
+        (path / "optimizer.safetensors").unlink()
     before = metrics(run)
     code, out, err = train("damaged")
     assert code == 2 and "all checkpoints" in err and "step-00000002, step-00000004" in err

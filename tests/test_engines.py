@@ -14,7 +14,7 @@ from electra_accel.training import checkpoint
 from electra_accel.training.sharded import MODEL_FILE, deepspeed_version
 from tests.parity.compare import Run, compare
 from tests.parity.table import ACCUMULATED, EXACT, STEPS, UNEVEN, Case, launch_options, row
-from tests.pretraining import run_here, write_corpus
+from tests.pretraining import finish, start, write_corpus
 
 pytestmark = [
     pytest.mark.slow,
@@ -69,7 +69,7 @@ def test_engines_train_the_same_run(place, engine, case):
     assert run.weights().keys() == reference.weights().keys()
 
 
-def test_one_run_goes_on_under_one_engine_after_another(place, monkeypatch, capfd):
+def test_one_run_goes_on_under_one_engine_after_another(place):
     """2 processes, 1, 2, 4, 2: each goes on from the checkpoint of the one before, then from its own; nothing changes."""
     relay, whole = (Run(place / name, 1, 8) for name in ("relay", "undisturbed"))
     assert len(relay.losses()) == WHOLE
@@ -79,7 +79,7 @@ def test_one_run_goes_on_under_one_engine_after_another(place, monkeypatch, capf
     assert apart < 1e-5
     # and in another precision
     options = Case("bf16").options(place / "relay", place, **STEADY, train__steps=WHOLE + 2)
-    code, out, err = run_here(options, place, monkeypatch, capfd)
+    code, out, err = finish(start(options, place, WANDB_MODE="disabled"))
     assert code == 0, out + err
     assert f"from step {WHOLE}" in out and "precision bf16" in out
     assert relay.losses()[-1] == pytest.approx(whole.losses()[-1], rel=0.05)
