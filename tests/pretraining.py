@@ -75,6 +75,16 @@ def run_here(arguments: list, cwd: Path, monkeypatch, capfd) -> tuple[int, str, 
     return code, out, err
 
 
+def run_short(short: dict, place: Path, monkeypatch, capfd):
+    """``run("name", option=…)`` -> :func:`run_here` in ``place`` on its text.txt, with the options ``short`` unless changed."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    return lambda run, **changed: run_here(options("text.txt", run, **short | changed), place, monkeypatch, capfd)
+
+
+def exported_weights(run: Path) -> bytes:
+    return (run / "discriminator" / "model.safetensors").read_bytes()
+
+
 def finish(process: subprocess.Popen[str], timeout: float = 200) -> tuple[int, str, str]:
     """Exit code, stdout, stderr; a process that hangs is killed and fails the test."""
     return wait_for(process, timeout)

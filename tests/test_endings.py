@@ -12,7 +12,7 @@ import pytest
 
 from electra_accel import run_folder
 from electra_accel.training import checkpoint
-from tests.pretraining import finish, metrics, options, run_here, start, write_corpus
+from tests.pretraining import exported_weights, finish, metrics, options, run_short, start, write_corpus
 
 SHORT = {
     "train__steps": 4,
@@ -35,24 +35,19 @@ def place(tmp_path_factory):
 @pytest.fixture
 def train(place, monkeypatch, capfd):
     """Runs the script in ``place``: train("run", option=…) -> (exit code, stdout, stderr)."""
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    return lambda run, **changed: run_here(options("text.txt", run, **SHORT | changed), place, monkeypatch, capfd)
-
-
-def weights(run):
-    return (run / "discriminator" / "model.safetensors").read_bytes()
+    return run_short(SHORT, place, monkeypatch, capfd)
 
 
 def test_a_kill_between_the_last_step_and_the_export(train, place):
     """Nothing is trained again, nothing is logged again, the export is made."""
     run = place / "late"
     assert train("late")[0] == 0
-    exported, logged = weights(run), metrics(run)
+    exported, logged = exported_weights(run), metrics(run)
     shutil.rmtree(run / "discriminator")
     run_folder.write_status(run, "running", 4)
     code, out, err = train("late")
     assert code == 0, out + err
-    assert weights(run) == exported and metrics(run) == logged
+    assert exported_weights(run) == exported and metrics(run) == logged
     assert run_folder.read_status(run)["state"] == "done"
 
     code, _, err = train("late", train__steps=2)
@@ -60,7 +55,7 @@ def test_a_kill_between_the_last_step_and_the_export(train, place):
     run_folder.write_status(run, "running", 4)
     code, _, err = train("late", train__steps=2)
     assert code == 2 and "train.steps 2" in err
-    assert weights(run) == exported and metrics(run) == logged
+    assert exported_weights(run) == exported and metrics(run) == logged
 
 
 def test_a_kill_before_the_first_checkpoint(train, place):

@@ -13,7 +13,7 @@ from electra_accel.config_checks import deadline_time
 from electra_accel.training import preemption
 from electra_accel.training.preemption import StopRequests
 from tests.helpers import ROOT
-from tests.pretraining import finish, metrics, options, run_here, start, write_corpus
+from tests.pretraining import exported_weights, finish, metrics, options, run_short, start, write_corpus
 
 SHORT = {
     "train__steps": 12,
@@ -36,12 +36,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def train(place, monkeypatch, capfd):
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    return lambda run, **changed: run_here(options("text.txt", run, **SHORT | changed), place, monkeypatch, capfd)
-
-
-def weights(run):
-    return (run / "discriminator" / "model.safetensors").read_bytes()
+    return run_short(SHORT, place, monkeypatch, capfd)
 
 
 def test_stopped_between_two_log_lines_and_resumed(train, place, monkeypatch):
@@ -68,7 +63,7 @@ def test_stopped_between_two_log_lines_and_resumed(train, place, monkeypatch):
     assert code == 0, out + err
     assert run_folder.read_status(place / "halves")["state"] == "done"
     assert metrics(place / "halves") == metrics(place / "whole")
-    assert weights(place / "halves") == weights(place / "whole")
+    assert exported_weights(place / "halves") == exported_weights(place / "whole")
 
 
 def test_deadline(train, place):
