@@ -11,17 +11,39 @@ Signs, readable without colour, after the token they speak of:
 In the generator's input, round brackets hold what it read there, and ``(tok)~`` is a random token in place of the original.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from electra_accel.batch import RTDBatch
+from electra_accel.model.rtd import RTDOutput
 
 LEGEND = (
     "[tok] sampled, (tok) sampled though not masked, (tok)~ random token in the input;  "
     "= restored  + replaced, caught  - replaced, missed  ! false alarm"
 )
+SIGNS = {"restored": "=", "caught": "+", "missed": "-", "false alarm": "!"}
+
+
+class Piece(NamedTuple):
+    """A token as people see it.
+
+    Attributes:
+        text: with brackets and sign.
+        joined: it follows the piece before without a space.
+        verdict: a key of ``SIGNS``, or "masked" (hidden from the generator), or "".
+        probability: that it was replaced, as the discriminator says; None in the generator's input.
+        best: the generator's most probable token at a selected position, else "".
+    """
+
+    text: str
+    joined: bool
+    verdict: str = ""
+    probability: float | None = None
+    best: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,120 +51,159 @@ class Reconstruction:
     """One example as lists over its tokens, [CLS] and [SEP] left out.
 
     ``shown`` is what the generator read, ``masked`` says where that is [MASK], ``generated`` is what the discriminator read,
-    ``probability`` the discriminator's probability that the token was replaced.
+    ``best`` is the generator's most probable token ("" where none was asked for), ``probability`` the discriminator's
+    probability that the token was replaced. ``example`` is its number in the held-out text, ``fixed`` says that it is one of
+    those shown each time.
     """
 
     original: list[str]
     shown: list[str]
     generated: list[str]
+    best: list[str]
     selected: list[bool]
     masked: list[bool]
     probability: list[float]
+    example: int = -1
+    fixed: bool = True
 
-    def sign(self, i: int) -> str:
-        """Verdict on token ``i``: "=", "+", "-", "!" or "" (see the module's docstring)."""
+    def verdict(self, i: int) -> str:
+        """On token ``i``: a key of ``SIGNS``, or "" for an original token that was taken for one."""
         called = self.probability[i] > 0.5
         if self.generated[i] != self.original[i]:
-            return "+" if called else "-"
+            return "caught" if called else "missed"
         if called:
-            return "!"
-        return "=" if self.selected[i] else ""
+            return "false alarm"
+        return "restored" if self.selected[i] else ""
 
-    def original_text(self) -> str:
-        return join_pieces(self.original)
+    def verdicts(self) -> str:
+        """How often the discriminator was right and wrong."""
+        found = [self.verdict(i) for i in range(len(self.original))]
+        return (
+            f"{found.count('caught')} caught, {found.count('missed')} missed, {found.count('false alarm')} false alarms"
+        )
 
-    def input_text(self) -> str:
+    def original_pieces(self) -> list[Piece]:
+        return [Piece(*_split(token)) for token in self.original]
+
+    def input_pieces(self) -> list[Piece]:
         """The sentence as the generator read it: [MASK]; (tok) selected but not masked; (tok)~ a random token instead."""
-        texts = []
+        pieces = []
         for i, token in enumerate(self.shown):
+            text, joined = _split(token)
             if self.masked[i]:
-                token = _wrap(self.original[i], "[MASK]")
+                pieces.append(Piece("[MASK]", _split(self.original[i])[1], "masked", best=self.best[i]))
             elif self.selected[i]:
-                token = _wrap(token, f"({_text(token)})" + "~" * (token != self.original[i]))
-            texts.append(token)
-        return join_pieces(texts)
+                mark = "~" * (token != self.original[i])
+                pieces.append(Piece(f"({text}){mark}", joined, best=self.best[i]))
+            else:
+                pieces.append(Piece(text, joined))
+        return pieces
 
-    def output_text(self) -> str:
+    def output_pieces(self) -> list[Piece]:
         """The sentence as the discriminator read it, each sampled token in brackets, with the verdict's sign."""
-        shown = []
+        pieces = []
         for i, token in enumerate(self.generated):
-            text = _text(token)
+            (text, joined), verdict = _split(token), self.verdict(i)
             if self.selected[i]:
                 text = f"[{text}]" if self.masked[i] else f"({text})"
-            shown.append(_wrap(token, text + self.sign(i)))
-        return join_pieces(shown)
+            pieces.append(Piece(text + SIGNS.get(verdict, ""), joined, verdict, self.probability[i], self.best[i]))
+        return pieces
 
     def record(self, step: int, epoch: float) -> dict:
         """For samples.jsonl: texts and everything they were made of."""
+        selected = [i for i, selected in enumerate(self.selected) if selected]
         return {
             "step": step,
             "epoch": round(epoch, 4),
-            "original": self.original_text(),
-            "input": self.input_text(),
-            "output": self.output_text(),
+            "example": self.example,
+            "fixed": self.fixed,
+            "original": join(self.original_pieces()),
+            "input": join(self.input_pieces()),
+            "output": join(self.output_pieces()),
             "tokens": self.original,
             "shown": self.shown,
             "generated": self.generated,
-            "selected": [i for i, selected in enumerate(self.selected) if selected],
+            "best": [self.best[i] for i in selected],
+            "selected": selected,
             "masked": [i for i, masked in enumerate(self.masked) if masked],
             "probability": [round(p, 4) for p in self.probability],
         }
 
+    @classmethod
+    def from_record(cls, record: dict) -> "Reconstruction":
+        """The inverse of :meth:`record` (probabilities are rounded)."""
+        tokens = range(len(record["tokens"]))
+        best = dict(zip(record["selected"], record["best"], strict=True))
+        return cls(
+            original=record["tokens"],
+            shown=record["shown"],
+            generated=record["generated"],
+            best=[best.get(i, "") for i in tokens],
+            selected=[i in record["selected"] for i in tokens],
+            masked=[i in record["masked"] for i in tokens],
+            probability=record["probability"],
+            example=record["example"],
+            fixed=record["fixed"],
+        )
+
 
 def reconstruct(
     batch: RTDBatch,
-    sampled: torch.Tensor,
-    discriminator_logits: torch.Tensor,
+    output: RTDOutput,
     tokenizer: PreTrainedTokenizerBase,
-    limit: int,
+    *,
+    wanted: Iterable[int],
+    fixed: bool = True,
 ) -> list[Reconstruction]:
-    """The first ``limit`` examples of a batch (all tensors on any device; copied to the CPU here, outside micro-steps).
+    """Examples of a batch (tensors on any device; copied to the CPU here, outside micro-steps).
 
     Args:
-        sampled: int64 [R, S], the token put at each slot.
-        discriminator_logits: [R, T].
+        output: what the module said to the batch.
+        wanted: which ones, counted through the batch's rows; those that it does not have are left out.
     """
     batch = batch.to(torch.device("cpu"))
-    sampled, probability = sampled.cpu(), discriminator_logits.float().sigmoid().cpu()
-    results: list[Reconstruction] = []
-    for row in range(batch.input_ids.shape[0]):
+    probability = output.discriminator_logits.float().sigmoid().cpu()
+    sampled, argmax = output.sampled.cpu(), output.generator_argmax.cpu()
+    places = torch.nonzero(batch.examples >= 0).tolist()
+    words = tokenizer.convert_ids_to_tokens
+    found = []
+    for row, segment in (places[i] for i in wanted if i < len(places)):
         used = batch.slot_used[row]
         positions = batch.slot_positions[row][used]
         read = batch.input_ids[row].clone()
         read[positions] = sampled[row][used]
         selected = torch.zeros_like(read, dtype=torch.bool)
         selected[positions] = True
+        best = torch.zeros_like(read)
+        best[positions] = argmax[row][used]
+        columns = torch.nonzero(batch.segment_ids[row] == segment + 1).flatten()[1:-1]  # without [CLS] and [SEP]
         masked = selected & (batch.corrupted_ids[row] == tokenizer.mask_token_id)
-        for segment in range(1, int(batch.segment_ids[row].max()) + 1):
-            if len(results) == limit:
-                return results
-            columns = torch.nonzero(batch.segment_ids[row] == segment).flatten()[1:-1]  # without [CLS] and [SEP]
-            results.append(
-                Reconstruction(
-                    original=tokenizer.convert_ids_to_tokens(batch.input_ids[row][columns].tolist()),
-                    shown=tokenizer.convert_ids_to_tokens(batch.corrupted_ids[row][columns].tolist()),
-                    generated=tokenizer.convert_ids_to_tokens(read[columns].tolist()),
-                    selected=selected[columns].tolist(),
-                    masked=masked[columns].tolist(),
-                    probability=probability[row][columns].tolist(),
-                )
+        chosen = selected[columns].tolist()
+        found.append(
+            Reconstruction(
+                original=words(batch.input_ids[row][columns].tolist()),
+                shown=words(batch.corrupted_ids[row][columns].tolist()),
+                generated=words(read[columns].tolist()),
+                best=[word if there else "" for word, there in zip(words(best[columns].tolist()), chosen)],
+                selected=chosen,
+                masked=masked[columns].tolist(),
+                probability=probability[row][columns].tolist(),
+                example=int(batch.examples[row, segment]),
+                fixed=fixed,
             )
-    return results
+        )
+    return found
 
 
-def join_pieces(tokens: list[str]) -> str:
-    """WordPiece tokens as running text: a piece that continues a word (``##``) follows without a space.
+def join(pieces: Iterable[Piece]) -> str:
+    """Pieces as running text.
 
     Written out instead of using the tokenizer's decoder, which would move brackets and signs.
     """
-    text = "".join(token[2:] if token.startswith("##") and len(token) > 2 else " " + token for token in tokens)
-    return text.strip()
+    return "".join(piece.text if piece.joined else " " + piece.text for piece in pieces).strip()
 
 
-def _text(token: str) -> str:
-    return token[2:] if token.startswith("##") and len(token) > 2 else token
-
-
-def _wrap(token: str, text: str) -> str:
-    """``text`` in the place of ``token``: it keeps the mark of a piece that continues a word."""
-    return "##" + text if token.startswith("##") and len(token) > 2 else text
+def _split(token: str) -> tuple[str, bool]:
+    """A WordPiece token's text, and whether it continues a word (``##``)."""
+    continues = token.startswith("##") and len(token) > 2
+    return (token[2:] if continues else token), continues

@@ -16,7 +16,7 @@ from requests.utils import get_netrc_auth
 from electra_accel import run_folder
 from electra_accel.config import Config, flatten
 from electra_accel.errors import UserError
-from electra_accel.tracking.samples import Reconstruction
+from electra_accel.tracking.samples import Reconstruction, join
 
 SAMPLE_COLUMNS = ["step", "original", "masked", "generated", "verdict"]
 
@@ -142,7 +142,10 @@ class Recorder:
         for sample in found:
             run_folder.append_jsonl(self.folder / run_folder.SAMPLES, sample.record(step, epoch))
         if self.samples == "all":
-            rows = [[step, s.original_text(), s.input_text(), s.output_text(), _verdict(s)] for s in found]
+            rows = [
+                [step, *map(join, (s.original_pieces(), s.input_pieces(), s.output_pieces())), s.verdicts()]
+                for s in found
+            ]
             self._track(lambda tracker: _log_table(tracker, rows, step, tokens))
 
     def close(self) -> None:
@@ -165,9 +168,3 @@ def _log_table(tracker, rows: list[list], step: int, tokens: int) -> None:
 
         table = wandb.Table(columns=SAMPLE_COLUMNS, data=rows)
         tracker.log({"samples/reconstructions": table, "train/step": step, "train/tokens": tokens})
-
-
-def _verdict(sample: Reconstruction) -> str:
-    """Counts of the discriminator's right and wrong calls in one sample."""
-    signs = [sample.sign(i) for i in range(len(sample.original))]
-    return f"{signs.count('+')} caught, {signs.count('-')} missed, {signs.count('!')} false alarms"

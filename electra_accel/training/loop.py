@@ -9,7 +9,7 @@ from electra_accel.config import Config
 from electra_accel.data.loader import StepLoader
 from electra_accel.errors import Preempted
 from electra_accel.randomness import Purpose, torch_seed
-from electra_accel.tracking.samples import LEGEND, reconstruct
+from electra_accel.tracking.samples import LEGEND, join, reconstruct
 from electra_accel.tracking.terminal import Terminal, duration
 from electra_accel.tracking.trackers import Recorder
 from electra_accel.training.engine import Engine
@@ -181,12 +181,12 @@ def show_samples(
     engine.model.train()
     if not engine.is_main or recorder.samples == "none":
         return
-    found = reconstruct(batch, output.sampled, output.discriminator_logits, tokenizer, SAMPLES_SHOWN)
+    found = reconstruct(batch, output, tokenizer, wanted=range(SAMPLES_SHOWN))
     recorder.reconstructions(found, progress.step, progress.tokens, progress.epoch)
     terminal.line(f"epoch {progress.epoch:.2f}, step {progress.step}    {LEGEND}")
     for sample in found:
-        terminal.line(f"  input : {sample.input_text()}")
-        terminal.line(f"  output: {sample.output_text()}")
+        terminal.line(f"  input : {join(sample.input_pieces())}")
+        terminal.line(f"  output: {join(sample.output_pieces())}")
 
 
 def show_figures(figures: dict[str, float], total_steps: int, terminal: Terminal) -> None:

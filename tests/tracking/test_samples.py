@@ -1,18 +1,20 @@
 import dataclasses
+import json
 
 import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from electra_accel.batch import RTDBatch
-from electra_accel.tracking.samples import Reconstruction, join_pieces, reconstruct
+from electra_accel.model.rtd import RTDOutput
+from electra_accel.tracking.samples import Piece, Reconstruction, join, reconstruct
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "알", "##파", "##벳", "##을", "읽고", "쓰는", "##카", "법"]
 
 
 def test_pieces_join_into_running_text():
-    assert join_pieces(["알", "##파", "##벳", "##을", "읽고"]) == "알파벳을 읽고"
-    assert join_pieces(["##", "a", "#"]) == "## a #"
+    tokens = ["알", "##파", "##벳", "##을", "읽고", "##", "a", "#"]
+    assert join(dataclasses.replace(korean(), original=tokens).original_pieces()) == "알파벳을 읽고 ## a #"
 
 
 def korean() -> Reconstruction:
@@ -20,6 +22,7 @@ def korean() -> Reconstruction:
         original=["알", "##파", "##벳", "##을", "읽고", "쓰는", "법"],
         shown=["알", "[MASK]", "[MASK]", "[MASK]", "읽고", "쓰는", "법"],
         generated=["알", "##카", "##벳", "##을", "쓰는", "쓰는", "법"],
+        best=["", "##파", "##카", "##을", "읽고", "", ""],
         selected=[False, True, True, True, True, False, False],
         masked=[False, True, True, True, False, False, False],
         probability=[0.1, 0.9, 0.2, 0.2, 0.4, 0.8, 0.1],
@@ -28,18 +31,27 @@ def korean() -> Reconstruction:
 
 def test_texts_read_as_sentences_and_tell_right_from_wrong_calls():
     sample = korean()
-    assert sample.original_text() == "알파벳을 읽고 쓰는 법"
-    assert sample.input_text() == "알[MASK][MASK][MASK] (읽고) 쓰는 법"
-    assert sample.output_text() == "알[카]+[벳]=[을]= (쓰는)- 쓰는! 법"
-    assert sample.record(3, 0.5)["masked"] == [1, 2, 3]
+    assert join(sample.original_pieces()) == "알파벳을 읽고 쓰는 법"
+    assert join(sample.input_pieces()) == "알[MASK][MASK][MASK] (읽고) 쓰는 법"
+    assert join(sample.output_pieces()) == "알[카]+[벳]=[을]= (쓰는)- 쓰는! 법"
+    assert sample.verdicts() == "1 caught, 1 missed, 1 false alarms"
+    assert [piece.verdict for piece in sample.input_pieces()] == ["", "masked", "masked", "masked", "", "", ""]
+    assert sample.output_pieces()[2] == Piece("[벳]=", True, "restored", 0.2, "##카")
+
+
+def test_a_record_brings_back_the_reconstruction():
+    sample = dataclasses.replace(korean(), example=7, fixed=False)
+    record = json.loads(json.dumps(sample.record(3, 0.5)))
+    assert (record["masked"], record["best"]) == ([1, 2, 3], ["##파", "##카", "##을", "읽고"])
+    assert Reconstruction.from_record(record) == sample
 
 
 def test_a_random_token_in_the_input_is_shown_and_marked():
     """What the generator read, not what stood there: a piece of a word may become a whole word and the other way round."""
     sample = dataclasses.replace(korean(), shown=["알", "[MASK]", "법", "[MASK]", "##파", "쓰는", "법"])
     sample = dataclasses.replace(sample, masked=[False, True, False, True, False, False, False])
-    assert sample.input_text() == "알[MASK] (법)~[MASK](파)~ 쓰는 법"
-    assert sample.output_text() == "알[카]+(벳)=[을]= (쓰는)- 쓰는! 법"
+    assert join(sample.input_pieces()) == "알[MASK] (법)~[MASK](파)~ 쓰는 법"
+    assert join(sample.output_pieces()) == "알[카]+(벳)=[을]= (쓰는)- 쓰는! 법"
     assert sample.record(3, 0.5)["shown"][2] == "법"
 
 
@@ -63,7 +75,9 @@ def test_reconstruction_follows_the_batch_across_segments():
     )
     logits = torch.full((1, 10), -5.0)
     logits[0, 6] = 5.0
-    first, second = reconstruct(batch, torch.tensor([[10, 11, 9]]), logits, tokenizer, limit=5)
-    assert (first.input_text(), first.output_text()) == ("읽고 (법)~", "읽고 (쓰는)=")
-    assert (second.input_text(), second.output_text()) == ("알[MASK]", "알[카]+")
-    assert reconstruct(batch, torch.tensor([[10, 11, 9]]), logits, tokenizer, limit=1) == [first]
+    output = RTDOutput(None, None, None, torch.tensor([[10, 11, 9]]), torch.tensor([[12, 6, 9]]), logits)
+    first, second = reconstruct(batch, output, tokenizer, wanted=range(5))
+    assert (join(first.input_pieces()), join(first.output_pieces())) == ("읽고 (법)~", "읽고 (쓰는)=")
+    assert (join(second.input_pieces()), join(second.output_pieces())) == ("알[MASK]", "알[카]+")
+    assert (first.best, second.best, first.example, second.example) == (["", "법"], ["", "##파"], 7, 8)
+    assert reconstruct(batch, output, tokenizer, wanted=[1]) == [second]
