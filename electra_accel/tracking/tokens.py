@@ -1,0 +1,96 @@
+"""Sentences with highlighted tokens as HTML: reconstructions with their verdicts, and tokens by probability."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from markupsafe import Markup
+
+from electra_accel.tracking.samples import Piece, Reconstruction
+
+STYLE = Path(__file__).with_name("tokens.css")
+LEGEND = (  # class, an example with its sign, meaning
+    ("masked", "[MASK]", "hidden from the generator"),
+    ("restored", "[token]=", "filled in as it was"),
+    ("caught", "[token]+", "replaced, and caught"),
+    ("missed", "[token]-", "replaced, and missed"),
+    ("false-alarm", "token!", "original, but called replaced"),
+)
+
+
+def reconstruction(sample: Reconstruction) -> Markup:
+    """Original, input and output as running text; the discriminator's probability and the generator's best guess in titles."""
+    lines = (
+        ("original", sample.original_pieces()),
+        ("input", sample.input_pieces()),
+        ("output", sample.output_pieces()),
+    )
+    body = Markup("").join(Markup("<dt>{}</dt><dd>{}</dd>").format(name, _running(pieces)) for name, pieces in lines)
+    return Markup('<div class="reconstruction"><dl class="lines">{}</dl><p class="verdicts">{}</p></div>\n').format(
+        body, sample.verdicts()
+    )
+
+
+def legend() -> Markup:
+    """What the colours, lines and signs mean."""
+    entries = [
+        Markup('<span><span class="token {}">{}</span> {}</span> ').format(name, example, text)
+        for name, example, text in LEGEND
+    ]
+    entries.append(Markup("<span>(token) filled in though not masked</span> "))
+    entries.append(Markup("<span>(token)~ random token in the input</span>"))
+    return Markup('<p class="legend">{}</p>\n').format(Markup("").join(entries))
+
+
+def reconstructions_panel(samples: Iterable[Reconstruction]) -> Markup:
+    """A small fragment that stands by itself, with its style and legend: for ``wandb.Html``, a notebook, a mail."""
+    style = Markup(STYLE.read_text(encoding="utf-8"))
+    own = Markup("body { background: var(--paper); color: var(--ink); font: .9375rem/1.5 system-ui, sans-serif; }")
+    return Markup('<meta charset="utf-8">\n<style>\n{}{}\n</style>\n{}{}').format(
+        style, own, legend(), Markup("").join(map(reconstruction, samples))
+    )
+
+
+def heat(pieces: Iterable[Piece]) -> Markup:
+    """Running text, each token on a background by the probability that it was replaced.
+
+    Args:
+        pieces: ``probability`` gives the background and, with ``best``, the title; those without one are plain. Above one
+            half the token has the sign ``!`` after it, so that it can be found without colour.
+    """
+    return Markup('<p class="heat">{}</p>\n').format(_join(pieces, _heat))
+
+
+def _running(pieces: Iterable[Piece]) -> Markup:
+    return _join(pieces, _verdict)
+
+
+def _join(pieces: Iterable[Piece], one) -> Markup:
+    return Markup("").join(
+        (one(piece) if piece.joined or not i else Markup(" ") + one(piece)) for i, piece in enumerate(pieces)
+    )
+
+
+def _verdict(piece: Piece) -> Markup:
+    if not piece.verdict:
+        return Markup("{}").format(piece.text)
+    return Markup('<span class="token {}" title="{}">{}</span>').format(
+        piece.verdict.replace(" ", "-"), _title(piece), piece.text
+    )
+
+
+def _heat(piece: Piece) -> Markup:
+    if piece.probability is None:
+        return Markup("{}").format(piece.text)
+    sign = "!" if piece.probability > 0.5 else ""
+    return Markup('<span class="token heat" style="--p:{}" title="{}">{}{}</span>').format(
+        f"{piece.probability:.3f}", _title(piece), piece.text, sign
+    )
+
+
+def _title(piece: Piece) -> str:
+    parts = [piece.verdict]
+    if piece.probability is not None:
+        parts.append(f"replaced with probability {piece.probability:.2f}")
+    if piece.best:
+        parts.append(f"the generator's most probable token: {piece.best}")
+    return "; ".join(filter(None, parts))
