@@ -48,11 +48,11 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
     def requests(self) -> list[str]:
-        """Addresses outside of the page that were asked for since the last call."""
+        """Addresses outside of the page that were asked for since the last call; ``chrome:`` is the browser's start page."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
         addresses = [params["request"]["url"] for params in asked]
-        return [address for address in addresses if not address.startswith(("file:", "data:", "blob:"))]
+        return [address for address in addresses if not address.startswith(("file:", "data:", "blob:", "chrome:"))]
 
     def overflow(self) -> int:
         """By how many pixels the page is wider than the window."""
@@ -80,7 +80,6 @@ def headless() -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         for flag in (*FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
-        options.add_argument("about:blank")  # not the start page, which asks for things of its own
         driver = Chrome(options=options, service=Service(service))
         try:
             yield Browser(driver)

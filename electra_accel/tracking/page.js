@@ -35,7 +35,10 @@ function layoutOf(own) {
 function draw(chart) {
   if (chart.offsetParent === null) return; // in a pane that is not seen: it has no size yet
   const figure = JSON.parse(chart.querySelector("script").textContent);
-  const config = { displaylogo: false, responsive: true, displayModeBar: touch ? true : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const config = {
+    showSendToCloud: false, plotlyServerURL: "", // plotly.js offers to upload the figure otherwise
+    displaylogo: false, responsive: true, displayModeBar: touch ? true : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  };
   Plotly.react(chart.querySelector(".plot"), figure.data, layoutOf(figure.layout), config);
 }
 

@@ -45,7 +45,8 @@ def reconstructions_panel(samples: Iterable[Reconstruction]) -> Markup:
     """A small fragment that stands by itself, with its style and legend: for ``wandb.Html``, a notebook, a mail."""
     style = Markup(STYLE.read_text(encoding="utf-8"))
     own = Markup("body { background: var(--paper); color: var(--ink); font: .9375rem/1.5 system-ui, sans-serif; }")
-    return Markup('<meta charset="utf-8">\n<style>\n{}{}\n</style>\n{}{}').format(
+    meta = '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    return Markup(meta + "<style>\n{}{}\n</style>\n{}{}").format(
         style, own, legend(), Markup("").join(map(reconstruction, samples))
     )
 
