@@ -1,0 +1,161 @@
+"""Which tokens of a text look replaced, and what may have stood at [MASK]: a pair asked as any user of it would ask it.
+
+The networks are those of stock ``transformers``, loaded from an exported folder or a hub id: nothing of the training code
+takes part, so the answers also show that what a run exports works without it.
+"""
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
+
+from electra_accel.data.encode import normalise
+from electra_accel.data.tokenizer import vocabulary_conflict
+from electra_accel.errors import UserError
+from electra_accel.model.loading import load_config
+
+CONTINUES = "##"  # WordPiece's mark of a token that continues a word
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was said to one text.
+
+    Attributes:
+        text: as given.
+        tokens: as the discriminator read them, without [CLS] and [SEP]; the generator's most probable token at each [MASK].
+        probability: that each was replaced.
+        candidates: for each [MASK] in order: its place in ``tokens``, and the generator's most probable tokens there with their
+            probabilities.
+        pieces: in how many the text was read; more than one if it was too long.
+    """
+
+    text: str
+    tokens: list[str]
+    probability: list[float]
+    candidates: list[tuple[int, list[tuple[str, float]]]]
+    pieces: int
+
+    def record(self) -> dict:
+        """For JSON."""
+        masks = [
+            {"token": place, "candidates": [{"token": token, "probability": round(p, 6)} for token, p in best]}
+            for place, best in self.candidates
+        ]
+        probability = [round(p, 6) for p in self.probability]
+        return {
+            "text": self.text,
+            "tokens": self.tokens,
+            "probability": probability,
+            "masks": masks,
+            "pieces": self.pieces,
+        }
+
+
+class Detector:
+    """A discriminator, and a generator for texts with [MASK], in fp32 on the CPU.
+
+    Args:
+        discriminator: folder or hub id.
+        generator: the same; None if there is none. Loaded when the first [MASK] is met.
+        max_length: tokens that are read at once, [CLS] and [SEP] included; None: the discriminator's positions.
+
+    Raises:
+        UserError: not there, not an ELECTRA, not what it is said to be, or without a usable tokenizer.
+    """
+
+    def __init__(self, discriminator: str, generator: str | None, max_length: int | None):
+        self._source = generator
+        self.discriminator = _network("discriminator", ElectraForPreTraining, discriminator)
+        self.tokenizer = _tokenizer("discriminator", discriminator)
+        positions = self.discriminator.config.max_position_embeddings
+        self.max_length = min(max_length or positions, positions)
+
+    @cached_property
+    def generator(self) -> ElectraForMaskedLM:
+        if self._source is None:
+            raise UserError("a text has [MASK], for which a generator is needed: name one with --generator")
+        network = _network("generator", ElectraForMaskedLM, self._source)
+        conflict = vocabulary_conflict(self.tokenizer, _tokenizer("generator", self._source))
+        if conflict:
+            number, ours, theirs = conflict
+            raise UserError(
+                f"--generator: {self._source} has another vocabulary than the discriminator: id {number} is {theirs!r} there "
+                f"and {ours!r} here; name the generator that was trained with it"
+            )
+        return network
+
+    @torch.inference_mode()
+    def read(self, text: str, top_k: int) -> Reading:
+        """Ask about one text; where it is longer than ``max_length``, about each piece by itself.
+
+        Args:
+            top_k: candidates at each [MASK].
+
+        Raises:
+            UserError: no token in it, or not UTF-8; [MASK] in it and no generator.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the text {text!r} is not UTF-8") from None
+        ids = self.tokenizer(normalise(text), add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise UserError(f"nothing to read in the text {text!r}: give one with letters in it")
+        tokens, probability, candidates, pieces = [], [], [], 0
+        for piece in self._pieces(ids):
+            read = torch.tensor([[self.tokenizer.cls_token_id, *piece, self.tokenizer.sep_token_id]])
+            masks = (read[0] == self.tokenizer.mask_token_id).nonzero().flatten()
+            if len(masks):
+                best = self.generator(read).logits[0, masks].softmax(-1).topk(min(top_k, len(self.tokenizer)))
+                read[0, masks] = best.indices[:, 0]
+                for place, numbers, shares in zip(masks.tolist(), best.indices.tolist(), best.values.tolist()):
+                    words = self.tokenizer.convert_ids_to_tokens(numbers)
+                    candidates.append((len(tokens) + place - 1, list(zip(words, shares))))  # - 1: [CLS]
+            tokens += self.tokenizer.convert_ids_to_tokens(read[0, 1:-1].tolist())
+            probability += self.discriminator(read).logits[0, 1:-1].sigmoid().tolist()
+            pieces += 1
+        return Reading(text, tokens, probability, candidates, pieces)
+
+    def _pieces(self, ids: list[int]) -> Iterator[list[int]]:
+        """At most ``max_length`` - 2 tokens each; cut before a word where one begins in the second half of a piece."""
+        most, start = self.max_length - 2, 0
+        words = [not token.startswith(CONTINUES) for token in self.tokenizer.convert_ids_to_tokens(ids)]
+        while len(ids) - start > most:
+            near = range(start + most, start + most // 2, -1)
+            end = next((place for place in near if words[place]), start + most)
+            yield ids[start:end]
+            start = end
+        yield ids[start:]
+
+
+def _network(role: str, architecture: type[PreTrainedModel], source: str) -> PreTrainedModel:
+    load_config(f"--{role}", source, None)
+    try:
+        network, found = architecture.from_pretrained(
+            source, dtype=torch.float32, weights_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise UserError(f"--{role}: cannot load {source}: {' '.join(str(error).split())[:300]}") from error
+    if found["missing_keys"]:
+        raise UserError(
+            f"--{role}: {source} is no {role}, it lacks {sorted(found['missing_keys'])[0]}; name another folder or hub id"
+        )
+    return network.eval()
+
+
+def _tokenizer(role: str, source: str):
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"--{role}: {source} has no tokenizer that can be loaded: {reason}") from error
+    special = {"[CLS]": tokenizer.cls_token_id, "[SEP]": tokenizer.sep_token_id, "[MASK]": tokenizer.mask_token_id}
+    # Of a config.json alone AutoTokenizer makes a tokenizer with nothing but special tokens.
+    if None in special.values() or len(tokenizer) == len(set(tokenizer.all_special_ids)):
+        raise UserError(f"--{role}: {source} has no tokenizer with [CLS], [SEP] and [MASK]; put one into the folder")
+    return tokenizer
