@@ -1,5 +1,6 @@
 """How every script ends: a mistake of the user is one line and exit code 2, a bug of ours a traceback and exit code 1."""
 
+import argparse
 import os
 import sys
 import time
@@ -38,3 +39,16 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
             print("interrupted", file=sys.stderr)
         code = 130  # 128 + SIGINT, as a shell reports it
     sys.exit(code)
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """For the small scripts: the docstring as help, no abbreviations, and a mistake is the user's line (UserError)."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the options")
+
+    parser.error = refuse
+    return parser

@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     DROPOUT = 7  # seed of a micro-step
     INITIALISE = 8  # initial weights
     SPLIT = 9  # which documents are held out
+    SHOW = 10  # which held-out sentences are shown beside the fixed ones
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

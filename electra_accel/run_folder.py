@@ -21,6 +21,7 @@ from electra_accel.errors import UserError
 
 CONFIG, ENVIRONMENT, STATUS = "config.yaml", "environment.json", "status.json"
 METRICS, SAMPLES, RUN_ID = "metrics.jsonl", "samples.jsonl", "run_id"
+HELD_OUT_IDENTITY = "held_out.json"  # in HELD_OUT: what figures of two runs must share to be compared
 CHECKPOINTS, HELD_OUT, LOCK = "checkpoints", "held_out", ".lock"
 
 

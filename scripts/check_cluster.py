@@ -8,7 +8,6 @@ Prints machines, ranks and devices, versions, and a table of all-reduce bandwidt
 differs, or some cannot be reached: one line names the host and what it is (``accelerate launch`` turns 2 into 1).
 """
 
-import argparse
 import hashlib
 import os
 import platform
@@ -19,12 +18,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import torch
 
 import electra_accel
-from electra_accel.cli import exit_with_one_line
+from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.data.prepare import Prepared
 from electra_accel.errors import OneProcessError, UserError
 from electra_accel.tracking.terminal import Terminal, quiet_libraries
@@ -158,15 +157,9 @@ def patience(seconds: float, doing: str) -> Iterator[None]:
 
 
 def main() -> None:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style, allow_abbrev=False)
+    parser = argument_parser(__doc__)
     parser.add_argument("--prepared", type=Path, metavar="FOLDER", help="prepared data that every host must have")
     parser.add_argument("--timeout", type=float, default=180, metavar="SECONDS", help="for the others to answer [180]")
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists the options")
-
-    parser.error = refuse
     asked = parser.parse_args()
     quiet_libraries()
     with patience(asked.timeout, "the processes find each other"):

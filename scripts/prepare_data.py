@@ -12,16 +12,12 @@ call with the same content and settings finds the folder and is done.
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from electra_accel.cli import exit_with_one_line
-from electra_accel.errors import UserError
+from electra_accel.cli import argument_parser, exit_with_one_line
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     text = parser.add_argument_group("text (train_files or dataset)")
     text.add_argument("--train_files", nargs="+", metavar="FILE", default=[], help="training text; globs in quotes")
     text.add_argument("--dataset", metavar="NAME", help="python_docs (built in), or a hub id NAME[:CONFIG[:SPLIT]]")
@@ -47,14 +43,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", default=Path("prepared"), help="of all prepared data [prepared]"
     )
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists the options")
-
-    parser.error = refuse
     asked = parser.parse_args(arguments)
     if bool(asked.tokenizer) == bool(asked.train_vocab_size):
-        refuse("give either --tokenizer or --train_vocab_size")
+        parser.error("give either --tokenizer or --train_vocab_size")
     return asked
 
 

@@ -31,7 +31,8 @@ def main() -> None:
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.tracking import summary
-    from electra_accel.tracking.trackers import Recorder, usable_trackers
+    from electra_accel.tracking.recorder import Recorder
+    from electra_accel.tracking.trackers import usable_trackers
     from electra_accel.training import assemble, dry_run, opening
     from electra_accel.training.closing import export_run
     from electra_accel.training.engine import Engine
@@ -69,28 +70,25 @@ def main() -> None:
     model = assemble.joint_module(config, pair)
     engine.on_main(lambda: opening.require_space(folder, model, config.checkpoint.keep))
     data = assemble.data_identity(loader, prepared)
-    progress = engine.together(lambda: read(checkpoint, data, total_steps)) if checkpoint else Progress(data)
+    progress = engine.together(lambda: read(checkpoint, folder, data, total_steps)) if checkpoint else Progress(data)
     optimizer = build_adamw(model, config.optim)
     engine.prepare(model, optimizer, checkpoint, max_norm=config.optim.max_grad_norm, compile=config.train.compile)
     engine.on_main(lambda: opening.begin(folder, config, engine, progress.step if checkpoint else -1))
 
     with stop, opening.recorded_status(folder, progress, loader.layout, config.train.bin_tokens, terminal):
-        recorder = Recorder(engine.accelerator, folder, samples=config.tracking.samples, warn=terminal.warn)
-        records = recorder.start(config)
         held_out_loader = assemble.step_loader(config, prepared, held_out=True, **place)
         held_out = fixed_held_out(config, held_out_loader, prepared, engine, progress, folder, checkpoint)
+        recorder = Recorder(engine.accelerator, folder, samples=config.tracking.samples, warn=terminal.warn)
+        progress.run_id, records = recorder.start(config, progress.run_id)
         window = assemble.window(config, engine, loader, pair, prepared)
-        for line in (
-            f"engine    {engine.describe()}",
-            *summary.plan_lines(loader.plan, loader.layout, prepared.manifest, total_steps, one_pass),
-            f"held out  {len(prepared.held_out['held_out']):,} examples, corruption {held_out.fingerprint}",
-            f"records   {records}",
-            f"run       {folder}, from step {progress.step}",
-        ):
+        plan = summary.plan_lines(loader.plan, loader.layout, prepared.manifest, total_steps, one_pass)
+        examples = f"{len(prepared.held_out['held_out']):,} examples, corruption {held_out.fingerprint}"
+        for line in summary.opening_lines(folder, engine.describe(), plan, examples, records, progress.step):
             terminal.line(line)
         train(config, engine, loader, held_out, progress, total_steps, window, recorder, terminal, stop, tokenizer)
         figures = export_run(config, engine, progress, prepared, folder, terminal.warn)
         recorder.close()
+    recorder.report()
     tokens, seconds = progress.tokens, progress.seconds
     for line in summary.closing_lines(folder, progress.first, figures, held_out.chance, tokens, seconds):
         terminal.line(line)

@@ -8,16 +8,13 @@ Files as for prepare_data.py. Case and accents are kept, Hangul syllables stay w
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from electra_accel.cli import exit_with_one_line
+from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--files", nargs="+", metavar="FILE", default=[], help="text to learn from; globs in quotes")
     parser.add_argument(
         "--dataset", metavar="NAME", help="instead of files: python_docs, or a hub id NAME[:CONFIG[:SPLIT]]"
@@ -28,11 +25,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--vocab_size", type=int, metavar="N", required=True, help="tokens at most")
     parser.add_argument("--lowercase", action="store_true", help="make no difference between upper and lower case")
     parser.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="new folder for the tokenizer")
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists the options")
-
-    parser.error = refuse
     return parser.parse_args(arguments)
 
 

@@ -16,9 +16,11 @@ SCALARS = (
     "tokens",  # real tokens, [CLS] and [SEP] included: what the discriminator's loss is a mean over
     "judged",  # real tokens without [CLS] and [SEP]: what the figures below are about
     "generator_loss",  # sum of nats over selected positions
+    "generator_loss_squared",  # sum of the squares, for the standard error of the mean
     "generator_correct",  # selected positions where the most probable token is the original
     "generator_entropy",  # sum of nats over selected positions
     "discriminator_loss",  # sum of nats over real tokens
+    "discriminator_loss_squared",
     "replaced",  # judged tokens that differ from the original
     "true_positives",  # positive: called replaced, that is probability over 1/2
     "false_positives",
@@ -29,6 +31,7 @@ SCALARS = (
 # the logit resolve probabilities near 0 and 1 as well as those in the middle; what lies outside falls into the end bins.
 LOGIT_LIMIT = 10.0
 BINS = 1000
+CALIBRATION_BINS = 20  # of the probability, equally wide
 
 
 class SlotFigures(NamedTuple):
@@ -58,7 +61,7 @@ def count(
     [CLS] and [SEP] are never replaced; verdicts on them would only flatter accuracy and AUC, so they are not counted.
 
     Args:
-        generator_loss, discriminator_loss: 0-d sums.
+        generator_loss: [R, S] in nats, 0 at unused slots; discriminator_loss: [R, T], 0 on padding.
         logits: [R, T]; the discriminator's, positive where it calls a token replaced.
         replaced: bool [R, T]; False on padding.
     """
@@ -72,9 +75,11 @@ def count(
         batch.real,
         judged,
         generator_loss,
+        generator_loss.double().square(),
         (slots.argmax == batch.slot_labels) & batch.slot_used,
         slots.entropy * batch.slot_used,
         discriminator_loss,
+        discriminator_loss.double().square(),
         replaced,
         positive & replaced,
         positive & ~replaced & judged,
@@ -121,6 +126,44 @@ def summarise(counters: torch.Tensor) -> dict[str, float]:
         "predicted_positive_rate": _ratio(c["true_positives"] + c["false_positives"], c["judged"]),
         "replaced_fraction": _ratio(c["replaced"], c["judged"]),
     }
+
+
+def standard_errors(counters: torch.Tensor) -> dict[str, float]:
+    """Of the two mean losses, in nats: how far they may be off because the text is a sample. Tokens count as independent."""
+    c = dict(zip(SCALARS, counters.tolist(), strict=False))
+    errors = {}
+    for loss, number in (("generator_loss", c["selected"]), ("discriminator_loss", c["tokens"])):
+        mean = _ratio(c[loss], number)
+        variance = max(_ratio(c[f"{loss}_squared"], number) - mean**2, 0.0)
+        errors[f"{loss}_se"] = math.sqrt(_ratio(variance, number))
+    return errors
+
+
+class Calibration(NamedTuple):
+    """Whether the discriminator's probabilities are true.
+
+    Attributes:
+        error: expected calibration error, the mean of |probability - share that really was replaced| over tokens, taken by bin.
+        bins: (mean probability, share really replaced, tokens) of each bin of the probability that has tokens.
+    """
+
+    error: float
+    bins: list[tuple[float, float, int]]
+
+
+def calibration(counters: torch.Tensor) -> Calibration:
+    """From the histogram of logits; a token's probability is that of the middle of its histogram bin."""
+    original, replaced = counters[-2 * BINS : -BINS].cpu(), counters[-BINS:].cpu()
+    middle = (torch.arange(BINS, dtype=torch.float64) + 0.5) * (2 * LOGIT_LIMIT / BINS) - LOGIT_LIMIT
+    probability = middle.sigmoid()
+    place = (probability * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    empty = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
+    tokens = empty.index_add(0, place, original + replaced)
+    said = empty.index_add(0, place, (original + replaced) * probability)
+    true = empty.index_add(0, place, replaced)
+    error = _ratio((said - true).abs().sum().item(), tokens.sum().item())
+    bins = [(p / n, t / n, int(n)) for p, t, n in zip(said.tolist(), true.tolist(), tokens.tolist()) if n]
+    return Calibration(error, bins)
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -82,8 +82,7 @@ class ReplacedTokenDetection(nn.Module):
         hidden = hidden.gather(1, batch.slot_positions[:, :, None].expand(-1, -1, hidden.shape[-1]))  # [R, S, hidden]
         slot_logits = self.generator.generator_lm_head(self.generator.generator_predictions(hidden))
         log_probs = F.log_softmax(at_least_fp32(slot_logits), dim=-1)  # [R, S, vocabulary]
-        slot_loss = -log_probs.gather(2, batch.slot_labels[:, :, None]).squeeze(2)
-        generator_loss_sum = (slot_loss * batch.slot_used).sum()
+        slot_loss = -log_probs.gather(2, batch.slot_labels[:, :, None]).squeeze(2) * batch.slot_used
 
         slots = read_generator(log_probs, batch.slot_uniform, self.temperature)
         if replacements is not None:
@@ -95,14 +94,13 @@ class ReplacedTokenDetection(nn.Module):
 
         hidden = self.discriminator.electra(discriminator_ids, **inputs).last_hidden_state
         logits = at_least_fp32(self.discriminator.discriminator_predictions(hidden))  # [R, T]
-        token_loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="none")
-        discriminator_loss_sum = (token_loss * batch.real).sum()
+        token_loss = (
+            F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="none") * batch.real
+        )
 
         logits = logits.detach()
-        counters = metrics.count(
-            batch, slots, generator_loss_sum.detach(), discriminator_loss_sum.detach(), logits, replaced
-        )
-        return RTDOutput(generator_loss_sum, discriminator_loss_sum, counters, slots.sampled, slots.argmax, logits)
+        counters = metrics.count(batch, slots, slot_loss.detach(), token_loss.detach(), logits, replaced)
+        return RTDOutput(slot_loss.sum(), token_loss.sum(), counters, slots.sampled, slots.argmax, logits)
 
 
 def at_least_fp32(tensor: torch.Tensor) -> torch.Tensor:

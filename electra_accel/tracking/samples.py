@@ -109,6 +109,16 @@ class Reconstruction:
             pieces.append(Piece(text + SIGNS.get(verdict, ""), joined, verdict, self.probability[i], self.best[i]))
         return pieces
 
+    def best_pieces(self) -> list[Piece]:
+        """The sentence with the generator's most probable tokens in brackets: its reading without the luck of the draw."""
+        tokens = [best or token for best, token in zip(self.best, self.original, strict=True)]
+        pieces = [Piece(*_split(token)) for token in tokens]
+        return [p._replace(text=f"[{p.text}]") if best else p for p, best in zip(pieces, self.best, strict=True)]
+
+    def probabilities(self) -> str:
+        """The discriminator's probability that a token was replaced, for each token that it read."""
+        return "  ".join(f"{token} {p:.2f}" for token, p in zip(self.generated, self.probability, strict=True))
+
     def record(self, step: int, epoch: float) -> dict:
         """For samples.jsonl: texts and everything they were made of."""
         selected = [i for i, selected in enumerate(self.selected) if selected]

@@ -27,6 +27,23 @@ def plan_lines(plan: Plan, layout: Layout, manifest: dict, steps: int, steps_per
     ]
 
 
+def opening_lines(folder: Path, engine: str, plan: list[str], held_out: str, records: str, step: int) -> list[str]:
+    """What a run is about to do, where it is written to and how to watch it.
+
+    Args:
+        engine, held_out, records: in words; ``plan``: of :func:`plan_lines`.
+        step: that it starts from.
+    """
+    return [
+        f"engine    {engine}",
+        *plan,
+        f"held out  {held_out}",
+        f"records   {records}",
+        f"run       {folder}, from step {step}",
+        f"watch     {folder}/report.html in a browser: brought up to date at each evaluation",
+    ]
+
+
 FIGURES = (  # (key, name, which direction is better)
     ("generator_loss", "generator loss", "lower"),
     ("generator_accuracy", "generator accuracy", "higher"),
@@ -59,6 +76,7 @@ def closing_lines(
         f"made      {folder}/discriminator   the encoder to fine-tune, with its replaced-token head",
         f"          {folder}/generator       the masked language model",
         f"          {folder}/metrics.jsonl, samples.jsonl, checkpoints/",
+        f"          {folder}/report.html     the whole run on one page, to open in a browser",
         'next      load it: python -c "from transformers import AutoModel; '
         f"print(AutoModel.from_pretrained('{folder}/discriminator'))\"",
         f"          go on:   the same command with --run.dir {folder} and more --train.steps (or --train.epochs)",

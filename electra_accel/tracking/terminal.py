@@ -3,9 +3,16 @@
 import os
 import sys
 import warnings
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+if TYPE_CHECKING:  # it brings torch, which --help must not wait for
+    from electra_accel.tracking.samples import Piece
+
+STYLES = {"masked": "dim", "restored": "green", "caught": "bold cyan", "missed": "red", "false alarm": "magenta"}
 
 
 class Terminal:
@@ -27,6 +34,15 @@ class Terminal:
     def warn(self, text: str) -> None:
         if self.speaks:
             self.console.print(f"warning: {text}", style="yellow")
+
+    def pieces(self, label: str, pieces: "list[Piece]") -> None:
+        """A sentence, tokens with a verdict in its colour where the output has colours; their signs tell it everywhere."""
+        text = Text(label)
+        for i, piece in enumerate(pieces):
+            text.append("" if piece.joined or i == 0 else " ")
+            text.append(piece.text, style=STYLES.get(piece.verdict))
+        if self.speaks:
+            self.console.print(text)
 
     def start(self, done: int, total: int) -> None:
         """Show the bar; not where the output goes into a file or a CI log, which get the log lines alone."""

@@ -1,10 +1,5 @@
-"""W&B and other trackers through Accelerate, and the run folder's own metrics.jsonl and samples.jsonl.
+"""Which trackers a run has, and what W&B is told of the run when it starts."""
 
-The x-axes are our own ``train/step`` and ``train/tokens``: W&B refuses rows at or before the last step that it saw, so a run
-that is resumed from an earlier checkpoint would lose the replayed steps if it used W&B's counter.
-"""
-
-import math
 import os
 import uuid
 from collections.abc import Callable
@@ -16,9 +11,9 @@ from requests.utils import get_netrc_auth
 from electra_accel import run_folder
 from electra_accel.config import Config, flatten
 from electra_accel.errors import UserError
-from electra_accel.tracking.samples import Reconstruction, join
 
-SAMPLE_COLUMNS = ["step", "original", "masked", "generated", "verdict"]
+# Summaries that are not the last value: {name: how W&B sums it up}
+SUMMARIES = {"eval/generator_loss": "min", "eval/discriminator_loss": "min", "eval/auc": "max"}
 
 
 def usable_trackers(named: list[str] | None, warn: Callable[[str], None]) -> list[str]:
@@ -68,103 +63,48 @@ def destination(config: Config, trackers: list[str], folder: Path) -> str:
     return line
 
 
-def run_id(folder: Path) -> str:
-    """The one tracker id of a run folder: WANDB_RUN_ID, else what the folder holds, else a new one, kept in the folder."""
-    path = folder / run_folder.RUN_ID
-    known = os.environ.get("WANDB_RUN_ID") or (path.read_text(encoding="utf-8").strip() if path.exists() else "")
-    if not known:
-        known = uuid.uuid4().hex[:12]
-    run_folder.write_atomically(path, known + "\n")
-    return known
-
-
-class Recorder:
-    """Where figures and samples of a run go.
+def run_id(folder: Path, known: str) -> str:
+    """The one tracker id of a run folder, kept there: WANDB_RUN_ID, else the folder's, else ``known``, else a new one.
 
     Args:
-        accelerator: its trackers are used; nothing is written on processes other than its main one.
-        folder: the run folder.
-        samples: tracking.samples: ``all`` (files and trackers), ``local`` (files only), ``none``.
-        warn: prints one line.
+        known: the id in the checkpoint that the run goes on from; "" for none.
     """
-
-    def __init__(self, accelerator, folder: Path, *, samples: str, warn: Callable[[str], None]):
-        self.accelerator, self.folder, self.samples, self.warn = accelerator, folder, samples, warn
-        self.trackers: list = []
-
-    def start(self, config: Config) -> str:
-        """Start the trackers on the main process; returns :func:`destination`, or that they could not be started."""
-        if not self.accelerator.is_main_process:
-            return ""
-        tracking = config.tracking
-        wandb = {
-            "name": self.folder.name,
-            "id": run_id(self.folder),
-            "resume": "allow",
-            "dir": str(self.folder),
-            "mode": wandb_mode(tracking.mode),
-            "group": os.environ.get("WANDB_RUN_GROUP") or tracking.group,
-            "tags": tracking.tags or None,
-            "notes": tracking.notes,
-            "entity": os.environ.get("WANDB_ENTITY"),
-        }
-        # trackers take flat values; lists and None as text
-        values = {
-            name: value if isinstance(value, (int, float, str)) else str(value)
-            for name, value in flatten(config).items()
-        }
-        names = [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
-        try:
-            self.accelerator.init_trackers(wandb_project(tracking.project), config=values, init_kwargs={"wandb": wandb})
-            self.trackers = list(self.accelerator.trackers)
-            for tracker in self.trackers:
-                if tracker.name == "wandb":
-                    tracker.tracker.define_metric("train/step")
-                    tracker.tracker.define_metric("train/tokens")
-                    tracker.tracker.define_metric("*", step_metric="train/step")
-        except Exception as error:  # a tracker never stops training, whatever it throws
-            self.trackers = []
-            self.warn(f"trackers could not be started ({error}); the run is recorded in metrics.jsonl only")
-            return "metrics.jsonl only"
-        return destination(config, names, self.folder)
-
-    def metrics(self, values: dict[str, float], step: int) -> None:
-        """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step and train/tokens."""
-        if not self.accelerator.is_main_process:
-            return
-        known = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
-        run_folder.append_jsonl(self.folder / run_folder.METRICS, {"step": step, **known})
-        self._track(lambda tracker: tracker.log(values, step=None if tracker.name == "wandb" else step))
-
-    def reconstructions(self, found: list[Reconstruction], step: int, tokens: int, epoch: float) -> None:
-        if self.samples == "none":
-            return
-        for sample in found:
-            run_folder.append_jsonl(self.folder / run_folder.SAMPLES, sample.record(step, epoch))
-        if self.samples == "all":
-            rows = [
-                [step, *map(join, (s.original_pieces(), s.input_pieces(), s.output_pieces())), s.verdicts()]
-                for s in found
-            ]
-            self._track(lambda tracker: _log_table(tracker, rows, step, tokens))
-
-    def close(self) -> None:
-        self._track(lambda tracker: tracker.finish())
-
-    def _track(self, call: Callable) -> None:
-        """Call on each tracker; one that fails is dropped with a warning, training goes on."""
-        for tracker in list(self.trackers):
-            try:
-                call(tracker)
-            except Exception as error:  # whatever a tracker throws, the run is worth more
-                self.trackers.remove(tracker)
-                self.warn(f"tracker {tracker.name} failed ({error}) and is dropped; metrics.jsonl goes on")
+    path = folder / run_folder.RUN_ID
+    kept = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    chosen = os.environ.get("WANDB_RUN_ID") or kept or known or uuid.uuid4().hex[:12]
+    run_folder.write_atomically(path, chosen + "\n")
+    return chosen
 
 
-def _log_table(tracker, rows: list[list], step: int, tokens: int) -> None:
-    """One table per step, so that what is stored grows linearly (W&B's tables are immutable)."""
-    if tracker.name == "wandb":
-        import wandb
+def wandb_settings(config: Config, folder: Path, run_id: str, environment: dict) -> dict:
+    """Arguments of ``wandb.init`` but the project and the configuration; W&B's own variables come first.
 
-        table = wandb.Table(columns=SAMPLE_COLUMNS, data=rows)
-        tracker.log({"samples/reconstructions": table, "train/step": step, "train/tokens": tokens})
+    Tags are those of ``tracking.tags`` and WANDB_TAGS, and the size, the engine and the git commit.
+    """
+    tracking = config.tracking
+    named = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
+    facts = [config.model.size or "pair", environment.get("engine_kind"), environment.get("commit")]
+    return {
+        "name": os.environ.get("WANDB_NAME") or folder.name,
+        "id": run_id,
+        "resume": "allow",
+        "dir": str(folder),
+        "mode": wandb_mode(tracking.mode),
+        "entity": os.environ.get("WANDB_ENTITY"),
+        "group": os.environ.get("WANDB_RUN_GROUP") or tracking.group,
+        "job_type": os.environ.get("WANDB_JOB_TYPE") or ("adaptation" if config.from_pair else "pre-training"),
+        "tags": list(dict.fromkeys([*tracking.tags, *named, *filter(None, facts)])),
+        "notes": os.environ.get("WANDB_NOTES") or tracking.notes,
+    }
+
+
+def tracked_settings(config: Config, environment: dict, held_out: dict) -> dict[str, int | float | str]:
+    """The configuration by dotted names, with ``environment.…`` and ``held_out.…`` beside it; lists and None as text."""
+    values = flatten(config) | _dotted("environment", environment) | _dotted("held_out", held_out)
+    return {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in values.items()}
+
+
+def _dotted(name: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: inner for part in value for key, inner in _dotted(f"{name}.{part}", value[part]).items()}

@@ -31,7 +31,10 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 
 
 def default_folder(recipe: str) -> str:
-    """runs/<recipe>-<UTC time>, or -<job id> under Slurm, which keeps its name when the job is requeued."""
+    """runs/<recipe>-<UTC time>; -<job id> under Slurm, which keeps its name when the job is requeued; in a W&B sweep, whose
+    trials may start in the same second, runs/sweep-<run id>."""
+    if os.environ.get("WANDB_SWEEP_ID") and (trial := os.environ.get("WANDB_RUN_ID")):
+        return f"runs/sweep-{trial}"
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     return f"runs/{recipe}-{os.environ.get('SLURM_JOB_ID', now)}"
 

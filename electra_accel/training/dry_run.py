@@ -53,7 +53,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     for warning in set(check(resolve(config, steps), steps)) - set(check(config)):
         terminal.warn(warning)
     if checkpoint:
-        read(checkpoint, assemble.data_identity(loader, prepared), steps)
+        read(checkpoint, folder, assemble.data_identity(loader, prepared), steps)
     pair = assemble.networks(config, prepared.tokenizer, terminal.line)
     model = assemble.joint_module(config, pair)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

@@ -92,12 +92,16 @@ class Engine:
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = FSDP_PRECISION
         self.model: nn.Module | None = None
 
+    @property
+    def kind(self) -> str:
+        """What drives the processes: "single process", "DDP", "DeepSpeed ZeRO-2", …"""
+        if self.zero_stage is not None:
+            return f"DeepSpeed ZeRO-{self.zero_stage}"
+        return "FSDP2" if self.fsdp else "DDP" if self.world_size > 1 else "single process"
+
     def describe(self) -> str:
         """Engine, ranks, device and precision for the start-up lines."""
-        if self.zero_stage is not None:
-            kind = f"DeepSpeed ZeRO-{self.zero_stage}"
-        else:
-            kind = "FSDP2" if self.fsdp else "DDP" if self.world_size > 1 else "single process"
+        kind = self.kind
         processes = f", {self.world_size} processes" if kind != "single process" else ""
         device = self.card or f"CPU ({torch.get_num_threads()} threads a process)"
         precision = "fp32" if self.precision == "no" else self.precision

@@ -20,7 +20,7 @@ from electra_accel.config import Config
 from electra_accel.data.loader import StepLoader
 from electra_accel.data.prepare import Prepared
 from electra_accel.errors import UserError
-from electra_accel.model.metrics import summarise
+from electra_accel.model.metrics import calibration, standard_errors, summarise
 from electra_accel.training.engine import Engine
 from electra_accel.training.progress import Progress
 
@@ -36,6 +36,7 @@ class HeldOut:
         batches: on the CPU.
         replacements: int64 [R, S] per batch, the fixed replacement at each slot.
         fingerprint: of positions and replacements of the whole set, equal on every process and after every resume.
+        counts: of the whole set: tokens, judged (tokens without [CLS] and [SEP]), selected, replaced.
         chance: generator accuracy of always guessing the most frequent token.
     """
 
@@ -43,7 +44,16 @@ class HeldOut:
     batches: list[RTDBatch]
     replacements: list[torch.Tensor]
     fingerprint: str
+    counts: dict[str, int]
     chance: float
+
+
+@dataclass
+class Evaluation:
+    """Held-out figures by name (``eval/…``, ``eval_own/…``), and the calibration on the fixed corruption."""
+
+    figures: dict[str, float]
+    calibration: list[tuple[float, float, int]]
 
 
 def unigram_counts(tokens: np.ndarray, vocab_size: int, special_ids: Iterable[int]) -> np.ndarray:
@@ -122,11 +132,22 @@ def build_held_out(
             raise UserError(f"{file} does not belong to this held-out set; use another --run.dir")
         replacements.append(torch.zeros_like(batch.slot_positions))
         replacements[-1][real] = drawn[1, row]
-    hits = sum(((batch.slot_labels == most_frequent) & batch.slot_used).sum() for batch in batches)
-    used = sum(batch.slot_used.sum() for batch in batches)
-    hits, used = engine.sum(torch.stack([hits, used]).to(engine.device)).tolist()
+    sums = torch.zeros(5, dtype=torch.int64)
+    for batch, replacement in zip(batches, replacements):
+        hits, replaced = batch.slot_labels == most_frequent, batch.slot_labels != replacement
+        sums += torch.stack(
+            [
+                batch.real.sum(),
+                batch.inner.sum(),
+                batch.slot_used.sum(),
+                (replaced & batch.slot_used).sum(),
+                (hits & batch.slot_used).sum(),
+            ]
+        )
+    *counts, hits = engine.sum(sums.to(engine.device)).tolist()
+    counts = dict(zip(("tokens", "judged", "selected", "replaced"), counts, strict=True))
     fingerprint = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()[:16]
-    return HeldOut(name, batches, replacements, fingerprint, chance=hits / max(used, 1))
+    return HeldOut(name, batches, replacements, fingerprint, counts, chance=hits / max(counts["selected"], 1))
 
 
 def fixed_held_out(
@@ -165,11 +186,23 @@ def fixed_held_out(
             f"{folder / file} is not the held-out corruption of this run: restore it, or use another --run.dir"
         )
     progress.corruption = held_out.fingerprint
+    identity = {
+        "corruption": held_out.fingerprint,
+        "replacements": "generator of the starting pair" if config.from_pair else "token frequency",
+        "mask_prob": config.eval.mask_prob,
+        "seed": config.eval.seed,
+        "data": prepared.manifest["splits"]["held_out"]["fingerprint"],
+        "tokenizer": prepared.manifest["tokenizer"],
+        "examples": len(prepared.held_out["held_out"]),
+        **held_out.counts,
+        "chance": held_out.chance,
+    }
+    engine.on_main(lambda: run_folder.write_json(folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY, identity))
     return held_out
 
 
 @torch.no_grad()
-def evaluate(held_out: HeldOut, engine: Engine) -> dict[str, float]:
+def evaluate(held_out: HeldOut, engine: Engine) -> Evaluation:
     """All metrics on the fixed corruption (``eval/…``) and against the own generator (``eval_own/…``), over all processes."""
     model = engine.model
     model.eval()
@@ -179,11 +212,12 @@ def evaluate(held_out: HeldOut, engine: Engine) -> dict[str, float]:
         fixed.append(model(batch, replacements.to(engine.device)).counters)
         own.append(model(batch).counters)
     model.train()
-    totals = engine.sum(torch.stack([torch.stack(fixed).sum(0), torch.stack(own).sum(0)])).cpu()
-    result = {}
-    for prefix, counters in zip((held_out.name, f"{held_out.name}_own"), totals):
-        result |= {f"{prefix}/{key}": value for key, value in summarise(counters).items()}
-    return result
+    fixed, own = engine.sum(torch.stack([torch.stack(fixed).sum(0), torch.stack(own).sum(0)])).cpu()
+    calibrated = calibration(fixed)
+    figures = summarise(fixed) | standard_errors(fixed) | {"calibration_error": calibrated.error}
+    named = {f"{held_out.name}/{key}": value for key, value in figures.items()}
+    named |= {f"{held_out.name}_own/{key}": value for key, value in summarise(own).items()}
+    return Evaluation(named, calibrated.bins)
 
 
 def _save(file: Path, array: np.ndarray) -> None:

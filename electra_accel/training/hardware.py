@@ -1,6 +1,7 @@
 """What this machine has to train on, and the precision that it trains in."""
 
 import os
+import resource
 import subprocess
 
 import torch
@@ -66,3 +67,10 @@ def choose_precision(wanted: str, launcher: str | None, cpu: bool) -> str:
     if wanted == "fp16" and cpu:
         raise UserError("fp16 needs a GPU (a CPU would silently compute in fp32); set train.precision to bf16 or no")
     return wanted
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that this process held so far: allocated on the GPU, or resident on the host where it computes there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

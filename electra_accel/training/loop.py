@@ -9,9 +9,10 @@ from electra_accel.config import Config
 from electra_accel.data.loader import StepLoader
 from electra_accel.errors import Preempted
 from electra_accel.randomness import Purpose, torch_seed
-from electra_accel.tracking.samples import LEGEND, join, reconstruct
+from electra_accel.tracking.health import CHECKS, diagnose, watched_from
+from electra_accel.tracking.recorder import Recorder
+from electra_accel.tracking.samples import LEGEND, reconstruct
 from electra_accel.tracking.terminal import Terminal, duration
-from electra_accel.tracking.trackers import Recorder
 from electra_accel.training.engine import Engine
 from electra_accel.training.evaluate import HeldOut, evaluate
 from electra_accel.training.optim import learning_rate
@@ -19,7 +20,7 @@ from electra_accel.training.preemption import StopRequests
 from electra_accel.training.progress import Progress, save
 from electra_accel.training.window import Window
 
-SAMPLES_SHOWN = 3
+FIXED_SHOWN, RANDOM_SHOWN = 3, 2  # sentences each time
 
 
 def train(
@@ -49,7 +50,8 @@ def train(
         return  # killed after its last step, before all was exported
     if progress.step == 0:
         judge_held_out(config, engine, held_out, progress, recorder, terminal)
-        show_samples(engine, held_out, progress, recorder, terminal, tokenizer)
+        show_samples(config, engine, held_out, progress, recorder, terminal, tokenizer)
+        recorder.report()
         if config.eval.patience:  # the start may turn out to be the best
             save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=True)
     terminal.start(progress.step, total_steps)
@@ -106,15 +108,14 @@ def train(
         # checkpoint holds weights that a bad loss has touched.
         if log_due or evaluate_due or save_due:
             window.require_finite(progress.step)
-            figures = window.figures() | {
+            figures = window.figures(progress) | {
                 "train/learning_rate": rate,
                 "train/gradient_norm": gradient_norm.item(),
-                "train/epoch": progress.epoch,
-                "train/step": progress.step,
-                "train/tokens": progress.tokens,
+                **progress.axes(),
             }
-            progress.seconds += window.seconds
-            recorder.metrics(figures, progress.step)
+            if progress.step >= watched_from(config.optim.warmup_steps, total_steps):
+                figures |= watch(figures, progress, terminal)
+            recorder.metrics(figures)
             show_figures(figures, total_steps, terminal)
             window.restart()
             if config.checkpoint.minutes:
@@ -126,7 +127,9 @@ def train(
             improved = judge_held_out(config, engine, held_out, progress, recorder, terminal)
             save_due = save_due or (improved and config.eval.patience > 0)
         if samples_due:
-            show_samples(engine, held_out, progress, recorder, terminal, tokenizer)
+            show_samples(config, engine, held_out, progress, recorder, terminal, tokenizer)
+        if evaluate_due or samples_due:
+            recorder.report()
         stop = done or 0 < config.eval.patience <= progress.bad_evaluations
         preempted = votes() > 0 and not stop
         progress.window = {}
@@ -155,8 +158,9 @@ def judge_held_out(
     config: Config, engine: Engine, held_out: HeldOut, progress: Progress, recorder: Recorder, terminal: Terminal
 ) -> bool:
     """Held-out figures into progress, files and the terminal; True if ``eval.metric`` is the best so far."""
-    figures = evaluate(held_out, engine)
-    recorder.metrics(figures | {"train/step": progress.step, "train/tokens": progress.tokens}, progress.step)
+    found = evaluate(held_out, engine)
+    figures = found.figures
+    recorder.metrics(figures | progress.axes(), found.calibration)
     terminal.line(
         f"held out at step {progress.step}: generator loss {figures['eval/generator_loss']:.3f}, "
         f"accuracy {figures['eval/generator_accuracy']:.3f}; discriminator AUC {figures['eval/auc']:.3f} on the fixed "
@@ -167,6 +171,7 @@ def judge_held_out(
 
 @torch.no_grad()
 def show_samples(
+    config: Config,
     engine: Engine,
     held_out: HeldOut,
     progress: Progress,
@@ -174,19 +179,42 @@ def show_samples(
     terminal: Terminal,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Reconstructions of the same held-out sentences each time. Every process computes, the first one reports."""
-    batch = held_out.batches[0].to(engine.device)
+    """Reconstructions of the same held-out sentences each time, then of some random ones.
+
+    Every process computes, the first one reports.
+    """
+    # Which random ones depends on the step alone, so that a resumed run shows the same. The last batches may be empty.
+    sizes = [int((batch.examples >= 0).sum()) for batch in held_out.batches]
+    chance = torch_seed(config.eval.seed, Purpose.SHOW, progress.step)
+    number = chance % max(1, sum(size > 0 for size in sizes))
+    last = max(0, sizes[number] - RANDOM_SHOWN)
+    first = min(FIXED_SHOWN if number == 0 else 0, last)
+    first += chance // len(sizes) % (last - first + 1)
+    found = []
     engine.model.eval()
-    output = engine.model(batch)
+    for which, wanted, fixed in ((0, range(FIXED_SHOWN), True), (number, range(first, first + RANDOM_SHOWN), False)):
+        batch = held_out.batches[which].to(engine.device)
+        output = engine.model(batch)
+        if engine.is_main:
+            found += reconstruct(batch, output, tokenizer, wanted=wanted, fixed=fixed)
     engine.model.train()
     if not engine.is_main or recorder.samples == "none":
         return
-    found = reconstruct(batch, output, tokenizer, wanted=range(SAMPLES_SHOWN))
-    recorder.reconstructions(found, progress.step, progress.tokens, progress.epoch)
+    recorder.reconstructions(found, progress.axes())
     terminal.line(f"epoch {progress.epoch:.2f}, step {progress.step}    {LEGEND}")
     for sample in found:
-        terminal.line(f"  input : {join(sample.input_pieces())}")
-        terminal.line(f"  output: {join(sample.output_pieces())}")
+        terminal.pieces("  input : ", sample.input_pieces())
+        terminal.pieces("  output: ", sample.output_pieces())
+
+
+def watch(figures: dict[str, float], progress: Progress, terminal: Terminal) -> dict[str, int]:
+    """``health/…`` of a window; what looks like a collapse is told of once."""
+    found = diagnose(figures)
+    for name, holds in found.items():
+        if holds and name not in progress.warned:
+            progress.warned.append(name)
+            terminal.warn(f"step {progress.step}: {CHECKS[name]} (health/{name})")
+    return {f"health/{name}": holds for name, holds in found.items()}
 
 
 def show_figures(figures: dict[str, float], total_steps: int, terminal: Terminal) -> None:
@@ -202,4 +230,7 @@ def show_figures(figures: dict[str, float], total_steps: int, terminal: Terminal
         f"AUC {figures['train/auc']:.3f}  lr {figures['train/learning_rate']:.2e}  {speed} "
         f"({figures['speed/slots_per_second']:,.0f} slots/s{mfu})  {left} left"
     )
-    terminal.update(step, f"loss {figures['train/loss']:.2f}  {speed}  {left} left")
+    wait = f"data wait {figures['speed/data_wait']:.0%}"
+    terminal.update(
+        step, f"loss {figures['train/loss']:.2f}  AUC {figures['train/auc']:.3f}  {speed}{mfu}  {wait}  {left} left"
+    )

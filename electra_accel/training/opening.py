@@ -169,6 +169,7 @@ def environment(engine: Engine) -> dict:
         "commit": _commit(),
         "host": platform.node(),
         "engine": engine.describe(),
+        "engine_kind": engine.kind,
         "world_size": engine.world_size,
         "precision": engine.precision,
         "accelerate": {key: value for key, value in sorted(os.environ.items()) if key.startswith("ACCELERATE_")},

@@ -24,7 +24,10 @@ class Progress:
         cursor: where the plan goes on.
         tokens: real tokens seen.
         epoch: passes over the corpus.
-        seconds: of training so far, over all resumes.
+        seconds: of training so far, over all resumes; ``device_seconds``: times the number of processes.
+        flops: of forward and backward passes so far (``model.metrics.training_flops``).
+        run_id: by which trackers know the run; empty where the run begins at another run's checkpoint.
+        warned: health checks that were told of.
         window: figures of the steps since the last log line, where the run stopped between two (``Window.unfinished``).
         first, last: held-out figures of the untouched and of the present model.
         best, best_step, best_figures: the best ``eval.metric`` so far, its step, and all figures of that step.
@@ -39,6 +42,10 @@ class Progress:
     tokens: int = 0
     epoch: float = 0.0
     seconds: float = 0.0
+    device_seconds: float = 0.0
+    flops: float = 0.0
+    run_id: str = ""
+    warned: list[str] = field(default_factory=list)
     window: dict = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
@@ -54,6 +61,17 @@ class Progress:
     @classmethod
     def from_json(cls, value: dict) -> "Progress":
         return cls(**value | {"cursor": Cursor.from_json(value["cursor"])})
+
+    def axes(self) -> dict[str, float]:
+        """What curves are drawn over: steps, real tokens, passes, floating point operations, hours, hours of all processes."""
+        return {
+            "train/step": self.step,
+            "train/tokens": self.tokens,
+            "train/epoch": self.epoch,
+            "train/flops": self.flops,
+            "train/hours": self.seconds / 3600,
+            "train/device_hours": self.device_seconds / 3600,
+        }
 
     def judge(self, figures: dict[str, float], metric: str) -> bool:
         """Take in held-out figures; True if ``metric`` (auc, or a loss) is the best so far."""
@@ -102,8 +120,8 @@ def save(folder: Path, engine: Engine, progress: Progress, *, keep: int, keep_be
     engine.on_main(finish)
 
 
-def read(path: Path, data: str, total_steps: int) -> Progress:
-    """Where the run stood at a verified checkpoint.
+def read(path: Path, folder: Path, data: str, total_steps: int) -> Progress:
+    """Where the run in ``folder`` stood at a verified checkpoint, its own or another run's.
 
     Raises:
         UserError: the run was on other data (see ``Progress.data``), or is beyond its last step.
@@ -116,4 +134,6 @@ def read(path: Path, data: str, total_steps: int) -> Progress:
         )
     if progress.step > total_steps:
         raise UserError(f"{path} is at step {progress.step} already, beyond train.steps {total_steps}; raise it")
+    if path.resolve().parent.parent != folder.resolve():
+        progress.run_id = ""
     return progress

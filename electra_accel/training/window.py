@@ -8,6 +8,8 @@ from electra_accel.config import Objective
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import SCALARS, summarise
 from electra_accel.training.engine import Engine
+from electra_accel.training.hardware import peak_memory
+from electra_accel.training.progress import Progress
 
 
 class Window:
@@ -96,12 +98,19 @@ class Window:
         """Spent on training, without evaluation, samples and checkpoints."""
         return self.earlier_seconds + time.monotonic() - self.began - self.excluded
 
-    def figures(self) -> dict[str, float]:
-        """train/… over the tokens of all processes since the last line, and speed/…. Called on every process."""
+    def figures(self, progress: Progress) -> dict[str, float]:
+        """train/… over the tokens of all processes since the last line, and speed/…. Called on every process.
+
+        ``progress`` takes up the time and the floating point operations.
+        """
         counters = self.engine.sum(self.counters).cpu()
         metrics = summarise(counters)
         tokens, selected = (counters[SCALARS.index(name)].item() for name in ("tokens", "selected"))
         seconds, steps = self.seconds, self.earlier_steps + len(self.losses)
+        flops = self.flops[0] * tokens + self.flops[1] * selected
+        progress.seconds += seconds
+        progress.device_seconds += seconds * self.engine.world_size
+        progress.flops += flops
         figures = {
             "train/loss": self.objective.generator_weight * metrics["generator_loss"]
             + self.objective.discriminator_weight * metrics["discriminator_loss"],
@@ -112,8 +121,6 @@ class Window:
             "speed/data_wait": self.data_wait / seconds,
         }
         if self.peak_flops:
-            flops = self.flops[0] * tokens + self.flops[1] * selected
             figures["speed/mfu"] = flops / seconds / self.peak_flops
-        if self.engine.device.type == "cuda":
-            figures["speed/peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        figures["speed/peak_memory_gb"] = peak_memory(self.engine.device) / 1e9
         return figures

@@ -5,9 +5,18 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as reference
+from sklearn.calibration import calibration_curve
 from torch.utils.flop_counter import FlopCounterMode
 
-from electra_accel.model.metrics import BINS, SCALARS, peak_flops, summarise, training_flops
+from electra_accel.model.metrics import (
+    BINS,
+    SCALARS,
+    calibration,
+    peak_flops,
+    standard_errors,
+    summarise,
+    training_flops,
+)
 from electra_accel.model.rtd import ReplacedTokenDetection
 from tests.model.batches import CLS, SEP, pack_examples, toy_examples, toy_pair
 
@@ -52,6 +61,49 @@ def test_figures_agree_with_scikit_learn(evaluated):
     assert figures["generator_accuracy"] == pytest.approx(correct, rel=1e-6)
     assert figures["generator_loss"] == pytest.approx(output.generator_loss_sum.item() / len(right[selected]), rel=1e-6)
     assert 0 < figures["generator_entropy"] < math.log(300)
+
+
+def test_standard_errors_are_those_of_the_mean_over_tokens(trained_pair, evaluated):
+    """Against numpy's, from the stock heads' logits."""
+    batch, output = evaluated
+    errors = standard_errors(output.counters)
+    read = batch.input_ids.scatter(
+        1, batch.slot_positions, torch.where(batch.slot_used, output.sampled, batch.slot_labels)
+    )
+    replaced = (read != batch.input_ids).float()
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(
+        output.discriminator_logits, replaced, reduction="none"
+    )[batch.real].double()
+    assert errors["discriminator_loss_se"] == pytest.approx(
+        float(losses.std(correction=0)) / len(losses) ** 0.5, rel=1e-5
+    )
+    number = int(batch.slot_used.sum())
+    c = dict(zip(SCALARS, output.counters.tolist(), strict=False))
+    mean = output.generator_loss_sum.item() / number
+    assert errors["generator_loss_se"] == pytest.approx(
+        ((c["generator_loss_squared"] / number - mean**2) / number) ** 0.5, rel=1e-4
+    )
+    assert c["generator_loss_squared"] > mean**2 * number, "no variance: the squares are not sums over single positions"
+
+
+def test_calibration_is_scikit_learns_curve(evaluated):
+    """Probabilities are known to a thousandth of the logit's range; the end bins lump what is beyond it."""
+    batch, output = evaluated
+    error, bins = calibration(output.counters)
+    read = batch.input_ids.scatter(
+        1, batch.slot_positions, torch.where(batch.slot_used, output.sampled, batch.slot_labels)
+    )
+    judged = batch.inner.numpy()
+    label = (read != batch.input_ids).numpy()[judged]
+    logit = output.discriminator_logits.double().numpy()[judged]
+    middle = (np.floor((logit + 10) * 50).clip(0, 999) + 0.5) / 50 - 10
+    probability = 1 / (1 + np.exp(-middle))
+    true, said = calibration_curve(label, probability, n_bins=20)
+    assert [b[0] for b in bins] == pytest.approx(said.tolist()) and [b[1] for b in bins] == pytest.approx(true.tolist())
+    assert sum(b[2] for b in bins) == len(label)
+    weights = np.array([b[2] for b in bins]) / len(label)
+    assert error == pytest.approx(float(weights @ abs(true - said)))
+    assert np.allclose(probability, 1 / (1 + np.exp(-logit.clip(-10, 10))), atol=0.006)
 
 
 def test_each_judged_token_stands_in_the_histogram_once_and_padding_never(evaluated):

@@ -8,7 +8,8 @@ from accelerate.tracking import GeneralTracker, get_available_trackers
 from electra_accel import run_folder
 from electra_accel.config import Config
 from electra_accel.errors import UserError
-from electra_accel.tracking.trackers import Recorder, destination, usable_trackers, wandb_mode
+from electra_accel.tracking.recorder import Recorder
+from electra_accel.tracking.trackers import destination, usable_trackers, wandb_mode
 
 
 @pytest.fixture
@@ -103,9 +104,9 @@ class Failing(GeneralTracker):
 def test_a_tracker_that_fails_never_stops_training(tmp_path):
     warnings, tracker = [], Failing()
     recorder = Recorder(Accelerator(cpu=True, log_with=[tracker]), tmp_path, samples="all", warn=warnings.append)
-    recorder.start(config())
+    recorder.start(config(), "")
     for step in (1, 2, 3):
-        recorder.metrics({"train/loss": 1.0, "train/step": step, "train/tokens": step}, step)
+        recorder.metrics({"train/loss": 1.0, "train/step": step, "train/tokens": step})
     recorder.close()
     AcceleratorState._reset_state(reset_partial_state=True)  # it is one for the whole process
     assert tracker.rows == 1

@@ -1,0 +1,162 @@
+"""Where figures and samples of a run go: metrics.jsonl and samples.jsonl always, the trackers beside them.
+
+The x-axes are our own ``train/step`` and ``train/tokens``: W&B refuses rows at or before the last step that it saw, so a run
+that is resumed from an earlier checkpoint would lose the replayed steps if it used W&B's counter.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from electra_accel import run_folder
+from electra_accel.config import Config
+from electra_accel.tracking.calibration import calibration_chart
+from electra_accel.tracking.samples import Reconstruction, join
+from electra_accel.tracking.tokens import reconstructions_panel
+from electra_accel.tracking.trackers import (
+    SUMMARIES,
+    destination,
+    run_id,
+    tracked_settings,
+    wandb_project,
+    wandb_settings,
+)
+
+SAMPLE_COLUMNS = ["step", "example", "original", "masked", "generated", "most probable", "verdict", "probabilities"]
+
+
+class Recorder:
+    """Where figures and samples of a run go.
+
+    Args:
+        accelerator: its trackers are used; nothing is written on processes other than its main one.
+        folder: the run folder.
+        samples: tracking.samples: ``all`` (files and trackers), ``local`` (files only), ``none``.
+        warn: prints one line.
+    """
+
+    def __init__(self, accelerator, folder: Path, *, samples: str, warn: Callable[[str], None]):
+        self.accelerator, self.folder, self.samples, self.warn = accelerator, folder, samples, warn
+        self.trackers: list = []
+        self.report_failed = False
+
+    def start(self, config: Config, known_id: str) -> tuple[str, str]:
+        """Start the trackers on the main process.
+
+        Args:
+            known_id: the run's id in the checkpoint that it goes on from; "" for none.
+
+        Returns:
+            The run's id, and in words where it is recorded (:func:`destination`, or that trackers could not be started).
+        """
+        if not self.accelerator.is_main_process:
+            return known_id, ""
+        identifier = run_id(self.folder, known_id)
+        environment = _read(self.folder / run_folder.ENVIRONMENT)
+        held_out = _read(self.folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
+        names = [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
+        try:
+            self.accelerator.init_trackers(
+                wandb_project(config.tracking.project),
+                config=tracked_settings(config, environment, held_out),
+                init_kwargs={"wandb": wandb_settings(config, self.folder, identifier, environment)},
+            )
+            self.trackers = list(self.accelerator.trackers)
+            for tracker in self.trackers:
+                if tracker.name == "wandb":
+                    tracker.tracker.define_metric("train/step")
+                    tracker.tracker.define_metric("train/tokens")
+                    tracker.tracker.define_metric("*", step_metric="train/step")
+                    for name, summary in SUMMARIES.items():
+                        tracker.tracker.define_metric(name, step_metric="train/step", summary=summary)
+        except Exception as error:  # a tracker never stops training, whatever it throws
+            self.trackers = []
+            self.warn(f"trackers could not be started ({error}); the run is recorded in metrics.jsonl only")
+            return identifier, "metrics.jsonl only"
+        return identifier, destination(config, names, self.folder)
+
+    def metrics(self, values: dict[str, float], calibration: list[tuple[float, float, int]] | None = None) -> None:
+        """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step and train/tokens.
+
+        Args:
+            calibration: of the discriminator, at an evaluation (``model.metrics.Calibration.bins``).
+        """
+        if not self.accelerator.is_main_process:
+            return
+        step = values["train/step"]
+        known = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
+        more = {} if calibration is None else {"eval/calibration": calibration}
+        run_folder.append_jsonl(self.folder / run_folder.METRICS, {"step": step, **known, **more})
+
+        def log(tracker) -> None:
+            if tracker.name == "wandb":
+                import wandb
+
+                picture = {} if not calibration else {"eval/calibration": wandb.Plotly(calibration_chart(calibration))}
+                tracker.log(values | picture)
+            else:
+                tracker.log(values, step=step)
+
+        self._track(log)
+
+    def reconstructions(self, found: list[Reconstruction], axes: dict[str, float]) -> None:
+        """``axes``: as in ``Progress.axes``."""
+        if self.samples == "none":
+            return
+        for sample in found:
+            record = sample.record(axes["train/step"], axes["train/epoch"])
+            run_folder.append_jsonl(self.folder / run_folder.SAMPLES, record)
+        if self.samples == "all":
+            self._track(lambda tracker: _log_samples(tracker, found, axes))
+
+    def report(self) -> None:
+        """Bring report.html up to date."""
+        if not self.accelerator.is_main_process or self.report_failed:
+            return
+        try:
+            from electra_accel.tracking.report import write_report
+
+            write_report(self.folder)
+        except Exception as error:  # a page is not worth a run
+            self.report_failed = True
+            self.warn(f"report.html could not be written ({error}); metrics.jsonl and samples.jsonl go on")
+
+    def close(self) -> None:
+        self._track(lambda tracker: tracker.finish())
+
+    def _track(self, call: Callable) -> None:
+        """Call on each tracker; one that fails is dropped with a warning, training goes on."""
+        for tracker in list(self.trackers):
+            try:
+                call(tracker)
+            except Exception as error:  # whatever a tracker throws, the run is worth more
+                self.trackers.remove(tracker)
+                self.warn(f"tracker {tracker.name} failed ({error}) and is dropped; metrics.jsonl goes on")
+
+
+def _log_samples(tracker, found: list[Reconstruction], axes: dict[str, float]) -> None:
+    """One table and one page per step, so that what is stored grows linearly (W&B's tables are immutable)."""
+    if tracker.name == "wandb":
+        import wandb
+
+        rows = [[axes["train/step"], *_row(sample)] for sample in found]
+        tracker.log(
+            {
+                "samples/reconstructions": wandb.Table(columns=SAMPLE_COLUMNS, data=rows),
+                "samples/highlighted": wandb.Html(reconstructions_panel(found), inject=False),
+                **axes,
+            }
+        )
+    elif tracker.name == "tensorboard":
+        lines = [f"- {join(sample.output_pieces())} ({sample.verdicts()})" for sample in found]
+        tracker.log({"samples/reconstructions": "\n".join(lines)}, step=axes["train/step"])
+
+
+def _row(sample: Reconstruction) -> list:
+    views = (sample.original_pieces(), sample.input_pieces(), sample.output_pieces(), sample.best_pieces())
+    return [sample.example, *map(join, views), sample.verdicts(), sample.probabilities()]
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

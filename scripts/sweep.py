@@ -1,0 +1,84 @@
+"""Run a grid sweep one trial after the other, without a W&B server.
+
+    python scripts/sweep.py recipes/sweeps/grid.yaml
+
+Each trial is the very command that ``wandb agent`` would execute, with the same environment variables; its run folder is
+runs/sweep-<name>-<trial>. Trials that are finished say so and end at once, so the same line goes on after an interruption.
+Then: python scripts/compare_runs.py "runs/sweep-<name>-*".
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from electra_accel.cli import argument_parser, exit_with_one_line
+from electra_accel.errors import UserError
+
+
+def main() -> int:
+    parser = argument_parser(__doc__)
+    parser.add_argument("file", metavar="FILE", help="a W&B sweep configuration with method: grid")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands only")
+    arguments = parser.parse_args()
+    sweep = read(Path(arguments.file))
+    codes = []
+    for number, command in enumerate(commands(sweep), start=1):
+        print(" ".join(command), flush=True)
+        if not arguments.dry_run:
+            identity = {"WANDB_SWEEP_ID": sweep["name"], "WANDB_RUN_ID": f"{sweep['name']}-{number}"}
+            codes.append(subprocess.run(command, env=os.environ | identity).returncode)
+    if failed := [str(number) for number, code in enumerate(codes, start=1) if code]:
+        print(f"trials that did not end well: {', '.join(failed)} of {len(codes)}", file=sys.stderr)
+    return int(any(codes))
+
+
+def read(path: Path) -> dict:
+    """A sweep configuration.
+
+    Raises:
+        UserError: no such file; not a grid.
+    """
+    import yaml
+
+    try:
+        sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {error}") from None
+    missing = [
+        key for key in ("name", "program", "method", "parameters") if not isinstance(sweep, dict) or key not in sweep
+    ]
+    if missing:
+        raise UserError(f"{path}: no {', '.join(missing)} in it; see recipes/sweeps/ for how a sweep is written")
+    if sweep["method"] != "grid":
+        raise UserError(
+            f"{path}: method {sweep['method']} needs W&B (wandb sweep {path}); without it only a grid can be run"
+        )
+    for name, settings in sweep["parameters"].items():
+        if not isinstance(settings, dict) or not {"value", "values"} & settings.keys():
+            raise UserError(f"{path}: parameters.{name} has neither value nor values")
+    return sweep
+
+
+def commands(sweep: dict) -> list[list[str]]:
+    """The command of every trial, as ``wandb agent`` puts it together."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    values = [settings.get("values", [settings.get("value")]) for settings in sweep["parameters"].values()]
+    trials = []
+    for chosen in itertools.product(*values):
+        settings = {name: {"value": value} for name, value in zip(sweep["parameters"], chosen, strict=True)}
+        filled = create_sweep_command_args({"args": settings})
+        filled |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [sweep["program"]]}
+        trial: list[str] = []
+        for part in map(str, create_sweep_command(sweep.get("command"))):
+            trial += filled[part[2:-1]] if part.startswith("${") and part.endswith("}") else [part]
+        trials.append(trial)
+    return trials
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)
