@@ -1,0 +1,235 @@
+"""The page of a run: report.html, one file made from nothing but the run folder's own files.
+
+    python -m electra_accel.tracking.report runs/x      makes it again, also of a copied folder
+
+A run makes it anew at each evaluation. Folders of older versions, without some of the files or figures, get what they have.
+"""
+
+import argparse
+import datetime
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NoReturn
+
+from markupsafe import Markup
+
+from electra_accel import run_folder
+from electra_accel.cli import exit_with_one_line
+from electra_accel.errors import UserError
+from electra_accel.tracking import settings
+from electra_accel.tracking.curves import (
+    calibration_chart,
+    learning_charts,
+    speed_charts,
+    training_charts,
+)
+from electra_accel.tracking.health import CHECKS
+from electra_accel.tracking.intervals import Z95, standard_errors
+from electra_accel.tracking.page import cell_text, chart, charts, page, slider, table
+from electra_accel.tracking.samples import Reconstruction
+from electra_accel.tracking.summary import FIGURES
+from electra_accel.tracking.terminal import duration
+from electra_accel.tracking.tokens import legend, reconstruction
+
+REPORT = "report.html"
+MOST_TOKENS = 24_000  # of all sentences on the page: bounds its size, about 100 bytes a token
+MOST_STEPS = 60  # on the slider
+EARLIER_SHOWN = 4  # calibration curves before the last
+
+
+def write_report(folder: Path) -> Path:
+    """Make ``report.html`` of a run folder anew and return its path.
+
+    Raises:
+        UserError: the folder holds no run, or cannot be written.
+    """
+    if not any((folder / name).exists() for name in (run_folder.CONFIG, run_folder.METRICS)):
+        raise UserError(f"{folder} is no run folder: it has neither {run_folder.CONFIG} nor {run_folder.METRICS}")
+    records = run_folder.read_jsonl(folder / run_folder.METRICS)
+    held_out = _read(folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
+    environment, set_to = _read(folder / run_folder.ENVIRONMENT), settings.read(folder)
+    evaluations = [record for record in records if any(name.startswith("eval/") for name in record)]
+    sections = [
+        ("", _health(records)),
+        ("Before and after", _before_after(evaluations, held_out)),
+        ("Reconstructions", _reconstructions(run_folder.read_jsonl(folder / run_folder.SAMPLES), set_to)),
+        ("Learning", learning_charts(records, held_out.get("chance"))),
+        ("Calibration", _calibration(evaluations)),
+        ("Optimisation", training_charts(records)),
+        ("Speed", speed_charts(records)),
+        ("Configuration", settings.section(set_to, environment) if set_to else ""),
+        ("Environment", settings.environment_table(environment) if environment else ""),
+    ]
+    lead = _headline(folder, records, environment, set_to)
+    title = folder.resolve().name
+    path = folder / REPORT
+    run_folder.write_atomically(path, page(title, [(heading, html) for heading, html in sections if html], lead))
+    return path
+
+
+def _headline(folder: Path, records: Sequence[dict], environment: dict, set_to: dict[str, Any]) -> Markup:
+    """What this is, how it stands and how far it came."""
+    status = run_folder.read_status(folder)
+    last = {name: value for record in records for name, value in record.items()}
+    step, total = max(status["step"], last.get("step", 0)), set_to.get("train.steps")
+    size, start = set_to.get("model.size"), set_to.get("model.discriminator")
+    what = f"ELECTRA, {size}, from scratch" if size else f"ELECTRA, continued from {start}" if start else "ELECTRA"
+    facts = {
+        "state": status["state"],
+        "step": f"{step:,} of {total:,}" if isinstance(total, int) else f"{step:,}",
+        "tokens": f"{last['train/tokens']:,}" if "train/tokens" in last else None,
+        "passes over the text": f"{last['train/epoch']:.2f}" if "train/epoch" in last else None,
+        "training time": duration(last["train/hours"] * 3600) if "train/hours" in last else None,
+        "processes": environment.get("world_size"),
+        "hours of all processes": None,
+    }
+    if (environment.get("world_size") or 1) > 1 and "train/device_hours" in last:
+        facts["hours of all processes"] = f"{last['train/device_hours']:.2f}"
+    written = Markup("").join(
+        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name, value) for name, value in facts.items() if value is not None
+    )  # fmt: skip
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    lines = [Markup('<p class="quiet">{}. This page shows the run as of {}.</p>').format(what, now)]
+    if tags := set_to.get("tracking.tags"):
+        lines.append(Markup('<p class="quiet">{}</p>').format(" · ".join(map(str, tags))))
+    if notes := set_to.get("tracking.notes"):
+        lines.append(Markup("<p>{}</p>").format(notes))
+    if status.get("reason"):
+        lines.append(Markup('<p class="warning">{}: {}</p>').format(status["state"], status["reason"]))
+    return Markup("").join(lines) + Markup('<dl class="facts">{}</dl>').format(written)
+
+
+def _health(records: Sequence[dict]) -> Markup:
+    """The checks that held, and at which logged steps; nothing where none did."""
+    lines = []
+    for name, sentence in CHECKS.items():
+        watched = [(record["step"], record[f"health/{name}"]) for record in records if f"health/{name}" in record]
+        spans = [
+            [step for step, _ in span] for held, span in groupby(watched, key=lambda entry: bool(entry[1])) if held
+        ]
+        if spans:
+            at = ", ".join(f"{s[0]:,}" if len(s) == 1 else f"{s[0]:,}–{s[-1]:,}" for s in spans[-5:])
+            earlier = f" and {len(spans) - 5} times before" if len(spans) > 5 else ""
+            now = "" if watched[-1][1] else " It does not hold any more."
+            lines.append(
+                Markup('<p class="warning"><strong>{}</strong> at step {}{}: {}.{}</p>').format(
+                    name.replace("_", " "), at, earlier, sentence, now
+                )
+            )
+    return Markup("\n").join(lines)
+
+
+def _before_after(evaluations: Sequence[dict], held_out: dict) -> Markup:
+    """Held-out figures of the first, the best and the last evaluation, with the interval that the held-out text allows."""
+    if not evaluations:
+        return Markup("<p>{}</p>").format("The held-out text has not been judged yet.")
+    first, last = evaluations[0], evaluations[-1]
+
+    def written(record: dict, key: str) -> str:
+        value = record.get(f"eval/{key}")
+        figures = {name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")}
+        if value is None or not held_out.get("judged"):
+            return cell_text(value)
+        error = standard_errors(figures, selected=held_out["selected"], judged=held_out["judged"]).get(key)
+        return f"{value:.4f} ± {Z95 * error:.4f}" if error else f"{value:.4f}"
+
+    rows = []
+    for key, name, better in FIGURES:
+        known = [record for record in evaluations if record.get(f"eval/{key}") is not None]
+        best = (max if better == "higher" else min)(known, key=lambda record: record[f"eval/{key}"], default={})
+        row = [name, written(first, key)]
+        if len(evaluations) > 1:
+            row += [written(last, key), cell_text(best.get(f"eval/{key}")), best.get("step")]
+        rows.append([*row, better])
+    columns = ["held-out figure", f"step {first['step']:,}"]
+    if len(evaluations) > 1:
+        columns += [f"step {last['step']:,}", "best", "at step"]
+    return table([*columns, "better"], rows) + _judged_on(held_out)
+
+
+def _judged_on(held_out: dict) -> Markup:
+    """What the figures were measured on, and what they would be by chance."""
+    said = "Always on the same corruption of the same held-out text, so that the figures compare. A ROC-AUC of 0.5 is chance"
+    if "chance" in held_out:
+        said += f"; always guessing the most frequent token has generator accuracy {held_out['chance']:.4f}"
+    said += "."
+    if "judged" in held_out:
+        said += (
+            f" {held_out['examples']:,} examples, {held_out['judged']:,} tokens, {held_out['selected']:,} selected, "
+            f"{held_out['replaced']:,} replaced by {held_out['replacements']} (corruption {held_out['corruption']}). "
+            "± is a 95% interval that takes tokens as independent; it knows nothing of other seeds."
+        )
+    return Markup('<p class="quiet small">{}</p>').format(said)
+
+
+def _reconstructions(samples: Iterable[dict], set_to: dict[str, Any]) -> Markup:
+    """The same sentences over the steps, and below them the random ones of each step."""
+    by_step: dict[int, list[dict]] = {}
+    for record in samples:
+        by_step.setdefault(record["step"], []).append(record)
+    if not by_step:
+        switched_off = set_to.get("tracking.samples") == "none"
+        return Markup("<p>{}</p>").format("Not recorded: tracking.samples is none." if switched_off else "None yet.")
+    steps = sorted(by_step)
+    tokens = sum(len(record["tokens"]) for record in by_step[steps[-1]])
+    most = min(MOST_STEPS, max(2, MOST_TOKENS // max(1, tokens)))
+    kept = sorted({steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)})
+    left_out = ""
+    if len(kept) < len(steps):
+        left_out = f" {len(kept)} of {len(steps)} recorded steps are on this page; all are in {run_folder.SAMPLES}."
+    said = Markup('<p class="quiet small">{}</p>').format(
+        "Point at a token for the discriminator's probability and the generator's most probable token." + left_out
+    )
+    return legend() + said + slider("step", [(f"{step:,}", _sentences(by_step[step])) for step in kept])
+
+
+def _sentences(records: Sequence[dict]) -> Markup:
+    samples = [Reconstruction.from_record(_completed(record)) for record in records]
+    fixed = Markup("").join(reconstruction(sample) for sample in samples if sample.fixed)
+    others = Markup("").join(reconstruction(sample) for sample in samples if not sample.fixed)
+    return fixed + (Markup("<h3>{}</h3>").format("Others, drawn at this step") + others if others else "")
+
+
+def _completed(record: dict) -> dict:
+    """With the keys that older versions did not write."""
+    return {"best": [""] * len(record["selected"]), "example": -1, "fixed": True} | record
+
+
+def _calibration(evaluations: Sequence[dict]) -> Markup:
+    judged = [(record["step"], record["eval/calibration"]) for record in evaluations if record.get("eval/calibration")]
+    if not judged:
+        return Markup("")
+    step, last = judged[-1]
+    places = {round(i * (len(judged) - 2) / EARLIER_SHOWN) for i in range(EARLIER_SHOWN)} if len(judged) > 1 else set()
+    note = "Of the tokens to which the discriminator gave a probability, how many were replaced; on the line it can be believed"
+    error = evaluations[-1].get("eval/calibration_error")
+    if error is not None and math.isfinite(error):
+        note += f". It is off by {error:.3f} on average"
+    return charts(
+        [chart(calibration_chart(last, [judged[i] for i in sorted(places)]), f"The discriminator at step {step:,}", note)]
+    )  # fmt: skip
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m electra_accel.tracking.report", allow_abbrev=False)
+    parser.description = f"Make {REPORT} of run folders again."
+    parser.add_argument("runs", nargs="+", type=Path, metavar="FOLDER", help="run folder")
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the options")
+
+    parser.error = refuse
+    for folder in parser.parse_args(sys.argv[1:]).runs:
+        print(write_report(folder))
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)
