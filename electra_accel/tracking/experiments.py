@@ -1,0 +1,162 @@
+"""A run as it was recorded, read from its folder for a comparison."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from electra_accel import run_folder
+from electra_accel.config import Config, flatten
+from electra_accel.errors import UserError
+
+# As W&B holds them: lists and None are text.
+DEFAULTS = {
+    name: value if isinstance(value, int | float | str) else str(value) for name, value in flatten(Config()).items()
+}
+
+
+@dataclass
+class Judgement:
+    """Held-out figures, and on what they were taken.
+
+    Attributes:
+        step: after which the pair was judged; None where that is not known.
+        figures: by name without prefix (``auc``); None where there is no value.
+        held_out: identity and counts of the held-out set and its corruption (held_out/held_out.json); {} where unknown.
+    """
+
+    step: int | None
+    figures: dict[str, float | None]
+    held_out: dict[str, Any]
+
+
+@dataclass
+class Experiment:
+    """One run.
+
+    Attributes:
+        name: short, unique among the runs that are compared.
+        source: where it was read: a folder, or ``wandb:entity/project/id``.
+        folder: the run folder; None for a run that was read from W&B.
+        state: "done", or how it stands: "running at step 40".
+        done: it ended as it was meant to.
+        options: ``{"group.option": value}`` of the resolved configuration; lists and None as text.
+        held_out: as in :class:`Judgement`.
+        environment: commit, engine, world_size where they are known.
+        training, evaluations: records of metrics.jsonl in order of the steps; what is no finite number is None.
+        rescored: what ``scripts/evaluate.py`` says of it on a text and corruption that are the same for all runs.
+    """
+
+    name: str
+    source: str
+    folder: Path | None
+    state: str
+    done: bool
+    options: dict[str, Any]
+    held_out: dict[str, Any]
+    environment: dict[str, Any] = field(default_factory=dict)
+    training: list[dict] = field(default_factory=list)
+    evaluations: list[dict] = field(default_factory=list)
+    rescored: Judgement | None = None
+
+    @property
+    def final(self) -> Judgement | None:
+        """The figures that the run is judged by: where it was scored again those, else its last evaluation; None without."""
+        return self.rescored or self.trained
+
+    @property
+    def trained(self) -> Judgement | None:
+        """The last evaluation of the training; None without."""
+        return self.judged(self.evaluations[-1]) if self.evaluations else None
+
+    def judged(self, record: dict) -> Judgement:
+        """An evaluation record as a judgement."""
+        figures = {name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")}
+        return Judgement(record["step"], figures, self.held_out)
+
+    def best(self, metric: str, higher: bool) -> Judgement | None:
+        """The evaluation with the best ``metric``, the first of equals."""
+        known = [record for record in self.evaluations if record.get(f"eval/{metric}") is not None]
+        choose = max if higher else min
+        return self.judged(choose(known, key=lambda record: record[f"eval/{metric}"])) if known else None
+
+    def last(self, key: str) -> float | None:
+        """The newest known value of ``key`` in any record, such as train/hours."""
+        records = sorted([*self.training, *self.evaluations], key=lambda record: record["step"])
+        return next((record[key] for record in reversed(records) if record.get(key) is not None), None)
+
+
+def read_run_folder(folder: Path) -> Experiment:
+    """Read config.yaml, status.json, metrics.jsonl, environment.json and held_out.json; only the first must be there.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    config = _read(folder / run_folder.CONFIG, lambda path: yaml.safe_load(path.read_text("utf-8")))
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / run_folder.CONFIG} is not the configuration of a run")
+    status = _read(folder / run_folder.STATUS, lambda _: run_folder.read_status(folder))
+    records = _read(folder / run_folder.METRICS, run_folder.read_jsonl)
+    environment, held_out = (
+        _read(path, lambda path: yaml.safe_load(path.read_text("utf-8"))) if path.exists() else {}
+        for path in (folder / run_folder.ENVIRONMENT, folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
+    )
+    training, evaluations = split_records(records)
+    done = status["state"] == "done"
+    return Experiment(
+        name=folder.resolve().name,
+        source=str(folder),
+        folder=folder,
+        state="done" if done else f"{status['state']} at step {status['step']}",
+        done=done,
+        options=plain_options(config),
+        held_out=held_out,
+        environment=environment,
+        training=training,
+        evaluations=evaluations,
+    )
+
+
+def plain_options(config: dict) -> dict[str, Any]:
+    """Nested or dotted options as ``{"group.option": value}``; one that an older run did not know has today's default."""
+    return DEFAULTS | {
+        name: value if isinstance(value, int | float | str) else str(value) for name, value in flat(config).items()
+    }
+
+
+def flat(nested: dict, prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    found = {}
+    for name, value in nested.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def split_records(records: list[dict]) -> tuple[list[dict], list[dict]]:
+    """Training records and evaluation records, each step once (the later record), in order of the steps."""
+    training, evaluations = {}, {}
+    for record in records:
+        kind = evaluations if "eval/discriminator_loss" in record else training if "train/loss" in record else None
+        if kind is not None:
+            kind[record["step"]] = {key: _finite(value) for key, value in record.items()}
+    return tuple([kind[step] for step in sorted(kind)] for kind in (training, evaluations))
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity, also as W&B writes them ("NaN"), become None; lists stay."""
+    if isinstance(value, list):
+        return value
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _read(path: Path, read) -> Any:
+    try:
+        return read(path)
+    except (ValueError, KeyError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{path} is damaged ({' '.join(str(error).split())}); restore it or leave this run out"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error

@@ -1,0 +1,124 @@
+"""Several runs side by side: what differs, and which differences are more than noise.
+
+    python scripts/compare_runs.py runs/a runs/b                      # run folders; the first one is the reference
+    python scripts/compare_runs.py 'runs/mask-*' --out comparison     # globs in quotes
+    python scripts/compare_runs.py runs/a runs/b/wandb/offline-run-*  # offline W&B folders
+    python scripts/compare_runs.py wandb:me/electra-accel             # all runs of a W&B project, or wandb:me/electra-accel/ID
+    python scripts/compare_runs.py runs/a runs/b --rescore held_out.txt
+
+Runs that differ in run.seed alone are one group. Writes comparison.html (curves over steps, tokens, hours, FLOPs),
+comparison.md and comparison.csv into --out.
+
+A discriminator's figures compare on one corruption only. Where runs were judged on different ones, --rescore judges all of them
+again on the given text (with --reference_generator by the replacements of that generator), through scripts/evaluate.py.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from electra_accel.cli import exit_with_one_line
+from electra_accel.errors import UserError
+
+EVALUATE = Path(__file__).with_name("evaluate.py")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="run folders, W&B folders, globs, wandb:entity/project[/run]"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", default=Path("comparison"), help="where the three files go [comparison]"
+    )
+    parser.add_argument(
+        "--rescore", nargs="+", metavar="FILE", help="judge all runs again on this text; globs in quotes"
+    )
+    parser.add_argument(
+        "--text_column", metavar="NAME", help="column of --rescore's files with the text, not for txt [text]"
+    )
+    parser.add_argument(
+        "--reference_generator", metavar="FOLDER", help="with --rescore: it draws the replacements, not token frequency"
+    )
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the options")
+
+    parser.error = refuse
+    asked = parser.parse_args(arguments)
+    if not asked.runs:
+        raise UserError("no runs: give at least two run folders; --help shows how")
+    for name in ("text_column", "reference_generator"):
+        if getattr(asked, name) and not asked.rescore:
+            raise UserError(f"--{name} goes with --rescore FILE: the text to judge the runs on")
+    return asked
+
+
+def main() -> None:
+    asked = parse(sys.argv[1:])
+
+    # Imported only now, so that --help and mistakes are answered at once.
+    from electra_accel import run_folder
+    from electra_accel.tracking.compare import compare
+    from electra_accel.tracking.comparison_page import comparison_page
+    from electra_accel.tracking.comparison_text import csv_text, flags, markdown_text
+    from electra_accel.tracking.sources import read_experiments
+
+    runs = read_experiments(asked.runs, lambda line: print(f"warning: {line}", file=sys.stderr))
+    if asked.rescore:
+        for run in runs:
+            rescore(run, runs[0], asked)
+    comparison = compare(runs)
+    try:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        for name, text in (
+            ("comparison.html", comparison_page(comparison)),
+            ("comparison.md", markdown_text(comparison)),
+            ("comparison.csv", csv_text(comparison)),
+        ):
+            run_folder.write_atomically(asked.out / name, text)
+    except OSError as error:
+        raise UserError(f"--out {asked.out} cannot be written ({error.strerror}); choose another folder") from error
+    for flag in flags(comparison):
+        print(f"note: {flag}")
+    for verdict in comparison.verdicts:
+        if verdict.figure == comparison.primary:
+            print(f"{verdict.figure.name}, {verdict.group.label}: {verdict.text}")
+    print(f"{len(runs)} runs in {len(comparison.groups)} groups: {asked.out}/comparison.html, .md, .csv")
+
+
+def rescore(run, reference, asked: argparse.Namespace) -> None:
+    """Let scripts/evaluate.py judge a run on --rescore's text; a run without a folder of weights keeps its own figures.
+
+    Raises:
+        UserError: evaluate.py refuses.
+    """
+    if run.folder is None:
+        print(f"warning: {run.name} was read from W&B, which has no weights: it is not scored again", file=sys.stderr)
+        return
+    from electra_accel.tracking.experiments import Judgement
+
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / "figures.json"
+        command = [sys.executable, EVALUATE, "--run", run.folder, "--json", out, "--files", *asked.rescore]
+        for name in ("mask_prob", "seed"):  # one corruption for all, whatever each run was judged by
+            command += [f"--{name}", reference.options[f"eval.{name}"]]
+        for name in ("text_column", "reference_generator"):
+            command += [f"--{name}", getattr(asked, name)] if getattr(asked, name) else []
+        print(f"scoring {run.name}", flush=True)
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise UserError(f"{run.name} cannot be scored again: {reason.removeprefix('error: ')}")
+        scored = json.loads(out.read_text(encoding="utf-8"))
+    run.rescored = Judgement(scored["step"], scored["eval"], scored["held_out"])
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)
