@@ -20,7 +20,7 @@ function layoutOf(own) {
     autosize: true, uirevision: "kept", // zoom and hidden curves outlive a change between light and dark
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: quiet },
-    margin: { l: 48, r: 8, t: 8, b: 36 },
+    margin: { l: 48, r: 8, t: 26, b: 36 }, // the buttons stand above
     dragmode: touch ? false : "zoom", // a finger on a chart scrolls the page; the buttons zoom
     legend: { orientation: "h", x: 0, y: -0.2, yanchor: "top", font: { color: ink } },
     hoverlabel: { bgcolor: paper, bordercolor: rule, font: { color: ink, family: getComputedStyle(document.body).fontFamily } },
@@ -63,5 +63,11 @@ for (const panes of document.querySelectorAll(".panes")) {
   }
   panes.querySelectorAll(":scope > .control input[type=radio]").forEach((radio, i) => radio.addEventListener("change", () => show(i)));
 }
+// A finger cannot hover: a tap on a token says below its sentence what its title says.
+document.addEventListener("click", (event) => {
+  const token = event.target.closest(".token[title]");
+  const told = token?.closest(".reconstruction")?.querySelector(".told");
+  if (told) told.textContent = `${token.textContent}: ${token.title}`;
+});
 drawAll(document);
 dark.addEventListener("change", () => drawAll(document));

@@ -54,7 +54,6 @@ def write_report(folder: Path) -> Path:
     environment, set_to = _read(folder / run_folder.ENVIRONMENT), settings.read(folder)
     evaluations = [record for record in records if any(name.startswith("eval/") for name in record)]
     sections = [
-        ("", _health(records)),
         ("Before and after", _before_after(evaluations, held_out)),
         ("Reconstructions", _reconstructions(run_folder.read_jsonl(folder / run_folder.SAMPLES), set_to)),
         ("Learning", learning_charts(records, held_out.get("chance"))),
@@ -64,7 +63,7 @@ def write_report(folder: Path) -> Path:
         ("Configuration", settings.section(set_to, environment) if set_to else ""),
         ("Environment", settings.environment_table(environment) if environment else ""),
     ]
-    lead = _headline(folder, records, environment, set_to)
+    lead = _headline(folder, records, environment, set_to) + _health(records)
     title = folder.resolve().name
     path = folder / REPORT
     run_folder.write_atomically(path, page(title, [(heading, html) for heading, html in sections if html], lead))
@@ -129,13 +128,14 @@ def _before_after(evaluations: Sequence[dict], held_out: dict) -> Markup:
         return Markup("<p>{}</p>").format("The held-out text has not been judged yet.")
     first, last = evaluations[0], evaluations[-1]
 
-    def written(record: dict, key: str) -> str:
-        value = record.get(f"eval/{key}")
+    def written(record: dict, key: str, interval: bool = True) -> str:
         figures = {name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")}
-        if value is None or not held_out.get("judged"):
-            return cell_text(value)
-        error = standard_errors(figures, selected=held_out["selected"], judged=held_out["judged"]).get(key)
-        return f"{value:.4f} ± {Z95 * error:.4f}" if error else f"{value:.4f}"
+        if figures.get(key) is None:
+            return cell_text(None)
+        error = None
+        if interval and held_out.get("judged"):
+            error = standard_errors(figures, selected=held_out["selected"], judged=held_out["judged"]).get(key)
+        return f"{figures[key]:.4f}" + (f" ± {Z95 * error:.4f}" if error else "")
 
     rows = []
     for key, name, better in FIGURES:
@@ -143,7 +143,7 @@ def _before_after(evaluations: Sequence[dict], held_out: dict) -> Markup:
         best = (max if better == "higher" else min)(known, key=lambda record: record[f"eval/{key}"], default={})
         row = [name, written(first, key)]
         if len(evaluations) > 1:
-            row += [written(last, key), cell_text(best.get(f"eval/{key}")), best.get("step")]
+            row += [written(last, key), written(best, key, interval=False), best.get("step")]
         rows.append([*row, better])
     columns = ["held-out figure", f"step {first['step']:,}"]
     if len(evaluations) > 1:
@@ -160,7 +160,7 @@ def _judged_on(held_out: dict) -> Markup:
     if "judged" in held_out:
         said += (
             f" {held_out['examples']:,} examples, {held_out['judged']:,} tokens, {held_out['selected']:,} selected, "
-            f"{held_out['replaced']:,} replaced by {held_out['replacements']} (corruption {held_out['corruption']}). "
+            f"{held_out['replaced']:,} replaced (drawn by {held_out['replacements']}; corruption {held_out['corruption']}). "
             "± is a 95% interval that takes tokens as independent; it knows nothing of other seeds."
         )
     return Markup('<p class="quiet small">{}</p>').format(said)
@@ -182,7 +182,8 @@ def _reconstructions(samples: Iterable[dict], set_to: dict[str, Any]) -> Markup:
     if len(kept) < len(steps):
         left_out = f" {len(kept)} of {len(steps)} recorded steps are on this page; all are in {run_folder.SAMPLES}."
     said = Markup('<p class="quiet small">{}</p>').format(
-        "Point at a token for the discriminator's probability and the generator's most probable token." + left_out
+        "Point at a token, or tap it, for the discriminator's probability and the generator's most probable token."
+        + left_out
     )
     return legend() + said + slider("step", [(f"{step:,}", _sentences(by_step[step])) for step in kept])
 

@@ -1,9 +1,9 @@
 """Sentences with highlighted tokens as HTML: reconstructions with their verdicts, and tokens by probability."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from electra_accel.tracking.samples import Piece, Reconstruction
 
@@ -18,14 +18,21 @@ LEGEND = (  # class, an example with its sign, meaning
 
 
 def reconstruction(sample: Reconstruction) -> Markup:
-    """Original, input and output as running text; the discriminator's probability and the generator's best guess in titles."""
-    lines = (
+    """Original, input, output and the generator's most probable tokens as running text.
+
+    A token's title says with which probability the discriminator called it replaced; a page shows it where one taps, too.
+    """
+    lines = [
         ("original", sample.original_pieces()),
         ("input", sample.input_pieces()),
         ("output", sample.output_pieces()),
+    ]
+    if any(sample.best):
+        lines.append(("most likely", sample.best_pieces()))
+    body = Markup("").join(
+        Markup("<dt>{}</dt><dd>{}</dd>").format(name, _join(pieces, _verdict)) for name, pieces in lines
     )
-    body = Markup("").join(Markup("<dt>{}</dt><dd>{}</dd>").format(name, _running(pieces)) for name, pieces in lines)
-    return Markup('<div class="reconstruction"><dl class="lines">{}</dl><p class="verdicts">{}</p></div>\n').format(
+    return Markup('<div class="reconstruction"><dl class="lines">{}</dl><p class="told">{}</p></div>\n').format(
         body, sample.verdicts()
     )
 
@@ -58,22 +65,17 @@ def heat(pieces: Iterable[Piece]) -> Markup:
         pieces: ``probability`` gives the background and, with ``best``, the title; those without one are plain. Above one
             half the token has the sign ``!`` after it, so that it can be found without colour.
     """
-    return Markup('<p class="heat">{}</p>\n').format(_join(pieces, _heat))
+    return Markup('<div class="reconstruction"><p>{}</p><p class="told"></p></div>\n').format(_join(pieces, _heat))
 
 
-def _running(pieces: Iterable[Piece]) -> Markup:
-    return _join(pieces, _verdict)
-
-
-def _join(pieces: Iterable[Piece], one) -> Markup:
-    return Markup("").join(
-        (one(piece) if piece.joined or not i else Markup(" ") + one(piece)) for i, piece in enumerate(pieces)
-    )
+def _join(pieces: Iterable[Piece], one: Callable[[Piece], Markup]) -> Markup:
+    words = (one(piece) if piece.joined or not i else " " + one(piece) for i, piece in enumerate(pieces))
+    return Markup("").join(words)
 
 
 def _verdict(piece: Piece) -> Markup:
     if not piece.verdict:
-        return Markup("{}").format(piece.text)
+        return escape(piece.text)
     return Markup('<span class="token {}" title="{}">{}</span>').format(
         piece.verdict.replace(" ", "-"), _title(piece), piece.text
     )
@@ -81,7 +83,7 @@ def _verdict(piece: Piece) -> Markup:
 
 def _heat(piece: Piece) -> Markup:
     if piece.probability is None:
-        return Markup("{}").format(piece.text)
+        return escape(piece.text)
     sign = "!" if piece.probability > 0.5 else ""
     return Markup('<span class="token heat" style="--p:{}" title="{}">{}{}</span>').format(
         f"{piece.probability:.3f}", _title(piece), piece.text, sign
