@@ -20,7 +20,7 @@ from electra_accel.tracking.experiments import Experiment, Judgement
 # May change when a run is resumed, and still make two experiments.
 LENGTH_AND_ROUNDING = {"train.steps", "train.epochs", "train.precision", "train.compile"}
 WITHOUT_EFFECT = set(FREE_OPTIONS) - LENGTH_AND_ROUNDING
-LONGEST_LABEL = 40
+LONGEST_LABEL = 48
 
 
 class Figure(NamedTuple):
@@ -115,7 +115,7 @@ def differing(runs: list[Experiment]) -> list[str]:
         for name in names
         if name not in WITHOUT_EFFECT
         and name.split(".")[0] not in FREE_GROUPS
-        and len({str(run.options.get(name)) for run in runs}) > 1
+        and len({run.options.get(name) for run in runs}) > 1
     ]
 
 
@@ -124,7 +124,7 @@ def group_runs(runs: list[Experiment]) -> list[Group]:
     names = [name for name in differing(runs) if name != "run.seed"]
     together: dict[tuple, list[Experiment]] = {}
     for run in runs:
-        together.setdefault(tuple(str(run.options.get(name)) for name in names), []).append(run)
+        together.setdefault(tuple(run.options.get(name) for name in names), []).append(run)
     last_words = [name.rpartition(".")[2] for name in names]
     short = {name: word if last_words.count(word) == 1 else name for name, word in zip(names, last_words, strict=True)}
     groups = []

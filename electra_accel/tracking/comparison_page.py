@@ -31,7 +31,8 @@ MOST_POINTS = 400  # of a curve
 MOST_NAMES = 6  # in a legend; more groups are numbered there
 # Long names break where they must, but not at each hyphen.
 STYLE = Markup(
-    "<style>.named td:first-child {{ min-width: 9rem }} .groups .plot {{ height: {}rem }} .key li {{ margin: 0 }}</style>\n"
+    "<style>.named td:first-child {{ min-width: 9rem }} .groups .plot {{ height: {}rem }} "
+    ".key {{ columns: 18rem; max-width: 62rem }} .key ~ .panes .plot {{ height: 25rem }}</style>\n"
 )
 
 
@@ -131,7 +132,10 @@ def _curves(comparison: Comparison) -> Markup:
         return Markup("<p>Nothing was recorded yet.</p>")
     key = Markup("")
     if len(comparison.groups) > MOST_NAMES:
-        items = Markup("").join(Markup("<li>{}</li>").format(group.label) for group in comparison.groups)
+        names = [group.label for group in comparison.groups]
+        if not text.seeded(comparison):
+            names = [f"{name}: {run.name}" for name, run in zip(names, comparison.runs, strict=True)]
+        items = Markup("").join(Markup("<li>{}</li>").format(name) for name in names)
         key = Markup('<ol class="key small">{}</ol>\n').format(items)
     return key + tabs("x-axis", choices)
 

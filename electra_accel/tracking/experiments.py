@@ -120,9 +120,15 @@ def read_run_folder(folder: Path) -> Experiment:
 
 
 def plain_options(config: dict) -> dict[str, Any]:
-    """Nested or dotted options as ``{"group.option": value}``; one that an older run did not know has today's default."""
+    """Nested or dotted options as ``{"group.option": value}``; one that an older run did not know has today's default.
+
+    What stands beside the options, such as ``held_out.corruption`` in W&B's configuration, is left out.
+    """
+    groups = {name.partition(".")[0] for name in DEFAULTS}
     return DEFAULTS | {
-        name: value if isinstance(value, int | float | str) else str(value) for name, value in flat(config).items()
+        name: value if isinstance(value, int | float | str) else str(value)
+        for name, value in flat(config).items()
+        if name.partition(".")[0] in groups
     }
 
 

@@ -1,7 +1,8 @@
 """Runs as W&B holds them: in the log files of offline runs, or on its server through the public API.
 
-Configuration and history have the same dotted keys as config.yaml and metrics.jsonl; what identifies the held-out set stands
-in the configuration under ``held_out.``. The server's side could not be run where this was written: it needs an account.
+Configuration and history have the same dotted keys as config.yaml and metrics.jsonl; held_out.json and environment.json
+stand in the configuration too, as ``held_out.…`` and ``environment.…``. The server's side could not be run where this was
+written: it needs an account.
 """
 
 import json
@@ -12,8 +13,6 @@ from pathlib import Path
 
 from electra_accel.errors import UserError
 from electra_accel.tracking.experiments import Experiment, flat, plain_options, split_records
-
-HELD_OUT = "held_out."
 
 
 @dataclass
@@ -26,7 +25,6 @@ class Segment:
     config: dict
     rows: list[dict]
     exit_code: int | None
-    commit: str | None
 
 
 def logs_in(folder: Path) -> list[Path]:
@@ -60,7 +58,6 @@ def read_log(file: Path) -> Segment:
         config=config,
         rows=[record["history"]["item"] for record in records if record["type"] == "history"],
         exit_code=next((record["exit"].get("exit_code", 0) for record in records if record["type"] == "exit"), None),
-        commit=run.get("git", {}).get("commit"),
     )
 
 
@@ -74,7 +71,7 @@ def join_segments(segments: list[Segment]) -> Experiment:
     source = str(segments[0].file.parent)
     if len(segments) > 1:
         source += f" and {len(segments) - 1} more"
-    return _experiment(newest.name, source, config, rows, finished=newest.exit_code == 0, commit=newest.commit)
+    return _experiment(newest.name, source, config, rows, finished=newest.exit_code == 0)
 
 
 def read_server(source: str) -> list[Experiment]:
@@ -99,10 +96,9 @@ def read_server(source: str) -> list[Experiment]:
             config = dict(run.config)
             if "objective.mask_prob" not in flat(config):
                 continue  # a project may hold runs of other programs
-            commit = (run.metadata or {}).get("git", {}).get("commit")
             place = f"wandb:{'/'.join(run.path)}"
             rows = list(run.scan_history())
-            found.append(_experiment(run.name, place, config, rows, finished=run.state == "finished", commit=commit))
+            found.append(_experiment(run.name, place, config, rows, finished=run.state == "finished"))
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise UserError(f"{source} could not be read from W&B: {' '.join(str(error).split())}") from error
     if not found:
@@ -110,11 +106,12 @@ def read_server(source: str) -> list[Experiment]:
     return found
 
 
-def _experiment(
-    name: str, source: str, config: dict, rows: list[dict], *, finished: bool, commit: str | None
-) -> Experiment:
-    options = plain_options(config)
-    held_out = {key.removeprefix(HELD_OUT): value for key, value in options.items() if key.startswith(HELD_OUT)}
+def _experiment(name: str, source: str, config: dict, rows: list[dict], *, finished: bool) -> Experiment:
+    config = flat(config)
+    held_out, environment = (
+        {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+        for prefix in ("held_out.", "environment.")
+    )
     records = [{**row, "step": int(row["train/step"])} for row in rows if row.get("train/step") is not None]
     training, evaluations = split_records(records)
     step = max((record["step"] for record in records), default=0)
@@ -124,9 +121,9 @@ def _experiment(
         folder=None,
         state="done" if finished else f"unfinished at step {step}",
         done=finished,
-        options={key: value for key, value in options.items() if not key.startswith(HELD_OUT)},
+        options=plain_options(config),
         held_out=held_out,
-        environment={"commit": commit[:12]} if commit else {},
+        environment=environment,
         training=training,
         evaluations=evaluations,
     )
