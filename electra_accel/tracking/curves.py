@@ -1,6 +1,7 @@
 """The charts of one run: what its figures say over its steps, and how far the discriminator's probabilities can be believed."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -56,13 +57,28 @@ OF_SPEED = (
 )
 
 
-def series(records: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of a figure, where it has one; at most ``MOST_POINTS``.
+Columns = dict[str, tuple[list[float], list[float]]]
+
+
+def columns(records: Iterable[dict]) -> Columns:
+    """``{figure: (steps, values)}`` where it has a value."""
+    found: Columns = defaultdict(lambda: ([], []))
+    for record in records:
+        step = record["step"]
+        for name, value in record.items():
+            if isinstance(value, (float, int)):
+                steps, values = found[name]
+                steps.append(step)
+                values.append(value)
+    return dict(found)
+
+
+def series(curves: Columns, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and finite values of a figure, empty where it is not known; at most ``MOST_POINTS``.
 
     A longer curve is cut into equal stretches of which the lowest and the highest value stay, so that no spike is lost.
     """
-    found = [(record["step"], record[key]) for record in records if record.get(key) is not None]
-    x, y = np.array(found, dtype=float).reshape(-1, 2).T
+    x, y = (np.array(column, dtype=float) for column in curves.get(name, ([], [])))
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     if len(x) <= MOST_POINTS:
         return x, y
@@ -73,7 +89,7 @@ def series(records: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     return x[kept], y[kept]
 
 
-def learning_charts(records: Sequence[dict], chance: float | None) -> Markup:
+def learning_charts(curves: Columns, chance: float | None) -> Markup:
     """Held-out figures over training ones.
 
     Args:
@@ -84,7 +100,7 @@ def learning_charts(records: Sequence[dict], chance: float | None) -> Markup:
         figure = go.Figure()
         for source in sources:
             text, line, mode = SOURCES[source]
-            x, y = series(records, f"{source}/{key}")
+            x, y = series(curves, f"{source}/{key}")
             if len(x):
                 figure.add_scatter(x=x, y=y, name=text, mode=mode, line=line, marker={"size": 5})
         level = chance if reference == "chance" else reference
@@ -97,20 +113,20 @@ def learning_charts(records: Sequence[dict], chance: float | None) -> Markup:
     return charts(made)
 
 
-def training_charts(records: Sequence[dict]) -> Markup:
-    return _plain_charts(records, OF_TRAINING)
+def training_charts(curves: Columns) -> Markup:
+    return _plain_charts(curves, OF_TRAINING)
 
 
-def speed_charts(records: Sequence[dict]) -> Markup:
-    return _plain_charts(records, OF_SPEED)
+def speed_charts(curves: Columns) -> Markup:
+    return _plain_charts(curves, OF_SPEED)
 
 
-def _plain_charts(records: Sequence[dict], wanted: Sequence[tuple]) -> Markup:
+def _plain_charts(curves: Columns, wanted: Sequence[tuple]) -> Markup:
     made = []
-    for name, note, unit, curves in wanted:
+    for name, note, unit, shown in wanted:
         figure = go.Figure()
-        for (key, text), colour in zip(curves, (BLUE, ORANGE)):
-            x, y = series(records, key)
+        for (key, text), colour in zip(shown, (BLUE, ORANGE)):
+            x, y = series(curves, key)
             if len(x):
                 figure.add_scatter(x=x, y=y, name=text or name, mode="lines", line={"color": colour, "width": 1.5})
         if figure.data:

@@ -61,7 +61,7 @@ def page(title: str, sections: Iterable[tuple[str, str]], lead: str = "") -> str
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
         "form-action 'none'"
     )
-    return Markup(
+    document = Markup(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -77,6 +77,7 @@ def page(title: str, sections: Iterable[tuple[str, str]], lead: str = "") -> str
         body=body,
         scripts=Markup("").join(Markup(f"<script>{script}</script>\n") for script in scripts),
     )
+    return str(document)
 
 
 def chart(figure: "Figure", name: str, note: str = "") -> Markup:

@@ -23,6 +23,7 @@ from electra_accel.errors import UserError
 from electra_accel.tracking import settings
 from electra_accel.tracking.curves import (
     calibration_chart,
+    columns,
     learning_charts,
     speed_charts,
     training_charts,
@@ -52,14 +53,15 @@ def write_report(folder: Path) -> Path:
     records = run_folder.read_jsonl(folder / run_folder.METRICS)
     held_out = _read(folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
     environment, set_to = _read(folder / run_folder.ENVIRONMENT), settings.read(folder)
-    evaluations = [record for record in records if any(name.startswith("eval/") for name in record)]
+    evaluations = [record for record in records if "eval/generator_loss" in record]
+    curves = columns(records)
     sections = [
         ("Before and after", _before_after(evaluations, held_out)),
         ("Reconstructions", _reconstructions(run_folder.read_jsonl(folder / run_folder.SAMPLES), set_to)),
-        ("Learning", learning_charts(records, held_out.get("chance"))),
+        ("Learning", learning_charts(curves, held_out.get("chance"))),
         ("Calibration", _calibration(evaluations)),
-        ("Optimisation", training_charts(records)),
-        ("Speed", speed_charts(records)),
+        ("Optimisation", training_charts(curves)),
+        ("Speed", speed_charts(curves)),
         ("Configuration", settings.section(set_to, environment) if set_to else ""),
         ("Environment", settings.environment_table(environment) if environment else ""),
     ]

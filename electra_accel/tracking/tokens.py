@@ -69,15 +69,20 @@ def heat(pieces: Iterable[Piece]) -> Markup:
 
 
 def _join(pieces: Iterable[Piece], one: Callable[[Piece], Markup]) -> Markup:
-    words = (one(piece) if piece.joined or not i else " " + one(piece) for i, piece in enumerate(pieces))
-    return Markup("").join(words)
+    parts = []
+    for piece in pieces:
+        parts += ["" if piece.joined or not parts else " ", one(piece)]
+    return Markup("".join(parts))  # all of them are escaped; Markup's own join would look again
 
 
 def _verdict(piece: Piece) -> Markup:
     if not piece.verdict:
         return escape(piece.text)
-    return Markup('<span class="token {}" title="{}">{}</span>').format(
-        piece.verdict.replace(" ", "-"), _title(piece), piece.text
+    # "%" and not format: a report has tens of thousands of them
+    return Markup('<span class="token %s" title="%s">%s</span>') % (
+        piece.verdict.replace(" ", "-"),
+        _title(piece),
+        piece.text,
     )
 
 
@@ -85,8 +90,11 @@ def _heat(piece: Piece) -> Markup:
     if piece.probability is None:
         return escape(piece.text)
     sign = "!" if piece.probability > 0.5 else ""
-    return Markup('<span class="token heat" style="--p:{}" title="{}">{}{}</span>').format(
-        f"{piece.probability:.3f}", _title(piece), piece.text, sign
+    return Markup('<span class="token heat" style="--p:%.3f" title="%s">%s%s</span>') % (
+        piece.probability,
+        _title(piece),
+        piece.text,
+        sign,
     )
 
 
