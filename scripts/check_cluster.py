@@ -186,6 +186,8 @@ def main() -> None:
         algorithm, bus = bandwidths(megabytes * 1e6, seconds, engine.world_size)
         say(f"{megabytes:21g} {seconds * 1e3:10.2f} {algorithm:16.3f} {bus:10.3f}")
     say(f"all {engine.world_size} processes agree")
+    with patience(asked.timeout, "the processes take leave of each other"):
+        engine.leave()
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ def main() -> None:
     tokens, seconds = progress.tokens, progress.seconds
     for line in summary.closing_lines(folder, progress.first, figures, held_out.chance, tokens, seconds):
         terminal.line(line)
+    engine.leave()
 
 
 if __name__ == "__main__":

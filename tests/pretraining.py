@@ -12,7 +12,7 @@ from electra_accel import run_folder
 from tests.helpers import ROOT, wait_for
 
 STEPS = 20
-SPEEDS = ("speed/",)  # figures that differ between two equal runs
+SPEEDS = ("speed/", "train/hours", "train/device_hours")  # figures that differ between two equal runs
 
 
 def write_corpus(path: Path, most: int | None = None) -> None:
@@ -104,6 +104,15 @@ def wandb_segments(run: Path) -> list[list[dict]]:
         printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
         segments.append([json.loads(line) for line in printed.splitlines() if line.startswith("{")])
     return segments
+
+
+def wandb_summary(run: Path) -> dict[str, str]:
+    """The summary of a run's last segment, values as W&B prints them."""
+    log = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))[-1]
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--summary", str(log)]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    words = (line.split() for line in printed.splitlines())
+    return {found[0]: found[1] for found in words if len(found) == 2}
 
 
 def wandb_rows(records: list[dict]) -> list[dict]:

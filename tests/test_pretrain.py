@@ -11,7 +11,7 @@ import yaml
 from electra_accel import run_folder
 from electra_accel.training import checkpoint
 from tests.helpers import ROOT
-from tests.pretraining import STEPS, finish, metrics, options, start, wandb_rows, wandb_segments, write_corpus
+from tests.pretraining import STEPS, finish, metrics, options, start, wandb_rows, wandb_segments, wandb_summary, write_corpus
 
 LOAD = """
 import sys, json
@@ -83,19 +83,61 @@ def test_wandb_holds_what_metrics_jsonl_holds(undisturbed):
     assert set(logged) == set(written)
     for which, row in logged.items():
         for name, value in written[which].items():
-            if name != "step" and value is not None:
+            if name not in ("step", "eval/calibration") and value is not None:
                 assert row[name] == pytest.approx(value, rel=1e-9), name
+        assert row["train/tokens"] == written[which]["train/tokens"], "every row can be drawn over tokens too"
+        assert ("eval/calibration" in written[which]) == (row.get("eval/calibration._type") == "plotly-file")
     axes = [record["metric"] for record in records if record["type"] == "metric"]
     assert any(axis.get("glob_name") == "*" and axis.get("step_metric") == "train/step" for axis in axes)
+    held_out = [record for record in metrics(run) if "eval/auc" in record]
+    summary = wandb_summary(run)
+    assert float(summary["eval/auc.max"]) == pytest.approx(max(record["eval/auc"] for record in held_out))
+    for name in ("eval/generator_loss", "eval/discriminator_loss"):
+        assert float(summary[f"{name}.min"]) == pytest.approx(min(record[name] for record in held_out))
+
+
+def test_wandb_knows_what_the_run_is(undisturbed):
+    run, _ = undisturbed
+    (records,) = wandb_segments(run)
+    started = next(record["run"] for record in records if record["type"] == "run")
+    assert started["run_id"] == (run / run_folder.RUN_ID).read_text().strip()
+    assert started["display_name"] == run.name and started["job_type"] == "pre-training"
+    environment = json.loads((run / run_folder.ENVIRONMENT).read_text())
+    assert {"tiny", "single process", environment["commit"]} <= {*started["tags"], None}
     config = next(record for record in records if record["type"] == "config")["config"]["update"]
     assert config["objective.discriminator_weight"] == 50
-    tables = [row for row in rows if row.get("samples/reconstructions._type") == "table-file"]
-    assert [row["train/step"] for row in tables] == [0, 10, 20]
-    stored = [json.loads(path.read_text()) for path in run.glob("wandb/offline-run-*/files/media/table/samples/*.json")]
-    assert len(stored) == 3
-    for table in stored:
-        assert table["columns"] == ["step", "original", "masked", "generated", "verdict"]
-        assert any("[MASK]" in row[2] for row in table["data"])
+    assert config["environment.versions.torch"] == environment["versions"]["torch"]
+    held_out = json.loads((run / "held_out" / "held_out.json").read_text())
+    assert config["held_out.corruption"] == held_out["corruption"]
+    assert 0 < held_out["replaced"] <= held_out["selected"] < held_out["judged"] < held_out["tokens"]
+
+
+def test_reconstructions_are_stored_once_and_grow_linearly(undisturbed):
+    """The same sentences each time, then random ones; a table and a page of its own for each evaluation."""
+    run, _ = undisturbed
+    (records,) = wandb_segments(run)
+    rows = [row for row in wandb_rows(records) if row.get("samples/reconstructions._type") == "table-file"]
+    assert [row["train/step"] for row in rows] == [0, 10, 20]
+    (media,) = run.glob("wandb/offline-run-*/files/media")
+    for kind, key in (("table", "reconstructions"), ("html", "highlighted")):
+        files = {path.relative_to(media.parent).as_posix() for path in media.glob(f"{kind}/samples/*")}
+        assert files == {row[f"samples/{key}.path"] for row in rows}, "what is stored is what is referred to"
+        sizes = [(media.parent / row[f"samples/{key}.path"]).stat().st_size for row in rows]
+        assert sum(sizes) < 1.5 * len(sizes) * sizes[0], f"bytes grow faster than evaluations: {sizes}"
+    tables = [json.loads((media.parent / row["samples/reconstructions.path"]).read_text()) for row in rows]
+    step, example, original, masked, generated, best, verdict, probabilities = range(8)
+    fixed = [[line[: masked + 1] for line in table["data"][:3]] for table in tables]
+    assert [[line[1:] for line in lines] for lines in fixed] == [[line[1:] for line in fixed[0]]] * 3
+    assert any("[MASK]" in line[masked] for line in tables[0]["data"])
+    chosen = [[line[example] for line in table["data"][3:]] for table in tables]
+    assert all(len(numbers) == 2 for numbers in chosen) and len({*map(tuple, chosen)}) > 1
+    samples = run_folder.read_jsonl(run / run_folder.SAMPLES)
+    assert [s["example"] for s in samples] == [line[example] for table in tables for line in table["data"]]
+    assert [s["output"] for s in samples] == [line[generated] for table in tables for line in table["data"]]
+    assert [s["fixed"] for s in samples] == [True, True, True, False, False] * 3
+    line, sample = tables[-1]["data"][0], samples[-5]
+    assert len(line[probabilities].split("  ")) == len(sample["tokens"]) and "caught" in line[verdict]
+    assert line[best].count("[") == len(sample["best"])
 
 
 def test_exports_load_in_stock_transformers_without_our_package(undisturbed, place):
@@ -133,10 +175,19 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(undisturbed, place):
     assert metrics(run) == metrics(whole)
     assert run_folder.read_jsonl(run / run_folder.SAMPLES) == run_folder.read_jsonl(whole / run_folder.SAMPLES)
     assert [step for step, _ in checkpoint.existing(run / "checkpoints")] == [15, 20]
-    steps = [{row["train/step"] for row in wandb_rows(records)} for records in wandb_segments(run)]
+    segments = wandb_segments(run)
+    steps = [{row["train/step"] for row in wandb_rows(records)} for records in segments]
     assert len(steps) == 2 and set.union(*steps) == set(range(STEPS + 1)), (
         "no step is missing in W&B's offline segments"
     )
+    ids = {next(record["run"]["run_id"] for record in records if record["type"] == "run") for records in segments}
+    assert len(ids) == 1, "both segments are one run"
+    first, second = ({r["train/step"]: r for r in wandb_rows(records) if "train/loss" in r} for records in segments)
+    repeated = first.keys() & second.keys()
+    assert repeated
+    for step in repeated:
+        losses = {name: value for name, value in first[step].items() if name.startswith("train/") and "hours" not in name}
+        assert losses == {name: second[step][name] for name in losses}, "what is logged twice is the same"
 
 
 def test_two_processes_train_the_same_run(undisturbed, place):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from electra_accel import run_folder
 from electra_accel.training import checkpoint
@@ -42,6 +43,7 @@ def runs(tmp_path_factory):
     by_the_clock = {"checkpoint__minutes": 1e-6, "tracking__samples": "none", "optim__schedule": "cosine"}
     on_terminal = options("reference.txt", place / "terminal", **COMMON, **by_the_clock)
     into_file = options("reference.txt", place / "file", **COMMON, tracking__samples="local")
+    into_file += ["--tracking.trackers", "wandb", "tensorboard"]
     command = [sys.executable, str(ROOT / "scripts" / "pretrain.py"), *on_terminal]
     ours, theirs = pty.openpty()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "150", "LINES": "40"}
@@ -73,7 +75,7 @@ def test_the_bar_is_shown_on_a_terminal_alone(runs):
     _, shown = runs["terminal"]
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     bars = [line for line in re.split(r"[\r\n]", text) if re.match(rf"training .*/{STEPS}", line)]
-    assert any(re.search(rf"{STEPS}/{STEPS} loss \d+\.\d\d  [\d,]+ tokens/s  0s left", line) for line in bars), bars
+    assert any(re.search(rf"{STEPS}/{STEPS} loss [\d.]+  AUC [\d.]+  [\d,]+ tokens/s  data wait \d+%  0s left", line) for line in bars), bars
     assert f"step {STEPS}/{STEPS}  loss" in text, "log lines stand above the bar"
     _, out = runs["file"]
     assert "\x1b" not in out and not re.search(rf"^training .*/{STEPS}", out, re.M)
@@ -90,6 +92,22 @@ def test_the_learning_rate_follows_its_schedule(runs, name, schedule):
     rates = [record["train/learning_rate"] for record in metrics(runs[name][0]) if "train/learning_rate" in record]
     assert rates == [learning_rate(step, **shape) for step in range(STEPS)]
     assert (rates[3] > PEAK * 0.6 + 1e-6) == (schedule == "cosine"), "a cosine stays high longer than a line"
+
+
+def test_tensorboard_holds_what_metrics_jsonl_holds(runs):
+    """Read with its own event reader."""
+    run, out = runs["file"]
+    assert "metrics.jsonl, tensorboard, W&B offline" in out
+    (events,) = run.rglob("events.out.tfevents.*")
+    reader = EventAccumulator(str(events.parent))
+    reader.Reload()
+    for prefix in ("train/", "eval/", "speed/"):
+        records = [r for r in run_folder.read_jsonl(run / run_folder.METRICS) if any(name.startswith(prefix) for name in r if "train/step" != name)]
+        for name in [name for name in records[-1] if name.startswith(prefix) and name != "eval/calibration"]:
+            written = {r["step"]: r[name] for r in records if r.get(name) is not None}
+            logged = {event.step: event.value for event in reader.Scalars(name)}
+            assert logged.keys() >= written.keys()
+            assert all(logged[step] == pytest.approx(value, rel=1e-5) for step, value in written.items()), name
 
 
 def test_held_out_files_are_held_out(runs):

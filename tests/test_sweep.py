@@ -91,7 +91,7 @@ def test_two_trials_run_one_after_the_other_and_are_recorded_apart(tmp_path):
         assert config["objective"]["mask_prob"] == 0.3
         assert json.loads((run / "status.json").read_text())["state"] == "done"
         (records,) = wandb_segments(run)
-        started = next(record["run"]["run"] for record in records if record["type"] == "run")
+        started = next(record["run"] for record in records if record["type"] == "run")
         assert started["run_id"] == f"two-{number}"
     assert rates == [1e-3, 5e-4]
 
