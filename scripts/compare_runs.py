@@ -64,16 +64,18 @@ def main() -> None:
     asked = parse(sys.argv[1:])
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel import run_folder
-    from electra_accel.tracking.compare import compare
-    from electra_accel.tracking.comparison_page import comparison_page
-    from electra_accel.tracking.comparison_text import csv_text, flags, markdown_text
     from electra_accel.tracking.sources import read_experiments
 
     runs = read_experiments(asked.runs, lambda line: print(f"warning: {line}", file=sys.stderr))
     if asked.rescore:
         for run in runs:
             rescore(run, runs[0], asked)
+
+    from electra_accel import run_folder
+    from electra_accel.tracking.compare import compare
+    from electra_accel.tracking.comparison_page import comparison_page
+    from electra_accel.tracking.comparison_text import csv_text, flags, markdown_text
+
     comparison = compare(runs)
     try:
         asked.out.mkdir(parents=True, exist_ok=True)

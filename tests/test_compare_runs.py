@@ -1,0 +1,202 @@
+"""compare_runs.py on four real runs (two settings, two seeds each), and the page that it makes in a real browser."""
+
+import csv
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from electra_accel import run_folder
+from tests.browser import DESKTOP, PHONE, headless
+from tests.helpers import ROOT, run_script
+from tests.pretraining import options, write_corpus
+
+STEPS = 10
+RUNS = {f"mask{mask_prob}-seed{seed}": (mask_prob, seed) for mask_prob in (15, 40) for seed in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with runs/<name> for each of RUNS; the first one was recorded by W&B too, offline."""
+    place = tmp_path_factory.mktemp("compare")
+    write_corpus(place / "text.txt", most=400)
+    for number, (name, (mask_prob, seed)) in enumerate(RUNS.items()):
+        changed = {"objective__mask_prob": mask_prob / 100, "run__seed": seed, "train__steps": STEPS, "eval__every": 5}
+        arguments = options("text.txt", Path("runs") / name, tracking__samples="none", **changed)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(place)
+            patch.setenv("WANDB_MODE", "disabled" if number else "offline")
+            patch.setattr(sys, "argv", ["pretrain.py", *arguments])
+            with pytest.raises(SystemExit) as end:
+                runpy.run_path(str(ROOT / "scripts" / "pretrain.py"), run_name="__main__")
+            assert end.value.code == 0
+    return place
+
+
+@pytest.fixture
+def copies(place, tmp_path):
+    """Copies of the four runs (without weights) that a test may change: ``{name: folder}``."""
+    for name in RUNS:
+        kept = shutil.ignore_patterns("checkpoints", "generator", "discriminator", "wandb", "report.html")
+        shutil.copytree(place / "runs" / name, tmp_path / name, ignore=kept)
+    return {name: tmp_path / name for name in RUNS}
+
+
+def compare(out: Path, *arguments):
+    """Output of the script on stdout, which must end well, and the rows of comparison.csv."""
+    done = run_script("scripts/compare_runs.py", *arguments, "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(out / "comparison.csv", encoding="utf-8", newline="") as file:
+        return done.stdout + done.stderr, list(csv.DictReader(file))
+
+
+def number(cell: str) -> float | str:
+    """W&B writes 0.0 as 0."""
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+def last_evaluation(run: Path) -> dict:
+    return [record for record in run_folder.read_jsonl(run / run_folder.METRICS) if "eval/auc" in record][-1]
+
+
+def markdown_tables(text: str) -> dict[str, list[dict]]:
+    """Rows of each table by its heading."""
+    tables = {}
+    for part in text.split("\n## ")[1:]:
+        lines = [line[2:-2].split(" | ") for line in part.splitlines() if line.startswith("| ")]
+        if lines:
+            tables[part.partition("\n")[0]] = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+    return tables
+
+
+def test_real_runs_are_grouped_by_seed_and_judged(place, tmp_path):
+    printed, rows = compare(tmp_path / "out", *(place / "runs" / name for name in RUNS))
+    assert "4 runs in 2 groups" in printed and "not comparable" not in printed, printed
+    assert [row["group"] for row in rows] == ["mask_prob 0.15"] * 2 + ["mask_prob 0.4"] * 2
+    for row in rows:
+        record = last_evaluation(place / "runs" / row["run"])
+        assert float(row["final/discriminator_loss"]) == record["eval/discriminator_loss"]
+        assert float(row["final/discriminator_loss_se"]) == record["eval/discriminator_loss_se"]
+        assert (int(row["final/step"]), int(row["train/tokens"])) == (STEPS, record["train/tokens"])
+        assert float(row["train/flops"]) == record["train/flops"] and float(row["speed/tokens_per_second"]) > 0
+    assert set(rows[0]) & {"run.seed", "objective.mask_prob", "run.dir"} == {"run.seed", "objective.mask_prob"}
+    tables = markdown_tables((tmp_path / "out" / "comparison.md").read_text("utf-8"))
+    verdicts = tables["Compared with mask\\_prob 0.15"]
+    assert verdicts[0]["figure"] == "discriminator loss" and "95% interval" in verdicts[0]["verdict"]
+    assert [row["run"] for row in tables["Settings, speed and cost"]] == list(RUNS)
+    groups = tables["Groups: mean ± standard deviation over seeds"]
+    mean = sum(float(row["final/generator_loss"]) for row in rows[:2]) / 2
+    assert groups[0]["generator loss"].startswith(f"{mean:.4f} ± ") and groups[0]["seeds"] == "2"
+
+
+def test_an_offline_wandb_folder_says_the_same_as_the_run_folder(place, tmp_path):
+    name = next(iter(RUNS))
+    _, rows = compare(tmp_path / "out", place / "runs" / name, f"{place}/runs/{name}/wandb/offline-run-*")
+    folder, wandb = rows
+    assert {key for key in folder if number(folder[key]) != number(wandb[key])} == {"run", "source"}
+    assert float(wandb["final/auc"]) == last_evaluation(place / "runs" / name)["eval/auc"]
+
+
+def test_runs_that_cannot_be_compared_are_flagged(copies, tmp_path):
+    """In one line each, and their figures appear nowhere."""
+    first, same, corrupt, foreign = copies.values()
+    for folder, changed in ((corrupt, {"corruption": "other"}), (foreign, {"tokenizer": "other"})):
+        path = folder / "held_out" / "held_out.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    status = json.loads((same / "status.json").read_text())
+    (same / "status.json").write_text(json.dumps(status | {"state": "running", "step": 7}))
+    printed, rows = compare(tmp_path / "out", *copies.values())
+    notes = [line for line in printed.splitlines() if line.startswith("note: ")]
+    (flag,) = [note for note in notes if corrupt.name in note]
+    assert "another corruption" in flag and "the generator's figures compare" in flag and "--rescore" in flag
+    (flag,) = [note for note in notes if foreign.name in note]
+    assert "another tokenizer" in flag and "none of the held-out figures" in flag
+    (flag,) = [note for note in notes if same.name in note]
+    assert "not finished (running at step 7)" in flag
+    shown = {row["run"]: (row["final/generator_loss"] != "", row["final/auc"] != "") for row in rows}
+    assert list(shown.values()) == [(True, True), (True, True), (True, False), (False, False)]
+    tables = markdown_tables((tmp_path / "out" / "comparison.md").read_text("utf-8"))
+    row = next(row for heading, rows in tables.items() if heading.startswith("Runs") for row in rows[-1:])
+    assert (row["ROC-AUC"], row["best discriminator loss"]) == ("not comparable", "not comparable")
+
+
+def test_a_run_without_figures_is_a_row(copies, tmp_path):
+    """As older folders are, and those that have just begun."""
+    first, second, bare, older = copies.values()
+    for name in (run_folder.METRICS, run_folder.ENVIRONMENT, "status.json"):
+        (bare / name).unlink()
+    (older / "held_out" / "held_out.json").unlink()
+    printed, rows = compare(tmp_path / "out", first, second, bare, older)
+    assert f"{bare.name} has no held-out figures" in printed
+    assert f"{older.name}: no record of its held-out set" in printed
+    assert [row["state"] for row in rows] == ["done", "done", "new at step 0", "done"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "at least two run folders"),
+        (["nowhere"], "nowhere: nothing matches"),
+        (["docs/*"], "docs/*: no run folder matches"),
+        (["docs", "tests"], "docs is no run folder"),
+        (["wandb:project"], "wandb:entity/project"),
+        (["a", "b", "--reference_generator", "g"], "--reference_generator goes with --rescore"),
+        (["a", "--every", "3"], "--every"),
+    ],
+)
+def test_what_is_no_run_is_one_line(arguments, said):
+    done = run_script("scripts/compare_runs.py", *arguments)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_damaged_and_lonely_runs_are_one_line(place, copies, tmp_path):
+    first, second, *_ = copies.values()
+    for arguments, said in (
+        ([place / "runs"], f"give the runs in it: '{place / 'runs'}/*'"),
+        ([first, first], "is one run: give at least two"),
+        ([first, second, "--out", first / "status.json"], "choose another"),
+    ):
+        done = run_script("scripts/compare_runs.py", *arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1) and said in done.stderr, done.stderr
+    (second / run_folder.METRICS).write_text('{"step": 1}\nnot json\n')
+    done = run_script("scripts/compare_runs.py", first, second, "--out", tmp_path / "out")
+    assert done.returncode == 2 and f"{second / run_folder.METRICS} is damaged" in done.stderr
+    log = second / "run-x.wandb"
+    (second / run_folder.CONFIG).unlink()
+    log.write_bytes(b"no log")
+    done = run_script("scripts/compare_runs.py", first, second, "--out", tmp_path / "out")
+    assert done.returncode == 2 and f"{log} is no whole W&B log" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_page_works_from_a_copied_folder(copies, tmp_path):
+    """In Chromium: no error, no request, no overflow; the x-axis changes; what users wrote is text."""
+    hostile = "<script>alert(1)</script></script><b>x"
+    first, second, third, fourth = copies.values()
+    config = (second / run_folder.CONFIG).read_text()
+    (second / run_folder.CONFIG).write_text(config.replace("text_column: text", f"text_column: '{hostile}'"))
+    named = third.with_name("<img src=x onerror=alert(1)>")
+    third.rename(named)
+    compare(tmp_path / "out", first, second, named, fourth)
+    copied = tmp_path / "elsewhere"
+    shutil.move(tmp_path / "out", copied)
+    with headless() as browser:
+        for width in (PHONE, DESKTOP):
+            browser.open(copied / "comparison.html", width=width, dark=width == PHONE)
+            assert (browser.errors(), browser.requests(), browser.overflow()) == ([], [], 0)
+            seen = browser.run("document.body.innerText")
+            assert hostile in seen and named.name in seen
+            assert browser.run("document.querySelectorAll('main b, main img').length") == 0
+        ends = (
+            "[...document.querySelectorAll('.pane:not([hidden]) .js-plotly-plot')].map(p => Math.max(...p.data[0].x))"
+        )
+        by_step = browser.run(ends)
+        browser.driver.find_element("xpath", "//label[contains(., 'tokens')]/input").click()
+        by_tokens = browser.run(ends)
+        assert by_step[-1] == STEPS and by_tokens[-1] == last_evaluation(first)["train/tokens"]
