@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 PHONE, DESKTOP = 375, 1400
 FLAGS = (
@@ -42,6 +43,10 @@ class Browser:
     def run(self, script: str) -> object:
         """The value of a JavaScript expression."""
         return self.driver.execute_script(f"return {script}")
+
+    def until(self, script: str) -> None:
+        """Wait until a JavaScript expression is true: what follows a mouse or a change of colours comes a frame later."""
+        WebDriverWait(self.driver, 10, poll_frequency=0.05).until(lambda _: self.run(script), f"never true: {script}")
 
     def errors(self) -> list[str]:
         """Messages on the console since the last call: exceptions, and what the page's policy has refused."""

@@ -143,7 +143,7 @@ def test_charts_follow_the_colours_while_the_page_is_open(browser, file):
     light = browser.run(ink)
     browser.driver.execute_script("return Plotly.relayout(document.querySelector('.plot'), {'xaxis.range': [1, 2]})")
     browser.colours(dark=True)
-    assert browser.run(ink) != light
+    browser.until(f"{ink} !== '{light}'")
     assert browser.run("document.querySelector('.plot')._fullLayout.xaxis.range") == [1, 2]  # the zoom stays
 
 
@@ -157,11 +157,11 @@ def test_charts_zoom_and_tell_their_values_and_never_upload_them(browser, file):
     before = browser.run(width)
     plot = browser.driver.find_element("css selector", ".plot .nsewdrag")
     ActionChains(browser.driver).drag_and_drop_by_offset(plot, 120, 0).perform()
-    assert 0 < browser.run(width) < before
+    browser.until(f"0 < {width} && {width} < {before}")
     browser.open(file)
     point = browser.driver.find_elements("css selector", ".plot .scatterlayer .point")[0]
     ActionChains(browser.driver).move_to_element(point).perform()
-    assert browser.run("document.querySelector('.hoverlayer').textContent") != ""
+    browser.until("document.querySelector('.hoverlayer').textContent !== ''")
 
 
 def test_a_slider_obeys_the_keyboard(browser, file):
