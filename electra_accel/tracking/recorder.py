@@ -11,7 +11,8 @@ from pathlib import Path
 
 from electra_accel import run_folder
 from electra_accel.config import Config
-from electra_accel.tracking.calibration import calibration_chart
+from electra_accel.tracking.curves import calibration_chart
+from electra_accel.tracking.report import write_report
 from electra_accel.tracking.samples import Reconstruction, join
 from electra_accel.tracking.tokens import reconstructions_panel
 from electra_accel.tracking.trackers import (
@@ -115,8 +116,6 @@ class Recorder:
         if not self.accelerator.is_main_process or self.report_failed:
             return
         try:
-            from electra_accel.tracking.report import write_report
-
             write_report(self.folder)
         except Exception as error:  # a page is not worth a run
             self.report_failed = True
