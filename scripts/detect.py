@@ -15,17 +15,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
-from electra_accel.cli import exit_with_one_line
+from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 from electra_accel.tracking.terminal import quiet_libraries
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text; [MASK] in it asks the generator")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="a finished run: its discriminator and generator")
     parser.add_argument("--discriminator", metavar="PATH", help="instead of --run: folder or hub id")
@@ -35,20 +32,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--top_k", type=int, metavar="N", default=5, help="candidates at each [MASK] [5]")
     parser.add_argument("--json", action="store_true", help="one JSON object a text on standard output")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page")
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists the options")
-
-    parser.error = refuse
     asked = parser.parse_intermixed_args(arguments)
     if bool(asked.run) == bool(asked.discriminator):
-        refuse("give either --run or --discriminator")
+        parser.error("give either --run or --discriminator")
     if asked.run and asked.generator:
-        refuse("--generator goes with --discriminator; a run has its own generator")
+        parser.error("--generator goes with --discriminator; a run has its own generator")
     if asked.texts and asked.file:
-        refuse("give either texts or --file")
+        parser.error("give either texts or --file")
     if asked.top_k < 1:
-        refuse(f"--top_k must be at least 1, not {asked.top_k}")
+        parser.error(f"--top_k must be at least 1, not {asked.top_k}")
     return asked
 
 

@@ -70,7 +70,7 @@ class Detector:
 
     def __init__(self, discriminator: str, generator: str | None, max_length: int | None):
         self._source = generator
-        self.discriminator = _network("discriminator", ElectraForPreTraining, discriminator)
+        self.discriminator = load_network("--discriminator", ElectraForPreTraining, discriminator)
         self.tokenizer = _tokenizer("discriminator", discriminator)
         positions = self.discriminator.config.max_position_embeddings
         self.max_length = min(max_length or positions, positions)
@@ -79,7 +79,7 @@ class Detector:
     def generator(self) -> ElectraForMaskedLM:
         if self._source is None:
             raise UserError("a text has [MASK], for which a generator is needed: name one with --generator")
-        network = _network("generator", ElectraForMaskedLM, self._source)
+        network = load_network("--generator", ElectraForMaskedLM, self._source)
         conflict = vocabulary_conflict(self.tokenizer, _tokenizer("generator", self._source))
         if conflict:
             number, ours, theirs = conflict
@@ -133,18 +133,25 @@ class Detector:
         yield ids[start:]
 
 
-def _network(role: str, architecture: type[PreTrainedModel], source: str) -> PreTrainedModel:
-    load_config(f"--{role}", source, None)
+def load_network(option: str, architecture: type[PreTrainedModel], source: str) -> PreTrainedModel:
+    """A network as it is, in fp32 on the CPU, for evaluation.
+
+    Args:
+        option: that named ``source``, a folder or hub id.
+
+    Raises:
+        UserError: it cannot be loaded, or has no such head.
+    """
+    load_config(option, source, None)
     try:
         network, found = architecture.from_pretrained(
             source, dtype=torch.float32, weights_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(f"--{role}: cannot load {source}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"{option}: cannot load {source}: {' '.join(str(error).split())[:300]}") from error
     if found["missing_keys"]:
-        raise UserError(
-            f"--{role}: {source} is no {role}, it lacks {sorted(found['missing_keys'])[0]}; name another folder or hub id"
-        )
+        lacking = sorted(found["missing_keys"])[0]
+        raise UserError(f"{option}: {source} is no {architecture.__name__}, it lacks {lacking}; name another folder")
     return network.eval()
 
 

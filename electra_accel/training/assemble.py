@@ -81,17 +81,26 @@ def _require_usable(prepared: Prepared, max_length: int) -> Prepared:
 
 
 def step_loader(
-    config: Config, prepared: Prepared, *, held_out: bool, world_size: int, rank: int, device: str
+    config: Config,
+    prepared: Prepared,
+    *,
+    held_out: bool,
+    world_size: int,
+    rank: int,
+    device: str,
+    split: str | None = None,
 ) -> StepLoader:
-    """Plan, layout and collation of one split on one process. Nothing but the layout depends on the last three arguments.
+    """Plan, layout and collation of one split on one process. Only the layout depends on world_size, rank and device.
 
     Args:
         held_out: one pass over the held-out text, keyed by ``eval.seed``, with ``eval.mask_prob`` and the published 85/15;
             else the training text.
         device: "cpu" or "cuda".
+        split: whose text it is where that is not the split of this name: a corpus that is there to judge by alone was
+            prepared as ``train``.
     """
-    split = "held_out" if held_out else "train"
-    store = prepared.held_out[split] if held_out else prepared.train
+    split = split or ("held_out" if held_out else "train")
+    store = prepared.train if split == "train" else prepared.held_out[split]
     histogram, tokenizer = np.array(prepared.manifest["splits"][split]["lengths"]), prepared.tokenizer
     objective, train = config.objective, config.train
     seed = config.eval.seed if held_out else config.run.seed

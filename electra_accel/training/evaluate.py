@@ -124,7 +124,7 @@ def build_held_out(
         for batch, row, real in zip(batches, rows, inside):
             drawn[:, row] = torch.stack([batch.slot_positions, draw(batch)])[:, real]
         drawn = engine.sum(drawn.to(engine.device)).cpu().numpy()
-    engine.on_main(lambda: _save(file, drawn))
+    engine.on_main(lambda: file.exists() or _save(file, drawn))
     drawn = torch.from_numpy(drawn)
     replacements = []
     for batch, row, real in zip(batches, rows, inside):
@@ -201,23 +201,28 @@ def fixed_held_out(
     return held_out
 
 
-@torch.no_grad()
 def evaluate(held_out: HeldOut, engine: Engine) -> Evaluation:
     """All metrics on the fixed corruption (``eval/…``) and against the own generator (``eval_own/…``), over all processes."""
-    model = engine.model
-    model.eval()
-    fixed, own = [], []
-    for batch, replacements in zip(held_out.batches, held_out.replacements):
-        batch = batch.to(engine.device)
-        fixed.append(model(batch, replacements.to(engine.device)).counters)
-        own.append(model(batch).counters)
-    model.train()
-    fixed, own = engine.sum(torch.stack([torch.stack(fixed).sum(0), torch.stack(own).sum(0)])).cpu()
+    fixed, own = engine.sum(totals(engine, zip(held_out.batches, held_out.replacements))).cpu()
     calibrated = calibration(fixed)
     figures = summarise(fixed) | standard_errors(fixed) | {"calibration_error": calibrated.error}
     named = {f"{held_out.name}/{key}": value for key, value in figures.items()}
     named |= {f"{held_out.name}_own/{key}": value for key, value in summarise(own).items()}
     return Evaluation(named, calibrated.bins)
+
+
+@torch.no_grad()
+def totals(engine: Engine, corrupted: Iterable[tuple[RTDBatch, torch.Tensor]]) -> torch.Tensor:
+    """This process's counters over batches with their fixed replacements: float64 [2, counters] on the device, of the
+    discriminator on the fixed corruption and against its own generator."""
+    model, total = engine.model, 0
+    model.eval()
+    for batch, replacements in corrupted:
+        batch = batch.to(engine.device)
+        fixed = model(batch, replacements.to(engine.device)).counters
+        total += torch.stack([fixed, model(batch).counters])
+    model.train()
+    return total
 
 
 def _save(file: Path, array: np.ndarray) -> None:
