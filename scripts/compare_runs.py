@@ -4,13 +4,14 @@
     python scripts/compare_runs.py 'runs/mask-*' --out comparison     # globs in quotes
     python scripts/compare_runs.py runs/a runs/b/wandb/offline-run-*  # offline W&B folders
     python scripts/compare_runs.py wandb:me/electra-accel             # all runs of a W&B project, or wandb:me/electra-accel/ID
-    python scripts/compare_runs.py runs/a runs/b --rescore held_out.txt
+    python scripts/compare_runs.py runs/a runs/b --rescore            # or --rescore new.txt
 
 Runs that differ in run.seed alone are one group. Writes comparison.html (curves over steps, tokens, hours, FLOPs),
 comparison.md and comparison.csv into --out.
 
-A discriminator's figures compare on one corruption only. Where runs were judged on different ones, --rescore judges all of them
-again on the given text (with --reference_generator by the replacements of that generator), through scripts/evaluate.py.
+A discriminator's figures compare on one corruption only. Where runs were judged on different ones, --rescore judges all of
+them again through scripts/evaluate.py: on the held-out text and the corruption of the first run, or on files that no run was
+trained on (with --reference_generator by the replacements of that generator).
 """
 
 import argparse
@@ -19,18 +20,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
 
-from electra_accel.cli import exit_with_one_line
+from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 
 EVALUATE = Path(__file__).with_name("evaluate.py")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "runs", nargs="*", metavar="RUN", help="run folders, W&B folders, globs, wandb:entity/project[/run]"
     )
@@ -38,7 +36,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--out", type=Path, metavar="FOLDER", default=Path("comparison"), help="where the three files go [comparison]"
     )
     parser.add_argument(
-        "--rescore", nargs="+", metavar="FILE", help="judge all runs again on this text; globs in quotes"
+        "--rescore",
+        nargs="*",
+        metavar="FILE",
+        help="judge all runs again on this text (globs in quotes), or on the held-out text of the first run",
     )
     parser.add_argument(
         "--text_column", metavar="NAME", help="column of --rescore's files with the text, not for txt [text]"
@@ -47,16 +48,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--reference_generator", metavar="FOLDER", help="with --rescore: it draws the replacements, not token frequency"
     )
 
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists the options")
-
-    parser.error = refuse
     asked = parser.parse_args(arguments)
     if not asked.runs:
-        raise UserError("no runs: give at least two run folders; --help shows how")
+        parser.error("give at least two runs, such as 'runs/*'")
     for name in ("text_column", "reference_generator"):
         if getattr(asked, name) and not asked.rescore:
-            raise UserError(f"--{name} goes with --rescore FILE: the text to judge the runs on")
+            parser.error(f"--{name} goes with --rescore FILE: the text to judge the runs on")
     return asked
 
 
@@ -67,7 +64,7 @@ def main() -> None:
     from electra_accel.tracking.sources import read_experiments
 
     runs = read_experiments(asked.runs, lambda line: print(f"warning: {line}", file=sys.stderr))
-    if asked.rescore:
+    if asked.rescore is not None:
         for run in runs:
             rescore(run, runs[0], asked)
 
@@ -96,10 +93,10 @@ def main() -> None:
 
 
 def rescore(run, reference, asked: argparse.Namespace) -> None:
-    """Let scripts/evaluate.py judge a run on --rescore's text; a run without a folder of weights keeps its own figures.
+    """Let scripts/evaluate.py judge a run; one that was read from W&B has no weights and keeps its own figures.
 
     Raises:
-        UserError: evaluate.py refuses.
+        UserError: evaluate.py refuses, or the run may have been trained on the held-out text of the first one.
     """
     if run.folder is None:
         print(f"warning: {run.name} was read from W&B, which has no weights: it is not scored again", file=sys.stderr)
@@ -108,9 +105,20 @@ def rescore(run, reference, asked: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "figures.json"
-        command = [sys.executable, EVALUATE, "--run", run.folder, "--json", out, "--files", *asked.rescore]
-        for name in ("mask_prob", "seed"):  # one corruption for all, whatever each run was judged by
-            command += [f"--{name}", reference.options[f"eval.{name}"]]
+        command = [sys.executable, EVALUATE, "--run", run.folder, "--json", out]
+        if asked.rescore:
+            command += ["--files", *asked.rescore]
+            for option in ("eval.mask_prob", "eval.seed", "data.max_length"):  # one corruption for all
+                command += [f"--{option.partition('.')[2]}", reference.options[option]]
+        elif reference.folder is None:
+            raise UserError(f"--rescore: {reference.name} was read from W&B; give --rescore FILE, or its folder first")
+        elif run.held_out.get("data") != reference.held_out.get("data"):
+            raise UserError(
+                f"--rescore: {run.name} has another held-out text than {reference.name} and may have been trained on that "
+                "one; give --rescore FILE with text that no run was trained on"
+            )
+        else:
+            command += ["--held_out", reference.folder]
         for name in ("text_column", "reference_generator"):
             command += [f"--{name}", getattr(asked, name)] if getattr(asked, name) else []
         print(f"scoring {run.name}", flush=True)
