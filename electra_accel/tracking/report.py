@@ -75,7 +75,7 @@ def write_report(folder: Path) -> Path:
 def _headline(folder: Path, records: Sequence[dict], environment: dict, set_to: dict[str, Any]) -> Markup:
     """What this is, how it stands and how far it came."""
     status = run_folder.read_status(folder)
-    last = {name: value for record in records for name, value in record.items()}
+    last = {name: value for record in records for name, value in record.items() if value is not None}
     step, total = max(status["step"], last.get("step", 0)), set_to.get("train.steps")
     size, start = set_to.get("model.size"), set_to.get("model.discriminator")
     what = f"ELECTRA, {size}, from scratch" if size else f"ELECTRA, continued from {start}" if start else "ELECTRA"
@@ -182,7 +182,7 @@ def _reconstructions(samples: Iterable[dict], set_to: dict[str, Any]) -> Markup:
     kept = sorted({steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)})
     left_out = ""
     if len(kept) < len(steps):
-        left_out = f" {len(kept)} of {len(steps)} recorded steps are on this page; all are in {run_folder.SAMPLES}."
+        left_out = f" {len(kept)} of {len(steps):,} recorded steps are on this page; all are in {run_folder.SAMPLES}."
     said = Markup('<p class="quiet small">{}</p>').format(
         "Point at a token, or tap it, for the discriminator's probability and the generator's most probable token."
         + left_out

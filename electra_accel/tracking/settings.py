@@ -36,20 +36,15 @@ def section(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> Mark
         recipe = flatten(resolve(parse([f"--config={file}" for file in files], "").config)) if files else None
     except UserError:
         recipe = None
-    known = recipe or {}
-    set_here = {
-        name: value
-        for name, value in settings.items()
-        if name not in NEVER_DIFFERENT and (value != default.get(name) or (recipe and value != known.get(name)))
-    }
-    rows, changed = [], 0
-    for name, value in set_here.items():
-        differs = recipe is not None and value != known.get(name)
+    columns, rows, rest, changed = ["option", "this run", *(["recipe"] if recipe else []), "default"], [], [], 0
+    for name, value in settings.items():
+        differs = recipe is not None and value != recipe.get(name)
+        if name in NEVER_DIFFERENT or name not in default or not (differs or value != default[name]):
+            rest.append([name, text(value)])
+            continue
         changed += differs
         written = Markup("<strong>{}</strong> <mark>changed</mark>").format(text(value)) if differs else text(value)
-        rows.append([name, written, *([text(known.get(name))] if recipe else []), text(default.get(name))])
-    columns = ["option", "this run", *(["recipe"] if recipe else []), "default"]
-    rest = [[name, text(value)] for name, value in settings.items() if name not in set_here]
+        rows.append([name, written, *([text(recipe[name])] if recipe else []), text(default[name])])
     return Markup("<p>{}</p>\n{}<details><summary>{}</summary>{}</details>\n").format(
         _explain(files, recipe, changed),
         table(columns, rows) if rows else "",
