@@ -11,7 +11,6 @@ finished run holds it; it is loaded by stock transformers. Write -- before a tex
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +83,6 @@ def texts(asked: argparse.Namespace) -> Iterator[str]:
 def main() -> None:
     asked = parse(sys.argv[1:])
     quiet_libraries()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `… | head` ends this without a traceback
 
     # Imported only now, so that --help and mistakes are answered at once.
     from rich.console import Console
@@ -103,7 +101,7 @@ def main() -> None:
         if asked.html:
             readings.append(reading)
         if asked.json:
-            print(json.dumps(reading.record(), ensure_ascii=False), flush=True)
+            console.out(json.dumps(reading.record(), ensure_ascii=False))  # as it is, and `… | head` is no error
             continue
         if number == 1:
             console.print(detect_views.LEGEND, style="dim")

@@ -62,13 +62,13 @@ def start(arguments: list, cwd: Path, launch: list | None = None, **environment:
     )
 
 
-def run_here(arguments: list, cwd: Path, monkeypatch, capfd) -> tuple[int, str, str]:
-    """The script in this process, which has the libraries loaded: exit code, stdout, stderr."""
+def run_here(arguments: list, cwd: Path, monkeypatch, capfd, script: str = "pretrain.py") -> tuple[int, str, str]:
+    """A script in this process, which has the libraries loaded: exit code, stdout, stderr."""
     monkeypatch.chdir(cwd)
-    monkeypatch.setattr(sys, "argv", ["pretrain.py", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
     capfd.readouterr()
     try:
-        runpy.run_path(str(ROOT / "scripts" / "pretrain.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
     except SystemExit as exit_:
         code = exit_.code
     out, err = capfd.readouterr()

@@ -72,6 +72,24 @@ def load_pair(
     return pair, report
 
 
+def load_network(option: str, architecture: type[PreTrainedModel], source: str) -> PreTrainedModel:
+    """One network as it is, by stock transformers alone: fp32, on the CPU, without dropout.
+
+    Args:
+        option: that named ``source``, a folder or hub id; for the error.
+
+    Raises:
+        UserError: it cannot be loaded, or lacks parameters of this architecture: it is something else.
+    """
+    config = load_config(option, source, None)
+    with _one_line_errors(option, source):
+        network, found = _from_pretrained(architecture, source, config, None)
+    if found["missing_keys"]:
+        lacking = sorted(found["missing_keys"])[0]
+        raise UserError(f"{option}: {source} is no {architecture.__name__}, it lacks {lacking}; name another one")
+    return network.eval()
+
+
 def load_config(option: str, source: str, revision: str | None) -> ElectraConfig:
     """The configuration in a folder or under a hub id; UserError (naming ``option``) unless it is an ELECTRA's."""
     looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1

@@ -4,19 +4,17 @@ The networks are those of stock ``transformers``, loaded from an exported folder
 takes part, so the answers also show that what a run exports works without it.
 """
 
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
+from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_accel.data.encode import normalise
 from electra_accel.data.tokenizer import vocabulary_conflict
 from electra_accel.errors import UserError
-from electra_accel.model.loading import load_config
+from electra_accel.model.loading import load_network
 
 CONTINUES = "##"  # WordPiece's mark of a token that continues a word
 
@@ -131,28 +129,6 @@ class Detector:
             yield ids[start:end]
             start = end
         yield ids[start:]
-
-
-def load_network(option: str, architecture: type[PreTrainedModel], source: str) -> PreTrainedModel:
-    """A network as it is, in fp32 on the CPU, for evaluation.
-
-    Args:
-        option: that named ``source``, a folder or hub id.
-
-    Raises:
-        UserError: it cannot be loaded, or has no such head.
-    """
-    load_config(option, source, None)
-    try:
-        network, found = architecture.from_pretrained(
-            source, dtype=torch.float32, weights_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(f"{option}: cannot load {source}: {' '.join(str(error).split())[:300]}") from error
-    if found["missing_keys"]:
-        lacking = sorted(found["missing_keys"])[0]
-        raise UserError(f"{option}: {source} is no {architecture.__name__}, it lacks {lacking}; name another folder")
-    return network.eval()
 
 
 def _tokenizer(role: str, source: str):

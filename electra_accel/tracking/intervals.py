@@ -13,7 +13,7 @@ Z95 = 1.96  # a figure +- Z95 standard errors is its 95% interval
 
 
 def proportion_error(share: float, number: float) -> float:
-    """Of a share that was counted on ``number`` tokens: sqrt(p (1 - p) / n)."""
+    """Of a share that was counted on ``number`` tokens: sqrt(p (1 - p) / n). Too little where it is just 0 or 1."""
     return math.sqrt(share * (1 - share) / number)
 
 

@@ -14,8 +14,8 @@ from electra_accel.config import Config, resolve
 from electra_accel.data.prepare import MANIFEST, Prepared
 from electra_accel.data.tokenizer import load_tokenizer, vocabulary_conflict
 from electra_accel.errors import UserError
+from electra_accel.model.loading import load_network
 from electra_accel.model.pair import Pair
-from electra_accel.tracking.detect import load_network
 from electra_accel.training import assemble, checkpoint, sharded
 
 Log = Callable[[str], None]
