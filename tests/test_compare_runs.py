@@ -11,7 +11,7 @@ import pytest
 
 from electra_accel import run_folder
 from tests.browser import DESKTOP, PHONE, headless
-from tests.helpers import ROOT, run_script
+from tests.helpers import ROOT, run_command, run_script
 from tests.pretraining import options, write_corpus
 
 STEPS = 10
@@ -138,10 +138,30 @@ def test_a_run_without_figures_is_a_row(copies, tmp_path):
     assert [row["state"] for row in rows] == ["done", "done", "new at step 0", "done"]
 
 
+def test_rescoring_puts_all_runs_on_one_corruption(place, tmp_path):
+    """Two runs, one of which says that it was judged on another corruption; the first one's is that of its own training."""
+    first, other = place / "runs" / "mask15-seed1", tmp_path / "other"
+    shutil.copytree(place / "runs" / "mask40-seed1", other)
+    path = other / "held_out" / "held_out.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"corruption": "other"}))
+    command = [sys.executable, ROOT / "scripts" / "compare_runs.py", first, other, "--out", tmp_path / "out"]
+    refused = run_command([*command, "--rescore", "nowhere.txt"], place, 240)
+    assert refused.returncode == 2 and "cannot be scored again" in refused.stderr and "nowhere.txt" in refused.stderr
+    done = run_command([*command, "--rescore"], place, 240)
+    assert done.returncode == 0 and "not comparable" not in done.stdout, done.stdout + done.stderr
+    with open(tmp_path / "out" / "comparison.csv", encoding="utf-8", newline="") as file:
+        ours, theirs = csv.DictReader(file)
+    assert ours["corruption"] == theirs["corruption"] != "other"
+    for row, run in ((ours, first), (theirs, other)):
+        assert float(row["final/auc"]) == pytest.approx(last_evaluation(run)["eval/auc"], abs=1e-6)
+        assert int(row["final/step"]) == STEPS
+    assert ours["best/auc"] and not theirs["best/auc"], "what was not scored again is still not comparable"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "at least two run folders"),
+        ([], "at least two runs"),
         (["nowhere"], "nowhere: nothing matches"),
         (["docs/*"], "docs/*: no run folder matches"),
         (["docs", "tests"], "docs is no run folder"),
