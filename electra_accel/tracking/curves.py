@@ -155,20 +155,23 @@ def calibration_chart(bins: Bins, earlier: Sequence[tuple[int, Bins]] = ()) -> g
     figure = go.Figure()
     diagonal = {"color": GREY, "width": 1, "dash": "dot"}
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=diagonal, name="calibrated", hoverinfo="skip")
-    for step, those in earlier:
+    for i, (step, those) in enumerate(earlier):
         x, y, _ = np.array(those, dtype=float).reshape(-1, 3).T
-        figure.add_scatter(x=x, y=y, name=f"step {step:,}", mode="lines", line={"color": BLUE, "width": 1}, opacity=0.3)
+        faint = {"mode": "lines", "line": {"color": ORANGE, "width": 1}, "opacity": 0.6}
+        once = {"showlegend": i == 0, "name": "earlier evaluations", "legendgroup": "earlier"}
+        figure.add_scatter(x=x, y=y, hovertemplate=f"step {step:,}<extra></extra>", **faint, **once)
     x, y, tokens = np.array(bins, dtype=float).reshape(-1, 3).T
-    sizes = 5 + 15 * np.sqrt(tokens / max(tokens.max(initial=0), 1))
+    sizes = 5 + 9 * np.sqrt(tokens / max(tokens.max(initial=0), 1))
     figure.add_scatter(
         x=x,
         y=y,
         name="this evaluation",
         mode="lines+markers",
         line={"color": BLUE, "width": 2.5},
-        marker={"size": sizes, "opacity": 0.75},
+        marker={"size": sizes, "opacity": 1},
+        cliponaxis=False,
         customdata=tokens,
-        hovertemplate="said %{x:.3f}, was %{y:.3f} of %{customdata:,.0f} tokens",
+        hovertemplate="said %{x:.3f}, was %{y:.3f} of %{customdata:,.0f} tokens<extra></extra>",
     )
     figure.update_xaxes(title={"text": "probability that the discriminator gave"}, range=[0, 1])
     figure.update_yaxes(title={"text": "share really replaced"}, range=[0, 1])

@@ -54,17 +54,17 @@ def section(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> Mark
 
 
 def environment_table(environment: Mapping[str, Any]) -> Markup:
-    """environment.json, nested names with dots; the command as one would type it."""
+    """environment.json, nested names with dots; the command on top as one would type it."""
     rows, launch = [], []
     for name, value in _flat(environment):
-        if name == "command" and isinstance(value, list):
-            value = shlex.join(map(str, value))
-        row = [name, Markup("<code>{}</code>").format(text(value))]
-        (launch if name.startswith("accelerate.") else rows).append(row)
+        if name != "command":
+            row = [name, Markup("<code>{}</code>").format(text(value))]
+            (launch if name.startswith("accelerate.") else rows).append(row)
+    command = Markup("<pre>{}</pre>\n").format(shlex.join(map(str, environment.get("command", []))))
     more = Markup("<details><summary>{}</summary>{}</details>").format(
         "What the launcher set", table(["variable", "value"], launch)
     )
-    return table(["name", "value"], rows) + (more if launch else "")
+    return command + table(["name", "value"], rows) + (more if launch else "")
 
 
 def text(value: object) -> str:
