@@ -3,11 +3,11 @@
     python scripts/compare_runs.py runs/a runs/b                      # run folders; the first one is the reference
     python scripts/compare_runs.py 'runs/mask-*' --out comparison     # globs in quotes
     python scripts/compare_runs.py runs/a runs/b/wandb/offline-run-*  # offline W&B folders
-    python scripts/compare_runs.py wandb:me/electra-accel             # all runs of a W&B project, or wandb:me/electra-accel/ID
+    python scripts/compare_runs.py wandb:me/electra-accel             # a W&B project, or wandb:me/electra-accel/ID
     python scripts/compare_runs.py runs/a runs/b --rescore            # or --rescore new.txt
 
 Runs that differ in run.seed alone are one group. Writes comparison.html (curves over steps, tokens, hours, FLOPs),
-comparison.md and comparison.csv into --out.
+comparison.md and comparison.csv into --out. Reading from W&B's server needs an account, and was never tried for want of one.
 
 A discriminator's figures compare on one corruption only. Where runs were judged on different ones, --rescore judges all of
 them again through scripts/evaluate.py: on the held-out text and the corruption of the first run, or on files that no run was

@@ -50,7 +50,7 @@ def comparison_page(comparison: Comparison) -> str:
     if text.seeded(comparison):
         spread = _named(table(*text.group_rows(comparison), caption="mean ± standard deviation over seeds"))
         sections.append(("Groups", spread))
-    caption = "last evaluation, ± 95% interval of the held-out sample"
+    caption = "final figures ± 95% interval of the held-out sample"
     reading = Markup("\n").join(Markup("<p>{}</p>").format(sentence) for sentence in text.explanations(comparison))
     sections += [
         ("Runs", _named(table(*text.figure_rows(comparison), caption=caption))),

@@ -76,8 +76,9 @@ def explanations(comparison: Comparison) -> list[str]:
     primary, groups = comparison.primary, comparison.groups
     found = [
         f"Decide by the {primary.name} (eval.metric; {primary.better} is better), the other figures explain it. "
-        "The 95% interval of a run's figure is what the size of the held-out text allows, its tokens taken as independent: "
-        "the true one is somewhat wider."
+        "Final figures are those of the weights that are exported: of the last evaluation, or of the best one where "
+        "eval.patience is set. Their 95% interval is what the size of the held-out text allows, its tokens taken as "
+        "independent: the true one is somewhat wider."
     ]
     if any(run.rescored for run in comparison.runs):
         found.append(
@@ -242,7 +243,7 @@ def markdown_text(comparison: Comparison) -> str:
     tables = [
         (f"Compared with {groups[0].label}", verdict_rows) if comparison.verdicts else None,
         ("Groups: mean ± standard deviation over seeds", group_rows) if seeded(comparison) else None,
-        ("Runs: last evaluation ± 95% interval of the held-out sample", figure_rows),
+        ("Runs: final figures ± 95% interval of the held-out sample", figure_rows),
         ("Settings, speed and cost", settings_rows),
     ]
     parts = ["# Comparison of runs", *_list(flags(comparison))]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,17 @@ class Experiment:
 
     @property
     def final(self) -> Judgement | None:
-        """The figures that the run is judged by: where it was scored again those, else its last evaluation; None without."""
+        """The figures that the run is judged by: where it was scored again those, else :attr:`trained`; None without any."""
         return self.rescored or self.trained
 
     @property
     def trained(self) -> Judgement | None:
-        """The last evaluation of the training; None without."""
-        return self.judged(self.evaluations[-1]) if self.evaluations else None
+        """What training said of the exported weights: its last evaluation, or the best one where eval.patience is set."""
+        if not self.evaluations:
+            return None
+        metric = self.options["eval.metric"]
+        best = self.best(metric, higher=metric == "auc") if self.options["eval.patience"] else None
+        return best or self.judged(self.evaluations[-1])
 
     def judged(self, record: dict) -> Judgement:
         """An evaluation record as a judgement."""
@@ -97,20 +102,20 @@ def read_run_folder(folder: Path) -> Experiment:
     config = _read(folder / run_folder.CONFIG, lambda path: yaml.safe_load(path.read_text("utf-8")))
     if not isinstance(config, dict):
         raise UserError(f"{folder / run_folder.CONFIG} is not the configuration of a run")
-    status = _read(folder / run_folder.STATUS, lambda _: run_folder.read_status(folder))
-    records = _read(folder / run_folder.METRICS, run_folder.read_jsonl)
+    state, step = _read(
+        folder / run_folder.STATUS, lambda _: itemgetter("state", "step")(run_folder.read_status(folder))
+    )
+    training, evaluations = _read(folder / run_folder.METRICS, lambda path: split_records(run_folder.read_jsonl(path)))
     environment, held_out = (
         _read(path, lambda path: yaml.safe_load(path.read_text("utf-8"))) if path.exists() else {}
         for path in (folder / run_folder.ENVIRONMENT, folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
     )
-    training, evaluations = split_records(records)
-    done = status["state"] == "done"
     return Experiment(
         name=folder.resolve().name,
         source=str(folder),
         folder=folder,
-        state="done" if done else f"{status['state']} at step {status['step']}",
-        done=done,
+        state="done" if state == "done" else f"{state} at step {step}",
+        done=state == "done",
         options=plain_options(config),
         held_out=held_out,
         environment=environment,

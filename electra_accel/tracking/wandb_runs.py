@@ -62,11 +62,17 @@ def read_log(file: Path) -> Segment:
 
 
 def join_segments(segments: list[Segment]) -> Experiment:
-    """One run of its offline segments, the oldest first; steps that were replayed after a resume count once."""
+    """One run of its offline segments, the oldest first; steps that were replayed after a resume count once.
+
+    Raises:
+        UserError: another program has recorded it.
+    """
     newest = segments[-1]
     config = {}
     for segment in segments:
         config |= segment.config
+    if not _is_ours(config):
+        raise UserError(f"{newest.file} is not the record of a run of scripts/pretrain.py; leave it out")
     rows = [row for segment in segments for row in segment.rows]
     source = str(segments[0].file.parent)
     if len(segments) > 1:
@@ -94,7 +100,7 @@ def read_server(source: str) -> list[Experiment]:
         found = []
         for run in runs:
             config = dict(run.config)
-            if "objective.mask_prob" not in flat(config):
+            if not _is_ours(config):
                 continue  # a project may hold runs of other programs
             place = f"wandb:{'/'.join(run.path)}"
             rows = list(run.scan_history())
@@ -104,6 +110,10 @@ def read_server(source: str) -> list[Experiment]:
     if not found:
         raise UserError(f"{source} holds no run of scripts/pretrain.py")
     return found
+
+
+def _is_ours(config: dict) -> bool:
+    return "objective.mask_prob" in flat(config)
 
 
 def _experiment(name: str, source: str, config: dict, rows: list[dict], *, finished: bool) -> Experiment:

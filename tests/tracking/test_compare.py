@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from electra_accel.errors import UserError
 from electra_accel.tracking.compare import FIGURES, compare, why_not
 from electra_accel.tracking.experiments import DEFAULTS, Experiment, split_records
 from electra_accel.tracking.wandb_runs import Segment, join_segments
@@ -168,6 +169,15 @@ def test_the_best_evaluation_is_the_first_with_the_best_metric():
     assert run.best("recall", higher=True) is None
 
 
+def test_with_patience_the_best_evaluation_is_final():
+    """Its weights are the ones that are exported."""
+    run = experiment("a", auc=0.5, eval__metric="auc")
+    run.evaluations = [{"step": step, "eval/auc": auc} for step, auc in ((1, 0.7), (2, 0.9), (3, 0.8))]
+    assert run.final.step == 3
+    run.options["eval.patience"] = 1
+    assert run.final.step == 2
+
+
 def test_records_that_hold_no_number_hold_none():
     training, evaluations = split_records(
         [
@@ -188,7 +198,13 @@ def test_records_that_hold_no_number_hold_none():
 def test_segments_of_a_resumed_run_are_one_run(tmp_path):
     def segment(name: str, steps: range, exit_code: int | None) -> Segment:
         rows = [{"train/step": step, "train/loss": float(step)} for step in steps]
-        config = {"train.steps": 9, "held_out.corruption": "c", "environment.commit": "abc", "_wandb": {}}
+        config = {
+            "objective.mask_prob": 0.3,
+            "train.steps": 9,
+            "held_out.corruption": "c",
+            "environment.commit": "abc",
+            "_wandb": {},
+        }
         return Segment("id", "run", tmp_path / name / "run-id.wandb", config, rows, exit_code)
 
     killed, resumed = segment("one", range(1, 7), None), segment("two", range(5, 10), 0)
@@ -197,3 +213,6 @@ def test_segments_of_a_resumed_run_are_one_run(tmp_path):
     assert whole.done and whole.options["train.steps"] == 9 and "environment.commit" not in whole.options
     assert (whole.held_out, whole.environment) == ({"corruption": "c"}, {"commit": "abc"})
     assert join_segments([killed]).state == "unfinished at step 6"
+    killed.config = {"lr": 0.1}
+    with pytest.raises(UserError, match="not the record of a run"):
+        join_segments([killed])
