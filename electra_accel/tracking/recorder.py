@@ -75,7 +75,8 @@ class Recorder:
             self.trackers = []
             self.warn(f"trackers could not be started ({error}); the run is recorded in metrics.jsonl only")
             return identifier, "metrics.jsonl only"
-        return identifier, destination(config, names, self.folder)
+        pages = [tracker.tracker.url for tracker in self.trackers if tracker.name == "wandb" and tracker.tracker.url]
+        return identifier, " ".join([destination(config, names, self.folder), *pages])
 
     def metrics(self, values: dict[str, float], calibration: list[tuple[float, float, int]] | None = None) -> None:
         """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step and train/tokens.
