@@ -176,6 +176,19 @@ def test_what_is_no_run_is_one_line(arguments, said):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_wandbs_server_without_an_account_is_one_line(tmp_path):
+    """No key anywhere: W&B says so before it asks the network."""
+    nobody = {
+        "HOME": str(tmp_path),
+        "NETRC": str(tmp_path / "none"),
+        "WANDB_API_KEY": "",
+        "WANDB_CONFIG_DIR": str(tmp_path),
+    }
+    done = run_script("scripts/compare_runs.py", "wandb:nobody/nothing", **nobody)
+    assert done.returncode == 2 and "wandb:nobody/nothing could not be read from W&B" in done.stderr, done.stderr
+    assert "API key" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_damaged_and_lonely_runs_are_one_line(place, copies, tmp_path):
     first, second, *_ = copies.values()
     for arguments, said in (

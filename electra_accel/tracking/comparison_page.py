@@ -31,8 +31,9 @@ MOST_POINTS = 400  # of a curve
 MOST_NAMES = 6  # in a legend; more groups are numbered there
 # Long names break where they must, but not at each hyphen.
 STYLE = Markup(
-    "<style>.named td:first-child {{ min-width: 9rem }} .groups .plot {{ height: {}rem }} "
-    ".key {{ columns: 18rem; max-width: 62rem }} .key ~ .panes .plot {{ height: 25rem }}</style>\n"
+    "<style>.named :is(th, td) {{ padding-right: .9rem }} .named td:first-child {{ min-width: 9rem }} "
+    ".named td:nth-child(2):not(.number) {{ min-width: 8rem }} .groups .plot {{ height: {}rem }} "
+    ".key {{ columns: 20rem; column-gap: 3rem }} .key ~ .panes .plot {{ height: 25rem }}</style>\n"
 )
 
 
@@ -42,7 +43,8 @@ def comparison_page(comparison: Comparison) -> str:
     lead = STYLE.format(8 + 2.6 * len(groups))
     if len(groups) == 2 and comparison.verdicts:
         first = comparison.verdicts[0]
-        lead += Markup("<p><strong>{}: {}.</strong></p>\n").format(_capital(first.figure.name), first.text)
+        sides = "" if first.kind == "differs" else f", {groups[1].label} against {groups[0].label}"
+        lead += Markup("<p><strong>{}{}: {}.</strong></p>\n").format(_capital(first.figure.name), sides, first.text)
     lead += Markup("").join(Markup('<p class="warning">{}</p>\n').format(flag) for flag in text.flags(comparison))
     sections = []
     if comparison.verdicts:
@@ -108,7 +110,9 @@ def _spread(comparison: Comparison) -> Markup:
         error_x=dict(type="data", array=half, color=COLOURS[0]),
     )
     figure.update_layout(
-        yaxis=dict(autorange="reversed", type="category"), legend=dict(y=1, yanchor="bottom"), margin=dict(t=40)
+        yaxis=dict(autorange="reversed", type="category"),
+        legend=dict(yref="container", y=0, yanchor="bottom"),
+        margin=dict(b=64),
     )
     note = "intervals: of means over seeds (t); of a single seed only the evaluation's noise, its spread over seeds unknown"
     return Markup('<div class="groups">{}</div>\n').format(chart(figure, _capital(primary.name), note))
