@@ -137,7 +137,8 @@ def _plain_charts(curves: Columns, wanted: Sequence[tuple]) -> Markup:
 
 def _over_steps(figure: go.Figure, unit: str = "") -> go.Figure:
     figure.update_layout(hovermode="x unified", legend={"y": -0.25})
-    figure.update_xaxes(title={"text": "step"}, tickformat=",d", hoverformat=",d", rangemode="tozero")
+    hover = {"unifiedhovertitle": {"text": "step %{x:,d}"}, "spikecolor": GREY, "spikethickness": 1, "spikedash": "dot"}
+    figure.update_xaxes(title={"text": "step"}, tickformat=",d", rangemode="tozero", **hover)
     figure.update_yaxes(hoverformat=".4g", ticksuffix=unit)
     return figure
 

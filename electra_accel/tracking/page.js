@@ -18,7 +18,7 @@ function layoutOf(own) {
   const axis = { gridcolor: rule, zeroline: false, linecolor: rule, tickcolor: rule, automargin: true, title: { font: { size: 12, color: quiet }, standoff: 8 } };
   const base = {
     autosize: true, uirevision: "kept", // zoom and hidden curves outlive a change between light and dark
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    paper_bgcolor: paper, plot_bgcolor: paper,
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: quiet },
     margin: { l: 48, r: 8, t: 26, b: 36 }, // the buttons stand above
     dragmode: touch ? false : "zoom", // a finger on a chart scrolls the page; the buttons zoom

@@ -8,13 +8,13 @@ A run makes it anew at each evaluation. Folders of older versions, without some 
 import argparse
 import datetime
 import json
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 from markupsafe import Markup
 
 from electra_accel import run_folder
@@ -179,7 +179,7 @@ def _reconstructions(samples: Iterable[dict], set_to: dict[str, Any]) -> Markup:
     steps = sorted(by_step)
     tokens = sum(len(record["tokens"]) for record in by_step[steps[-1]])
     most = min(MOST_STEPS, max(2, MOST_TOKENS // max(1, tokens)))
-    kept = sorted({steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)})
+    kept = _spread(steps, most)
     left_out = ""
     if len(kept) < len(steps):
         left_out = f" {len(kept)} of {len(steps):,} recorded steps are on this page; all are in {run_folder.SAMPLES}."
@@ -203,18 +203,23 @@ def _completed(record: dict) -> dict:
 
 
 def _calibration(evaluations: Sequence[dict]) -> Markup:
+    """The last evaluation's curve over some of those before."""
     judged = [(record["step"], record["eval/calibration"]) for record in evaluations if record.get("eval/calibration")]
     if not judged:
         return Markup("")
-    step, last = judged[-1]
-    places = {round(i * (len(judged) - 2) / EARLIER_SHOWN) for i in range(EARLIER_SHOWN)} if len(judged) > 1 else set()
+    *before, (step, last) = judged
+    earlier = _spread(before, EARLIER_SHOWN)
     note = "Of the tokens to which the discriminator gave a probability, how many were replaced; on the line it can be believed"
     error = evaluations[-1].get("eval/calibration_error")
-    if error is not None and math.isfinite(error):
+    if error is not None:
         note += f". It is off by {error:.3f} on average"
-    return charts(
-        [chart(calibration_chart(last, [judged[i] for i in sorted(places)]), f"The discriminator at step {step:,}", note)]
-    )  # fmt: skip
+    return charts([chart(calibration_chart(last, earlier), f"The discriminator at step {step:,}", note)])
+
+
+def _spread(entries: Sequence, most: int) -> list:
+    """At most so many of them, evenly spread; the first and the last are among them."""
+    places = range(len(entries)) if len(entries) <= most else np.linspace(0, len(entries) - 1, most).round().astype(int)
+    return [entries[i] for i in places]
 
 
 def _read(path: Path) -> dict:
