@@ -24,7 +24,13 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("compare")
     write_corpus(place / "text.txt", most=400)
     for number, (name, (mask_prob, seed)) in enumerate(RUNS.items()):
-        changed = {"objective__mask_prob": mask_prob / 100, "run__seed": seed, "train__steps": STEPS, "eval__every": 5}
+        changed = {
+            "objective__mask_prob": mask_prob / 100,
+            "run__seed": seed,
+            "train__steps": STEPS,
+            "eval__every": 5,
+            "checkpoint__every": 100,
+        }
         arguments = options("text.txt", Path("runs") / name, tracking__samples="none", **changed)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(place)
