@@ -82,7 +82,8 @@ def main() -> None:
     if asked.run:
         judged = run_pair(asked.run)
     else:
-        judged = given_pair(asked.generator, asked.discriminator, asked.max_length or MAX_LENGTH)
+        max_length = MAX_LENGTH if asked.max_length is None else asked.max_length
+        judged = given_pair(asked.generator, asked.discriminator, max_length)
     if asked.files:
         wanted = {name: getattr(asked, name) for name in ("mask_prob", "seed", "max_length", "cpu")}
         score = score_files(judged, asked.files, asked.text_column, reference=asked.reference_generator, **wanted)

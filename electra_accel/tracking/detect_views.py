@@ -54,16 +54,16 @@ def html(readings: Iterable[Reading]) -> str:
             )
             for place, (token, p) in enumerate(zip(reading.tokens, reading.probability))
         ]
-        content = heat(pieces)
+        content = Markup("<h2>{}</h2>").format(f"Text {number}: {summary(reading)}") + heat(pieces)
         if first:
             rows = [
-                [place + 1, "  ".join(f"{token} {p:.2f}" for token, p in best)] for place, best in reading.candidates
+                [place + 1, ", ".join(f"{token} {p:.2f}" for token, p in best)] for place, best in reading.candidates
             ]
             content += table(["[MASK] as token", "most probable, by the generator"], rows)
-        sections.append((f"Text {number}: {summary(reading)}", content))
+        sections.append(("", content))  # without a list of links, which would be as long as a file of texts
     lead = Markup("<p>{}</p>").format(
-        "The darker a token, the more probable it is that it was replaced; ! where that is over one half. [token] stands at a "
-        "[MASK]: there the discriminator reads the generator's most probable token."
+        "The stronger its colour, the more probable it is that a token was replaced; ! where that is over one half. "
+        "[token] stands at a [MASK]: there the discriminator reads the generator's most probable token."
     )
     return page("Replaced tokens", sections, lead)
 

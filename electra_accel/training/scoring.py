@@ -78,7 +78,8 @@ def score_files(
     config = copy.deepcopy(judged.config)
     config.eval.mask_prob = config.eval.mask_prob if mask_prob is None else mask_prob
     config.eval.seed = config.eval.seed if seed is None else seed
-    config.data.max_length = config.train.bin_tokens = max_length or config.data.max_length
+    config.data.max_length = config.data.max_length if max_length is None else max_length
+    config.train.bin_tokens = config.data.max_length
     config.train.batch_tokens, config.train.micro_batch_tokens = BINS_PER_STEP * config.train.bin_tokens, None
     _require_fitting(judged, config)
     folder = prepare(
