@@ -114,8 +114,8 @@ def rescore(run, reference, asked: argparse.Namespace) -> None:
             raise UserError(f"--rescore: {reference.name} was read from W&B; give --rescore FILE, or its folder first")
         elif run.held_out.get("data") != reference.held_out.get("data"):
             raise UserError(
-                f"--rescore: {run.name} has another held-out text than {reference.name} and may have been trained on that "
-                "one; give --rescore FILE with text that no run was trained on"
+                f"--rescore: {run.name} is not known to share the held-out text of {reference.name} and may have been trained "
+                "on it; give --rescore FILE with text that no run was trained on"
             )
         else:
             command += ["--held_out", reference.folder]

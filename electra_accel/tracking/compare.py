@@ -53,9 +53,10 @@ IN_WORDS = {
     "corruption": "another corruption",
     "mask_prob": "another eval.mask_prob",
     "seed": "another eval.seed",
-    "tokens": "more or less of the held-out text",
-    "selected": "more or less of the held-out text",
+    "tokens": "another share of the held-out tokens",
+    "selected": "another share of the held-out tokens",
 }
+UNKNOWN = "no record of its held-out set (held_out/held_out.json)"
 
 
 @dataclass
@@ -141,7 +142,7 @@ def why_not(one: Judgement, other: Judgement, part: str) -> str:
     """Why the figures of a part ("generator", "discriminator") in two judgements cannot be compared; "" if they can."""
     for key in SAME_FOR[part]:
         if key not in one.held_out or key not in other.held_out:
-            return "no record of its held-out set (held_out/held_out.json)"
+            return UNKNOWN
         if one.held_out[key] != other.held_out[key]:
             return IN_WORDS[key]
     return ""

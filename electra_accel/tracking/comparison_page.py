@@ -171,7 +171,7 @@ def _chart(
     if left_out:
         note = f"not comparable and left out: {', '.join(left_out)}"
     figure.update_layout(xaxis=dict(title=dict(text=axis_name)))
-    return chart(figure, heading, note) if figure.data or left_out else None
+    return chart(figure, heading, note) if figure.data else None
 
 
 def _points(run: Experiment, axis: str, key: str) -> tuple[list, list]:

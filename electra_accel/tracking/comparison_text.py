@@ -7,7 +7,9 @@ from collections import Counter
 
 import numpy as np
 
-from electra_accel.tracking.compare import FIGURES, Comparison, Figure, Group, differing, standard_errors, why_not
+from electra_accel.tracking.compare import (
+    FIGURES, IN_WORDS, UNKNOWN, Comparison, Figure, Group, differing, standard_errors, why_not,
+)  # fmt: skip
 from electra_accel.tracking.experiments import Experiment, Judgement
 from electra_accel.tracking.intervals import Z95
 from electra_accel.tracking.page import cell_text
@@ -56,17 +58,18 @@ def _conflicts(comparison: Comparison) -> list[str]:
             if any(reasons):
                 found.setdefault(reasons, []).append(run.name)
     first = next((run.name for run in runs if run.final), "")
-    rescore = "score all runs on one with --rescore FILES, or --reference_generator DIR"
     sentences = []
     for (generator, discriminator), names in found.items():
         who = f"{', '.join(names)}: {generator or discriminator}"
-        who += "" if first in names else f" than {first}" if "another" in who else ""
-        if "tokenizer" in generator:
+        who += f" than {first}" if UNKNOWN not in (generator, discriminator) else ""
+        if generator == IN_WORDS["tokenizer"]:
             end = "none of the held-out figures can be compared: losses over different vocabularies measure different things"
+        elif generator in (IN_WORDS["data"], UNKNOWN):
+            end = "none of the held-out figures can be compared; --rescore FILE judges all runs on one text"
         elif generator:
-            end = f"none of the held-out figures can be compared; {rescore}"
+            end = "none of the held-out figures can be compared; --rescore judges all runs on one corruption"
         else:
-            end = f"the generator's figures compare, the discriminator's do not; {rescore}"
+            end = "the generator's figures compare, the discriminator's do not; --rescore judges all runs on one corruption"
         sentences.append(f"{who}; {end}.")
     return sentences
 
@@ -204,7 +207,7 @@ def tokens_per_second(run: Experiment) -> float | None:
 
 
 def csv_text(comparison: Comparison) -> str:
-    """A row for each run, whole numbers and full precision; figures that cannot be compared are left empty."""
+    """A row for each run, numbers in full precision; figures that cannot be compared are left empty."""
     names = differing(comparison.runs)
     group_of = {id(run): group.label for group in comparison.groups for run in group.runs}
     rows = []

@@ -138,7 +138,7 @@ def test_unfinished_runs_are_left_out_of_means():
         ({"corruption": "c2"}, "", "another corruption"),
         ({"corruption": "c2", "seed": 2}, "another eval.seed", "another corruption"),
         ({"corruption": "c2", "mask_prob": 0.3}, "another eval.mask_prob", "another corruption"),
-        ({"corruption": "c2", "tokens": 9}, "more or less of the held-out text", "another corruption"),
+        ({"corruption": "c2", "tokens": 9}, "another share of the held-out tokens", "another corruption"),
         ({"replaced": 1, "examples": 3}, "", ""),
     ],
 )
