@@ -8,8 +8,16 @@ from collections import Counter
 import numpy as np
 
 from electra_accel.tracking.compare import (
-    FIGURES, IN_WORDS, UNKNOWN, Comparison, Figure, Group, differing, standard_errors, why_not,
-)  # fmt: skip
+    FIGURES,
+    IN_WORDS,
+    UNKNOWN,
+    Comparison,
+    Figure,
+    Group,
+    differing,
+    standard_errors,
+    why_not,
+)
 from electra_accel.tracking.experiments import Experiment, Judgement
 from electra_accel.tracking.intervals import Z95
 from electra_accel.tracking.page import cell_text
