@@ -175,11 +175,15 @@ def unknown_options(folder: Path) -> None:
     ],
     ids=["metrics", "samples", "environment", "config", "older", "no_numbers", "only_the_start", "unknown_options"],
 )
-def test_a_folder_that_lacks_something_has_a_page(copied, browser, alter, expected):
+def test_a_folder_that_lacks_something_has_a_page(copied, alter, expected):
     alter(copied)
-    page = write_report(copied)
-    assert expected in text_of(page)
-    browser.open(page, PHONE)
+    assert expected in text_of(write_report(copied))
+
+
+@pytest.mark.parametrize("alter", [older, no_numbers, only_the_start])
+def test_charts_stand_few_figures(copied, browser, alter):
+    alter(copied)
+    browser.open(write_report(copied), PHONE)
     assert (browser.errors(), browser.overflow()) == ([], 0)
 
 
