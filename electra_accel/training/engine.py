@@ -18,13 +18,13 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import nn
 from torch.distributed.distributed_c10d import _get_default_store  # torch has no public way to it
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from torch.distributed.tensor import DTensor
 
 from electra_accel.errors import UserError
 from electra_accel.model.attention import attention_path
 from electra_accel.model.metrics import peak_flops
 from electra_accel.training import sharded
 from electra_accel.training.hardware import choose_precision, unusable_gpu, wants_cpu
+from electra_accel.training.optim import clip_gradients
 
 # Half precision by autocast, as under DDP. Accelerate's own policy would cast every tensor of the batch and of the output, the
 # numbers that samples are drawn with and the counters among them.
@@ -188,11 +188,15 @@ class Engine:
         if self.zero_stage is not None:  # clips, steps and clears by itself
             self.model.step()
             return torch.as_tensor(self.model.get_global_grad_norm(), device=self.device)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_norm)
+        if self.fsdp:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_norm).full_tensor()
+        else:
+            self.accelerator.unscale_gradients(self.optimizer)
+            norm = clip_gradients(self.model.parameters(), self.max_norm)
         self.optimizer.step()
         # DDP's gradients stay the views into its buckets that they are: set to None, the next step would first sum elsewhere.
         self.optimizer.zero_grad(set_to_none=self.world_size == 1 or self.fsdp)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return norm
 
     @property
     def has_loss_scale(self) -> bool:

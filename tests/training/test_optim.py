@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from electra_accel.config import Optim
-from electra_accel.training.optim import build_adamw, learning_rate, parameter_groups
+from electra_accel.training.optim import build_adamw, clip_gradients, learning_rate, parameter_groups
 
 
 def rate(step, schedule="linear", warmup=4, total=10):
@@ -49,3 +49,21 @@ def test_every_trainable_parameter_is_in_exactly_one_group_and_moves_in_the_firs
     optimizer.step()
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e6])
+def test_the_norm_of_a_large_gradient_is_exact_and_the_gradient_is_scaled_to_it(max_norm):
+    """Entries over three orders of magnitude, where a sum of squares in fp32 on a CPU is off by more than 1e-5."""
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.logspace(-4, -1, 10**6)[torch.randperm(10**6, generator=generator)]
+    parameters = [nn.Parameter(torch.zeros(shape)) for shape in ((1000, 1000), (7,), (3, 3))]
+    for parameter, scale in zip(parameters[:2], (spread.view(1000, 1000), torch.ones(7))):
+        parameter.grad = torch.randn(parameter.shape, generator=generator) * scale
+    before = [parameter.grad.clone() for parameter in parameters[:2]]
+    exact = math.sqrt(sum(grad.double().square().sum().item() for grad in before))
+    norm = clip_gradients(parameters, max_norm)
+    assert norm.dtype == torch.float32 and float(norm) == pytest.approx(exact, rel=2e-7)
+    factor = min(1.0, max_norm / (exact + 1e-6))
+    for parameter, grad in zip(parameters[:2], before):
+        assert torch.allclose(parameter.grad, grad * factor, rtol=1e-6, atol=0)
+    assert parameters[2].grad is None
