@@ -11,7 +11,17 @@ import yaml
 from electra_accel import run_folder
 from electra_accel.training import checkpoint
 from tests.helpers import ROOT
-from tests.pretraining import STEPS, finish, metrics, options, start, wandb_rows, wandb_segments, wandb_summary, write_corpus
+from tests.pretraining import (
+    STEPS,
+    finish,
+    metrics,
+    options,
+    start,
+    wandb_rows,
+    wandb_segments,
+    wandb_summary,
+    write_corpus,
+)
 
 LOAD = """
 import sys, json
@@ -186,7 +196,9 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(undisturbed, place):
     repeated = first.keys() & second.keys()
     assert repeated
     for step in repeated:
-        losses = {name: value for name, value in first[step].items() if name.startswith("train/") and "hours" not in name}
+        losses = {
+            name: value for name, value in first[step].items() if name.startswith("train/") and "hours" not in name
+        }
         assert losses == {name: second[step][name] for name in losses}, "what is logged twice is the same"
 
 
