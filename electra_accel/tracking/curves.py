@@ -10,7 +10,7 @@ from plotly import graph_objects as go
 from electra_accel.tracking.page import COLOURS, chart, charts
 
 MOST_POINTS = 2000
-BLUE, ORANGE, GREEN, GREY = COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[-1]
+BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], COLOURS[-1]
 SOURCES = {  # prefix of a figure's name: where it was measured, and how its curve looks
     "train": ("training", {"color": GREY, "width": 1.5}, "lines"),
     "eval": ("held-out, fixed corruption", {"color": BLUE, "width": 2.5}, "lines+markers"),

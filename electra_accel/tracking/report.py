@@ -22,6 +22,7 @@ from electra_accel.cli import exit_with_one_line
 from electra_accel.errors import UserError
 from electra_accel.tracking import settings
 from electra_accel.tracking.curves import (
+    MOST_POINTS,
     calibration_chart,
     columns,
     learning_charts,
@@ -58,7 +59,7 @@ def write_report(folder: Path) -> Path:
     sections = [
         ("Before and after", _before_after(evaluations, held_out)),
         ("Reconstructions", _reconstructions(run_folder.read_jsonl(folder / run_folder.SAMPLES), set_to)),
-        ("Learning", learning_charts(curves, held_out.get("chance"))),
+        ("Learning", learning_charts(curves, held_out.get("chance")) + _thinned(records)),
         ("Calibration", _calibration(evaluations)),
         ("Optimisation", training_charts(curves)),
         ("Speed", speed_charts(curves)),
@@ -200,6 +201,15 @@ def _sentences(records: Sequence[dict]) -> Markup:
 def _completed(record: dict) -> dict:
     """With the keys that older versions did not write."""
     return {"best": [""] * len(record["selected"]), "example": -1, "fixed": True} | record
+
+
+def _thinned(records: Sequence[dict]) -> Markup:
+    if len(records) <= MOST_POINTS:
+        return Markup("")
+    said = (
+        f"Curves of more than {MOST_POINTS:,} points show the lowest and the highest of each stretch; all are in {{}}."
+    )
+    return Markup('<p class="quiet small">' + said + "</p>").format(run_folder.METRICS)
 
 
 def _calibration(evaluations: Sequence[dict]) -> Markup:

@@ -45,7 +45,7 @@ def legend() -> Markup:
     ]
     entries.append(Markup("<span>(token) filled in though not masked</span> "))
     entries.append(Markup("<span>(token)~ random token in the input</span>"))
-    return Markup('<p class="legend">{}</p>\n').format(Markup("").join(entries))
+    return Markup('<p class="verdict-legend">{}</p>\n').format(Markup("").join(entries))
 
 
 def reconstructions_panel(samples: Iterable[Reconstruction]) -> Markup:

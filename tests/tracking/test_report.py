@@ -220,7 +220,9 @@ def test_a_long_run_has_a_bounded_page_quickly(copied):
     page = write_report(copied)
     assert time.process_time() - began < 5  # about one second on a free machine
     assert page.stat().st_size < 9e6  # half of it is plotly.js
-    assert f"{MOST_STEPS} of 1,000 recorded steps are on this page" in text_of(page)
+    text = text_of(page)
+    assert f"{MOST_STEPS} of 1,000 recorded steps are on this page" in text
+    assert f"Curves of more than {MOST_POINTS:,} points show the lowest and the highest of each stretch" in text
 
 
 def test_by_hand(copied, monkeypatch, capsys):
