@@ -60,7 +60,7 @@ def write_report(folder: Path) -> Path:
         ("Before and after", _before_after(evaluations, held_out)),
         ("Reconstructions", _reconstructions(run_folder.read_jsonl(folder / run_folder.SAMPLES), set_to)),
         ("Learning", learning_charts(curves, held_out.get("chance")) + _thinned(records)),
-        ("Calibration", _calibration(evaluations)),
+        ("Calibration", _calibration(evaluations, set_to)),
         ("Optimisation", training_charts(curves)),
         ("Speed", speed_charts(curves)),
         ("Configuration", settings.section(set_to, environment) if set_to else ""),
@@ -212,7 +212,7 @@ def _thinned(records: Sequence[dict]) -> Markup:
     return Markup('<p class="quiet small">' + said + "</p>").format(run_folder.METRICS)
 
 
-def _calibration(evaluations: Sequence[dict]) -> Markup:
+def _calibration(evaluations: Sequence[dict], set_to: dict[str, Any]) -> Markup:
     """The last evaluation's curve over some of those before."""
     judged = [(record["step"], record["eval/calibration"]) for record in evaluations if record.get("eval/calibration")]
     if not judged:
@@ -223,6 +223,11 @@ def _calibration(evaluations: Sequence[dict]) -> Markup:
     error = evaluations[-1].get("eval/calibration_error")
     if error is not None:
         note += f". It is off by {error:.3f} on average"
+    trained, judged_at = set_to.get("objective.mask_prob"), set_to.get("eval.mask_prob")
+    if trained != judged_at:
+        note += (
+            f". It was trained at mask_prob {trained} and is judged at {judged_at}, so it expects another share of them"
+        )
     return charts([chart(calibration_chart(last, earlier), f"The discriminator at step {step:,}", note)])
 
 
