@@ -88,7 +88,6 @@ def main() -> None:
         train(config, engine, loader, held_out, progress, total_steps, window, recorder, terminal, stop, tokenizer)
         figures = export_run(config, engine, progress, prepared, folder, terminal.warn)
         recorder.close()
-    recorder.report()
     tokens, seconds = progress.tokens, progress.seconds
     for line in summary.closing_lines(folder, progress.first, figures, held_out.chance, tokens, seconds):
         terminal.line(line)

@@ -8,8 +8,9 @@ import math
 
 # Each with its likely cause, as told once to the person who watches.
 CHECKS = {
-    "calls_nothing": "the discriminator calls almost no token replaced: it has not begun to tell them apart. More steps, a "
-    "larger objective.mask_prob (more replaced tokens to learn from) or another optim.learning_rate help",
+    "calls_nothing": "the discriminator calls almost no token replaced: it has not begun to tell them apart, which is usual "
+    "early in a run. If it lasts, a larger objective.mask_prob (more replaced tokens to learn from) or another "
+    "optim.learning_rate helps",
     "calls_everything": "the discriminator calls almost every token replaced: the loss has probably diverged. Lower "
     "optim.learning_rate, or lengthen optim.warmup_steps",
     "misses_replaced": "the discriminator's accuracy is high because most tokens are original; it finds hardly any of the "

@@ -5,20 +5,19 @@
 A run makes it anew at each evaluation. Folders of older versions, without some of the files or figures, get what they have.
 """
 
-import argparse
 import datetime
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from electra_accel import run_folder
-from electra_accel.cli import exit_with_one_line
+from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 from electra_accel.tracking import settings
 from electra_accel.tracking.curves import (
@@ -242,14 +241,9 @@ def _read(path: Path) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m electra_accel.tracking.report", allow_abbrev=False)
-    parser.description = f"Make {REPORT} of run folders again."
+    parser = argument_parser(f"Make {REPORT} of run folders again.")
+    parser.prog = "python -m electra_accel.tracking.report"
     parser.add_argument("runs", nargs="+", type=Path, metavar="FOLDER", help="run folder")
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists the options")
-
-    parser.error = refuse
     for folder in parser.parse_args(sys.argv[1:]).runs:
         print(write_report(folder))
 

@@ -103,7 +103,8 @@ class Engine:
         """Engine, ranks, device and precision for the start-up lines."""
         kind = self.kind
         processes = f", {self.world_size} processes" if kind != "single process" else ""
-        device = self.card or f"CPU ({torch.get_num_threads()} threads a process)"
+        threads = torch.get_num_threads()
+        device = self.card or f"CPU ({threads} thread{'s' * (threads > 1)} a process)"
         precision = "fp32" if self.precision == "no" else self.precision
         return f"{kind}{processes} on {device}, precision {precision}, attention {self.attention_path()}"
 

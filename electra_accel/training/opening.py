@@ -19,6 +19,7 @@ from electra_accel.config_checks import difference
 from electra_accel.config_parser import dump, load
 from electra_accel.data.plan import Layout
 from electra_accel.errors import OneProcessError, Preempted, UserError
+from electra_accel.tracking.report import write_report
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.training import checkpoint
 from electra_accel.training.engine import Engine
@@ -100,7 +101,7 @@ def require_space(folder: Path, model: nn.Module, keep: int) -> None:
 def recorded_status(
     folder: Path, progress: Progress, layout: Layout, bin_tokens: int, terminal: Terminal
 ) -> Iterator[None]:
-    """Keep status.json true however the run ends, and turn running out of GPU memory into the user's line.
+    """Keep status.json and the report true however the run ends, and turn running out of GPU memory into the user's line.
 
     Every process reports its end: the one that fails may not be the first.
     """
@@ -109,8 +110,10 @@ def recorded_status(
         terminal.stop()
         try:
             run_folder.write_status(folder, state, progress.step, reason, code)
-        except UserError as error:  # a full disk must not hide why the run ended
-            terminal.warn(f"{run_folder.STATUS} could not be written: {error}")
+            if terminal.speaks:
+                write_report(folder)
+        except Exception as error:  # a full disk, or a page that cannot be drawn, must not hide why the run ended
+            terminal.warn(f"{run_folder.STATUS} or the report could not be written: {error}")
         if code:
             why = f" ({reason})" if state == "preempted" else ""
             terminal.line(
