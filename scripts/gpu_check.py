@@ -53,7 +53,7 @@ class Speed(NamedTuple):
     seconds: float
     tokens_per_second: float
     mfu: float | None
-    peak_memory_gb: float | None
+    peak_memory_gb: float
     first_loss: float  # of the generator, nats per selected token
     last_loss: float
 
@@ -107,7 +107,7 @@ def measure(size: str, folder: Path, seconds: float, options: Sequence[str] = PY
         seconds=steps * figure("speed/seconds_per_step"),
         tokens_per_second=figure("speed/tokens_per_second"),
         mfu=figure("speed/mfu"),
-        peak_memory_gb=lines[-1].get("speed/peak_memory_gb"),
+        peak_memory_gb=lines[-1]["speed/peak_memory_gb"],
         first_loss=lines[0]["train/generator_loss"],
         last_loss=lines[-1]["train/generator_loss"],
     )
@@ -189,7 +189,7 @@ def page(facts: list[tuple[str, str]], tests: list[TestResult], speeds: dict[str
         "|---|---|---|---|---|---|---|---|",
         *(
             f"| {speed.size} | {speed.batch_tokens:,} | {speed.steps:,} | {speed.seconds:.0f} | {speed.tokens_per_second:,.0f} "
-            f"| {_or_dash(speed.mfu, '.1%')} | {_or_dash(speed.peak_memory_gb, '.2f', ' GB')} "
+            f"| {_or_dash(speed.mfu, '.1%')} | {speed.peak_memory_gb:.2f} GB "
             f"| {speed.first_loss:.2f} -> {speed.last_loss:.2f} |"
             for speed in known
         ),
@@ -197,8 +197,8 @@ def page(facts: list[tuple[str, str]], tests: list[TestResult], speeds: dict[str
     return "\n".join(lines) + "\n"
 
 
-def _or_dash(value: float | None, form: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{form}}{unit}"
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
 def write_page(file: Path, text: str) -> None:

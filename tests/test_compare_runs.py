@@ -92,6 +92,7 @@ def test_real_runs_are_grouped_by_seed_and_judged(place, tmp_path):
         assert (int(row["final/step"]), int(row["train/tokens"])) == (STEPS, record["train/tokens"])
         assert float(row["train/flops"]) == record["train/flops"] and float(row["speed/tokens_per_second"]) > 0
     assert set(rows[0]) & {"run.seed", "objective.mask_prob", "run.dir"} == {"run.seed", "objective.mask_prob"}
+    assert "note: The runs differ in objective.mask_prob. A discriminator expects the share" in printed
     tables = markdown_tables((tmp_path / "out" / "comparison.md").read_text("utf-8"))
     verdicts = tables["Compared with mask\\_prob 0.15"]
     assert verdicts[0]["figure"] == "discriminator loss" and "95% interval" in verdicts[0]["verdict"]
@@ -124,7 +125,7 @@ def test_runs_that_cannot_be_compared_are_flagged(copies, tmp_path):
     (flag,) = [note for note in notes if foreign.name in note]
     assert "another tokenizer" in flag and "none of the held-out figures" in flag
     (flag,) = [note for note in notes if same.name in note]
-    assert "not finished (running at step 7)" in flag
+    assert f"not finished (running at step {STEPS})" in flag
     shown = {row["run"]: (row["final/generator_loss"] != "", row["final/auc"] != "") for row in rows}
     assert list(shown.values()) == [(True, True), (True, True), (True, False), (False, False)]
     tables = markdown_tables((tmp_path / "out" / "comparison.md").read_text("utf-8"))

@@ -43,6 +43,12 @@ def flags(comparison: Comparison) -> list[str]:
     found += [f"{run.name} has no held-out figures." for run in runs if not run.final]
     if len({run.options["eval.metric"] for run in runs}) > 1:
         found.append(f"The runs differ in eval.metric; that of {runs[0].name} is taken.")
+    if len({run.options["objective.mask_prob"] for run in runs}) > 1:
+        found.append(
+            "The runs differ in objective.mask_prob. A discriminator expects the share of replaced tokens that it was trained "
+            "with: where the common corruption has another one, its loss, calibration error and recall change for that alone. "
+            "ROC-AUC does not depend on that share."
+        )
     for group in comparison.groups:
         seeds = Counter(str(run.options["run.seed"]) for run in group.runs if run.done)
         if repeated := [seed for seed, times in seeds.items() if times > 1]:

@@ -106,6 +106,9 @@ def read_run_folder(folder: Path) -> Experiment:
         folder / run_folder.STATUS, lambda _: itemgetter("state", "step")(run_folder.read_status(folder))
     )
     training, evaluations = _read(folder / run_folder.METRICS, lambda path: split_records(run_folder.read_jsonl(path)))
+    steps = (
+        record["step"] for record in [*training, *evaluations]
+    )  # a run that goes on has only its start in status.json
     environment, held_out = (
         _read(path, lambda path: yaml.safe_load(path.read_text("utf-8"))) if path.exists() else {}
         for path in (folder / run_folder.ENVIRONMENT, folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
@@ -114,7 +117,7 @@ def read_run_folder(folder: Path) -> Experiment:
         name=folder.resolve().name,
         source=str(folder),
         folder=folder,
-        state="done" if state == "done" else f"{state} at step {step}",
+        state="done" if state == "done" else f"{state} at step {max([step, *steps])}",
         done=state == "done",
         options=plain_options(config),
         held_out=held_out,

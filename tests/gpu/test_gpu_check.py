@@ -72,7 +72,7 @@ def test_a_size_is_measured_in_about_the_given_time(tmp_path, monkeypatch):
     assert speed.steps == gpu_check.WARM_UP_STEPS or 1 < speed.seconds < 50  # others use the machine too
     assert speed.last_loss < speed.first_loss
     assert 0.6 < speed.tokens_per_second * speed.seconds / (speed.steps * 256) <= 1.1  # bins are nearly full
-    assert speed.mfu is None and speed.peak_memory_gb is None
+    assert speed.mfu is None and 0.1 < speed.peak_memory_gb < 10
     assert gpu_check.measure("tiny", tmp_path, seconds=5.0, options=["--data.train_files=missing.txt"]) is None
 
 
