@@ -47,7 +47,7 @@ def flags(comparison: Comparison) -> list[str]:
         found.append(
             "The runs differ in objective.mask_prob. A discriminator expects the share of replaced tokens that it was trained "
             "with: where the common corruption has another one, its loss, calibration error and recall change for that alone. "
-            "ROC-AUC does not depend on that share."
+            "ROC-AUC, which ranks tokens, does not."
         )
     for group in comparison.groups:
         seeds = Counter(str(run.options["run.seed"]) for run in group.runs if run.done)
