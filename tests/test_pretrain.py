@@ -1,6 +1,7 @@
 """The main job as a user runs it: real text, real processes, a real kill. Few launches, each of which shows many things."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -147,7 +148,7 @@ def test_reconstructions_are_stored_once_and_grow_linearly(undisturbed):
     assert [s["fixed"] for s in samples] == [True, True, True, False, False] * 3
     line, sample = tables[-1]["data"][0], samples[-5]
     assert len(line[probabilities].split("  ")) == len(sample["tokens"]) and "caught" in line[verdict]
-    assert line[best].count("[") == len(sample["best"])
+    assert line[best].count("[") >= len(sample["best"]) > 0, "in brackets, as brackets of the text are"
 
 
 def test_exports_load_in_stock_transformers_without_our_package(undisturbed, place):
@@ -169,6 +170,10 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(undisturbed, place):
     deadline = time.monotonic() + 150
     while len(metrics(run)) < 14 and time.monotonic() < deadline:  # 12 steps and the evaluation before the first
         time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)  # W&B writes in a process of its own: let it catch up, then kill
+    while not (held := wandb_segments(run)) or max(row["train/step"] for row in wandb_rows(held[0])) < 10:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
     process.kill()
     process.communicate(timeout=30)
     assert run_folder.read_status(run)["state"] == "running"
