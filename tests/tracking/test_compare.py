@@ -36,10 +36,10 @@ def experiment(name: str, seed: int = 1, held_out: dict | None = None, done: boo
 
 
 def two_groups(ours: list[float], theirs: list[float], key: str = "discriminator_loss", **common) -> list[Experiment]:
-    """Runs with mask_prob 0.15 and with 0.25, a seed for each value of the figure ``key``."""
+    """Runs with learning_rate 0.15 and with 0.25, a seed for each value of the figure ``key``."""
     return [
-        experiment(f"{mask_prob}-{seed}", seed, objective__mask_prob=mask_prob, **{key: value}, **common)
-        for mask_prob, values in ((0.15, ours), (0.25, theirs))
+        experiment(f"{rate}-{seed}", seed, optim__learning_rate=rate, **{key: value}, **common)
+        for rate, values in ((0.15, ours), (0.25, theirs))
         for seed, value in enumerate(values)
     ]
 
@@ -58,14 +58,14 @@ def test_the_interval_of_a_difference_is_welchs():
     assert (found.low, found.high) == pytest.approx((-0.08 - half, -0.08 + half))
     assert found.kind == "differs"
     assert found.text == (
-        f"mask_prob 0.25 better than mask_prob 0.15 by 0.0800 (95% interval {0.08 - half:.4f} to {0.08 + half:.4f})"
+        f"learning_rate 0.25 better than learning_rate 0.15 by 0.0800 (95% interval {0.08 - half:.4f} to {0.08 + half:.4f})"
     )
 
 
 def test_better_follows_the_direction_of_the_figure():
-    assert verdict(two_groups([0.1, 0.11], [0.9, 0.91], "auc"), "auc").text.startswith("mask_prob 0.25 better")
-    assert verdict(two_groups([0.9, 0.91], [0.1, 0.11], "auc"), "auc").text.startswith("mask_prob 0.15 better")
-    assert verdict(two_groups([0.1, 0.11], [0.9, 0.91])).text.startswith("mask_prob 0.15 better")
+    assert verdict(two_groups([0.1, 0.11], [0.9, 0.91], "auc"), "auc").text.startswith("learning_rate 0.25 better")
+    assert verdict(two_groups([0.9, 0.91], [0.1, 0.11], "auc"), "auc").text.startswith("learning_rate 0.15 better")
+    assert verdict(two_groups([0.1, 0.11], [0.9, 0.91])).text.startswith("learning_rate 0.15 better")
 
 
 def test_equal_distributions_are_within_noise():
@@ -74,6 +74,18 @@ def test_equal_distributions_are_within_noise():
     kinds = [verdict(two_groups(list(six[:3]), list(six[3:]))).kind for six in values]
     assert set(kinds) == {"noise", "differs"}
     assert kinds.count("differs") / len(kinds) < 0.08
+
+
+def test_another_share_of_replaced_tokens_is_no_merit():
+    """A discriminator that was trained at 25% expects 25%: its loss on a corruption of 15% is worse for that alone."""
+    runs = two_groups([0.38, 0.381], [0.40, 0.401]) + two_groups([0.55, 0.551], [0.53, 0.531], "auc")
+    for run in runs:
+        run.options["objective.mask_prob"] = run.options["optim.learning_rate"]
+    found = verdict(runs[:4])
+    assert found.kind == "differs" and found.text.endswith(
+        "; the difference in objective.mask_prob shifts this figure by itself"
+    )
+    assert "objective.mask_prob" not in verdict(runs[4:], "auc").text.partition("(95%")[2]
 
 
 def test_single_seeds_are_never_called_better():
@@ -86,7 +98,9 @@ def test_single_seeds_are_never_called_better():
         "within the evaluation's own noise: −0.0030 (up to 0.0055)"
     )
     mixed = verdict(two_groups([0.50, 0.51, 0.52], [0.4], discriminator_loss_se=0.002))
-    assert mixed.kind == "unknown" and mixed.text.endswith("the spread over seeds is unknown (mask_prob 0.25 has one)")
+    assert mixed.kind == "unknown" and mixed.text.endswith(
+        "the spread over seeds is unknown (learning_rate 0.25 has one)"
+    )
     no_size = verdict(two_groups([0.50], [0.40]))
     assert "own noise is not known" in no_size.text and "better" not in no_size.text
 
@@ -122,12 +136,12 @@ def test_labels_are_unique_and_short():
 
 def test_unfinished_runs_are_left_out_of_means():
     runs = two_groups([0.50, 0.51], [0.40, 0.41])
-    runs += [experiment("late", 7, objective__mask_prob=0.25, discriminator_loss=9.0, done=False)]
+    runs += [experiment("late", 7, optim__learning_rate=0.25, discriminator_loss=9.0, done=False)]
     comparison = compare(runs)
     assert [len(group.runs) for group in comparison.groups] == [2, 3]
     assert comparison.verdicts[0].difference == pytest.approx(-0.1)
     only = compare([runs[0], runs[-1]])
-    assert only.verdicts[0].text == "not comparable: mask_prob 0.25 has no final figure of a finished run"
+    assert only.verdicts[0].text == "not comparable: learning_rate 0.25 has no final figure of a finished run"
 
 
 @pytest.mark.parametrize(
