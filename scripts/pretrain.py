@@ -82,7 +82,7 @@ def main() -> None:
         progress.run_id, records = recorder.start(config, progress.run_id)
         window = assemble.window(config, engine, loader, pair, prepared)
         plan = summary.plan_lines(loader.plan, loader.layout, prepared.manifest, total_steps, one_pass)
-        examples = f"{len(prepared.held_out['held_out']):,} examples, corruption {held_out.fingerprint}"
+        examples = f"{held_out.counts['examples']:,} examples, corruption {held_out.fingerprint}"
         for line in summary.opening_lines(folder, engine.describe(), plan, examples, records, progress.step):
             terminal.line(line)
         train(config, engine, loader, held_out, progress, total_steps, window, recorder, terminal, stop, tokenizer)

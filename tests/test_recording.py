@@ -99,7 +99,8 @@ def test_tensorboard_holds_what_metrics_jsonl_holds(runs):
     """Read with its own event reader."""
     run, out = runs["file"]
     assert "metrics.jsonl, tensorboard, W&B offline" in out
-    events = max(run.rglob("events.out.tfevents.*"), key=lambda file: file.stat().st_size)  # hyperparameters have their own
+    # The hyperparameters have a file of their own.
+    events = max(run.rglob("events.out.tfevents.*"), key=lambda file: file.stat().st_size)
     reader = EventAccumulator(str(events.parent))
     reader.Reload()
     for prefix in ("train/", "eval/", "speed/"):

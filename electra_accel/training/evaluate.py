@@ -36,7 +36,7 @@ class HeldOut:
         batches: on the CPU.
         replacements: int64 [R, S] per batch, the fixed replacement at each slot.
         fingerprint: of positions and replacements of the whole set, equal on every process and after every resume.
-        counts: of the whole set: tokens, judged (tokens without [CLS] and [SEP]), selected, replaced.
+        counts: of the whole set: examples, tokens, judged (tokens without [CLS] and [SEP]), selected, replaced.
         chance: generator accuracy of always guessing the most frequent token.
     """
 
@@ -132,11 +132,12 @@ def build_held_out(
             raise UserError(f"{file} does not belong to this held-out set; use another --run.dir")
         replacements.append(torch.zeros_like(batch.slot_positions))
         replacements[-1][real] = drawn[1, row]
-    sums = torch.zeros(5, dtype=torch.int64)
+    sums = torch.zeros(6, dtype=torch.int64)
     for batch, replacement in zip(batches, replacements):
         hits, replaced = batch.slot_labels == most_frequent, batch.slot_labels != replacement
         sums += torch.stack(
             [
+                (batch.examples >= 0).sum(),
                 batch.real.sum(),
                 batch.inner.sum(),
                 batch.slot_used.sum(),
@@ -145,7 +146,7 @@ def build_held_out(
             ]
         )
     *counts, hits = engine.sum(sums.to(engine.device)).tolist()
-    counts = dict(zip(("tokens", "judged", "selected", "replaced"), counts, strict=True))
+    counts = dict(zip(("examples", "tokens", "judged", "selected", "replaced"), counts, strict=True))
     fingerprint = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()[:16]
     return HeldOut(name, batches, replacements, fingerprint, counts, chance=hits / max(counts["selected"], 1))
 
@@ -193,7 +194,6 @@ def fixed_held_out(
         "seed": config.eval.seed,
         "data": prepared.manifest["splits"]["held_out"]["fingerprint"],
         "tokenizer": prepared.manifest["tokenizer"],
-        "examples": len(prepared.held_out["held_out"]),
         **held_out.counts,
         "chance": held_out.chance,
     }

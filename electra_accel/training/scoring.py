@@ -102,7 +102,8 @@ def score_files(
         draw, replacements = _draw_of(generator, judged, engine), f"generator {reference}"
     corruption = _Corruption(_loader(config, prepared, engine, split="train"), draw, int(counts.argmax()))
     sums = totals(engine, corruption).cpu()
-    identity = {"corruption": corruption.fingerprint(), "replacements": replacements}
+    examples = prepared.manifest["splits"]["train"]["examples"]
+    identity = {"corruption": corruption.fingerprint(), "replacements": replacements, "examples": examples}
     return _score(config, sums, prepared, "train", identity, corruption.hits)
 
 
@@ -136,7 +137,8 @@ def score_held_out(judged: Judged, run: Path, *, cpu: bool = False, log: Log = p
     )
     sums = totals(engine, zip(held_out.batches, held_out.replacements)).cpu()
     replacements = held_out_identity(run).get("replacements", f"those kept in {run}")
-    identity = {"corruption": held_out.fingerprint, "replacements": replacements}
+    examples = held_out.counts["examples"]
+    identity = {"corruption": held_out.fingerprint, "replacements": replacements, "examples": examples}
     hits = round(held_out.chance * held_out.counts["selected"])
     return _score(config, sums, prepared, "held_out", identity, hits)
 
@@ -205,7 +207,6 @@ def _score(config: Config, sums: torch.Tensor, prepared: Prepared, split: str, i
         "max_length": config.data.max_length,
         "data": prepared.manifest["splits"][split]["fingerprint"],
         "tokenizer": prepared.manifest["tokenizer"],
-        "examples": prepared.manifest["splits"][split]["examples"],
         **counts,
         "chance": hits / max(counts["selected"], 1),
     }
