@@ -75,11 +75,11 @@ def test_intervals_of_shares_hold_the_true_share(share):
 def test_a_figure_at_its_end_is_not_certain():
     """A young discriminator calls no token replaced: it has caught 0 of 40, which leaves room for a recall of 0.06."""
     young = {"recall": 0.0, "f1": 0.0, "predicted_positive_rate": 0.0, "replaced_fraction": 0.1}
-    errors = standard_errors(young, selected=60, judged=400)
-    assert Z95 * errors["recall"] == pytest.approx(0.0616, abs=1e-4)
+    beginning = standard_errors(young, selected=60, judged=400)
+    assert Z95 * beginning["recall"] == pytest.approx(0.0616, abs=1e-4)
     perfect = {"recall": 1.0, "f1": 1.0, "balanced_accuracy": 1.0, "discriminator_accuracy": 1.0}
     both = {"replaced_fraction": 0.1, "predicted_positive_rate": 0.1}
-    for errors in (errors, standard_errors(perfect | both, selected=60, judged=400)):
+    for errors in (beginning, standard_errors(perfect | both, selected=60, judged=400)):
         assert all(error > 0 for error in errors.values()), errors
 
 
