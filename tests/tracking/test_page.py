@@ -190,6 +190,15 @@ def test_a_tap_tells_what_a_title_says(browser, file):
     assert told == "[bold]+: caught; replaced with probability 0.90; the generator's most probable token: plain"
 
 
+def test_a_request_is_seen_where_no_policy_forbids_it(browser, tmp_path):
+    """That the pages ask for nothing is known only if asking is noticed."""
+    address = "http://127.0.0.1:9/x"
+    (tmp_path / "page.html").write_text(f'<!doctype html><img src="{address}">', encoding="utf-8")
+    browser.open(tmp_path / "page.html")
+    assert browser.requests() == [address]
+    assert browser.requests() == []  # told once
+
+
 def test_what_escapes_escaping_does_not_run(browser, tmp_path):
     """The second line of defence: a mistake of ours in some later table."""
     script = Markup("<script>document.title = 'taken'</script><img src=data:, onerror=\"document.title = 'taken'\">")
