@@ -63,12 +63,11 @@ class Browser:
         """By how many pixels the page is wider than the window."""
         return self.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
-    def screenshot(self, file: Path, whole: bool = False) -> None:
-        """A PNG of the window, or of the whole page."""
-        if whole:
-            width, height = self.run("[innerWidth, document.documentElement.scrollHeight]")
-            size = {"width": width, "height": min(height, 16000), "deviceScaleFactor": 1, "mobile": width < 700}
-            self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    def screenshot(self, file: Path) -> None:
+        """A PNG of the whole page, at most 16,000 pixels of it; the window is as high from then on."""
+        width, height = self.run("[innerWidth, document.documentElement.scrollHeight]")
+        size = {"width": width, "height": min(height, 16000), "deviceScaleFactor": 1, "mobile": width < 700}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.save_screenshot(str(file))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from selenium.webdriver.common.keys import Keys
 
 from electra_accel import run_folder
@@ -62,7 +63,7 @@ def change(file: Path, edit) -> None:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
-def test_a_real_run_on_its_page(browser, run, width, dark):
+def test_a_real_run_on_its_page(browser, run, tmp_path, width, dark):
     browser.open(run / REPORT, width, dark)
     assert (browser.errors(), browser.requests(), browser.overflow()) == ([], [], 0)
     text = browser.run(TEXT)
@@ -72,6 +73,15 @@ def test_a_real_run_on_its_page(browser, run, width, dark):
         heading in text for heading in ("Before and after", "Reconstructions", "Learning", "Speed", "Environment")
     )
     assert browser.run(FIGURES) >= 20
+    browser.screenshot(tmp_path / "page.png")
+    seen = Image.open(tmp_path / "page.png").convert("RGB")
+    assert seen.width == width and seen.height > 3000  # the whole page, not the window
+    brightness = np.asarray(seen.convert("L"))
+    assert brightness.mean() < 60 if dark else brightness.mean() > 220
+    for part in np.array_split(brightness, 4):
+        assert part.std() > 5  # something is drawn all the way down
+    colours = {colour for count, colour in seen.getcolors(1 << 24) if count > 20}
+    assert sum(max(colour) - min(colour) > 100 for colour in colours) >= 5  # curves and verdicts, not only text
 
 
 def test_the_slider_goes_through_the_steps(browser, run):
