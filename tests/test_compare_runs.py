@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from electra_accel import run_folder
+from electra_accel.errors import UserError
+from electra_accel.tracking.sources import read_experiments
 from tests.browser import DESKTOP, PHONE, headless
 from tests.helpers import ROOT, run_command, run_script
 from tests.pretraining import options, write_corpus
@@ -213,6 +216,25 @@ def test_damaged_and_lonely_runs_are_one_line(place, copies, tmp_path):
     log.write_bytes(b"no log")
     done = run_script("scripts/compare_runs.py", first, second, "--out", tmp_path / "out")
     assert done.returncode == 2 and f"{log} is no whole W&B log" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("environment.json", "[]"),
+        ("held_out/held_out.json", "7"),
+        ("status.json", "[]"),
+        ("metrics.jsonl", "7\n"),
+        ("config.yaml", "- a\n- b\n"),
+        ("config.yaml", "eval: {metric: f1}\n"),
+    ],
+)
+def test_a_damaged_file_is_named(copies, tmp_path, name, content):
+    """JSON and YAML that are whole, and hold something else than they should."""
+    first, second, *_ = copies.values()
+    (second / name).write_text(content)
+    with pytest.raises(UserError, match=re.escape(f"{second / name} is damaged")):
+        read_experiments([str(first), str(second)], warn=print)
 
 
 def test_the_page_works_from_a_copied_folder(copies, tmp_path):

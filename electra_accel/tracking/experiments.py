@@ -4,18 +4,19 @@ import math
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
 from electra_accel import run_folder
-from electra_accel.config import Config, flatten
+from electra_accel.config import Config, Eval, flatten
 from electra_accel.errors import UserError
 
 # As W&B holds them: lists and None are text.
 DEFAULTS = {
     name: value if isinstance(value, int | float | str) else str(value) for name, value in flatten(Config()).items()
 }
+KNOWN_METRICS = get_args(get_type_hints(Eval)["metric"])
 
 
 @dataclass
@@ -99,9 +100,7 @@ def read_run_folder(folder: Path) -> Experiment:
     Raises:
         UserError: a file is damaged.
     """
-    config = _read(folder / run_folder.CONFIG, lambda path: yaml.safe_load(path.read_text("utf-8")))
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / run_folder.CONFIG} is not the configuration of a run")
+    options = _read(folder / run_folder.CONFIG, _options)
     state, step = _read(
         folder / run_folder.STATUS, lambda _: itemgetter("state", "step")(run_folder.read_status(folder))
     )
@@ -110,7 +109,7 @@ def read_run_folder(folder: Path) -> Experiment:
         record["step"] for record in [*training, *evaluations]
     )  # a run that goes on has only its start in status.json
     environment, held_out = (
-        _read(path, lambda path: yaml.safe_load(path.read_text("utf-8"))) if path.exists() else {}
+        _read(path, _mapping) if path.exists() else {}
         for path in (folder / run_folder.ENVIRONMENT, folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
     )
     return Experiment(
@@ -119,12 +118,26 @@ def read_run_folder(folder: Path) -> Experiment:
         folder=folder,
         state="done" if state == "done" else f"{state} at step {max([step, *steps])}",
         done=state == "done",
-        options=plain_options(config),
+        options=options,
         held_out=held_out,
         environment=environment,
         training=training,
         evaluations=evaluations,
     )
+
+
+def _mapping(path: Path) -> dict:
+    value = yaml.safe_load(path.read_text("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"it should hold names and values, not {str(value)[:40]}")
+    return value
+
+
+def _options(path: Path) -> dict[str, Any]:
+    options = plain_options(_mapping(path))
+    if options["eval.metric"] not in KNOWN_METRICS:
+        raise ValueError(f"eval.metric is one of {', '.join(KNOWN_METRICS)}, not {str(options['eval.metric'])[:40]}")
+    return options
 
 
 def plain_options(config: dict) -> dict[str, Any]:
@@ -168,7 +181,7 @@ def _finite(value: Any) -> Any:
 def _read(path: Path, read) -> Any:
     try:
         return read(path)
-    except (ValueError, KeyError, yaml.YAMLError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:  # a list where names belong too
         raise UserError(
             f"{path} is damaged ({' '.join(str(error).split())}); restore it or leave this run out"
         ) from error
