@@ -79,7 +79,8 @@ def main() -> None:
         held_out_loader = assemble.step_loader(config, prepared, held_out=True, **place)
         held_out = fixed_held_out(config, held_out_loader, prepared, engine, progress, folder, checkpoint)
         recorder = Recorder(engine.accelerator, folder, samples=config.tracking.samples, warn=terminal.warn)
-        progress.run_id, records = recorder.start(config, progress.run_id)
+        progress.run_id, records = recorder.start(config, progress.run_id, progress.step)
+        recorder.report()
         window = assemble.window(config, engine, loader, pair, prepared)
         plan = summary.plan_lines(loader.plan, loader.layout, prepared.manifest, total_steps, one_pass)
         examples = f"{held_out.counts['examples']:,} examples, corruption {held_out.fingerprint}"

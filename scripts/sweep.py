@@ -2,13 +2,14 @@
 
     python scripts/sweep.py recipes/sweeps/grid.yaml
 
-Each trial is the very command that ``wandb agent`` would execute, with the same environment variables; its run folder is
-runs/sweep-<name>-<trial>. Trials that are finished say so and end at once, so the same line goes on after an interruption.
+Each trial is the command that ``wandb agent`` would execute, with a run folder of its own: runs/sweep-<name>-<trial>. Trials
+that are finished say so and end at once, so the same line goes on after an interruption. In W&B they are one group.
 Then: python scripts/compare_runs.py "runs/sweep-<name>-*".
 """
 
 import itertools
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,10 +26,12 @@ def main() -> int:
     sweep = read(Path(arguments.file))
     codes = []
     for number, command in enumerate(commands(sweep), start=1):
-        print(" ".join(command), flush=True)
+        command += [f"--run.dir=runs/sweep-{sweep['name']}-{number}"]
+        print(shlex.join(command), flush=True)
         if not arguments.dry_run:
-            identity = {"WANDB_SWEEP_ID": sweep["name"], "WANDB_RUN_ID": f"{sweep['name']}-{number}"}
-            codes.append(subprocess.run(command, env=os.environ | identity).returncode)
+            # Not WANDB_SWEEP_ID, as an agent has it: no server knows of this sweep.
+            group = {"WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", sweep["name"])}
+            codes.append(subprocess.run(command, env=os.environ | group).returncode)
     if failed := [str(number) for number, code in enumerate(codes, start=1) if code]:
         print(f"trials that did not end well: {', '.join(failed)} of {len(codes)}", file=sys.stderr)
     return int(any(codes))
@@ -48,18 +51,19 @@ def read(path: Path) -> dict:
         raise UserError(f"{path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML: {error}") from None
-    missing = [
-        key for key in ("name", "program", "method", "parameters") if not isinstance(sweep, dict) or key not in sweep
-    ]
-    if missing:
-        raise UserError(f"{path}: no {', '.join(missing)} in it; see recipes/sweeps/ for how a sweep is written")
+    sweep = sweep if isinstance(sweep, dict) else {}
+    kinds = {"name": str, "program": str, "method": str, "parameters": dict}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(sweep.get(key), kind)]:
+        raise UserError(f"{path}: no {', '.join(wrong)} in it; see recipes/sweeps/ for how a sweep is written")
+    if not isinstance(sweep.get("command", []), list):
+        raise UserError(f"{path}: command is not a list")
     if sweep["method"] != "grid":
         raise UserError(
             f"{path}: method {sweep['method']} needs W&B (wandb sweep {path}); without it only a grid can be run"
         )
     for name, settings in sweep["parameters"].items():
-        if not isinstance(settings, dict) or not {"value", "values"} & settings.keys():
-            raise UserError(f"{path}: parameters.{name} has neither value nor values")
+        if not isinstance(settings, dict) or not ("value" in settings or isinstance(settings.get("values"), list)):
+            raise UserError(f"{path}: parameters.{name} has neither a value nor a list of values")
     return sweep
 
 

@@ -69,6 +69,8 @@ def test_a_run_leaves_everything_a_person_needs(undisturbed, place):
     for words in ("engine ", "data ", "plan ", "step ", "records ", "W&B offline", "held-out text", "before", "next "):
         assert words in out
     assert f"{run}/discriminator" in out
+    assert f"watch     {run}/report.html" in out and f"          {run}/report.html" in out
+    assert "discriminator ROC-AUC" in (run / "report.html").read_text()
     assert not list((place / "prepared").glob("*.lock*")), "the preparation leaves no lock behind"
 
 

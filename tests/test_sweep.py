@@ -92,7 +92,7 @@ def test_two_trials_run_one_after_the_other_and_are_recorded_apart(tmp_path):
         assert json.loads((run / "status.json").read_text())["state"] == "done"
         (records,) = wandb_segments(run)
         started = next(record["run"] for record in records if record["type"] == "run")
-        assert started["run_id"] == f"two-{number}"
+        assert (started["project"], started["run_group"], started["display_name"]) == ("electra-accel", "two", run.name)
     assert rates == [1e-3, 5e-4]
 
 
@@ -102,7 +102,14 @@ def test_two_trials_run_one_after_the_other_and_are_recorded_apart(tmp_path):
         ("method: [", "not YAML"),
         ("name: x", "no program, method, parameters"),
         ("{name: x, program: p, method: bayes, parameters: {}}", "method bayes needs W&B"),
-        ("{name: x, program: p, method: grid, parameters: {a: 3}}", "parameters.a has neither value nor values"),
+        ("{name: x, program: p, method: grid, parameters: {a: 3}}", "parameters.a has neither a value nor a list"),
+        (
+            "{name: x, program: p, method: grid, parameters: {a: {values: 3}}}",
+            "parameters.a has neither a value nor a list",
+        ),
+        ("{name: x, program: p, method: grid, parameters: [a]}", "no parameters"),
+        ("{name: 3, program: p, method: grid, parameters: {}}", "no name"),
+        ("{name: x, program: p, method: grid, parameters: {}, command: 3}", "command is not a list"),
         (None, "No such file"),
     ],
 )

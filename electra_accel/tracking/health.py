@@ -21,6 +21,8 @@ CHECKS = {
     "by heart (a smaller model.generator_width helps), or objective.mask_prob is too small",
 }
 
+REMIND_STEPS = 1000  # a check that has not held for so long is told of again
+
 
 def watched_from(warmup_steps: int, total_steps: int) -> int:
     """The step from which on figures are judged: after the warmup and the first tenth of the run, 100 to 10,000 steps."""

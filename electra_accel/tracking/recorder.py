@@ -4,6 +4,7 @@ The x-axes are our own ``train/step`` and ``train/tokens``: W&B refuses rows at 
 that is resumed from an earlier checkpoint would lose the replayed steps if it used W&B's counter.
 """
 
+import importlib
 import json
 import math
 from collections.abc import Callable
@@ -42,11 +43,12 @@ class Recorder:
         self.trackers: list = []
         self.report_failed = False
 
-    def start(self, config: Config, known_id: str) -> tuple[str, str]:
+    def start(self, config: Config, known_id: str, step: int) -> tuple[str, str]:
         """Start the trackers on the main process.
 
         Args:
             known_id: the run's id in the checkpoint that it goes on from; "" for none.
+            step: that the run goes on from.
 
         Returns:
             The run's id, and in words where it is recorded (:func:`destination`, or that trackers could not be started).
@@ -57,26 +59,31 @@ class Recorder:
         environment = _read(self.folder / run_folder.ENVIRONMENT)
         held_out = _read(self.folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
         names = [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
-        try:
-            self.accelerator.init_trackers(
-                wandb_project(config.tracking.project),
-                config=tracked_settings(config, environment, held_out),
-                init_kwargs={"wandb": wandb_settings(config, self.folder, identifier, environment)},
-            )
+        project, values = wandb_project(config.tracking.project), tracked_settings(config, environment, held_out)
+        wandb = wandb_settings(config, self.folder, identifier, environment)
+        others = {"tensorboard": {"purge_step": step + 1}} if step else {}  # what is trained again is not shown twice
+
+        def begin() -> str:
+            self.accelerator.init_trackers(project, config=values, init_kwargs=others | {"wandb": wandb})
             self.trackers = list(self.accelerator.trackers)
-            for tracker in self.trackers:
-                if tracker.name == "wandb":
-                    tracker.tracker.define_metric("train/step")
-                    tracker.tracker.define_metric("train/tokens")
-                    tracker.tracker.define_metric("*", step_metric="train/step")
-                    for name, summary in SUMMARIES.items():
-                        tracker.tracker.define_metric(name, step_metric="train/step", summary=summary)
+            pages = [_define_axes(tracker.tracker) for tracker in self.trackers if tracker.name == "wandb"]
+            return " ".join([destination(config, names, self.folder, wandb["mode"]), *filter(None, pages)])
+
+        try:
+            try:
+                return identifier, begin()
+            except Exception as error:
+                if "wandb" not in names or wandb["mode"] != "online":
+                    raise
+                self.warn(f"W&B cannot be reached ({error}): the run is recorded offline, to be uploaded later")
+                self.accelerator.trackers.clear()  # it keeps those that failed
+                importlib.import_module("wandb").teardown()  # its service still holds the run's id
+                wandb["mode"] = "offline"
+                return identifier, begin()
         except Exception as error:  # a tracker never stops training, whatever it throws
             self.trackers = []
             self.warn(f"trackers could not be started ({error}); the run is recorded in metrics.jsonl only")
             return identifier, "metrics.jsonl only"
-        pages = [tracker.tracker.url for tracker in self.trackers if tracker.name == "wandb" and tracker.tracker.url]
-        return identifier, " ".join([destination(config, names, self.folder), *pages])
 
     def metrics(self, values: dict[str, float], calibration: list[tuple[float, float, int]] | None = None) -> None:
         """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step and train/tokens.
@@ -133,6 +140,16 @@ class Recorder:
             except Exception as error:  # whatever a tracker throws, the run is worth more
                 self.trackers.remove(tracker)
                 self.warn(f"tracker {tracker.name} failed ({error}) and is dropped; metrics.jsonl goes on")
+
+
+def _define_axes(run) -> str | None:
+    """Tell W&B what curves are drawn over and how figures are summed up; returns the address of the run's page, if any."""
+    run.define_metric("train/step")
+    run.define_metric("train/tokens")
+    run.define_metric("*", step_metric="train/step")
+    for name, summary in SUMMARIES.items():
+        run.define_metric(name, step_metric="train/step", summary=summary)
+    return run.url
 
 
 def _log_samples(tracker, found: list[Reconstruction], axes: dict[str, float]) -> None:

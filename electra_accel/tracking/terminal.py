@@ -47,15 +47,22 @@ class Terminal:
     def start(self, done: int, total: int) -> None:
         """Show the bar; not where the output goes into a file or a CI log, which get the log lines alone."""
         if self.speaks and self.console.is_terminal and not os.environ.get("CI"):
-            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
+            bar = BarColumn(40 if self._is_wide else 10)
+            columns = (bar, MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
             self._bar = Progress(*columns, console=self.console)
             self._task = self._bar.add_task("training", total=total, completed=done, figures="")
             self._bar.start()
 
-    def update(self, done: int, figures: str | None = None) -> None:
-        """Move the bar to step ``done``; ``figures`` (loss, tokens/s, time left) stay until the next ones."""
+    @property
+    def _is_wide(self) -> bool:
+        return self.console.width >= 120
+
+    def update(self, done: int, figures: str | None = None, more: str = "") -> None:
+        """Move the bar to step ``done``; ``figures`` (at most 50 characters), where there is room with ``more`` behind them,
+        stay until the next ones."""
         if self._bar:
-            self._bar.update(self._task, completed=done, **({} if figures is None else {"figures": figures}))
+            shown = {} if figures is None else {"figures": figures + (more if self._is_wide else "")}
+            self._bar.update(self._task, completed=done, **shown)
 
     def stop(self) -> None:
         if self._bar:

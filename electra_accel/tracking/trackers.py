@@ -48,12 +48,16 @@ def wandb_project(wanted: str) -> str:
     return os.environ.get("WANDB_PROJECT") or wanted
 
 
-def destination(config: Config, trackers: list[str], folder: Path) -> str:
-    """Where figures of a run go, and on a second line whether sentences of its text go to W&B with them."""
+def destination(config: Config, trackers: list[str], folder: Path, mode: str | None = None) -> str:
+    """Where figures of a run go, and on a second line whether sentences of its text go to W&B with them.
+
+    Args:
+        mode: of W&B, if it is not :func:`wandb_mode`.
+    """
     line = ", ".join([run_folder.METRICS, *(name for name in trackers if name != "wandb")])
     if "wandb" not in trackers:
         return line
-    mode = wandb_mode(config.tracking.mode)
+    mode = mode or wandb_mode(config.tracking.mode)
     line += f", W&B {mode}, project {wandb_project(config.tracking.project)}"
     if mode == "offline":
         line += f" (later, if you like: wandb sync {folder}/wandb/offline-run-*)"
@@ -95,6 +99,8 @@ def wandb_settings(config: Config, folder: Path, run_id: str, environment: dict)
         "job_type": os.environ.get("WANDB_JOB_TYPE") or ("adaptation" if config.from_pair else "pre-training"),
         "tags": list(dict.fromkeys([*tracking.tags, *named, *filter(None, facts)])),
         "notes": os.environ.get("WANDB_NOTES") or tracking.notes,
+        # W&B copies what a terminal shows, and that has sentences in it.
+        **({} if tracking.samples == "all" else {"settings": {"console": "off"}}),
     }
 
 

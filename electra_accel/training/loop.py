@@ -9,7 +9,7 @@ from electra_accel.config import Config
 from electra_accel.data.loader import StepLoader
 from electra_accel.errors import Preempted
 from electra_accel.randomness import Purpose, torch_seed
-from electra_accel.tracking.health import CHECKS, diagnose, watched_from
+from electra_accel.tracking.health import CHECKS, REMIND_STEPS, diagnose, watched_from
 from electra_accel.tracking.recorder import Recorder
 from electra_accel.tracking.samples import LEGEND, reconstruct
 from electra_accel.tracking.terminal import Terminal, duration
@@ -183,6 +183,8 @@ def show_samples(
 
     Every process computes, the first one reports.
     """
+    if recorder.samples == "none":
+        return
     # Which random ones depends on the step alone, so that a resumed run shows the same. The last batches may be empty.
     sizes = [int((batch.examples >= 0).sum()) for batch in held_out.batches]
     chance = torch_seed(config.eval.seed, Purpose.SHOW, progress.step)
@@ -198,7 +200,7 @@ def show_samples(
         if engine.is_main:
             found += reconstruct(batch, output, tokenizer, wanted=wanted, fixed=fixed)
     engine.model.train()
-    if not engine.is_main or recorder.samples == "none":
+    if not engine.is_main:
         return
     recorder.reconstructions(found, progress.axes())
     terminal.line(f"epoch {progress.epoch:.2f}, step {progress.step}    {LEGEND}")
@@ -208,12 +210,12 @@ def show_samples(
 
 
 def watch(figures: dict[str, float], progress: Progress, terminal: Terminal) -> dict[str, int]:
-    """``health/…`` of a window; what looks like a collapse is told of once."""
+    """``health/…`` of a window; what looks like a collapse is told of once, and again if it comes back much later."""
     found = diagnose(figures)
-    for name, holds in found.items():
-        if holds and name not in progress.warned:
-            progress.warned.append(name)
+    for name in (name for name, holds in found.items() if holds):
+        if name not in progress.warned or progress.step - progress.warned[name] > REMIND_STEPS:
             terminal.warn(f"step {progress.step}: {CHECKS[name]} (health/{name})")
+        progress.warned[name] = progress.step
     return {f"health/{name}": holds for name, holds in found.items()}
 
 
@@ -230,7 +232,5 @@ def show_figures(figures: dict[str, float], total_steps: int, terminal: Terminal
         f"AUC {figures['train/auc']:.3f}  lr {figures['train/learning_rate']:.2e}  {speed} "
         f"({figures['speed/slots_per_second']:,.0f} slots/s{mfu})  {left} left"
     )
-    wait = f"data wait {figures['speed/data_wait']:.0%}"
-    terminal.update(
-        step, f"loss {figures['train/loss']:.2f}  AUC {figures['train/auc']:.3f}  {speed}{mfu}  {wait}  {left} left"
-    )
+    short = f"{left} left  loss {figures['train/loss']:.2f}  AUC {figures['train/auc']:.3f}  {speed}"
+    terminal.update(step, short, f"{mfu}  data wait {figures['speed/data_wait']:.0%}")

@@ -27,7 +27,7 @@ class Progress:
         seconds: of training so far, over all resumes; ``device_seconds``: times the number of processes.
         flops: of forward and backward passes so far (``model.metrics.training_flops``).
         run_id: by which trackers know the run; empty where the run begins at another run's checkpoint.
-        warned: health checks that were told of.
+        warned: health checks that were told of, and the last step at which each held.
         window: figures of the steps since the last log line, where the run stopped between two (``Window.unfinished``).
         first, last: held-out figures of the untouched and of the present model.
         best, best_step, best_figures: the best ``eval.metric`` so far, its step, and all figures of that step.
@@ -45,7 +45,7 @@ class Progress:
     device_seconds: float = 0.0
     flops: float = 0.0
     run_id: str = ""
-    warned: list[str] = field(default_factory=list)
+    warned: dict[str, int] = field(default_factory=dict)
     window: dict = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
@@ -135,5 +135,5 @@ def read(path: Path, folder: Path, data: str, total_steps: int) -> Progress:
     if progress.step > total_steps:
         raise UserError(f"{path} is at step {progress.step} already, beyond train.steps {total_steps}; raise it")
     if path.resolve().parent.parent != folder.resolve():
-        progress.run_id = ""
+        progress.run_id, progress.warned = "", {}
     return progress

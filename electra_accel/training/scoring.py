@@ -177,6 +177,8 @@ def _require_fitting(judged: Judged, config: Config) -> None:
 
 def _engine(judged: Judged, cpu: bool) -> Engine:
     engine = Engine(precision="no", cpu=cpu, trackers=[], folder=Path())
+    if engine.world_size > 1:
+        raise UserError("a pair is judged on one process: start this with plain python, not with accelerate launch")
     model = ReplacedTokenDetection(*judged.pair, temperature=judged.config.objective.temperature)
     engine.model = model.to(engine.device)  # not prepared: nothing is trained
     return engine

@@ -3,6 +3,7 @@
 import io
 import re
 
+import pytest
 from rich.console import Console
 
 from electra_accel.tracking.samples import join
@@ -24,6 +25,20 @@ def test_verdicts_have_colours_on_a_terminal_and_signs_everywhere():
     colour_of = {sign: codes for codes, sign in re.findall(r"\x1b\[([\d;]+)m[^\x1b]*([=+\-!])\x1b\[0m", coloured)}
     assert set(colour_of) == {"=", "+", "-", "!"} and len(set(colour_of.values())) == 4, "each verdict has its own"
     assert len(set(STYLES.values())) == len(STYLES)
+
+
+@pytest.mark.parametrize("width", [80, 150])
+def test_the_bar_tells_steps_and_time_left_on_any_width(monkeypatch, width):
+    monkeypatch.delenv("CI", raising=False)
+    terminal = Terminal(speaks=True)
+    terminal.console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    terminal.start(0, 10_000)
+    terminal.update(9_999, "1h06m left  loss 43.21  AUC 0.538  11,234 tokens/s", ", MFU 41.2%  data wait 0%")
+    terminal.stop()
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", terminal.console.file.getvalue())
+    last = [line for line in re.split(r"[\r\n]+", shown) if "9999/10000" in line][-1]
+    assert "━" in last and "1h06m left  loss 43.21  AUC 0.538  11,234 tokens/s" in last and len(last.rstrip()) <= width
+    assert ("MFU 41.2%  data wait 0%" in last) == (width > 80)
 
 
 def test_only_the_first_process_speaks():

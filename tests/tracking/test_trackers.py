@@ -10,6 +10,7 @@ from electra_accel.config import Config
 from electra_accel.errors import UserError
 from electra_accel.tracking.recorder import Recorder
 from electra_accel.tracking.trackers import destination, usable_trackers, wandb_mode
+from tests.pretraining import wandb_rows, wandb_segments
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ class Failing(GeneralTracker):
 def test_a_tracker_that_fails_never_stops_training(tmp_path):
     warnings, tracker = [], Failing()
     recorder = Recorder(Accelerator(cpu=True, log_with=[tracker]), tmp_path, samples="all", warn=warnings.append)
-    recorder.start(config(), "")
+    recorder.start(config(), "", 0)
     for step in (1, 2, 3):
         recorder.metrics({"train/loss": 1.0, "train/step": step, "train/tokens": step})
     recorder.close()
@@ -112,3 +113,24 @@ def test_a_tracker_that_fails_never_stops_training(tmp_path):
     assert tracker.rows == 1
     assert len(warnings) == 1 and "the server went away" in warnings[0]
     assert [record["step"] for record in run_folder.read_jsonl(tmp_path / run_folder.METRICS)] == [1, 2, 3]
+
+
+def test_wandb_without_a_network_is_recorded_offline(tmp_path, monkeypatch):
+    """A key is stored, as on many clusters, but the compute node reaches nothing."""
+    for name, value in {
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        "WANDB_INIT_TIMEOUT": "3",
+        "WANDB_MODE": "online",
+    }.items():
+        monkeypatch.setenv(name, value)
+    warnings = []
+    recorder = Recorder(Accelerator(cpu=True, log_with="wandb"), tmp_path, samples="all", warn=warnings.append)
+    _, said = recorder.start(config(), "", 0)
+    recorder.metrics({"train/loss": 1.0, "train/step": 1, "train/tokens": 5})
+    recorder.close()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert len(warnings) == 1 and "W&B cannot be reached" in warnings[0], warnings
+    assert "W&B offline" in said
+    (records,) = wandb_segments(tmp_path)
+    assert [row["train/loss"] for row in wandb_rows(records)] == [1.0]
