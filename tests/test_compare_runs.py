@@ -95,10 +95,13 @@ def test_real_runs_are_grouped_by_seed_and_judged(place, tmp_path):
         assert (int(row["final/step"]), int(row["train/tokens"])) == (STEPS, record["train/tokens"])
         assert float(row["train/flops"]) == record["train/flops"] and float(row["speed/tokens_per_second"]) > 0
     assert set(rows[0]) & {"run.seed", "objective.mask_prob", "run.dir"} == {"run.seed", "objective.mask_prob"}
-    assert "note: The runs differ in objective.mask_prob. A discriminator expects the share" in printed
+    assert "note: The runs were trained on different shares of replaced tokens (1" in printed
+    assert "note: So the primary figure is ROC-AUC" in printed and "\nROC-AUC, mask_prob 0.4: " in printed
     tables = markdown_tables((tmp_path / "out" / "comparison.md").read_text("utf-8"))
     verdicts = tables["Compared with mask\\_prob 0.15"]
-    assert verdicts[0]["figure"] == "discriminator loss" and "95% interval" in verdicts[0]["verdict"]
+    assert verdicts[0]["figure"] == "ROC-AUC" and "95% interval" in verdicts[0]["verdict"]
+    (loss,) = [row["verdict"] for row in verdicts if row["figure"] == "discriminator loss"]
+    assert "says nothing of which is better" in loss
     assert [row["run"] for row in tables["Settings, speed and cost"]] == list(RUNS)
     groups = tables["Groups: mean ± standard deviation over seeds"]
     mean = sum(float(row["final/generator_loss"]) for row in rows[:2]) / 2
@@ -133,7 +136,7 @@ def test_runs_that_cannot_be_compared_are_flagged(copies, tmp_path):
     assert list(shown.values()) == [(True, True), (True, True), (True, False), (False, False)]
     tables = markdown_tables((tmp_path / "out" / "comparison.md").read_text("utf-8"))
     row = next(row for heading, rows in tables.items() if heading.startswith("Runs") for row in rows[-1:])
-    assert (row["ROC-AUC"], row["best discriminator loss"]) == ("not comparable", "not comparable")
+    assert (row["ROC-AUC"], row["best ROC-AUC"]) == ("not comparable", "not comparable")
 
 
 def test_a_run_without_figures_is_a_row(copies, tmp_path):

@@ -58,7 +58,10 @@ IN_WORDS = {
 }
 # These follow the share of replaced tokens that a discriminator was trained with, however well it tells tokens apart.
 MOVED_BY_SHARE = {"discriminator_loss", "balanced_accuracy", "recall", "calibration_error"}
-REMARK = "; the difference in objective.mask_prob shifts this figure by itself"
+SAME_SHARE = 0.05  # relative; runs that differ in their seed alone are within 1%
+CONFOUNDED = (
+    "; says nothing of which is better: another share of replaced tokens in training moves this figure by itself"
+)
 UNKNOWN = "no record of its held-out set (held_out/held_out.json)"
 
 
@@ -93,12 +96,29 @@ class Group:
         errors = [standard_errors(run.final).get(figure.key) for run in self.runs if run.done and run.final]
         return max((error for error in errors if error is not None), default=None)
 
+    def replaced_share(self) -> float | None:
+        """Mean over the runs of the share of replaced tokens in training; None where none of them says it."""
+        shares = [share for run in self.runs if (share := run.replaced_share) is not None]
+        return sum(shares) / len(shares) if shares else None
+
+    def same_share(self, other: "Group") -> bool:
+        """Whether the discriminators of both were trained on one share of replaced tokens, as far as is known.
+
+        Masking, width of the generator and temperature all move it, so what was counted decides. Without a count,
+        objective.mask_prob does.
+        """
+        shares = self.replaced_share(), other.replaced_share()
+        if None in shares:
+            return self.runs[0].options["objective.mask_prob"] == other.runs[0].options["objective.mask_prob"]
+        return math.isclose(*shares, rel_tol=SAME_SHARE)
+
 
 class Verdict(NamedTuple):
     """What can be said of one figure of two groups.
 
     Attributes:
-        kind: "differs", "noise", "unknown" (single seeds) or "not comparable".
+        kind: "differs", "noise", "unknown" (single seeds), "confounded" (by other shares of replaced tokens in training) or
+            "not comparable".
         difference: of ``group`` from the reference; ``low``, ``high``: its 95% interval. None where there is none.
     """
 
@@ -168,7 +188,9 @@ class Comparison:
         groups: the first one is the reference.
         against: the judgement that all others must be comparable with: the first one there is; None if there is none.
         in_training: the same for curves and best evaluations, which are not scored again.
-        primary: the figure to decide by: eval.metric of the first run.
+        metric: the figure that eval.metric of the first run names.
+        primary: the figure to decide by: ``metric``, or ROC-AUC where ``confounded`` and the metric follows the share.
+        confounded: groups were trained on other shares of replaced tokens than the reference.
         verdicts: on every figure of every group but the first, the primary figure first.
     """
 
@@ -176,7 +198,9 @@ class Comparison:
     groups: list[Group]
     against: Judgement | None
     in_training: Judgement | None
+    metric: Figure
     primary: Figure
+    confounded: bool
     verdicts: list[Verdict]
 
 
@@ -184,11 +208,14 @@ def compare(runs: list[Experiment]) -> Comparison:
     """Group the runs and judge each group against that of the first run."""
     groups = group_runs(runs)
     against = next((run.final for run in runs if run.final), None)
-    primary = next(figure for figure in FIGURES if figure.key == runs[0].options["eval.metric"])
+    by_key = {figure.key: figure for figure in FIGURES}
+    metric = by_key[runs[0].options["eval.metric"]]
+    confounded = not all(groups[0].same_share(group) for group in groups[1:])
+    primary = by_key["auc"] if confounded and metric.key in MOVED_BY_SHARE else metric
     figures = sorted(FIGURES, key=lambda figure: figure != primary)
     verdicts = [judge(figure, groups[0], group, against) for figure in figures for group in groups[1:] if against]
     in_training = next((run.trained for run in runs if run.trained), None)
-    return Comparison(runs, groups, against, in_training, primary, verdicts)
+    return Comparison(runs, groups, against, in_training, metric, primary, confounded, verdicts)
 
 
 def judge(figure: Figure, reference: Group, group: Group, against: Judgement) -> Verdict:
@@ -198,10 +225,10 @@ def judge(figure: Figure, reference: Group, group: Group, against: Judgement) ->
         against: the judgement that all must be comparable with: the one of the first run.
     """
     verdict = _judge(figure, reference, group, against)
-    shares = {side.runs[0].options["objective.mask_prob"] for side in (reference, group)}
-    if figure.key in MOVED_BY_SHARE and len(shares) > 1 and verdict.kind != "not comparable":
-        return verdict._replace(text=verdict.text + REMARK)
-    return verdict
+    if verdict.difference is None or figure.key not in MOVED_BY_SHARE or reference.same_share(group):
+        return verdict
+    interval = f" (95% interval {_signed(verdict.low)} to {_signed(verdict.high)})" if verdict.low is not None else ""
+    return verdict._replace(kind="confounded", text=f"{_signed(verdict.difference)}{interval}{CONFOUNDED}")
 
 
 def _judge(figure: Figure, reference: Group, group: Group, against: Judgement) -> Verdict:

@@ -10,6 +10,7 @@ import numpy as np
 from electra_accel.tracking.compare import (
     FIGURES,
     IN_WORDS,
+    MOVED_BY_SHARE,
     UNKNOWN,
     Comparison,
     Figure,
@@ -43,12 +44,7 @@ def flags(comparison: Comparison) -> list[str]:
     found += [f"{run.name} has no held-out figures." for run in runs if not run.final]
     if len({run.options["eval.metric"] for run in runs}) > 1:
         found.append(f"The runs differ in eval.metric; that of {runs[0].name} is taken.")
-    if len({run.options["objective.mask_prob"] for run in runs}) > 1:
-        found.append(
-            "The runs differ in objective.mask_prob. A discriminator expects the share of replaced tokens that it was trained "
-            "with: where the common corruption has another one, its loss, calibration error and recall change for that alone. "
-            "ROC-AUC, which ranks tokens, does not."
-        )
+    found += _confounded(comparison)
     for group in comparison.groups:
         seeds = Counter(str(run.options["run.seed"]) for run in group.runs if run.done)
         if repeated := [seed for seed, times in seeds.items() if times > 1]:
@@ -88,11 +84,29 @@ def _conflicts(comparison: Comparison) -> list[str]:
     return sentences
 
 
+def _confounded(comparison: Comparison) -> list[str]:
+    """What other shares of replaced tokens in training mean, and which figure is primary for that."""
+    if not comparison.confounded:
+        return []
+    shares = [share for group in comparison.groups if (share := group.replaced_share()) is not None]
+    counted = f" ({min(shares):.1%} to {max(shares):.1%})" if shares else ""
+    *names, last = (figure.name for figure in FIGURES if figure.key in MOVED_BY_SHARE)
+    found = [
+        f"The runs were trained on different shares of replaced tokens{counted}. A discriminator expects the share that it was "
+        f"trained on: where the common corruption has another one, its {', '.join(names)} and {last} change for that alone. "
+        "ROC-AUC, which ranks tokens, does not."
+    ]
+    if comparison.primary != comparison.metric:
+        found.append(f"So the primary figure is ROC-AUC, in place of the {comparison.metric.name} (eval.metric).")
+    return found
+
+
 def explanations(comparison: Comparison) -> list[str]:
     """How to read the figures and the verdicts on them."""
     primary, groups = comparison.primary, comparison.groups
+    reason = "eval.metric" if primary == comparison.metric else "in place of eval.metric"
     found = [
-        f"Decide by the {primary.name} (eval.metric; {primary.better} is better), the other figures explain it. "
+        f"Decide by the {primary.name} ({reason}; {primary.better} is better), the other figures explain it. "
         "Final figures are those of the weights that are exported: of the last evaluation, or of the best one where "
         "eval.patience is set. Their 95% interval is what the size of the held-out text allows, its tokens taken as "
         "independent: the true one is somewhat wider."
@@ -102,16 +116,16 @@ def explanations(comparison: Comparison) -> list[str]:
             "The runs were scored again, with the weights that they hold now, on one text and corruption. The curves and the "
             "best evaluations are still those of the training."
         )
-    intervals = sum(verdict.low is not None for verdict in comparison.verdicts)
-    if intervals:
+    if any(verdict.low is not None for verdict in comparison.verdicts):
         found.append(
             "Where both sides have at least two seeds, the interval of their difference is Welch's t interval over seeds. It "
             "speaks of other seeds on this held-out text, not of other texts."
         )
-    if len(comparison.verdicts) > 1:
+    judged = sum(verdict.kind not in ("confounded", "not comparable") for verdict in comparison.verdicts)
+    if judged > 1:
         found.append(
-            f"These are {len(comparison.verdicts)} comparisons. If no setting had any effect, about 1 in 20 would still stand "
-            f"out by chance: only the {primary.name} was chosen beforehand, the rest, and the best of many groups, are hints."
+            f"These are {judged} comparisons. If no setting had any effect, about 1 in 20 would still stand out by chance. The "
+            f"{primary.name} was chosen without a look at the figures; the rest, and the best of many groups, are hints."
         )
     if len(groups) > 1 and any(len(_seeds(group)) == 1 for group in groups):
         found.append(

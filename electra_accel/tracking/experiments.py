@@ -77,6 +77,12 @@ class Experiment:
         best = self.best(metric, higher=metric == "auc") if self.options["eval.patience"] else None
         return best or self.judged(self.evaluations[-1])
 
+    @property
+    def replaced_share(self) -> float | None:
+        """Mean share of replaced tokens that the discriminator was trained on; None where no record says it."""
+        known = [share for record in self.training if (share := record.get("train/replaced_fraction")) is not None]
+        return sum(known) / len(known) if known else None
+
     def judged(self, record: dict) -> Judgement:
         """An evaluation record as a judgement."""
         figures = {name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")}

@@ -8,6 +8,7 @@ from scipy import stats
 
 from electra_accel.errors import UserError
 from electra_accel.tracking.compare import FIGURES, compare, why_not
+from electra_accel.tracking.comparison_text import explanations, flags
 from electra_accel.tracking.experiments import DEFAULTS, Experiment, split_records
 from electra_accel.tracking.wandb_runs import Segment, join_segments
 
@@ -76,16 +77,52 @@ def test_equal_distributions_are_within_noise():
     assert kinds.count("differs") / len(kinds) < 0.08
 
 
+def with_shares(runs: list[Experiment], *shares: float) -> list[Experiment]:
+    """Each run has trained on its share of replaced tokens; the logged ones scatter around it."""
+    for run, share in zip(runs, shares, strict=True):
+        run.training = [{"step": step, "train/replaced_fraction": share + step / 100} for step in (-1, 0, 1)]
+        run.training.append({"step": 2, "train/replaced_fraction": None})
+    return runs
+
+
 def test_another_share_of_replaced_tokens_is_no_merit():
     """A discriminator that was trained at 25% expects 25%: its loss on a corruption of 15% is worse for that alone."""
-    runs = two_groups([0.38, 0.381], [0.40, 0.401]) + two_groups([0.55, 0.551], [0.53, 0.531], "auc")
-    for run in runs:
-        run.options["objective.mask_prob"] = run.options["optim.learning_rate"]
-    found = verdict(runs[:4])
-    assert found.kind == "differs" and found.text.endswith(
-        "; the difference in objective.mask_prob shifts this figure by itself"
+    runs = two_groups([0.38, 0.381], [0.40, 0.401], auc=0.5)
+    comparison = compare(with_shares(runs, 0.151, 0.153, 0.251, 0.253))
+    found = verdict(runs)
+    assert found.kind == "confounded" and found.difference == pytest.approx(0.02) and found.low > 0
+    assert found.text.startswith("+0.0200 (95% interval +0.0") and "says nothing of which is better" in found.text
+    assert comparison.metric.key == "discriminator_loss" and comparison.primary.key == "auc"
+    share, primary, *_ = flags(comparison)
+    for said in ("15.2% to 25.2%", "discriminator loss, balanced accuracy, recall and calibration error", "ROC-AUC"):
+        assert said in share
+    assert "primary figure is ROC-AUC, in place of the discriminator loss (eval.metric)" in primary
+    assert "comparisons" not in " ".join(explanations(comparison)), (
+        "the confounded one is no comparison that may stand out by chance"
     )
-    assert "objective.mask_prob" not in verdict(runs[4:], "auc").text.partition("(95%")[2]
+    single = with_shares(two_groups([0.38], [0.40]), 0.15, 0.25)
+    assert verdict(single).kind == "confounded" and verdict(single).text.startswith("+0.0200; says nothing")
+
+
+def test_ranking_and_the_generator_are_judged_whatever_the_share():
+    for key in ("auc", "generator_loss"):
+        runs = with_shares(two_groups([0.55, 0.551], [0.53, 0.531], key), 0.15, 0.15, 0.25, 0.25)
+        assert verdict(runs, key).kind == "differs"
+    runs[0].options["eval.metric"] = "generator_loss"
+    comparison = compare(runs)
+    assert comparison.confounded and comparison.primary == comparison.metric == FIGURE["generator_loss"]
+
+
+def test_the_share_is_that_of_training_not_a_setting():
+    """A wider generator guesses right more often, which mask_prob does not show; and a masking unit may make up for it."""
+    wider = with_shares(two_groups([0.38, 0.381], [0.40, 0.401]), 0.150, 0.150, 0.135, 0.135)
+    assert verdict(wider).kind == "confounded"
+    close = with_shares(two_groups([0.38, 0.381], [0.40, 0.401]), 0.150, 0.150, 0.145, 0.145)
+    for run in close:
+        run.options["objective.mask_prob"] = run.options["optim.learning_rate"]
+    assert verdict(close).kind == "differs" and compare(close).primary.key == "discriminator_loss"
+    close[0].training = close[1].training = []
+    assert verdict(close).kind == "confounded", "older runs without a count are told apart by the setting"
 
 
 def test_single_seeds_are_never_called_better():
