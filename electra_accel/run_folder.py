@@ -11,8 +11,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +24,7 @@ CONFIG, ENVIRONMENT, STATUS = "config.yaml", "environment.json", "status.json"
 METRICS, SAMPLES, RUN_ID = "metrics.jsonl", "samples.jsonl", "run_id"
 HELD_OUT_IDENTITY = "held_out.json"  # in HELD_OUT: what figures of two runs must share to be compared
 CHECKPOINTS, HELD_OUT, LOCK = "checkpoints", "held_out", ".lock"
+STEP = re.compile(rb'\{"step": (\d+)[,}]')  # how a line of ours begins
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -58,12 +60,31 @@ def append_jsonl(path: Path, record: dict) -> None:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def read_jsonl(path: Path) -> list[dict]:
-    """All whole records; an unfinished last line (a kill in mid-write) is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+def read_jsonl(path: Path, steps: Container[int] | None = None) -> list[dict]:
+    """The whole records of ``steps``, or all; an unfinished last line (a kill in mid-write) is left out.
+
+    Lines of other steps are not parsed: a long file costs the time and memory of what is asked for.
+    """
+    return [json.loads(line) for line in _whole_lines(path) if steps is None or _step(line) in steps]
+
+
+def recorded_steps(path: Path) -> list[int]:
+    """The steps of which a jsonl file has whole records, in order; of a line of ours only the beginning is read."""
+    return sorted({_step(line) for line in _whole_lines(path)})
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """One at a time; bytes, as a kill may leave half of a character."""
+    if path.exists():
+        with open(path, "rb") as file:
+            for line in file:
+                if line.endswith(b"\n") and line.strip():
+                    yield line
+
+
+def _step(line: bytes) -> int:
+    known = STEP.match(line)
+    return int(known[1]) if known else json.loads(line)["step"]
 
 
 def cut_back(path: Path, step: int) -> None:

@@ -8,7 +8,7 @@ A run makes it anew at each evaluation. Folders of older versions, without some 
 import datetime
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def write_report(folder: Path) -> Path:
     curves = columns(records)
     sections = [
         ("Before and after", _before_after(evaluations, held_out)),
-        ("Reconstructions", _reconstructions(run_folder.read_jsonl(folder / run_folder.SAMPLES), set_to)),
+        ("Reconstructions", _reconstructions(folder / run_folder.SAMPLES, set_to)),
         ("Learning", learning_charts(curves, held_out.get("chance")) + _thinned(records)),
         ("Calibration", _calibration(evaluations, set_to)),
         ("Optimisation", training_charts(curves)),
@@ -168,18 +168,20 @@ def _judged_on(held_out: dict) -> Markup:
     return Markup('<p class="quiet small">{}</p>').format(said)
 
 
-def _reconstructions(samples: Iterable[dict], set_to: dict[str, Any]) -> Markup:
-    """The same sentences over the steps, and below them the random ones of each step."""
-    by_step: dict[int, list[dict]] = {}
-    for record in samples:
-        by_step.setdefault(record["step"], []).append(record)
-    if not by_step:
+def _reconstructions(path: Path, set_to: dict[str, Any]) -> Markup:
+    """The same sentences over the steps, and below them the random ones of each step.
+
+    A page is made at each evaluation, so of ``path`` only what is shown is read whole.
+    """
+    steps = run_folder.recorded_steps(path)
+    if not steps:
         switched_off = set_to.get("tracking.samples") == "none"
         return Markup("<p>{}</p>").format("Not recorded: tracking.samples is none." if switched_off else "None yet.")
-    steps = sorted(by_step)
-    tokens = sum(len(record["tokens"]) for record in by_step[steps[-1]])
-    most = min(MOST_STEPS, max(2, MOST_TOKENS // max(1, tokens)))
-    kept = _spread(steps, most)
+    tokens = sum(len(record["tokens"]) for record in run_folder.read_jsonl(path, steps[-1:]))
+    kept = _spread(steps, min(MOST_STEPS, max(2, MOST_TOKENS // max(1, tokens))))
+    by_step: dict[int, list[dict]] = {step: [] for step in kept}
+    for record in run_folder.read_jsonl(path, by_step):
+        by_step[record["step"]].append(record)
     left_out = ""
     if len(kept) < len(steps):
         left_out = f" {len(kept)} of {len(steps):,} recorded steps are on this page; all are in {run_folder.SAMPLES}."

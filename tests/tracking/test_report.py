@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +161,10 @@ def no_numbers(folder: Path) -> None:
 
 def only_the_start(folder: Path) -> None:
     lines = (folder / run_folder.METRICS).read_text("utf-8").splitlines(keepends=True)
-    (folder / run_folder.METRICS).write_text(lines[0] + '{"step": 1, "unfin', encoding="utf-8")
+    unfinished = '{"step": 1, "unfiní'.encode()[:-1]  # killed within a character
+    (folder / run_folder.METRICS).write_bytes(lines[0].encode() + unfinished)
+    with open(folder / run_folder.SAMPLES, "ab") as file:
+        file.write(unfinished)
 
 
 def unknown_options(folder: Path) -> None:
@@ -233,6 +237,24 @@ def test_a_long_run_has_a_bounded_page_quickly(copied):
     text = text_of(page)
     assert f"{MOST_STEPS} of 1,000 recorded steps are on this page" in text
     assert f"Curves of more than {MOST_POINTS:,} points show the lowest and the highest of each stretch" in text
+
+
+def test_memory_does_not_grow_with_the_recorded_steps(copied):
+    """Of samples.jsonl only what is shown is held: the sentences of a long run are far larger than its page."""
+    words, some = [f"word{i}" for i in range(128)], list(range(19))
+    sample = {"example": 0, "fixed": True, "tokens": words, "shown": words, "generated": words, "best": ["word"] * 19}
+    sample |= {"selected": some, "masked": some, "probability": [0.1234] * 128}
+    rest = json.dumps(sample).removeprefix("{")
+    peaks = []
+    for steps in (50, 800):
+        with open(copied / run_folder.SAMPLES, "w", encoding="utf-8") as file:
+            file.writelines(f'{{"step": {500 * step}, {rest}\n' for step in range(steps) for _ in range(5))
+        tracemalloc.start()
+        page = write_report(copied)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert f"37 of 800 recorded steps are on this page; all are in {run_folder.SAMPLES}" in text_of(page)
+    assert peaks[1] < 1.3 * peaks[0]  # three times as much where all is parsed
 
 
 def test_by_hand(copied, monkeypatch, capsys):
