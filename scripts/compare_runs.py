@@ -25,6 +25,7 @@ from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 
 EVALUATE = Path(__file__).with_name("evaluate.py")
+NUMBER = len("0.1234")  # which a narrow terminal must not break
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -71,7 +72,7 @@ def main() -> None:
     from electra_accel import run_folder
     from electra_accel.tracking.compare import compare
     from electra_accel.tracking.comparison_page import comparison_page
-    from electra_accel.tracking.comparison_text import csv_text, flags, markdown_text
+    from electra_accel.tracking.comparison_text import csv_text, figure_rows, flags, markdown_text, settings_rows
 
     comparison = compare(runs)
     try:
@@ -84,12 +85,33 @@ def main() -> None:
             run_folder.write_atomically(asked.out / name, text)
     except OSError as error:
         raise UserError(f"--out {asked.out} cannot be written ({error.strerror}); choose another folder") from error
+    show(*figure_rows(comparison, with_groups=False))
+    show(*settings_rows(comparison))
     for flag in flags(comparison):
         print(f"note: {flag}")
     for verdict in comparison.verdicts:
         if verdict.figure == comparison.primary:
             print(f"{verdict.figure.name}, {verdict.group.label}: {verdict.text}")
     print(f"{len(runs)} runs in {len(comparison.groups)} groups: {asked.out}/comparison.html, .md, .csv")
+
+
+def show(columns: list[str], rows: list[list]) -> None:
+    """A table; where the output is no terminal, each row on a line of its own, however long."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from electra_accel.tracking.page import cell_text
+
+    console = Console(highlight=False, markup=False, emoji=False)  # names and settings are the user's
+    if not console.is_terminal:
+        console.width = 10_000
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", min_width=NUMBER)
+    for row in rows:
+        table.add_row(*map(cell_text, row))
+    console.print(table)
+    console.print()
 
 
 def rescore(run, reference, asked: argparse.Namespace) -> None:

@@ -97,6 +97,9 @@ def test_real_runs_are_grouped_by_seed_and_judged(place, tmp_path):
     assert set(rows[0]) & {"run.seed", "objective.mask_prob", "run.dir"} == {"run.seed", "objective.mask_prob"}
     assert "note: The runs were trained on different shares of replaced tokens (1" in printed
     assert "note: So the primary figure is ROC-AUC" in printed and "\nROC-AUC, mask_prob 0.4: " in printed
+    lines = [line.split() for line in printed.splitlines() if line.startswith("mask")]
+    assert [line[0] for line in lines] == [*RUNS, *RUNS], "a line of figures and one of settings for each run"
+    assert lines[0][1] == f"{float(rows[0]['final/generator_loss']):.4f}" and lines[4][1:3] == ["1", "0.15"]
     tables = markdown_tables((tmp_path / "out" / "comparison.md").read_text("utf-8"))
     verdicts = tables["Compared with mask\\_prob 0.15"]
     assert verdicts[0]["figure"] == "ROC-AUC" and "95% interval" in verdicts[0]["verdict"]
@@ -161,7 +164,7 @@ def test_rescoring_puts_all_runs_on_one_corruption(place, tmp_path):
     refused = run_command([*command, "--rescore", "nowhere.txt"], place, 240)
     assert refused.returncode == 2 and "cannot be scored again" in refused.stderr and "nowhere.txt" in refused.stderr
     done = run_command([*command, "--rescore"], place, 240)
-    assert done.returncode == 0 and "not comparable" not in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "another corruption" not in done.stdout, done.stdout + done.stderr
     with open(tmp_path / "out" / "comparison.csv", encoding="utf-8", newline="") as file:
         ours, theirs = csv.DictReader(file)
     assert ours["corruption"] == theirs["corruption"] != "other"
@@ -242,13 +245,14 @@ def test_a_damaged_file_is_named(copies, tmp_path, name, content):
 
 def test_the_page_works_from_a_copied_folder(copies, tmp_path):
     """In Chromium: no error, no request, no overflow; the x-axis changes; what users wrote is text."""
-    hostile = "<script>alert(1)</script></script><b>x"
+    hostile = "<script>alert(1)</script></script><b>x [red]y"
     first, second, third, fourth = copies.values()
     config = (second / run_folder.CONFIG).read_text()
     (second / run_folder.CONFIG).write_text(config.replace("text_column: text", f"text_column: '{hostile}'"))
     named = third.with_name("<img src=x onerror=alert(1)>")
     third.rename(named)
-    compare(tmp_path / "out", first, second, named, fourth)
+    printed, _ = compare(tmp_path / "out", first, second, named, fourth)
+    assert hostile in printed
     copied = tmp_path / "elsewhere"
     shutil.move(tmp_path / "out", copied)
     with headless() as browser:

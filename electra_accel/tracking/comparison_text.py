@@ -159,17 +159,17 @@ def seeded(comparison: Comparison) -> bool:
     return any(len(group.runs) > 1 for group in comparison.groups)
 
 
-def figure_rows(comparison: Comparison) -> tuple[list[str], list[list]]:
-    """Columns and rows of the runs' held-out figures."""
+def figure_rows(comparison: Comparison, with_groups: bool = True) -> tuple[list[str], list[list]]:
+    """Columns and rows of the runs' held-out figures; which group a run is of where that is asked and not plain."""
     group_of = {id(run): group.label for group in comparison.groups for run in group.runs}
-    with_group = len(comparison.groups) > 1 and seeded(comparison)
+    with_groups = with_groups and len(comparison.groups) > 1 and seeded(comparison)
     with_state = not all(run.done for run in comparison.runs)
-    columns = ["run", *["group"] * with_group, *["state"] * with_state, *(figure.name for figure in FIGURES)]
+    columns = ["run", *["group"] * with_groups, *["state"] * with_state, *(figure.name for figure in FIGURES)]
     columns.append(f"best {comparison.primary.name}")
     rows = [
         [
             run.name,
-            *[group_of[id(run)]] * with_group,
+            *[group_of[id(run)]] * with_groups,
             *[run.state] * with_state,
             *(figure_cell(run.final, comparison.against, figure) for figure in FIGURES),
             best_cell(run, comparison),
