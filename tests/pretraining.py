@@ -54,7 +54,8 @@ def start(arguments: list, cwd: Path, launch: list | None = None, **environment:
     return subprocess.Popen(
         [*command, *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        # A W&B service that a run in this process has started must not serve this one too: it would survive a kill.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_SERVICE": "", **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -194,9 +194,8 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(undisturbed, place):
     assert [step for step, _ in checkpoint.existing(run / "checkpoints")] == [15, 20]
     segments = wandb_segments(run)
     steps = [{row["train/step"] for row in wandb_rows(records)} for records in segments]
-    assert len(steps) == 2 and set.union(*steps) == set(range(STEPS + 1)), (
-        "no step is missing in W&B's offline segments"
-    )
+    assert len(steps) == 2, out
+    assert set.union(*steps) == set(range(STEPS + 1)), "no step is missing in W&B's offline segments"
     ids = {next(record["run"]["run_id"] for record in records if record["type"] == "run") for records in segments}
     assert len(ids) == 1, "both segments are one run"
     first, second = ({r["train/step"]: r for r in wandb_rows(records) if "train/loss" in r} for records in segments)
