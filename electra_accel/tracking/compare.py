@@ -59,9 +59,7 @@ IN_WORDS = {
 # These follow the share of replaced tokens that a discriminator was trained with, however well it tells tokens apart.
 MOVED_BY_SHARE = {"discriminator_loss", "balanced_accuracy", "recall", "calibration_error"}
 SAME_SHARE = 0.05  # relative; runs that differ in their seed alone are within 1%
-CONFOUNDED = (
-    "; says nothing of which is better: another share of replaced tokens in training moves this figure by itself"
-)
+CONFOUNDED = "; says nothing of which is better: the share of replaced tokens in training moves it by itself"
 UNKNOWN = "no record of its held-out set (held_out/held_out.json)"
 
 
