@@ -6,8 +6,9 @@
     python scripts/compare_runs.py wandb:me/electra-accel             # a W&B project, or wandb:me/electra-accel/ID
     python scripts/compare_runs.py runs/a runs/b --rescore            # or --rescore new.txt
 
-Runs that differ in run.seed alone are one group. Writes comparison.html (curves over steps, tokens, hours, FLOPs),
-comparison.md and comparison.csv into --out. Reading from W&B's server needs an account, and was never tried for want of one.
+Runs that differ in run.seed alone are one group. Prints the runs' figures and differing settings, and the verdict on the
+primary figure; writes comparison.html (curves over steps, tokens, hours, FLOPs), comparison.md and comparison.csv into --out.
+Reading from W&B's server needs an account, and was never tried for want of one.
 
 A discriminator's figures compare on one corruption only. Where runs were judged on different ones, --rescore judges all of
 them again through scripts/evaluate.py: on the held-out text and the corruption of the first run, or on files that no run was
