@@ -42,6 +42,27 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> dict:
+    """The names and values in a file; none where there is no such file.
+
+    Raises:
+        UserError: it holds something else, or cannot be read.
+    """
+    try:
+        return _names_and_values(path.read_bytes()) if path.exists() else {}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); restore or remove it") from error
+
+
+def _names_and_values(text: bytes) -> dict:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"it should hold names and values, not {str(value)[:40]}")
+    return value
+
+
 def write_status(folder: Path, state: str, step: int, reason: str = "", exit_code: int | None = None) -> None:
     """``state`` is running, done, preempted or failed. Launchers flatten exit codes, so this file carries the truth."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -50,8 +71,7 @@ def write_status(folder: Path, state: str, step: int, reason: str = "", exit_cod
 
 def read_status(folder: Path) -> dict:
     """The last written status, or ``{"state": "new", "step": 0}``."""
-    path = folder / STATUS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"state": "new", "step": 0}
+    return {"state": "new", "step": 0} | read_json(folder / STATUS)
 
 
 def append_jsonl(path: Path, record: dict) -> None:
@@ -64,27 +84,47 @@ def read_jsonl(path: Path, steps: Container[int] | None = None) -> list[dict]:
     """The whole records of ``steps``, or all; an unfinished last line (a kill in mid-write) is left out.
 
     Lines of other steps are not parsed: a long file costs the time and memory of what is asked for.
+
+    Raises:
+        UserError: a line holds something else, or the file cannot be read.
     """
-    return [json.loads(line) for line in _whole_lines(path) if steps is None or _step(line) in steps]
+    lines = _whole_lines(path)
+    return [_record(path, *line) for line in lines if steps is None or _step(path, *line) in steps]
 
 
 def recorded_steps(path: Path) -> list[int]:
     """The steps of which a jsonl file has whole records, in order; of a line of ours only the beginning is read."""
-    return sorted({_step(line) for line in _whole_lines(path)})
+    return sorted({_step(path, *line) for line in _whole_lines(path)})
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    """One at a time; bytes, as a kill may leave half of a character."""
-    if path.exists():
-        with open(path, "rb") as file:
-            for line in file:
-                if line.endswith(b"\n") and line.strip():
-                    yield line
+def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and content of each, one at a time; bytes, as a kill may leave half of a character."""
+    if not path.exists():
+        return
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n") and line.strip():
+                yield number, line
 
 
-def _step(line: bytes) -> int:
+def _step(path: Path, number: int, line: bytes) -> int:
     known = STEP.match(line)
-    return int(known[1]) if known else json.loads(line)["step"]
+    return int(known[1]) if known else _record(path, number, line)["step"]
+
+
+def _record(path: Path, number: int, line: bytes) -> dict:
+    try:
+        record = _names_and_values(line)
+        if not isinstance(record.get("step"), int):
+            raise ValueError("it has no step")
+    except ValueError as error:
+        remedy = "restore the file, or remove the line"
+        raise UserError(f"{path} is damaged (line {number} is no record: {error}); {remedy}") from error
+    return record
 
 
 def cut_back(path: Path, step: int) -> None:

@@ -6,7 +6,6 @@ A run makes it anew at each evaluation. Folders of older versions, without some 
 """
 
 import datetime
-import json
 import sys
 from collections.abc import Sequence
 from itertools import groupby
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from markupsafe import Markup
 
 from electra_accel import run_folder
@@ -46,13 +46,13 @@ def write_report(folder: Path) -> Path:
     """Make ``report.html`` of a run folder anew and return its path.
 
     Raises:
-        UserError: the folder holds no run, or cannot be written.
+        UserError: the folder holds no run or a damaged file, or cannot be written.
     """
     if not any((folder / name).exists() for name in (run_folder.CONFIG, run_folder.METRICS)):
         raise UserError(f"{folder} is no run folder: it has neither {run_folder.CONFIG} nor {run_folder.METRICS}")
     records = run_folder.read_jsonl(folder / run_folder.METRICS)
-    held_out = _read(folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
-    environment, set_to = _read(folder / run_folder.ENVIRONMENT), settings.read(folder)
+    held_out = run_folder.read_json(folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
+    environment, set_to = run_folder.read_json(folder / run_folder.ENVIRONMENT), _settings(folder)
     evaluations = [record for record in records if "eval/generator_loss" in record]
     curves = columns(records)
     sections = [
@@ -238,8 +238,16 @@ def _spread(entries: Sequence, most: int) -> list:
     return [entries[i] for i in places]
 
 
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / run_folder.CONFIG
+    try:
+        return settings.read(folder)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); restore or remove it") from error
+    except AttributeError as error:  # a list, or nothing, where names belong
+        raise UserError(f"{path} is damaged (it should hold groups of options); restore or remove it") from error
 
 
 def main() -> None:
