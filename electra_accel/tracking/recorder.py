@@ -5,7 +5,6 @@ that is resumed from an earlier checkpoint would lose the replayed steps if it u
 """
 
 import importlib
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -56,8 +55,8 @@ class Recorder:
         if not self.accelerator.is_main_process:
             return known_id, ""
         identifier = run_id(self.folder, known_id)
-        environment = _read(self.folder / run_folder.ENVIRONMENT)
-        held_out = _read(self.folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
+        environment = run_folder.read_json(self.folder / run_folder.ENVIRONMENT)
+        held_out = run_folder.read_json(self.folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
         names = [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
         project, values = wandb_project(config.tracking.project), tracked_settings(config, environment, held_out)
         wandb = wandb_settings(config, self.folder, identifier, environment)
@@ -174,6 +173,3 @@ def _row(sample: Reconstruction) -> list:
     views = (sample.original_pieces(), sample.input_pieces(), sample.output_pieces(), sample.best_pieces())
     return [sample.example, *map(join, views), sample.verdicts(), sample.probabilities()]
 
-
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
