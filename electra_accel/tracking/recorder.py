@@ -172,4 +172,3 @@ def _log_samples(tracker, found: list[Reconstruction], axes: dict[str, float]) -
 def _row(sample: Reconstruction) -> list:
     views = (sample.original_pieces(), sample.input_pieces(), sample.output_pieces(), sample.best_pieces())
     return [sample.example, *map(join, views), sample.verdicts(), sample.probabilities()]
-
