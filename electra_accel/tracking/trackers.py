@@ -92,7 +92,7 @@ def wandb_settings(config: Config, folder: Path, run_id: str, environment: dict)
         "name": os.environ.get("WANDB_NAME") or folder.name,
         "id": run_id,
         "resume": "allow",
-        "dir": str(folder),
+        "dir": str(folder.absolute()),  # its service may run in another folder
         "mode": wandb_mode(tracking.mode),
         "entity": os.environ.get("WANDB_ENTITY"),
         "group": os.environ.get("WANDB_RUN_GROUP") or tracking.group,
