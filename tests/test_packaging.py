@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from tests.helpers import ROOT
 
-MODULE_OF = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
+MODULE_OF = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 
 
 def requirements(section: str, key: str) -> list[Requirement]:
