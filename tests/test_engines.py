@@ -77,12 +77,17 @@ def test_one_run_goes_on_under_one_engine_after_another(place):
     weights = whole.weights()
     apart = max(float(abs(tensor - weights[name]).max()) for name, tensor in relay.weights().items())
     assert apart < 1e-5
-    # and in another precision
-    options = Case("bf16").options(place / "relay", place, **STEADY, train__steps=WHOLE + 2)
-    code, out, err = finish(start(options, place, WANDB_MODE="disabled"))
-    assert code == 0, out + err
-    assert f"from step {WHOLE}" in out and "precision bf16" in out
-    assert relay.losses()[-1] == pytest.approx(whole.losses()[-1], rel=0.01)
+    # and in another precision: the same two steps more, in bf16 and in fp32
+    more = dict(STEADY, train__steps=WHOLE + 2)
+    outputs = []
+    for run, precision in (("relay", "bf16"), ("undisturbed", "fp32")):
+        code, out, err = finish(
+            start(Case(precision).options(place / run, place, **more), place, WANDB_MODE="disabled")
+        )
+        assert code == 0, out + err
+        outputs.append(out)
+    assert f"from step {WHOLE}" in outputs[0] and "precision bf16" in outputs[0]
+    assert relay.losses()[WHOLE:] == pytest.approx(whole.losses()[WHOLE:], rel=0.01)
 
 
 @pytest.mark.parametrize("engine", LAUNCHES)
