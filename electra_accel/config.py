@@ -47,6 +47,13 @@ class Data:
         None, "python_docs (built in), or a hub id: NAME, NAME:CONFIG, NAME:CONFIG:SPLIT", "NAME"
     )
     prepared: str | None = option(None, "folder made by scripts/prepare_data.py; brings its tokenizer", "FOLDER")
+    eval_general_files: list[str] | None = option(
+        None, "general text to judge by beside the domain's: what an adaptation forgets", "FILE"
+    )
+    replay_files: list[str] | None = option(
+        None, "general text mixed into the training text, so that less is forgotten", "FILE"
+    )
+    replay_fraction: float = option(0.1, "share of replay_files in the tokens of a pass", within="(0, 1)")
     text_column: str = option("text", "column that holds the text (not for txt)", "NAME")
     max_length: int = option(
         128,
@@ -62,11 +69,15 @@ class Data:
 
 @dataclass
 class Tokenizer:
-    """the vocabulary; from scratch one of the two, from a pair its own"""
+    """the vocabulary; from scratch path or train_vocab_size, from a pair its own, maybe with tokens added"""
 
     path: str | None = option(None, "folder, hub id or vocab.txt", "PATH")
     train_vocab_size: int | None = option(
         None, "train a WordPiece vocabulary of so many tokens on the training text", within="[100, inf)"
+    )
+    add_tokens: str | None = option(None, "add the tokens in this file, one a line, to a pair's vocabulary", "FILE")
+    learn_tokens: int | None = option(
+        None, "add so many tokens to a pair's vocabulary: those that save most on the training text", within=COUNT
     )
 
 
@@ -75,9 +86,17 @@ class Model:
     """the networks; a size to start from scratch, or a pair to continue from"""
 
     size: Literal["tiny", "small", "base", "large"] | None = option(None, "train from scratch at this size")
-    generator: str | None = option(None, "continue from this generator: folder or hub id", "PATH")
+    generator: str | None = option(
+        None, "continue from this generator: folder or hub id; warm-start: none was released, train one first", "PATH"
+    )
     discriminator: str | None = option(None, "continue from this discriminator: folder or hub id", "PATH")
     revision: str | None = option(None, "branch, tag or commit of the hub ids; default: main", "NAME")
+    sharing: Literal["tied", "none", "gdes"] = option(
+        "tied", "of the two networks' embeddings: one table; two; the discriminator's is the generator's plus a difference"
+    )
+    warm_start_steps: int = option(
+        2000, "steps by masked language modelling that a generator is warm-started for", within=COUNT
+    )
     generator_width: float | None = option(
         None, "width of the generator / the discriminator's; default: the size's published ratio", within="(0, 1]"
     )
@@ -87,11 +106,15 @@ class Model:
 
 @dataclass
 class Objective:
-    """replaced token detection"""
+    """what is learnt"""
 
+    kind: Literal["rtd", "mlm"] = option(
+        "rtd", "replaced token detection; or masked language modelling with one network, the baseline"
+    )
     mask_prob: float | None = option(
         None, "share of an example's tokens that is selected; default: 0.15, size large 0.25", within="(0, 1]"
     )
+    mask_unit: Literal["token", "word"] = option("token", "what is selected together: single tokens, or whole words")
     mask_token_prob: float = option(0.85, "share of the selected tokens that becomes [MASK]", within="[0, 1]")
     random_token_prob: float = option(0.0, "share that becomes a random token; the rest is kept", within="[0, 1]")
     generator_weight: float = option(
