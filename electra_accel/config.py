@@ -69,7 +69,7 @@ class Data:
 
 @dataclass
 class Tokenizer:
-    """the vocabulary; from scratch path or train_vocab_size, from a pair its own, maybe with tokens added"""
+    """the vocabulary; from scratch path or train_vocab_size, from a pair its own"""
 
     path: str | None = option(None, "folder, hub id or vocab.txt", "PATH")
     train_vocab_size: int | None = option(
@@ -92,7 +92,8 @@ class Model:
     discriminator: str | None = option(None, "continue from this discriminator: folder or hub id", "PATH")
     revision: str | None = option(None, "branch, tag or commit of the hub ids; default: main", "NAME")
     sharing: Literal["tied", "none", "gdes"] = option(
-        "tied", "of the two networks' embeddings: one table; two; the discriminator's is the generator's plus a difference"
+        "tied",
+        "of the two networks' embeddings: one table; two; the discriminator's is the generator's plus a difference",
     )
     warm_start_steps: int = option(
         2000, "steps by masked language modelling that a generator is warm-started for", within=COUNT
