@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 MAX_EXAMPLE_TOKENS = 1023  # data/store.py keeps the offsets of 64 examples in 16 bits
+WARM_START = "warm-start"  # model.generator where none was released
 COUNT, NOT_NEGATIVE, POSITIVE = "[1, inf)", "[0, inf)", "(0, inf)"
 
 
@@ -177,8 +178,8 @@ class Eval:
 
     every: int = option(500, "steps between evaluations", within=COUNT)
     batches: int = option(8, "held-out text, in global steps of train.batch_tokens", within=COUNT)
-    metric: Literal["discriminator_loss", "generator_loss", "auc"] = option(
-        "discriminator_loss", "chooses the best step where patience is set"
+    metric: Literal["discriminator_loss", "generator_loss", "auc"] | None = option(
+        None, "chooses the best step where patience is set; default: discriminator_loss, objective mlm generator_loss"
     )
     patience: int = option(0, "stop after so many evaluations without a better metric; 0: never", within=NOT_NEGATIVE)
     mask_prob: float = option(0.15, "share of selected tokens, whatever objective.mask_prob is", within="(0, 1]")
@@ -230,8 +231,18 @@ class Config:
 
     @property
     def from_pair(self) -> bool:
-        """Whether training continues from two given networks instead of starting at a size."""
+        """Whether training continues from given networks instead of starting at a size."""
         return self.model.discriminator is not None
+
+    @property
+    def warm_starts(self) -> bool:
+        """Whether the generator of the given discriminator is trained here first."""
+        return self.model.generator == WARM_START
+
+    @property
+    def is_mlm(self) -> bool:
+        """Whether one network learns masked language modelling: the baseline, or a generator's warm start."""
+        return self.objective.kind == "mlm"
 
 
 @dataclass(frozen=True)
@@ -271,6 +282,8 @@ def resolve(config: Config, steps: int | None = None) -> Config:
         objective.mask_prob = recommended.mask_prob
     if optim.learning_rate is None:
         optim.learning_rate = recommended.learning_rate
+    if config.eval.metric is None:
+        config.eval.metric = "generator_loss" if config.is_mlm else "discriminator_loss"
     if train.bin_tokens is None:
         train.bin_tokens = config.data.max_length
     if train.batch_tokens is None:

@@ -32,8 +32,9 @@ def check(config: Config, steps: int | None = None) -> list[str]:
     objective, train, warmup = config.objective, config.train, config.optim.warmup_steps
     if objective.mask_token_prob + objective.random_token_prob > 1:
         problems.append("objective.mask_token_prob + objective.random_token_prob is more than 1")
-    if objective.generator_weight == objective.discriminator_weight == 0:
-        problems.append("objective.generator_weight and objective.discriminator_weight are both 0")
+    if objective.generator_weight == 0 and (config.is_mlm or objective.discriminator_weight == 0):
+        both = "objective.generator_weight and objective.discriminator_weight are both"
+        problems.append(f"{'objective.generator_weight is' if config.is_mlm else both} 0: nothing would be learnt")
     if (train.steps is None) == (train.epochs is None):
         problems.append(f"give {'one' if train.steps is None else 'only one'} of train.steps and train.epochs")
     try:
@@ -98,10 +99,16 @@ def _text(config: Config) -> list[str]:
         problems.append("no text: give one of data.train_files, data.dataset and data.prepared")
     if len(sources) > 1:
         problems.append(f"give only one of {' and '.join(sources)}")
+    added = [f"tokenizer.{name}" for name in ("add_tokens", "learn_tokens") if getattr(tokenizer, name) is not None]
+    if len(added) > 1:
+        problems.append(f"give only one of {' and '.join(added)}")
+    if added and not config.from_pair:
+        problems.append(f"{added[0]} is for the vocabulary of given networks; from scratch, train one that fits")
     if data.prepared:
-        problems += [f"{name} is settled by data.prepared; leave it out" for name in vocabularies]
-        if data.eval_files:
-            problems.append("data.eval_files is settled by data.prepared; leave it out")
+        others = [
+            f"data.{name}" for name in ("eval_files", "eval_general_files", "replay_files") if getattr(data, name)
+        ]
+        problems += [f"{name} is settled by data.prepared; leave it out" for name in (*vocabularies, *added, *others)]
     elif config.from_pair:
         if tokenizer.train_vocab_size is not None:
             problems.append(
@@ -116,18 +123,29 @@ def _text(config: Config) -> list[str]:
 
 
 def _networks(config: Config) -> list[str]:
-    model = config.model
+    model, one_network = config.model, config.is_mlm and not config.warm_starts
     problems = []
     pair = [f"model.{name}" for name in ("generator", "discriminator") if getattr(model, name) is not None]
-    if len(pair) == 1:
+    if one_network and model.generator is not None:
+        problems.append("objective.kind mlm trains one network: leave model.generator out")
+    elif len(pair) == 1 and not (one_network and config.from_pair):
         problems.append(f"{pair[0]} is given without the other network: give model.generator and model.discriminator")
     if not pair and model.size is None:
         problems.append("no model: give model.size, or model.generator and model.discriminator")
-    for name in ("size", "generator_width"):
-        if pair and getattr(model, name) is not None:
-            problems.append(f"model.{name} is settled by the pair; leave it out")
+    if pair and model.size is not None:
+        problems.append("model.size is settled by the given networks; leave it out")
+    if model.generator_width is not None and (one_network or (pair and not config.warm_starts)):
+        problems.append("model.generator_width is for a new generator, and there is none here; leave it out")
     if not pair and model.revision is not None:
-        problems.append("model.revision is for a pair from the hub; leave it out")
+        problems.append("model.revision is for networks from the hub; leave it out")
+    if config.is_mlm and model.sharing != "tied":
+        problems.append(
+            f"model.sharing {model.sharing} is for two networks, objective.kind mlm trains one; leave it out"
+        )
+    if config.is_mlm and config.eval.metric != "generator_loss":
+        problems.append(
+            f"eval.metric {config.eval.metric} needs a discriminator; objective.kind mlm has generator_loss"
+        )
     return problems
 
 

@@ -37,8 +37,8 @@ from tests.helpers import ROOT
         (["--optim.warmup_steps=1001"], "optim.warmup_steps 1001 is more than the 1000 steps"),
         (["--model.size=null"], "no model: give model.size"),
         (["--model.generator=g"], "without the other network"),
-        (["--model.generator=g", "--model.discriminator=d"], "model.size is settled by the pair"),
-        (["--model.revision=main"], "model.revision is for a pair"),
+        (["--model.generator=g", "--model.discriminator=d"], "model.size is settled by the given networks"),
+        (["--model.revision=main"], "model.revision is for networks from the hub"),
         (["--data.train_files=a.txt"], "only one of data.train_files and data.dataset"),
         (["--data.dataset=null"], "no text: give one of"),
         (["--tokenizer.path=t"], "give only one of tokenizer.path and tokenizer.train_vocab_size"),
@@ -48,6 +48,14 @@ from tests.helpers import ROOT
         (["--run.deadline=2020-01-01T00:00"], "run.deadline 2020-01-01T00:00 is past"),
         (["--run.deadline=tomorrow"], "run.deadline tomorrow is neither"),
         (["--objective.generator_weight=0", "--objective.discriminator_weight=0"], "both 0"),
+        (["--tokenizer.add_tokens=f"], "tokenizer.add_tokens is for the vocabulary of given networks"),
+        (["--data.dataset=null", "--data.prepared=p", "--data.replay_files=r"], "data.replay_files is settled by"),
+        (["--data.replay_fraction=1"], "data.replay_fraction must lie in (0, 1), not 1.0"),
+        (["--objective.kind=mlm", "--model.generator=g"], "trains one network: leave model.generator out"),
+        (["--objective.kind=mlm", "--model.generator_width=.5"], "there is none here"),
+        (["--objective.kind=mlm", "--model.sharing=gdes"], "model.sharing gdes is for two networks"),
+        (["--objective.kind=mlm", "--eval.metric=auc"], "eval.metric auc needs a discriminator"),
+        (["--objective.kind=mlm", "--objective.generator_weight=0"], "nothing would be learnt"),
     ],
 )
 def test_impossible_settings(argv: list[str], part: str):
@@ -56,6 +64,27 @@ def test_impossible_settings(argv: list[str], part: str):
 
 def test_a_vocabulary_cannot_be_trained_for_a_pair():
     assert "needs the vocabulary that it was trained with" in error_of(*PAIR, "--tokenizer.train_vocab_size=8000")
+
+
+def test_only_one_way_to_add_tokens():
+    both = error_of(*PAIR, "--tokenizer.add_tokens=f", "--tokenizer.learn_tokens=9")
+    assert "only one of tokenizer.add_tokens and tokenizer.learn_tokens" in both
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--objective.kind=mlm", "--model.generator=null"],
+        ["--model.generator=warm-start", "--model.generator_width=.5", "--model.sharing=gdes"],
+        ["--objective.kind=mlm", "--model.generator=warm-start"],
+    ],
+    ids=" ".join,
+)
+def test_one_network_can_be_enough(argv: list[str]):
+    config = resolve(config_of(*PAIR, *argv))
+    assert check(config) == []
+    assert config.from_pair and config.optim.learning_rate == 5e-5
+    assert config.eval.metric == ("generator_loss" if config.is_mlm else "discriminator_loss")
 
 
 def test_all_problems_are_reported_at_once():
