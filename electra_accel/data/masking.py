@@ -1,7 +1,8 @@
 """Which positions the generator is trained on, and what it reads there.
 
 Of an example with n candidates (real tokens except [CLS], [SEP], [PAD], [MASK]) k = :func:`selected_count` are selected
-without replacement: those with the k smallest keyed hashes. Of the selected, ``mask_token_prob`` become [MASK],
+without replacement: those with the k smallest keyed hashes, or whole words in the order of such hashes (see
+:class:`Masking`), which are k tokens too. Of the selected, ``mask_token_prob`` become [MASK],
 ``random_token_prob`` a random token, the others keep theirs (ELECTRA, Clark et al. 2020, masks 85% and keeps 15% as its
 code does; BERT 80/10/10). Every draw is keyed by (seed, corpus, pass, purpose, example, position), so neither the other
 examples of a batch nor the process that collates it can change it.
@@ -11,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from tokenizers.models import WordPiece
+from transformers import PreTrainedTokenizerFast
 
+from electra_accel.errors import UserError
 from electra_accel.randomness import Purpose, bits, key, uniform
 
 _POSITION_BITS = 10  # store.MAX_EXAMPLE_TOKENS < 2**10
@@ -38,16 +42,36 @@ def within(counts: np.ndarray) -> np.ndarray:
 
 def example_streams(seed: int, corpus: int, passes: np.ndarray, examples: np.ndarray, purpose: Purpose) -> np.ndarray:
     """The stream of each example for one purpose: uint64 [n]; ``bits(stream, position)`` is the draw at a position."""
-    if not len(passes):
-        return np.zeros(0, np.uint64)
-    first, last = int(passes.min()), int(passes.max())  # a batch spans one or two passes, more only in a tiny corpus
-    keys = np.array([key(seed, corpus, number, purpose) for number in range(first, last + 1)], np.uint64)
-    return bits(keys[passes - first], examples)
+    numbers, which = np.unique(passes, return_inverse=True)  # one or two; a tiny corpus has more, and so has replay
+    keys = np.array([key(seed, corpus, number, purpose) for number in numbers.tolist()], np.uint64)
+    return bits(keys[which], examples)
+
+
+def word_continuations(tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+    """Which ids go on with the word of the token before them (WordPiece "##…"): bool [vocabulary].
+
+    Raises:
+        UserError: the tokenizer is of another kind, which does not mark them so.
+    """
+    model = tokenizer.backend_tokenizer.model
+    if not isinstance(model, WordPiece):
+        raise UserError(
+            f"objective.mask_unit word needs a WordPiece tokenizer, and {tokenizer.name_or_path or 'this one'} is of the kind "
+            f"{type(model).__name__}: set objective.mask_unit token"
+        )
+    prefix = model.continuing_subword_prefix
+    return np.array([token.startswith(prefix) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
 
 
 @dataclass
 class Masking:
     """The corruption of one objective and one tokenizer.
+
+    With ``continues`` whole words are selected (Devlin's whole-word masking of BERT): a word is a token that does not
+    continue one, with those that continue it. Words are taken in keyed order as long as they fit into what is left of the k
+    tokens; one that does not fit is passed over. What no word fits into is filled by the first tokens of the first word, in
+    that order, that was not taken. So the examples have exactly as many selected tokens as with single tokens, and at
+    most one word of an example is broken.
 
     Attributes:
         mask_prob: share of the candidates that is selected.
@@ -56,6 +80,7 @@ class Masking:
         mask_id: of [MASK].
         never_selected: ids of [CLS], [SEP], [PAD], [MASK].
         special_ids: ids that a random token never is.
+        continues: bool [vocab_size], see :func:`word_continuations`; None: single tokens are selected.
     """
 
     mask_prob: float
@@ -65,6 +90,7 @@ class Masking:
     mask_id: int
     never_selected: Sequence[int]
     special_ids: Sequence[int]
+    continues: np.ndarray | None = None
     _is_candidate: np.ndarray = field(init=False, repr=False)  # bool [vocab_size]
     _random_ids: np.ndarray = field(init=False, repr=False)
 
@@ -90,21 +116,17 @@ class Masking:
         candidate = np.flatnonzero(self._is_candidate[tokens])
         rows = np.repeat(np.arange(len(lengths)), lengths)[candidate]
         positions = candidate - (np.cumsum(lengths) - lengths)[rows]
-        # One integer that sorts by example, then by hash, then (hashes of 34 bits can be equal) by position.
-        order = bits(streams[rows], positions)
-        order >>= np.uint64(_ROW_BITS + _POSITION_BITS)
-        order <<= np.uint64(_POSITION_BITS)
-        order |= positions.astype(np.uint64)
-        order |= rows.astype(np.uint64) << np.uint64(64 - _ROW_BITS)
-        order.sort()
-
         candidates = np.bincount(rows, minlength=len(lengths))
         counts = selected_count(candidates, self.mask_prob)
-        rows = np.repeat(np.arange(len(lengths)), counts)
-        chosen = order[(np.cumsum(candidates) - candidates)[rows] + within(counts)] & _POSITION_MASK
-        both = (rows << _POSITION_BITS) | chosen.astype(np.int64)
-        both.sort()
-        return rows, both & int(_POSITION_MASK)
+        if self.continues is None:
+            order = _keyed_order(rows, positions, streams)
+            chosen = np.sort(order[within(candidates) < counts[rows]])
+        else:
+            begins_word = ~self.continues[tokens[candidate]]
+            begins_word |= np.diff(candidate, prepend=-2) > 1  # a long document was cut inside a word
+            begins_word |= positions == 0
+            chosen = _whole_words(begins_word, rows, positions, counts, streams)
+        return rows[chosen], positions[chosen]
 
     def corrupt(self, tokens: np.ndarray, positions: np.ndarray, corrupt: np.ndarray, random: np.ndarray) -> np.ndarray:
         """What the generator reads at selected positions: int64 [k].
@@ -121,3 +143,74 @@ class Masking:
         draw = uniform(random[is_random], positions[is_random])
         result[is_random] = self._random_ids[(draw * len(self._random_ids)).astype(np.int64)]
         return result
+
+
+def _keyed_order(rows: np.ndarray, positions: np.ndarray, streams: np.ndarray) -> np.ndarray:
+    """Indices of the given places, example after example, those of one example by the hashes of their positions.
+
+    Args:
+        rows, positions: int64 [n], ascending by both.
+        streams: uint64, of each example.
+
+    Returns:
+        int64 [n]: a permutation of 0 … n-1 with ``rows[result]`` equal to ``rows``.
+    """
+    number = within(np.bincount(rows))  # of the place in its example
+    # One integer that sorts by example, then by hash, then (hashes of 34 bits can be equal) by position.
+    order = bits(streams[rows], positions)
+    order >>= np.uint64(_ROW_BITS + _POSITION_BITS)
+    order <<= np.uint64(_POSITION_BITS)
+    order |= number.astype(np.uint64)
+    order |= rows.astype(np.uint64) << np.uint64(64 - _ROW_BITS)
+    order.sort()
+    order &= _POSITION_MASK
+    return np.arange(len(rows)) - number + order.astype(np.int64)
+
+
+def _whole_words(
+    begins_word: np.ndarray, rows: np.ndarray, positions: np.ndarray, counts: np.ndarray, streams: np.ndarray
+) -> np.ndarray:
+    """Indices of the selected candidates, ascending; the rule is in :class:`Masking`.
+
+    Args:
+        begins_word: bool, of each candidate.
+        rows, positions: int64, of each candidate, ascending by both.
+        counts: int64, tokens to select in each example.
+        streams: uint64, of each example.
+    """
+    first = np.flatnonzero(begins_word)
+    sizes = np.diff(first, append=len(rows))
+    order = _keyed_order(rows[first], positions[first], streams)
+    taken = np.empty_like(sizes)
+    taken[order] = _tokens_taken(sizes[order], rows[first], counts)
+    return np.flatnonzero(within(sizes) < np.repeat(taken, sizes))
+
+
+def _tokens_taken(sizes: np.ndarray, rows: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """How many of its tokens each word gives: all, none or, at most one word of an example, some.
+
+    Args:
+        sizes: int64 [words], example after example, in the order in which an example takes them.
+        rows: int64 [words], ascending.
+        room: int64, tokens that each example takes in all; no more than it has.
+    """
+    taken = np.zeros_like(sizes)
+    waiting = np.arange(len(sizes))
+    while True:
+        # Room only shrinks: what does not fit now never will. Of the others, those up to the first that does not fit
+        # after its predecessors are what one word after another would take.
+        waiting = waiting[sizes[waiting] <= room[rows[waiting]]]
+        if not len(waiting):
+            break
+        row, size = rows[waiting], sizes[waiting]
+        before = np.cumsum(size) - size
+        begins_row = np.diff(row, prepend=-1) > 0
+        before -= before[begins_row][np.cumsum(begins_row) - 1]
+        fits = before + size <= room[row]
+        taken[waiting[fits]] = size[fits]
+        room = room - np.bincount(row[fits], size[fits], minlength=len(room)).astype(np.int64)
+        waiting = waiting[~fits]
+    passed_over = np.flatnonzero(taken == 0)
+    row, which = np.unique(rows[passed_over], return_index=True)
+    taken[passed_over[which]] = room[row]
+    return taken
