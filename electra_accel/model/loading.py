@@ -1,4 +1,4 @@
-"""Start from a saved or published pair, and say what was found in it."""
+"""Start from saved or published networks, and say what was found in them."""
 
 import pickle
 from collections.abc import Iterator
@@ -11,33 +11,35 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
 
 from electra_accel.errors import UserError
-from electra_accel.model.pair import Pair, check_pair, initialise, set_dropout
-from electra_accel.model.sharing import tie_embeddings
+from electra_accel.model.pair import Pair, check_network, check_pair, initialise, set_dropout
+from electra_accel.model.sharing import share
 
 # What transformers, safetensors and torch raise for files that are missing, truncated, of another shape or out of reach.
 _UNUSABLE = (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 
 
-def load_pair(
+def load_networks(
     generator: str,
     discriminator: str,
     *,
+    sharing: str,
     revision: str | None,
     tokenizer_vocab_size: int,
     max_length: int,
     dropout: float,
     seed: int,
 ) -> tuple[Pair, list[str]]:
-    """Loads two Hugging Face folders or hub ids, checks that they fit, and ties their embeddings (to the discriminator's).
+    """Loads two Hugging Face folders or hub ids and checks that they fit; their embeddings are not shared yet.
 
     Args:
+        sharing: what :func:`share_loaded` will be asked for: shared tables must have one shape.
         revision: branch, tag or commit on the hub, for both; None for the main branch.
         tokenizer_vocab_size, max_length: see ``pair.check_pair``; checked before any weights are read.
         dropout: see ``pair.set_dropout``.
         seed: of parts that a checkpoint lacks; see ``pair.initialise``.
 
     Returns:
-        The pair in fp32 on the CPU, and lines for a person: what is new, what was ignored, what is tied.
+        The pair in fp32 on the CPU, and lines for a person: what is new, what was not used, what an LM head was.
 
     Raises:
         UserError: not a folder and not to be had from the hub; not an ELECTRA; files that cannot be read; a checkpoint
@@ -45,31 +47,94 @@ def load_pair(
     """
     generator_config = load_config("model.generator", generator, revision)
     discriminator_config = load_config("model.discriminator", discriminator, revision)
-    check_pair(generator_config, discriminator_config, tokenizer_vocab_size, max_length)
-    networks, report = [], []
-    for role, architecture, source, config in (
-        ("generator", ElectraForMaskedLM, generator, generator_config),
-        ("discriminator", ElectraForPreTraining, discriminator, discriminator_config),
-    ):
-        with _one_line_errors(f"model.{role}", source):
-            network, found = _from_pretrained(architecture, source, config, revision)
-        new, ignored = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
-        lost = [name for name in new if name.startswith("electra.")]
-        if lost:
-            raise UserError(
-                f"model.{role}: {source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …); give a whole checkpoint"
-            )
-        initialise(network, role, seed, only=new)
-        set_dropout(network, dropout)
-        networks.append(network)
-        report.append(f"{role} {source}: new, not in the checkpoint: {', '.join(new) or 'nothing'}")
-        report.append(f"{role} {source}: in the checkpoint, not used: {', '.join(ignored) or 'nothing'}")
-    pair = Pair(*networks)
-    drift, table = _embedding_drift(pair)
-    tie_embeddings(*pair)
-    difference = f"which differed by up to {drift:.2g} ({table})" if drift else "which were equal"
-    report.append(f"tied: the generator uses the discriminator's embeddings, {difference}, and its LM head too")
-    return pair, report
+    check_pair(generator_config, discriminator_config, tokenizer_vocab_size, max_length, sharing)
+    common = dict(revision=revision, dropout=dropout, seed=seed)
+    first, found = _load("generator", ElectraForMaskedLM, generator, generator_config, **common)
+    second, found_too = _load("discriminator", ElectraForPreTraining, discriminator, discriminator_config, **common)
+    return Pair(first, second), found + found_too
+
+
+def share_loaded(pair: Pair, how: str) -> list[str]:
+    """``sharing.share``, in place, for two networks that come with embeddings of their own.
+
+    Returns:
+        Lines for a person: how far the embeddings had drifted apart, and what was made of them.
+    """
+    drift = _embedding_drift(pair)
+    share(*pair, how)
+    if not drift:
+        return [f"embeddings: {_SHARED[how]} (were equal)"]
+    return [f"embeddings: {_SHARED[how]}; the generator's differed from the discriminator's: {'; '.join(drift)}"]
+
+
+_SHARED = {
+    "tied": "tied, the generator uses the discriminator's",
+    "none": "not shared, each network keeps its own",
+    "gdes": "gdes, the discriminator's tables are the generator's plus a difference that it keeps",
+}
+
+
+def load_discriminator(
+    source: str, *, revision: str | None, tokenizer_vocab_size: int, max_length: int, dropout: float, seed: int
+) -> tuple[ElectraForPreTraining, list[str]]:
+    """A discriminator alone; arguments, result and errors as of :func:`load_networks`."""
+    config = load_config("model.discriminator", source, revision)
+    check_network(config, tokenizer_vocab_size, max_length)
+    return _load("discriminator", ElectraForPreTraining, source, config, revision=revision, dropout=dropout, seed=seed)
+
+
+def load_encoder(
+    source: str, *, revision: str | None, tokenizer_vocab_size: int, max_length: int, dropout: float, seed: int
+) -> tuple[ElectraForMaskedLM, list[str]]:
+    """The encoder of a discriminator under an LM head, which is new unless the checkpoint has one; else as
+    :func:`load_discriminator`."""
+    config = load_config("model.discriminator", source, revision)
+    check_network(config, tokenizer_vocab_size, max_length)
+    return _load("discriminator", ElectraForMaskedLM, source, config, revision=revision, dropout=dropout, seed=seed)
+
+
+def _load(
+    role: str,
+    architecture: type[PreTrainedModel],
+    source: str,
+    config: ElectraConfig,
+    *,
+    revision: str | None,
+    dropout: float,
+    seed: int,
+) -> tuple[PreTrainedModel, list[str]]:
+    """A network to train, its LM head tied to its word table, and the lines about it."""
+    # Published configurations may say otherwise; what we train and export is tied, and stock transformers must know.
+    config.tie_word_embeddings = True
+    with _one_line_errors(f"model.{role}", source):
+        network, found = _from_pretrained(architecture, source, config, revision)
+    new, unused = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    lost = [name for name in new if name.startswith("electra.")]
+    if lost:
+        raise UserError(
+            f"model.{role}: {source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …); give a whole checkpoint"
+        )
+    initialise(network, role, seed, only=new)
+    set_dropout(network, dropout)
+    report = [
+        f"{role} {source}: new, not in the checkpoint: {', '.join(new) or 'nothing'}",
+        f"{role} {source}: in the checkpoint, not used: {', '.join(unused) or 'nothing'}",
+    ]
+    if architecture is ElectraForMaskedLM:
+        report.append(f"{role} {source}: LM head {_tie_lm_head(network)}")
+    return network, report
+
+
+def _tie_lm_head(network: ElectraForMaskedLM) -> str:
+    """Makes the word table the LM head's weight; what the checkpoint's was, in words."""
+    head, word = network.generator_lm_head, network.electra.embeddings.word_embeddings.weight
+    if head.weight is word:
+        return "tied to the word embeddings"
+    difference = _difference(head.weight, word)
+    head.weight = word
+    # transformers took the entry out when it saw the difference; without it nothing would be tied after the export.
+    network.all_tied_weights_keys = network.get_expanded_tied_weights_keys()
+    return f"tied to the word embeddings; its own weight in the checkpoint, which differed by {difference}, is not used"
 
 
 def load_network(option: str, architecture: type[PreTrainedModel], source: str) -> PreTrainedModel:
@@ -132,8 +197,21 @@ def _one_line_errors(option: str, source: str) -> Iterator[None]:
         ) from error
 
 
-def _embedding_drift(pair: Pair) -> tuple[float, str]:
-    """Greatest absolute difference between the two networks' embedding parameters, and where it is."""
+@torch.no_grad()
+def _embedding_drift(pair: Pair) -> list[str]:
+    """Which of the two networks' embedding parameters differ, and by how much; in words."""
     mine = dict(pair.generator.electra.embeddings.named_parameters())
     theirs = dict(pair.discriminator.electra.embeddings.named_parameters())
-    return max(((mine[name] - theirs[name]).abs().max().item(), name) for name in mine)
+    drift = []
+    for name, parameter in theirs.items():
+        if mine[name].shape != parameter.shape:
+            drift.append(f"{name} is {list(mine[name].shape)} and {list(parameter.shape)}")
+        elif not torch.equal(mine[name], parameter):
+            drift.append(f"{name} by {_difference(mine[name], parameter)}")
+    return drift
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> str:
+    """Greatest absolute difference, and the difference's norm beside that of ``other``; in words."""
+    apart = one - other
+    return f"up to {apart.abs().max().item():.2g} ({(apart.norm() / other.norm()).item():.2%} of its norm)"

@@ -1,5 +1,6 @@
 """A generator and a discriminator that fit together: the published sizes, fresh weights, and the checks."""
 
+import copy
 import hashlib
 from collections.abc import Container
 from dataclasses import dataclass
@@ -7,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
+from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
 
 from electra_accel import randomness
 from electra_accel.errors import UserError
-from electra_accel.model.sharing import tie_embeddings
+from electra_accel.model.sharing import share
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ SIZES = {
 
 
 class Pair(NamedTuple):
-    """Two Hugging Face models with tied embeddings; each is saved with its own ``save_pretrained``."""
+    """Two Hugging Face models; once their embeddings are shared (``sharing.share``), they are trained as one module."""
 
     generator: ElectraForMaskedLM
     discriminator: ElectraForPreTraining
@@ -84,10 +85,12 @@ def build_pair(
     generator_width: float | None,
     dropout: float,
     seed: int,
+    sharing: str = "tied",
 ) -> Pair:
-    """A fresh, tied pair in fp32 on the CPU; the weights are a pure function of ``seed`` and of each parameter's name.
+    """A fresh pair in fp32 on the CPU; the weights are a pure function of ``seed`` and of each parameter's name.
 
-    Args: see :func:`pair_configs`, :func:`set_dropout` and :func:`initialise`.
+    Args: see :func:`pair_configs`, :func:`set_dropout`, :func:`initialise` and ``sharing.share``. With gdes both start from one
+        table, as in the paper: delta is 0.
     """
     generator_config, discriminator_config = pair_configs(
         size,
@@ -100,8 +103,65 @@ def build_pair(
     for role, network in pair._asdict().items():
         initialise(network, role, seed)
         set_dropout(network, dropout)
-    tie_embeddings(*pair)
+    if sharing == "gdes":
+        copy_embeddings(pair.discriminator, pair.generator)
+    share(*pair, sharing)
     return pair
+
+
+def build_encoder(
+    size: str, *, vocab_size: int, pad_token_id: int, max_length: int, dropout: float, seed: int
+) -> ElectraForMaskedLM:
+    """A fresh network of the discriminator's shape with an LM head, for masked language modelling alone.
+
+    Args: see :func:`build_pair`. The same seed gives its encoder the weights that the discriminator of a pair has.
+    """
+    shape = dict(vocab_size=vocab_size, pad_token_id=pad_token_id, max_length=max_length, generator_width=None)
+    network = ElectraForMaskedLM(pair_configs(size, **shape)[1])
+    initialise(network, "discriminator", seed)
+    set_dropout(network, dropout)
+    return network
+
+
+def warm_start_generator(
+    discriminator: ElectraForPreTraining, *, width: float | None, dropout: float, seed: int
+) -> tuple[ElectraForMaskedLM, list[str]]:
+    """A generator for a discriminator that was released alone: its embeddings, and fresh layers to be trained by MLM first.
+
+    Args:
+        width: the generator's hidden size, heads and ffn as a share of the discriminator's, rounded to whole heads; None for
+            what the published pairs of its hidden size have (1/4 where there is none).
+        dropout: see :func:`set_dropout`; seed: see :func:`initialise`.
+
+    Returns:
+        The generator in fp32 on the CPU, with copies of the discriminator's embeddings (tables and LayerNorm) and its LM head
+        tied to them; and a line for a person.
+    """
+    theirs = discriminator.config
+    if width is None:
+        width = next((size.generator_width for size in SIZES.values() if size.hidden == theirs.hidden_size), 1 / 4)
+    config = copy.deepcopy(theirs)
+    config.architectures, config.tie_word_embeddings = None, True
+    heads = max(1, round(theirs.num_attention_heads * width))
+    config.num_attention_heads = heads
+    config.hidden_size = theirs.hidden_size * heads // theirs.num_attention_heads
+    config.intermediate_size = theirs.intermediate_size * heads // theirs.num_attention_heads
+    generator = ElectraForMaskedLM(config)
+    initialise(generator, "generator", seed)
+    set_dropout(generator, dropout)
+    copy_embeddings(discriminator, generator)
+    shape = f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}, {heads} heads"
+    return generator, [f"generator: new ({shape}), but for the embeddings, which are the discriminator's"]
+
+
+def copy_embeddings(source: PreTrainedModel, target: PreTrainedModel) -> None:
+    """The values of word, position and token-type tables and of the LayerNorm behind them."""
+    target.electra.embeddings.load_state_dict(source.electra.embeddings.state_dict())
+
+
+def freeze_embeddings(network: PreTrainedModel) -> None:
+    """No gradient for the tables, the LayerNorm behind them and an LM head tied to them; the head's bias learns."""
+    network.electra.embeddings.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -137,31 +197,53 @@ def set_dropout(network: nn.Module, dropout: float) -> None:
 
 
 def check_pair(
-    generator: ElectraConfig, discriminator: ElectraConfig, tokenizer_vocab_size: int, max_length: int
+    generator: ElectraConfig,
+    discriminator: ElectraConfig,
+    tokenizer_vocab_size: int,
+    max_length: int,
+    sharing: str = "tied",
 ) -> None:
-    """Raises UserError, all problems in one line, unless the two can share embeddings and read what the tokenizer writes.
+    """Raises UserError, all problems in one line, unless the two fit together and read what the tokenizer writes.
 
     Args:
         tokenizer_vocab_size: greatest token id plus one.
         max_length: tokens of the longest example.
+        sharing: tables that are shared must have one shape; with ``"none"`` only the vocabulary must be the same.
     """
-    problems = [
-        f"{meaning} differs (generator {getattr(generator, field)}, discriminator {getattr(discriminator, field)})"
-        for field, meaning in (
-            ("vocab_size", "the size of the vocabulary"),
+    one_shape = (
+        ()
+        if sharing == "none"
+        else (
             ("embedding_size", "embedding_size"),
             ("max_position_embeddings", "the number of positions"),
             ("type_vocab_size", "the number of token types"),
         )
+    )
+    problems = [
+        f"{meaning} differs (generator {getattr(generator, field)}, discriminator {getattr(discriminator, field)})"
+        for field, meaning in (("vocab_size", "the size of the vocabulary"), *one_shape)
         if getattr(generator, field) != getattr(discriminator, field)
     ]
     vocab_size = min(generator.vocab_size, discriminator.vocab_size)
+    positions = min(generator.max_position_embeddings, discriminator.max_position_embeddings)
+    problems += _cannot_read(vocab_size, positions, tokenizer_vocab_size, max_length)
+    if problems:
+        raise UserError("this generator, discriminator and tokenizer do not fit together: " + "; ".join(problems))
+
+
+def check_network(network: ElectraConfig, tokenizer_vocab_size: int, max_length: int) -> None:
+    """As :func:`check_pair`, for one network."""
+    sizes = (network.vocab_size, network.max_position_embeddings)
+    if problems := _cannot_read(*sizes, tokenizer_vocab_size, max_length):
+        raise UserError("this model and tokenizer do not fit together: " + "; ".join(problems))
+
+
+def _cannot_read(vocab_size: int, positions: int, tokenizer_vocab_size: int, max_length: int) -> list[str]:
+    problems = []
     if tokenizer_vocab_size > vocab_size:
         problems.append(
             f"the tokenizer has {tokenizer_vocab_size} tokens, the model only {vocab_size} (tokenizer.path)"
         )
-    positions = min(generator.max_position_embeddings, discriminator.max_position_embeddings)
     if max_length > positions:
         problems.append(f"data.max_length {max_length} is over the model's {positions} positions")
-    if problems:
-        raise UserError("this generator, discriminator and tokenizer do not fit together: " + "; ".join(problems))
+    return problems

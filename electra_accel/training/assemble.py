@@ -19,7 +19,7 @@ from electra_accel.data.plan import Layout, Plan, steps_in_passes
 from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.data.tokenizer import load_tokenizer, vocabulary_conflict
 from electra_accel.errors import UserError
-from electra_accel.model.loading import load_config, load_pair
+from electra_accel.model.loading import load_config, load_networks, share_loaded
 from electra_accel.model.metrics import training_flops
 from electra_accel.model.pair import Pair, build_pair, check_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
@@ -189,16 +189,17 @@ def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Callable[[
             dropout=model.dropout,
             seed=config.run.seed,
         )
-    pair, report = load_pair(
+    pair, report = load_networks(
         model.generator,
         model.discriminator,
+        sharing=model.sharing,
         revision=model.revision,
         tokenizer_vocab_size=len(tokenizer),
         max_length=max_length,
         dropout=model.dropout,
         seed=config.run.seed,
     )
-    for line in report:
+    for line in report + share_loaded(pair, model.sharing):
         log(line)
     return pair
 

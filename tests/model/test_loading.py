@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM
 
 from electra_accel.errors import UserError
-from electra_accel.model.loading import load_pair
-from electra_accel.model.sharing import assert_tied
+from electra_accel.model.loading import load_networks, share_loaded
+from electra_accel.model.sharing import assert_shared
 from tests.model.batches import VOCAB, toy_pair
 
 
@@ -19,8 +19,9 @@ def folders(tmp_path):
     return tmp_path, pair
 
 
-def load(folder, **changes):
+def load(folder, sharing="tied", **changes):
     settings = dict(
+        sharing=sharing,
         generator=str(folder / "generator"),
         discriminator=str(folder / "discriminator"),
         revision=None,
@@ -29,7 +30,8 @@ def load(folder, **changes):
         dropout=0.1,
         seed=1,
     )
-    return load_pair(**(settings | changes))
+    pair, report = load_networks(**(settings | changes))
+    return pair, report + share_loaded(pair, sharing)
 
 
 def edit(file, change):
@@ -41,14 +43,14 @@ def edit(file, change):
 def test_what_was_saved_is_what_is_loaded(folders):
     folder, saved = folders
     pair, report = load(folder)
-    assert_tied(*pair)
+    assert_shared(*pair, "tied")
     for one, other in zip(saved, pair, strict=True):
         theirs = dict(other.named_parameters())
         assert all(torch.equal(parameter, theirs[name]) for name, parameter in one.named_parameters())
         assert other.training and other.dtype == torch.float32
         assert {m.p for m in other.modules() if isinstance(m, torch.nn.Dropout)} == {0.1}
     text = "\n".join(report)
-    assert "which were equal" in text and text.count("not in the checkpoint: nothing") == 2
+    assert "were equal" in text and text.count("not in the checkpoint: nothing") == 2
 
 
 def test_half_precision_and_pickled_checkpoints_are_trained_in_fp32(folders):
@@ -88,10 +90,12 @@ def test_drifted_embeddings_are_reported_and_the_discriminators_taken(folders):
     name = "electra.embeddings.word_embeddings.weight"
     edit(folder / "generator" / "model.safetensors", lambda tensors: tensors[name].__setitem__((7, 3), 1.5))
     pair, report = load(folder)
-    assert_tied(*pair)
+    assert_shared(*pair, "tied")
     word = saved.discriminator.electra.embeddings.word_embeddings.weight
     assert torch.equal(pair.generator.generator_lm_head.weight, word)
-    assert any("word_embeddings.weight" in line and "1.5" in line for line in report if line.startswith("tied"))
+    assert any(
+        "word_embeddings.weight" in line and "1.5" in line for line in report if line.startswith("embeddings: tied")
+    )
 
 
 def truncate(folder):
