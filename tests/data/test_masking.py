@@ -1,10 +1,26 @@
 import numpy as np
 import pytest
 from scipy import stats
+from tokenizers import Tokenizer, models
+from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from electra_accel.data.masking import example_streams, selected_count, slots_of_length, within
+from electra_accel.data.masking import (
+    Masking,
+    example_streams,
+    selected_count,
+    slots_of_length,
+    within,
+    word_continuations,
+)
+from electra_accel.errors import UserError
 from electra_accel.randomness import Purpose, bits, key
 from tests.data.synthetic import CLS, MASK, PAD, SEP, SPECIAL, UNK, VOCAB, masking, random_lengths
+
+CONTINUES = np.arange(VOCAB) >= VOCAB // 2
+
+
+def word_masking(mask_prob=0.15, continues=CONTINUES):
+    return Masking(mask_prob, 0.85, 0.0, VOCAB, MASK, [PAD, CLS, SEP, MASK], SPECIAL, continues)
 
 
 def flat_batch(lengths, first_example=0):
@@ -121,3 +137,94 @@ def test_shares_of_what_becomes_of_the_selected(mask, random):
 def test_more_than_a_batch_may_hold_is_refused():
     with pytest.raises(ValueError, match="batch"):
         masking().select(np.full(1025, 9), np.array([1025]), np.zeros(1, np.uint64))
+
+
+def one_word_after_another(tokens, stream, mask_prob=0.15):
+    """The rule in plain Python, for one example: its selected positions, and how many of its words are broken."""
+    words, open_word = [], False
+    for position, token in enumerate(tokens):
+        if token in (CLS, SEP, PAD, MASK):
+            open_word = False
+        elif CONTINUES[token] and open_word:
+            words[-1].append(position)
+        else:
+            words.append([position])
+            open_word = True
+    words.sort(key=lambda word: (int(bits(stream, np.array(word[:1]))[0]) >> 30, word[0]))
+    left = int(selected_count(sum(map(len, words)), mask_prob))
+    chosen, passed_over = [], []
+    for word in words:
+        if len(word) <= left:
+            chosen += word
+            left -= len(word)
+        else:
+            passed_over.append(word)
+    return sorted(chosen + (passed_over[0][:left] if left else [])), int(left > 0)
+
+
+@pytest.mark.parametrize("mask_prob", [0.05, 0.15, 0.6, 1.0])
+def test_whole_words_are_the_definition(mask_prob):
+    lengths = np.concatenate([[2, 3, 1], random_lengths(400, 1, 90), np.full(60, 12)])
+    tokens, examples, passes = flat_batch(lengths)
+    tokens = np.where(tokens < 5, tokens, 5 + bits(4, np.arange(len(tokens))) % np.uint64(VOCAB - 5)).astype(int)
+    sprinkled = bits(3, np.arange(len(tokens))) % np.uint64(40) == 0  # ends a word wherever it falls
+    tokens[sprinkled] = np.array(SPECIAL)[np.arange(sprinkled.sum()) % 5]
+    streams = example_streams(1, 77, passes, examples, Purpose.SELECT)
+    rows, positions = word_masking(mask_prob).select(tokens, lengths, streams)
+    assert (np.diff(rows * 1024 + positions) > 0).all()
+    plain, broken = [], 0
+    for row, example in enumerate(np.split(tokens, np.cumsum(lengths)[:-1])):
+        expected, is_broken = one_word_after_another(example.tolist(), streams[row : row + 1], mask_prob)
+        assert positions[rows == row].tolist() == expected
+        plain.append(len(expected))
+        broken += is_broken
+        alone = word_masking(mask_prob).select(example, lengths[row : row + 1], streams[row : row + 1])
+        assert alone[1].tolist() == expected  # the other examples of a batch change nothing
+    assert broken > 0 or mask_prob == 1.0
+    as_tokens, _ = masking(mask_prob).select(tokens, lengths, streams)
+    assert np.array_equal(as_tokens, rows)  # the same count in every example
+
+
+def test_words_of_one_token_are_tokens():
+    lengths = random_lengths(500, 1, 60)
+    tokens, examples, passes = flat_batch(lengths)
+    streams = example_streams(1, 2, passes, examples, Purpose.SELECT)
+    words = word_masking(continues=np.zeros(VOCAB, bool)).select(tokens, lengths, streams)
+    assert all(np.array_equal(a, b) for a, b in zip(words, masking().select(tokens, lengths, streams)))
+
+
+def test_words_of_equal_length_are_equally_likely():
+    examples, words, size = 20_000, 20, 3  # k = 9: exactly three of the 20 words
+    text = np.tile([9, VOCAB - 1, VOCAB - 2], words)
+    tokens = np.tile(np.concatenate([[CLS], text, [SEP]]), examples)
+    lengths = np.full(examples, words * size + 2)
+    streams = example_streams(1, 2, np.zeros(examples, np.int64), np.arange(examples), Purpose.SELECT)
+    _, positions = word_masking().select(tokens, lengths, streams)
+    counts = np.bincount(positions - 1, minlength=words * size).reshape(words, size)
+    assert (counts == counts[:, :1]).all()  # whole words, no other
+    statistic = ((counts[:, 0] - 3000) ** 2 / 3000).sum() * (words - 1) / (words - 3)
+    assert 1e-4 < stats.chi2.sf(statistic, words - 1) < 1 - 1e-4
+
+
+def test_continuations_of_wordpiece():
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "책", "##을", ",", "#", "읽"]
+    tokenizer = BertTokenizer(vocab={token: number for number, token in enumerate(tokens)}, strip_accents=False)
+    tokenizer.add_tokens(["블로그"])
+    continues = word_continuations(tokenizer)
+    assert [tokenizer.convert_ids_to_tokens(int(n)) for n in np.flatnonzero(continues)] == ["##을"]
+    assert continues.dtype == bool and len(continues) == len(tokenizer) == 11
+
+
+def test_other_tokenizers_have_no_whole_words():
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+    with pytest.raises(UserError, match="objective.mask_unit .* BPE: set objective.mask_unit token"):
+        word_continuations(tokenizer)
+
+
+def test_passes_far_apart_have_the_streams_that_they_have_alone():
+    """Those over a small replay corpus are far ahead of those over the training text."""
+    passes, examples = np.array([3, 10**12, 3, 0]), np.array([5, 6, 7, 5])
+    together = example_streams(1, 2, passes, examples, Purpose.SELECT)
+    alone = [example_streams(1, 2, passes[i : i + 1], examples[i : i + 1], Purpose.SELECT)[0] for i in range(4)]
+    assert together.tolist() == alone == [int(bits(key(1, 2, p, Purpose.SELECT), e)) for p, e in zip(passes, examples)]
+    assert not len(example_streams(1, 2, passes[:0], examples[:0], Purpose.SELECT))
