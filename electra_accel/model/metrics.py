@@ -4,6 +4,7 @@ Counters stay on the device as one float64 vector (counts are exact, so order do
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -14,11 +15,11 @@ from electra_accel.batch import RTDBatch
 SCALARS = (
     "selected",  # positions that the generator is trained on
     "tokens",  # real tokens, [CLS] and [SEP] included: what the discriminator's loss is a mean over
-    "judged",  # real tokens without [CLS] and [SEP]: what the figures below are about
     "generator_loss",  # sum of nats over selected positions
     "generator_loss_squared",  # sum of the squares, for the standard error of the mean
     "generator_correct",  # selected positions where the most probable token is the original
     "generator_entropy",  # sum of nats over selected positions
+    "judged",  # real tokens without [CLS] and [SEP]: what the figures below are about; 0 where there is no discriminator
     "discriminator_loss",  # sum of nats over real tokens
     "discriminator_loss_squared",
     "replaced",  # judged tokens that differ from the original
@@ -71,13 +72,8 @@ def count(
     positive = logits > 0
     correct = (positive == replaced) & judged
     terms = (
-        batch.slot_used,
-        batch.real,
+        *_generator_terms(batch, slots, generator_loss),
         judged,
-        generator_loss,
-        generator_loss.double().square(),
-        (slots.argmax == batch.slot_labels) & batch.slot_used,
-        slots.entropy * batch.slot_used,
         discriminator_loss,
         discriminator_loss.double().square(),
         replaced,
@@ -86,12 +82,35 @@ def count(
         correct & selected,
         correct & ~selected,
     )
-    scalars = torch.stack([term.sum(dtype=torch.float64) for term in terms])
+    scalars = _sums(terms)
     # Clamped as integers: a NaN must not become an index out of range before the loop has seen the loss and stopped.
     bins = ((logits.float() + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))).long().clamp(0, BINS - 1) + BINS * replaced
     histogram = torch.zeros(2 * BINS, dtype=torch.float64, device=logits.device)
     histogram.index_add_(0, bins.flatten(), judged.flatten().to(torch.float64))
     return torch.cat([scalars, histogram])
+
+
+@torch.no_grad()
+def count_generator(batch: RTDBatch, slots: SlotFigures, generator_loss: torch.Tensor) -> torch.Tensor:
+    """The counters of one micro-batch of masked language modelling: as of :func:`count`, without any verdicts."""
+    scalars = _sums(_generator_terms(batch, slots, generator_loss))
+    return torch.nn.functional.pad(scalars, (0, len(SCALARS) + 2 * BINS - len(scalars)))
+
+
+def _generator_terms(batch: RTDBatch, slots: SlotFigures, loss: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What the first of ``SCALARS``, up to the entropy, are the sums of."""
+    return (
+        batch.slot_used,
+        batch.real,
+        loss,
+        loss.double().square(),
+        (slots.argmax == batch.slot_labels) & batch.slot_used,
+        slots.entropy * batch.slot_used,
+    )
+
+
+def _sums(terms: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([term.sum(dtype=torch.float64) for term in terms])
 
 
 def summarise(counters: torch.Tensor) -> dict[str, float]:
@@ -103,6 +122,7 @@ def summarise(counters: torch.Tensor) -> dict[str, float]:
     values = counters.tolist()  # the one place where the host waits for the device
     c = dict(zip(SCALARS, values, strict=False))
     original = c["judged"] - c["replaced"]
+    tokens = c["tokens"] if c["judged"] else 0  # nothing judged: no discriminator
     precision = _ratio(c["true_positives"], c["true_positives"] + c["false_positives"])
     recall = _ratio(c["true_positives"], c["replaced"])
     correct = c["correct_selected"] + c["correct_unselected"]
@@ -116,7 +136,7 @@ def summarise(counters: torch.Tensor) -> dict[str, float]:
         "generator_loss": _ratio(c["generator_loss"], c["selected"]),
         "generator_accuracy": _ratio(c["generator_correct"], c["selected"]),
         "generator_entropy": _ratio(c["generator_entropy"], c["selected"]),
-        "discriminator_loss": _ratio(c["discriminator_loss"], c["tokens"]),
+        "discriminator_loss": _ratio(c["discriminator_loss"], tokens),
         "discriminator_accuracy": _ratio(correct, c["judged"]),
         "balanced_accuracy": (on_selected + on_unselected) / 2,
         "precision": precision,
@@ -132,7 +152,8 @@ def standard_errors(counters: torch.Tensor) -> dict[str, float]:
     """Of the two mean losses, in nats: how far they may be off because the text is a sample. Tokens count as independent."""
     c = dict(zip(SCALARS, counters.tolist(), strict=False))
     errors = {}
-    for loss, number in (("generator_loss", c["selected"]), ("discriminator_loss", c["tokens"])):
+    tokens = c["tokens"] if c["judged"] else 0
+    for loss, number in (("generator_loss", c["selected"]), ("discriminator_loss", tokens)):
         mean = _ratio(c[loss], number)
         variance = max(_ratio(c[f"{loss}_squared"], number) - mean**2, 0.0)
         errors[f"{loss}_se"] = math.sqrt(_ratio(variance, number))
@@ -170,7 +191,9 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
 
 
-def training_flops(generator: ElectraConfig, discriminator: ElectraConfig, context: float) -> tuple[float, float]:
+def training_flops(
+    generator: ElectraConfig, discriminator: ElectraConfig | None, context: float
+) -> tuple[float, float]:
     """Floating point operations of forward and backward: (per real token, per selected position).
 
     A matrix product of n inputs and m outputs costs 2nm, its backward twice that. Per layer of hidden size H and inner size
@@ -179,6 +202,7 @@ def training_flops(generator: ElectraConfig, discriminator: ElectraConfig, conte
     LayerNorm and activations are left out, as is customary. Total: tokens * first + selected * second.
 
     Args:
+        discriminator: None for masked language modelling by the generator alone.
         context: number of tokens that a token attends to, on average: the mean length of a token's example.
     """
 
@@ -187,9 +211,12 @@ def training_flops(generator: ElectraConfig, discriminator: ElectraConfig, conte
         project = 2 * c.embedding_size * c.hidden_size if c.embedding_size != c.hidden_size else 0
         return c.num_hidden_layers * layer + project
 
-    head = 2 * discriminator.hidden_size**2 + 2 * discriminator.hidden_size
+    def judge(c: ElectraConfig) -> float:
+        return encoder(c) + 2 * c.hidden_size**2 + 2 * c.hidden_size
+
     lm_head = 2 * generator.embedding_size * (generator.hidden_size + generator.vocab_size)
-    return 3.0 * (encoder(generator) + encoder(discriminator) + head), 3.0 * lm_head
+    per_token = encoder(generator) + (judge(discriminator) if discriminator else 0)
+    return 3.0 * per_token, 3.0 * lm_head
 
 
 # Dense bf16 (V100: fp16) peak in FLOP/s, from the makers' data sheets. All words of a key must occur in the card's name.

@@ -1,11 +1,11 @@
 """Replaced token detection (Clark et al., ELECTRA, ICLR 2020, section 2) over packed bins."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import ElectraForMaskedLM, ElectraForPreTraining
+from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
 
 from electra_accel.batch import RTDBatch
 from electra_accel.model import metrics
@@ -15,7 +15,7 @@ _GROUP = 128  # tokens per group of the two-level inverse CDF
 
 
 class RTDOutput(NamedTuple):
-    """Of one micro-batch. Only the two loss sums carry gradients.
+    """Of one micro-batch. Only the loss sums carry gradients.
 
     Attributes:
         generator_loss_sum: 0-d fp32 (fp64 for fp64 weights); cross entropy in nats, summed over used slots.
@@ -23,7 +23,8 @@ class RTDOutput(NamedTuple):
         counters: float64 vector, see ``metrics.count``.
         sampled: int64 [R, S]; the tokens that the discriminator read at the slots (meaningless where a slot is unused).
         generator_argmax: int64 [R, S]; the generator's most probable token.
-        discriminator_logits: [R, T]; positive: called replaced.
+        discriminator_logits: [R, T]; positive: called replaced. None where there is no discriminator (``mlm.py``); its loss sum
+            is then a constant 0.
     """
 
     generator_loss_sum: torch.Tensor
@@ -31,7 +32,7 @@ class RTDOutput(NamedTuple):
     counters: torch.Tensor
     sampled: torch.Tensor
     generator_argmax: torch.Tensor
-    discriminator_logits: torch.Tensor
+    discriminator_logits: torch.Tensor | None
 
 
 class ReplacedTokenDetection(nn.Module):
@@ -41,7 +42,7 @@ class ReplacedTokenDetection(nn.Module):
     and all shapes are static.
 
     Args:
-        generator, discriminator: with tied embeddings; both are switched to attention over packed bins.
+        generator, discriminator: with shared embeddings (``sharing.share``); both are switched to attention over packed bins.
         temperature: of the distribution that replacements are drawn from.
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
     """
@@ -64,9 +65,7 @@ class ReplacedTokenDetection(nn.Module):
         self.temperature = temperature
         self.config = discriminator.config  # DeepSpeed sizes its buckets by config.hidden_size
         for network in (generator, discriminator):
-            network.set_attn_implementation(PACKED)
-            if gradient_checkpointing:
-                network.activation_checkpointing_enable({"use_reentrant": False})
+            prepare_network(network, gradient_checkpointing)
 
     def forward(self, batch: RTDBatch, replacements: torch.Tensor | None = None) -> RTDOutput:
         """Losses and counters of one micro-batch, as sums: dividing by the counts of the global step is the loop's part.
@@ -74,16 +73,8 @@ class ReplacedTokenDetection(nn.Module):
         Args:
             replacements: int64 [R, S]; read by the discriminator in place of fresh samples (the fixed held-out corruption).
         """
-        dtype = compute_dtype(self.discriminator.discriminator_predictions.dense.weight)
-        packing = pack(batch.segment_ids, segments=batch.examples.shape[1], dtype=dtype)
-        inputs = dict(position_ids=batch.position_ids, token_type_ids=batch.token_type_ids, packing=packing)
-
-        hidden = self.generator.electra(batch.corrupted_ids, **inputs).last_hidden_state
-        hidden = hidden.gather(1, batch.slot_positions[:, :, None].expand(-1, -1, hidden.shape[-1]))  # [R, S, hidden]
-        slot_logits = self.generator.generator_lm_head(self.generator.generator_predictions(hidden))
-        log_probs = F.log_softmax(at_least_fp32(slot_logits), dim=-1)  # [R, S, vocabulary]
-        slot_loss = -log_probs.gather(2, batch.slot_labels[:, :, None]).squeeze(2) * batch.slot_used
-
+        inputs = encoder_inputs(batch, self.discriminator.discriminator_predictions.dense.weight)
+        slot_loss, log_probs = predict_slots(self.generator, batch, inputs)
         slots = read_generator(log_probs, batch.slot_uniform, self.temperature)
         if replacements is not None:
             slots = slots._replace(sampled=replacements)
@@ -101,6 +92,37 @@ class ReplacedTokenDetection(nn.Module):
         logits = logits.detach()
         counters = metrics.count(batch, slots, slot_loss.detach(), token_loss.detach(), logits, replaced)
         return RTDOutput(slot_loss.sum(), token_loss.sum(), counters, slots.sampled, slots.argmax, logits)
+
+
+def prepare_network(network: PreTrainedModel, gradient_checkpointing: bool) -> None:
+    """Switches a network to attention over packed bins and, if asked, to recomputing each layer in the backward pass."""
+    network.set_attn_implementation(PACKED)
+    if gradient_checkpointing:
+        network.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def encoder_inputs(batch: RTDBatch, weight: torch.Tensor) -> dict[str, Any]:
+    """What every encoder gets beside token ids; ``weight`` is one of the model's, for the dtype of its products."""
+    packing = pack(batch.segment_ids, segments=batch.examples.shape[1], dtype=compute_dtype(weight))
+    return dict(position_ids=batch.position_ids, token_type_ids=batch.token_type_ids, packing=packing)
+
+
+def predict_slots(
+    network: ElectraForMaskedLM, batch: RTDBatch, inputs: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masked language modelling with the LM head at the slots only.
+
+    Args:
+        inputs: of :func:`encoder_inputs`.
+
+    Returns:
+        Cross entropy in nats [R, S], 0 at unused slots; log-probabilities [R, S, vocabulary]. Both fp32 or fp64.
+    """
+    hidden = network.electra(batch.corrupted_ids, **inputs).last_hidden_state
+    hidden = hidden.gather(1, batch.slot_positions[:, :, None].expand(-1, -1, hidden.shape[-1]))  # [R, S, hidden]
+    slot_logits = network.generator_lm_head(network.generator_predictions(hidden))
+    log_probs = F.log_softmax(at_least_fp32(slot_logits), dim=-1)
+    return -log_probs.gather(2, batch.slot_labels[:, :, None]).squeeze(2) * batch.slot_used, log_probs
 
 
 def at_least_fp32(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,13 +12,15 @@ from electra_accel.config import Optim
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Every trainable parameter in exactly one group: matrices decay, biases and LayerNorm (one-dimensional) do not.
 
-    Shared parameters are counted once. An empty group is left out, since some engines refuse it.
+    Nor does delta, the difference between two embedding tables (``model/sharing.py``): to decay it would draw the
+    discriminator's table towards the generator's, not towards 0. Shared parameters are counted once. An empty group is left
+    out, since some engines refuse it.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups = [{"params": [], "weight_decay": weight_decay}, {"params": [], "weight_decay": 0.0}]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim >= 2 and not name.endswith(".delta")
+            groups[0 if decays else 1]["params"].append(parameter)
     return [group for group in groups if group["params"]]
 
 

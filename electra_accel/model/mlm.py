@@ -1,0 +1,40 @@
+"""Masked language modelling (Devlin et al., BERT, NAACL 2019, section 3.1) over packed bins: the baseline, and the warm start
+of a generator. The same batches, attention and LM head as in ``rtd.py``, without a discriminator."""
+
+import torch
+from torch import nn
+from transformers import ElectraForMaskedLM
+
+from electra_accel.batch import RTDBatch
+from electra_accel.model import metrics
+from electra_accel.model.rtd import RTDOutput, encoder_inputs, predict_slots, prepare_network, read_generator
+
+
+class MaskedLanguageModeling(nn.Module):
+    """One network in the place of ``ReplacedTokenDetection``: what is said there holds here.
+
+    Args:
+        network: encoder and LM head; switched to attention over packed bins.
+        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    _no_split_modules = ["ElectraLayer"]
+
+    def __init__(self, network: ElectraForMaskedLM, *, gradient_checkpointing: bool = False):
+        super().__init__()
+        self.network = network
+        self.config = network.config
+        prepare_network(network, gradient_checkpointing)
+
+    def forward(self, batch: RTDBatch, replacements: torch.Tensor | None = None) -> RTDOutput:
+        """Loss and counters of one micro-batch, as sums; tokens are sampled for people to see only.
+
+        Args:
+            replacements: int64 [R, S]; shown in place of the samples. Nothing else depends on them.
+        """
+        inputs = encoder_inputs(batch, self.network.generator_predictions.dense.weight)
+        slot_loss, log_probs = predict_slots(self.network, batch, inputs)
+        slots = read_generator(log_probs, batch.slot_uniform, temperature=1.0)
+        counters = metrics.count_generator(batch, slots, slot_loss.detach())
+        sampled = slots.sampled if replacements is None else replacements
+        return RTDOutput(slot_loss.sum(), slot_loss.new_zeros(()), counters, sampled, slots.argmax, None)
