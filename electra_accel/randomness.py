@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     INITIALISE = 8  # initial weights
     SPLIT = 9  # which documents are held out
     SHOW = 10  # which held-out sentences are shown beside the fixed ones
+    REPLAY = 11  # order of the replay examples in a cycle
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from electra_accel.batch import RTDBatch
 from electra_accel.data.masking import Masking, example_streams, within
 from electra_accel.data.packing import BinLimits
 from electra_accel.data.plan import Bins
-from electra_accel.data.store import TokenStore
+from electra_accel.data.store import MixedStore, TokenStore
 from electra_accel.randomness import Purpose, uniform
 
 
@@ -23,7 +23,9 @@ class Collator:
         pad_id: of [PAD].
     """
 
-    def __init__(self, store: TokenStore, masking: Masking, limits: BinLimits, rows: int, seed: int, pad_id: int):
+    def __init__(
+        self, store: TokenStore | MixedStore, masking: Masking, limits: BinLimits, rows: int, seed: int, pad_id: int
+    ):
         self.store = store
         self.masking = masking
         self.limits = limits

@@ -3,6 +3,7 @@
 The examples of a pass stand in keyed random order (``randomness.permute``, which needs no table). That order is cut
 into windows of 65,536 examples; a window is packed into bins and its bins are put in keyed random order; the bins of
 one window after another fill the steps. A window never crosses passes: every example appears exactly once per pass.
+Replay examples (replay.py) stand among them, at places that are shuffled together with the examples.
 
 A place in the plan is a small :class:`Cursor`, kept in checkpoints. Going on from it packs one window again; nothing
 costs time or memory in proportion to the corpus.
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from electra_accel.data.packing import BinLimits, lengths_like, pack
+from electra_accel.data.replay import Replay
 from electra_accel.errors import UserError
 from electra_accel.randomness import Purpose, bits, key, permute
 
@@ -31,7 +33,7 @@ class Cursor:
         pass_number: pass over the corpus, from 0.
         window: window of that pass, from 0.
         bins: bins of the window already emitted.
-        carry: (pass, example) pairs that earlier windows left over for this one, in order.
+        carry: (pass, example) pairs, as in :class:`Bins`, that earlier windows left over for this one, in order.
     """
 
     pass_number: int = 0
@@ -58,7 +60,7 @@ class Bins:
 
     Attributes:
         examples: int64 [n], numbers in the store, bin after bin.
-        passes: int64 [n], the pass in which each of them appears.
+        passes: int64 [n], the pass in which each of them appears; of a replay example, the cycle over the replay text.
         offsets: int64 [bins + 1], where each bin begins in the two arrays; the first need not be 0.
     """
 
@@ -108,7 +110,7 @@ class Plan:
     """The sequence of global steps over one corpus.
 
     Args:
-        examples: number of examples, at least 1.
+        examples: number of examples that each pass holds once, at least 1.
         lengths: tokens of the given examples (``TokenStore.lengths``).
         slots: (examples, lengths) -> most selected positions that each of them needs.
         limits: of a bin.
@@ -116,6 +118,7 @@ class Plan:
         seed: of the run.
         corpus: names the content (``TokenStore.corpus``).
         passes: the plan ends after so many; None: it never ends.
+        replay: what each pass holds besides; its examples have the numbers ``examples``, ``examples`` + 1, …
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class Plan:
         seed: int,
         corpus: int,
         passes: int | None = None,
+        replay: Replay | None = None,
     ):
         if examples < 1:
             raise ValueError("a plan needs at least one example")
@@ -139,6 +143,8 @@ class Plan:
         self.seed = seed
         self.corpus = corpus
         self.passes = passes
+        self.replay = replay
+        self.per_pass = examples + (replay.per_pass if replay else 0)  # examples of a pass, those of replay included
 
     def steps(self, cursor: Cursor = START, step: int = 0) -> Iterator[StepPlan]:
         """The steps from a place on; the first of them gets the number ``step``."""
@@ -158,7 +164,7 @@ class Plan:
     def windows(self, cursor: Cursor = START) -> Iterator[tuple[Cursor, Bins]]:
         """From the window of ``cursor`` on: the place, with how many of its bins were emitted, and all its bins."""
         while self.passes is None or cursor.pass_number < self.passes:
-            is_last_of_pass = (cursor.window + 1) * WINDOW >= self.examples
+            is_last_of_pass = (cursor.window + 1) * WINDOW >= self.per_pass
             next_pass = cursor.pass_number + is_last_of_pass
             bins, carry = self._pack_window(cursor, is_end=next_pass == self.passes)
             yield cursor, bins
@@ -170,16 +176,26 @@ class Plan:
 
     def _epoch(self, cursor: Cursor, bins: Bins) -> float:
         """Passes finished at a place; ``bins`` is its window."""
-        before = cursor.pass_number * self.examples + cursor.window * WINDOW - len(cursor.carry)
-        return (before + int(bins.offsets[cursor.bins])) / self.examples
+        before = cursor.pass_number * self.per_pass + cursor.window * WINDOW - len(cursor.carry)
+        return (before + int(bins.offsets[cursor.bins])) / self.per_pass
+
+    def _window(self, number: int, pass_number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pass and number of each example of a window of a pass, in keyed order."""
+        places = np.arange(number * WINDOW, min((number + 1) * WINDOW, self.per_pass))
+        examples = permute(places, self.per_pass, key(self.seed, self.corpus, pass_number, Purpose.ORDER))
+        passes = np.full(len(places), pass_number)
+        if self.replay:
+            is_replay = examples >= self.examples
+            replayed = pass_number * self.replay.per_pass + examples[is_replay] - self.examples
+            passes[is_replay], examples[is_replay] = self.replay.at(replayed, self.seed, self.corpus)
+            examples[is_replay] += self.examples
+        return passes, examples
 
     def _pack_window(self, cursor: Cursor, is_end: bool) -> tuple[Bins, tuple[tuple[int, int], ...]]:
         """A window's bins in their final order, and what it leaves to the next (nothing at the end of the plan)."""
-        stream = key(self.seed, self.corpus, cursor.pass_number, Purpose.ORDER)
-        places = np.arange(cursor.window * WINDOW, min((cursor.window + 1) * WINDOW, self.examples))
         carried = np.array(cursor.carry, np.int64).reshape(-1, 2)
-        examples = np.concatenate([carried[:, 1], permute(places, self.examples, stream)])
-        passes = np.concatenate([carried[:, 0], np.full(len(places), cursor.pass_number)])
+        passes, examples = self._window(cursor.window, cursor.pass_number)
+        passes, examples = np.append(carried[:, 0], passes), np.append(carried[:, 1], examples)
         lengths = self.lengths(examples)
         slots = self.slots(examples, lengths)
 

@@ -8,9 +8,12 @@ Two bytes an example and eight bytes a block, instead of eight bytes an example:
 of the buffer. Block-relative offsets fit in 16 bits because an example has at most ``MAX_EXAMPLE_TOKENS`` tokens.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+from electra_accel.randomness import key
 
 BLOCK = 64
 MAX_EXAMPLE_TOKENS = (2**16 - 1) // BLOCK  # 1023: a block's last offset must fit in uint16
@@ -60,6 +63,46 @@ class TokenStore:
         position = np.arange(ends[-1] if len(ends) else 0)
         position += np.repeat(starts - (ends - lengths), lengths)
         return self.tokens[position], lengths
+
+
+class MixedStore:
+    """The training examples and after them the replay examples, under one numbering; reads as a :class:`TokenStore` does.
+
+    Args:
+        train, replay: of one tokenizer.
+
+    Attributes:
+        corpus: names the content of both.
+    """
+
+    def __init__(self, train: TokenStore, replay: TokenStore):
+        self.train = train
+        self.replay = replay
+        self.corpus = key(train.corpus, replay.corpus)
+
+    def __len__(self) -> int:
+        return len(self.train) + len(self.replay)
+
+    def lengths(self, examples: np.ndarray) -> np.ndarray:
+        """Number of tokens of each example, [CLS] and [SEP] included: int64, same shape."""
+        result = np.empty(examples.shape, np.int64)
+        for store, here, numbers in self._parts(examples):
+            result[here] = store.lengths(numbers)
+        return result
+
+    def read(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The examples' tokens one after another (1-D, token dtype) and their lengths (int64 [n])."""
+        lengths = self.lengths(examples)
+        tokens = np.empty(lengths.sum(), self.train.tokens.dtype)
+        for store, here, numbers in self._parts(examples):
+            tokens[np.repeat(here, lengths)] = store.read(numbers)[0]
+        return tokens, lengths
+
+    def _parts(self, examples: np.ndarray) -> Iterator[tuple[TokenStore, np.ndarray, np.ndarray]]:
+        """Each store, which of the examples it has (bool, same shape), and their numbers in it."""
+        is_replay = examples >= len(self.train)
+        yield self.train, ~is_replay, examples[~is_replay]
+        yield self.replay, is_replay, examples[is_replay] - len(self.train)
 
 
 class TokenWriter:

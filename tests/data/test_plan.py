@@ -11,6 +11,7 @@ from scipy import stats
 from electra_accel.data import plan as plan_module
 from electra_accel.data.packing import BinLimits, choose_limits, lengths_like
 from electra_accel.data.plan import WINDOW, Bins, Cursor, Layout, Plan, steps_in_passes
+from electra_accel.data.replay import Replay
 from electra_accel.errors import UserError
 from electra_accel.randomness import bits
 from tests.data.synthetic import random_lengths, review_lengths, slots_15
@@ -18,9 +19,11 @@ from tests.data.synthetic import random_lengths, review_lengths, slots_15
 LIMITS = BinLimits(128, 20, 16)
 
 
-def plan_over(lengths, bins_per_step=8, limits=LIMITS, seed=1, corpus=77, passes=None):
+def plan_over(lengths, bins_per_step=8, limits=LIMITS, seed=1, corpus=77, passes=None, replay=None):
+    """The examples of ``lengths`` that are not for replay, which stand last."""
+    examples = len(lengths) - (replay.examples if replay else 0)
     return Plan(
-        len(lengths), lambda i: lengths[i], lambda _, n: slots_15(n), limits, bins_per_step, seed, corpus, passes=passes
+        examples, lambda i: lengths[i], lambda _, n: slots_15(n), limits, bins_per_step, seed, corpus, passes, replay
     )
 
 
@@ -119,6 +122,50 @@ def test_epoch_counts_examples(small_windows):
     for step in islice(plan_over(lengths).steps(), 100):
         done += len(step.bins.examples)
         assert step.epoch == pytest.approx(done / 1000)
+
+
+@pytest.mark.parametrize(("replayed", "per_pass"), [(1, 1), (7, 100), (100, 7), (250, 250), (900, 400)])
+def test_every_pass_holds_its_own_and_the_next_of_the_replay_order(small_windows, replayed, per_pass):
+    count, passes, replay = 500, 4, Replay(replayed, per_pass)
+    lengths = random_lengths(count + replayed, 3, 60)
+    steps = list(plan_over(lengths, passes=passes, replay=replay).steps())
+    order = [pair for step in steps for pair in pairs(step)]
+    own = Counter(pair for pair in order if pair[1] < count)
+    assert own == Counter((number, example) for number in range(passes) for example in range(count))
+    cycles, examples = replay.at(np.arange(passes * per_pass), seed=1, corpus=77)
+    again = Counter((cycle, example - count) for cycle, example in order if example >= count)
+    assert again == Counter(zip(cycles.tolist(), examples.tolist(), strict=True))
+    assert max(again.values()) == 1  # an example that a pass holds twice is corrupted in two ways
+    assert (steps[-1].epoch, len(order)) == (passes, passes * (count + per_pass))
+
+
+def test_replay_stands_evenly_among_the_examples(small_windows):
+    lengths = random_lengths(3000, 3, 60)
+    steps = islice(plan_over(lengths, replay=Replay(1000, 500)).steps(), 300)
+    examples = np.concatenate([step.bins.examples for step in steps])
+    tenths = [(part >= 2000).mean() for part in np.array_split(examples, 10)]
+    assert np.abs(np.array(tenths) - 0.2).max() < 4.5 * np.sqrt(0.2 * 0.8 / (len(examples) / 10))
+
+
+@pytest.mark.parametrize(("count", "replayed", "per_pass"), [(1, 5, 3), (700, 50, 400), (301, 2000, 30)])
+def test_replay_goes_on_from_any_cursor(small_windows, count, replayed, per_pass):
+    lengths, replay = random_lengths(count + replayed, 3, 60), Replay(replayed, per_pass)
+    steps = list(islice(plan_over(lengths, replay=replay).steps(), 60))
+    for at in (0, 1, 23, 58):
+        saved = json.loads(json.dumps(steps[at].cursor.to_json()))
+        resumed = islice(plan_over(lengths, replay=replay).steps(Cursor.from_json(saved), at + 1), 59 - at)
+        assert all(equal(step, again) for step, again in zip(steps[at + 1 :], resumed, strict=True))
+
+
+def test_steps_in_passes_with_replay():
+    lengths, replayed = random_lengths(9000, 5, 60), random_lengths(4000, 40, 128)
+    histograms = [np.bincount(part, minlength=129) for part in (lengths, replayed)]
+    replay = Replay.of_fraction(0.2, *histograms)
+    both = replay.lengths_in_a_pass(*histograms)
+    limits = choose_limits(both, 128, slots_15)
+    guess = steps_in_passes(both, slots_15, limits, 16, 3)
+    true = len(list(plan_over(np.append(lengths, replayed), 16, limits, passes=3, replay=replay).steps()))
+    assert abs(guess - true) <= max(1, 0.01 * true)
 
 
 def test_no_examples_no_plan():

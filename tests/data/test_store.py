@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from electra_accel.data.store import BLOCK, MAX_EXAMPLE_TOKENS, TokenStore, TokenWriter
+from electra_accel.data.store import BLOCK, MAX_EXAMPLE_TOKENS, MixedStore, TokenStore, TokenWriter
 from tests.data.synthetic import random_lengths, write_store
 
 
@@ -55,3 +55,25 @@ def test_a_pickled_store_opens_the_same_files(tmp_path):
     pickled = pickle.dumps(store)
     assert len(pickled) < 1000  # a path, not the tokens
     assert np.array_equal(pickle.loads(pickled).read(np.arange(9))[0], store.read(np.arange(9))[0])
+
+
+def test_a_mixed_store_reads_train_and_then_replay(tmp_path):
+    train = write_store(tmp_path / "train", random_lengths(300, 2, 60))
+    replay = write_store(tmp_path / "replay", random_lengths(70, 2, 60, stream=5))
+    both = pickle.loads(pickle.dumps(MixedStore(train, replay)))
+    assert len(both) == 370
+    for which in (np.array([299, 300, 0, 369, 301, 300]), np.arange(300), np.arange(300, 370), np.arange(0)):
+        expected = [
+            store.read(np.array([n]))[0] for e in which for store, n in [(train, e) if e < 300 else (replay, e - 300)]
+        ]
+        tokens, lengths = both.read(which)
+        assert tokens.tolist() == [token for part in expected for token in part]
+        assert lengths.tolist() == both.lengths(which).tolist() == [len(part) for part in expected]
+        assert (tokens.dtype, lengths.dtype) == (train.tokens.dtype, np.int64)
+
+
+def test_the_corpus_of_a_mixed_store_names_both(tmp_path):
+    a, b = (write_store(tmp_path / name, np.array([5])) for name in "ab")
+    b.corpus += 1
+    corpora = {MixedStore(*pair).corpus for pair in ((a, b), (b, a), (a, a), (b, b))}
+    assert len(corpora) == 4 and not corpora & {a.corpus, b.corpus}
