@@ -5,11 +5,28 @@ import numpy as np
 import pytest
 import torch
 
+from electra_accel.batch import RTDBatch
 from electra_accel.data.collate import Collator
+from electra_accel.data.masking import Masking
 from electra_accel.data.packing import BinLimits
-from electra_accel.data.plan import Bins, Layout
+from electra_accel.data.plan import Bins, Layout, Plan
+from electra_accel.data.replay import Replay
+from electra_accel.data.store import MixedStore
 from electra_accel.randomness import Purpose, bits, key, uniform
-from tests.data.synthetic import CORPUS, MASK, PAD, masking, plan_of, random_lengths, slots_15, write_store
+from tests.data.synthetic import (
+    CLS,
+    CORPUS,
+    MASK,
+    PAD,
+    SEP,
+    SPECIAL,
+    VOCAB,
+    masking,
+    plan_of,
+    random_lengths,
+    slots_15,
+    write_store,
+)
 
 LIMITS = BinLimits(64, 12, 8)
 SEED = 3
@@ -78,6 +95,15 @@ def test_a_batch_is_what_the_contract_says(store):
     assert not batch.token_type_ids.any()
 
 
+def arranged(step, layout, collator):
+    """The micro-batches of all processes, in the order of the bins, as one batch."""
+    parts = [layout.micro_batches(step.bins, rank) for rank in range(layout.world_size)]
+    batches = [
+        collator.collate(parts[rank][a]) for a in range(layout.accumulation) for rank in range(layout.world_size)
+    ]
+    return RTDBatch(*[torch.cat([getattr(batch, f.name) for batch in batches]) for f in fields(RTDBatch)])
+
+
 @pytest.mark.parametrize(
     ("micro_batch_tokens", "world_size"), [(64 * 48, 1), (64 * 6, 1), (64 * 6, 2), (64, 4), (64 * 5, 3)]
 )
@@ -86,13 +112,32 @@ def test_the_arrangement_changes_no_number(store, micro_batch_tokens, world_size
     step = next(plan_of(store, LIMITS, 48, seed=SEED).steps())
     whole = collator(store, 48).collate(step.bins)
     layout = Layout.derive(48, 64, micro_batch_tokens, world_size)
-    collate = collator(store, layout.rows).collate
-    parts = [layout.micro_batches(step.bins, rank) for rank in range(world_size)]
-    batches = [collate(parts[rank][a]) for a in range(layout.accumulation) for rank in range(world_size)]
-    joined = type(whole)(*[torch.cat([getattr(b, f.name) for b in batches]) for f in fields(whole)])
+    joined = arranged(step, layout, collator(store, layout.rows))
     assert same(whole, joined, slice(0, 48))
     assert joined.counts().tolist() == whole.counts().tolist() == [int(whole.slot_used.sum()), step.tokens]
     assert len(joined.real) == 48 + layout.empty_bins
+
+
+def test_nor_with_whole_words_and_replay(store, tmp_path):
+    """Replay comes twice in each pass, so that a step holds the same example in two corruptions."""
+    mixed = MixedStore(store, write_store(tmp_path, random_lengths(30, 10, 50, stream=9)))
+    plan = Plan(
+        *(len(store), mixed.lengths, lambda _, n: slots_15(n), LIMITS, 48, SEED, mixed.corpus), replay=Replay(30, 60)
+    )
+    words = Masking(0.15, 0.7, 0.1, VOCAB, MASK, [PAD, CLS, SEP, MASK], SPECIAL, continues=np.arange(VOCAB) % 2 == 0)
+    corrupted: dict[int, set[tuple[int, ...]]] = {}
+    for step in islice(plan.steps(), 12):  # more than a pass
+        whole = Collator(mixed, words, LIMITS, 48, SEED, PAD).collate(step.bins)
+        layout = Layout.derive(48, 64, 64 * 5, 3)
+        joined = arranged(step, layout, Collator(mixed, words, LIMITS, layout.rows, SEED, PAD))
+        assert same(whole, joined, slice(0, 48))
+        assert int(whole.slot_used.sum()) == slots_15(mixed.lengths(step.bins.examples)).sum()
+        for row, segment in torch.nonzero(whole.examples >= 800).tolist():
+            inside = whole.segment_ids[row] == segment + 1
+            example = int(whole.examples[row, segment])
+            assert whole.input_ids[row, inside].tolist() == mixed.read(np.array([example]))[0].tolist()
+            corrupted.setdefault(example, set()).add(tuple(whole.corrupted_ids[row, inside].tolist()))
+    assert len(corrupted) == 30 and min(len(seen) for seen in corrupted.values()) >= 2
 
 
 def test_an_example_looks_the_same_in_any_bin_and_otherwise_in_another_pass(store):
