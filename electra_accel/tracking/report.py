@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from markupsafe import Markup
 
 from electra_accel import run_folder
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
-from electra_accel.tracking import settings
+from electra_accel.tracking import adaptation, settings, story
 from electra_accel.tracking.curves import (
     MOST_POINTS,
     calibration_chart,
@@ -29,10 +28,8 @@ from electra_accel.tracking.curves import (
     training_charts,
 )
 from electra_accel.tracking.health import CHECKS
-from electra_accel.tracking.intervals import Z95, standard_errors
-from electra_accel.tracking.page import cell_text, chart, charts, page, slider, table
+from electra_accel.tracking.page import chart, charts, page, slider
 from electra_accel.tracking.samples import Reconstruction
-from electra_accel.tracking.summary import FIGURES
 from electra_accel.tracking.terminal import duration
 from electra_accel.tracking.tokens import legend, reconstruction
 
@@ -51,14 +48,15 @@ def write_report(folder: Path) -> Path:
     if not any((folder / name).exists() for name in (run_folder.CONFIG, run_folder.METRICS)):
         raise UserError(f"{folder} is no run folder: it has neither {run_folder.CONFIG} nor {run_folder.METRICS}")
     records = run_folder.read_jsonl(folder / run_folder.METRICS)
-    held_out = run_folder.read_json(folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
-    environment, set_to = run_folder.read_json(folder / run_folder.ENVIRONMENT), _settings(folder)
+    sets = adaptation.held_out_sets(folder)
+    environment, set_to = run_folder.read_json(folder / run_folder.ENVIRONMENT), settings.read(folder)
+    told = adaptation.tell(folder.resolve().name, records, set_to, sets)
     evaluations = [record for record in records if "eval/generator_loss" in record]
     curves = columns(records)
     sections = [
-        ("Before and after", _before_after(evaluations, held_out)),
+        ("Before and after", story.section(told, records, sets)),
         ("Reconstructions", _reconstructions(folder / run_folder.SAMPLES, set_to)),
-        ("Learning", learning_charts(curves, held_out.get("chance")) + _thinned(records)),
+        ("Learning", learning_charts(curves, sets["eval"].get("chance")) + _thinned(records)),
         ("Calibration", _calibration(evaluations, set_to)),
         ("Optimisation", training_charts(curves)),
         ("Speed", speed_charts(curves)),
@@ -122,50 +120,6 @@ def _health(records: Sequence[dict]) -> Markup:
                 )
             )
     return Markup("\n").join(lines)
-
-
-def _before_after(evaluations: Sequence[dict], held_out: dict) -> Markup:
-    """Held-out figures of the first, the best and the last evaluation, with the interval that the held-out text allows."""
-    if not evaluations:
-        return Markup("<p>{}</p>").format("The held-out text has not been judged yet.")
-    first, last = evaluations[0], evaluations[-1]
-
-    def written(record: dict, key: str, interval: bool = True) -> str:
-        figures = {name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")}
-        if figures.get(key) is None:
-            return cell_text(None)
-        error = None
-        if interval and held_out.get("judged"):
-            error = standard_errors(figures, selected=held_out["selected"], judged=held_out["judged"]).get(key)
-        return f"{figures[key]:.4f}" + (f" ± {Z95 * error:.4f}" if error else "")
-
-    rows = []
-    for key, name, better in FIGURES:
-        known = [record for record in evaluations if record.get(f"eval/{key}") is not None]
-        best = (max if better == "higher" else min)(known, key=lambda record: record[f"eval/{key}"], default={})
-        row = [name, written(first, key)]
-        if len(evaluations) > 1:
-            row += [written(last, key), written(best, key, interval=False), best.get("step")]
-        rows.append([*row, better])
-    columns = ["held-out figure", f"step {first['step']:,}"]
-    if len(evaluations) > 1:
-        columns += [f"step {last['step']:,}", "best", "at step"]
-    return table([*columns, "better"], rows) + _judged_on(held_out)
-
-
-def _judged_on(held_out: dict) -> Markup:
-    """What the figures were measured on, and what they would be by chance."""
-    said = "Always on the same corruption of the same held-out text, so that the figures compare. A ROC-AUC of 0.5 is chance"
-    if "chance" in held_out:
-        said += f"; always guessing the most frequent token has generator accuracy {held_out['chance']:.4f}"
-    said += "."
-    if "judged" in held_out:
-        said += (
-            f" {held_out['examples']:,} examples, {held_out['judged']:,} tokens, {held_out['selected']:,} selected, "
-            f"{held_out['replaced']:,} replaced (drawn by {held_out['replacements']}; corruption {held_out['corruption']}). "
-            "± is a 95% interval that takes tokens as independent; it knows nothing of other seeds."
-        )
-    return Markup('<p class="quiet small">{}</p>').format(said)
 
 
 def _reconstructions(path: Path, set_to: dict[str, Any]) -> Markup:
@@ -236,18 +190,6 @@ def _spread(entries: Sequence, most: int) -> list:
     """At most so many of them, evenly spread; the first and the last are among them."""
     places = range(len(entries)) if len(entries) <= most else np.linspace(0, len(entries) - 1, most).round().astype(int)
     return [entries[i] for i in places]
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / run_folder.CONFIG
-    try:
-        return settings.read(folder)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); restore or remove it") from error
-    except AttributeError as error:  # a list, or nothing, where names belong
-        raise UserError(f"{path} is damaged (it should hold groups of options); restore or remove it") from error
 
 
 def main() -> None:

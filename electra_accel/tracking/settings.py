@@ -18,10 +18,21 @@ NEVER_DIFFERENT = ("run.dir",)  # where a run lives is no setting of it
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """``{"group.option": value}`` of config.yaml, whatever version of the code wrote it; empty where there is none."""
+    """``{"group.option": value}`` of config.yaml, whatever version of the code wrote it; empty where there is none.
+
+    Raises:
+        UserError: it is damaged, or cannot be read.
+    """
     path = folder / run_folder.CONFIG
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {f"{group}.{name}": value for group, options in content.items() for name, value in options.items()}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return {f"{group}.{name}": value for group, options in content.items() for name, value in options.items()}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); restore or remove it") from error
+    except AttributeError as error:  # a list, or nothing, where names belong
+        raise UserError(f"{path} is damaged (it should hold groups of options); restore or remove it") from error
 
 
 def section(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> Markup:
