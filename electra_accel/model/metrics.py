@@ -122,12 +122,12 @@ def summarise(counters: torch.Tensor) -> dict[str, float]:
     values = counters.tolist()  # the one place where the host waits for the device
     c = dict(zip(SCALARS, values, strict=False))
     original = c["judged"] - c["replaced"]
-    tokens = c["tokens"] if c["judged"] else 0  # nothing judged: no discriminator
+    selected, tokens = (c["selected"], c["tokens"]) if c["judged"] else (0, 0)  # nothing judged: no discriminator
     precision = _ratio(c["true_positives"], c["true_positives"] + c["false_positives"])
     recall = _ratio(c["true_positives"], c["replaced"])
     correct = c["correct_selected"] + c["correct_unselected"]
-    on_selected = _ratio(c["correct_selected"], c["selected"])
-    on_unselected = _ratio(c["correct_unselected"], c["judged"] - c["selected"])
+    on_selected = _ratio(c["correct_selected"], selected)
+    on_unselected = _ratio(c["correct_unselected"], c["judged"] - selected)
     wins, below = 0.0, 0.0
     for negatives, positives in zip(values[-2 * BINS : -BINS], values[-BINS:], strict=True):
         wins += positives * (below + negatives / 2)

@@ -37,10 +37,13 @@ SIZES = {
 
 
 class Pair(NamedTuple):
-    """Two Hugging Face models; once their embeddings are shared (``sharing.share``), they are trained as one module."""
+    """Two Hugging Face models, trained as one module once their embeddings are shared (``sharing.share``).
+
+    For masked language modelling the generator stands alone: the discriminator is None.
+    """
 
     generator: ElectraForMaskedLM
-    discriminator: ElectraForPreTraining
+    discriminator: ElectraForPreTraining | None
 
 
 def pair_configs(

@@ -88,10 +88,9 @@ def pack_examples(
     return batch, places
 
 
-def toy_pair(dropout: float = 0.0, seed: int = 1) -> Pair:
-    return build_pair(
-        "tiny", vocab_size=VOCAB, pad_token_id=PAD, max_length=128, generator_width=None, dropout=dropout, seed=seed
-    )
+def toy_pair(dropout: float = 0.0, seed: int = 1, sharing: str = "tied") -> Pair:
+    shape = dict(vocab_size=VOCAB, pad_token_id=PAD, max_length=128, generator_width=None)
+    return build_pair("tiny", **shape, dropout=dropout, seed=seed, sharing=sharing)
 
 
 def total_loss(output, batch: RTDBatch) -> torch.Tensor:

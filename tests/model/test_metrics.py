@@ -151,6 +151,16 @@ def test_training_flops_agree_with_a_count_of_the_products():
     assert tokens * (per_token + per_slot) == pytest.approx(3 * counted.get_total_flops(), rel=1e-9)
 
 
+def test_training_flops_of_one_network_agree_with_a_count_of_the_products():
+    network = toy_pair().generator
+    network.set_attn_implementation("eager")
+    tokens = 50
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        network(torch.arange(10, 10 + tokens)[None])
+    per_token, per_slot = training_flops(network.config, None, context=tokens)
+    assert tokens * (per_token + per_slot) == pytest.approx(3 * counted.get_total_flops(), rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("card", "tera"),
     [

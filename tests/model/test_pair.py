@@ -5,10 +5,17 @@ import torch
 from transformers import AutoModel, AutoModelForMaskedLM, ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_accel.errors import UserError
-from electra_accel.model.pair import build_pair, check_pair, initialise, pair_configs
+from electra_accel.model.pair import (
+    build_pair,
+    check_network,
+    check_pair,
+    initialise,
+    pair_configs,
+    warm_start_generator,
+)
 from electra_accel.model.rtd import ReplacedTokenDetection
-from electra_accel.model.sharing import assert_tied, tie_embeddings
-from tests.model.batches import VOCAB, pack_examples, total_loss, toy_examples, toy_pair
+from electra_accel.model.sharing import assert_shared, share
+from tests.model.batches import VOCAB, pack_examples, toy_examples, toy_pair
 
 
 def configs(size="tiny", **changes):
@@ -80,38 +87,65 @@ def test_initialise_only_the_named_parameters():
     ]
 
 
-def test_embeddings_and_lm_head_are_one_parameter_and_stay_so_through_training():
+def test_tied_embeddings_and_lm_head_are_one_parameter_with_the_discriminators_values():
     pair = toy_pair()
-    model = ReplacedTokenDetection(*pair).train()
-    assert_tied(*pair)
-    names = [name for name, _ in model.named_parameters()]
+    assert_shared(*pair, "tied")
+    names = [name for name, _ in ReplacedTokenDetection(*pair).named_parameters()]
     assert sum("embeddings.word" in name for name in names) == 1 and not any("lm_head.weight" in n for n in names)
-    batch, _ = pack_examples(toy_examples(8))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    before = pair.generator.generator_lm_head.weight.detach().clone()
-    total_loss(model(batch), batch).backward()
-    optimizer.step()
-    assert_tied(*pair)
-    word = pair.discriminator.electra.embeddings.word_embeddings.weight
-    assert not torch.equal(word, before) and torch.equal(word, pair.generator.generator_lm_head.weight)
-    assert_tied(*copy.deepcopy(pair))
-    model.double()
-    assert_tied(*pair)
 
 
-@pytest.mark.parametrize("part", ["embeddings.position_embeddings.weight", "embeddings.LayerNorm.bias"])
-def test_what_came_apart_is_named(part):
-    pair = toy_pair()
-    module, _, attribute = part.rpartition(".")
-    torn = pair.generator.electra.get_submodule(module)
-    setattr(torn, attribute, torch.nn.Parameter(getattr(torn, attribute).detach().clone()))
-    with pytest.raises(RuntimeError, match=part.removeprefix("embeddings.")):
-        assert_tied(*pair)
-    tie_embeddings(*pair)
-    assert_tied(*pair)
-    pair.generator.generator_lm_head.weight = torch.nn.Parameter(torch.zeros(VOCAB, 128))
-    with pytest.raises(RuntimeError, match="generator_lm_head.weight"):
-        assert_tied(*pair)
+def embeddings_of(network):
+    return dict(network.electra.embeddings.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "expected"),
+    [
+        ("tiny", None, (4, 64, 2, 256, 128)),
+        ("small", None, (12, 64, 1, 256, 128)),
+        ("base", None, (12, 256, 4, 1024, 768)),
+        ("large", None, (24, 256, 4, 1024, 1024)),
+        ("base", 0.5, (12, 384, 6, 1536, 768)),
+    ],
+)
+def test_a_warm_started_generator_has_the_published_shape(size, width, expected):
+    _, config = configs(size, vocab_size=50)
+    config.num_hidden_layers, layers = 1, config.num_hidden_layers  # one is enough to see the shape
+    generator, _ = warm_start_generator(ElectraForPreTraining(config), width=width, dropout=0.1, seed=1)
+    assert shape(generator.config) == (1, *expected[1:]) and layers == expected[0]
+
+
+def test_another_hidden_size_gets_a_quarter():
+    _, config = configs("tiny", vocab_size=50)
+    config.hidden_size, config.num_attention_heads, config.intermediate_size = 256 + 64, 8, 1000
+    generator, _ = warm_start_generator(ElectraForPreTraining(config), width=None, dropout=0.1, seed=1)
+    assert shape(generator.config) == (4, 80, 2, 250, 128)
+
+
+def test_a_warm_started_generator_has_the_discriminators_embeddings_and_fresh_layers(tmp_path):
+    discriminator = toy_pair(seed=7).discriminator
+    with torch.no_grad():
+        discriminator.electra.embeddings.LayerNorm.bias += 0.3
+    before = copy.deepcopy(discriminator.state_dict())
+    generator, report = warm_start_generator(discriminator, width=None, dropout=0.25, seed=1)
+    theirs = embeddings_of(discriminator)
+    for name, parameter in embeddings_of(generator).items():
+        assert torch.equal(parameter, theirs[name]) and parameter is not theirs[name]
+    assert generator.generator_lm_head.weight is generator.electra.embeddings.word_embeddings.weight
+    again, _ = warm_start_generator(discriminator, width=None, dropout=0.25, seed=1)
+    other, _ = warm_start_generator(discriminator, width=None, dropout=0.25, seed=2)
+    dense = "electra.encoder.layer.1.output.dense.weight"
+    assert torch.equal(generator.get_parameter(dense), again.get_parameter(dense))
+    assert not torch.equal(generator.get_parameter(dense), other.get_parameter(dense))
+    assert generator.get_parameter(dense).std().item() == pytest.approx(0.02, rel=0.1)
+    assert {m.p for m in generator.modules() if isinstance(m, torch.nn.Dropout)} == {0.25}
+    assert len(report) == 1 and "2 heads" in report[0]
+    assert all(torch.equal(value, before[name]) for name, value in discriminator.state_dict().items())
+    share(generator, discriminator, "tied")
+    check_pair(generator.config, discriminator.config, VOCAB, 128)
+    generator.save_pretrained(tmp_path)
+    _, found = ElectraForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not found["missing_keys"]
 
 
 def test_saved_folders_are_stock_models_with_the_published_dropout(tmp_path, trained_pair):
@@ -140,6 +174,23 @@ def test_saved_folders_are_stock_models_with_the_published_dropout(tmp_path, tra
 
 def test_a_fitting_pair_passes():
     check_pair(*configs(), tokenizer_vocab_size=30522, max_length=512)
+
+
+def test_networks_that_share_nothing_need_only_one_vocabulary():
+    generator, discriminator = configs("small")[0], configs("base", max_length=600)[1]
+    check_pair(generator, discriminator, tokenizer_vocab_size=30522, max_length=512, sharing="none")
+    with pytest.raises(UserError, match="data.max_length 600 is over the model's 512 positions"):
+        check_pair(generator, discriminator, tokenizer_vocab_size=30522, max_length=600, sharing="none")
+    discriminator.vocab_size = 30523
+    with pytest.raises(UserError, match="the size of the vocabulary differs"):
+        check_pair(generator, discriminator, tokenizer_vocab_size=30522, max_length=512, sharing="none")
+
+
+def test_one_network_must_read_what_the_tokenizer_writes():
+    config = configs("tiny")[1]
+    check_network(config, tokenizer_vocab_size=30522, max_length=512)
+    with pytest.raises(UserError, match="tokenizer has 30523 tokens, the model only 30522.*max_length 513"):
+        check_network(config, tokenizer_vocab_size=30523, max_length=513)
 
 
 def test_every_misfit_is_named_in_one_line():

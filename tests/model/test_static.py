@@ -58,8 +58,10 @@ def micro_step(model, batch):
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_a_micro_step_never_waits_for_the_device(autocast, gradient_checkpointing):
-    model = ReplacedTokenDetection(*toy_pair(dropout=0.1), gradient_checkpointing=gradient_checkpointing).train()
+@pytest.mark.parametrize("sharing", ["tied", "gdes"])
+def test_a_micro_step_never_waits_for_the_device(autocast, gradient_checkpointing, sharing):
+    pair = toy_pair(dropout=0.1, sharing=sharing)
+    model = ReplacedTokenDetection(*pair, gradient_checkpointing=gradient_checkpointing).train()
     batch, _ = pack_examples(toy_examples(20), rows=9)
     with no_synchronisation(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         output = micro_step(model, batch)
@@ -95,9 +97,10 @@ def test_a_planted_synchronisation_is_caught(planted):
         micro_step(model, batch)
 
 
-def test_compiles_to_one_graph_that_serves_every_batch():
+@pytest.mark.parametrize("sharing", ["tied", "gdes"])
+def test_compiles_to_one_graph_that_serves_every_batch(sharing):
     torch._dynamo.reset()
-    model = ReplacedTokenDetection(*toy_pair()).train()
+    model = ReplacedTokenDetection(*toy_pair(sharing=sharing)).train()
     compiled = torch.compile(model, backend="eager", fullgraph=True)  # fullgraph: a graph break is an error
     with torch._dynamo.config.patch(error_on_recompile=True):
         for seed, count in enumerate((20, 3, 0, 12)):

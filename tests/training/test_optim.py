@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from electra_accel.config import Optim
+from electra_accel.model.sharing import share
 from electra_accel.training.optim import build_adamw, clip_gradients, learning_rate, parameter_groups
+from tests.model.batches import toy_pair
 
 
 def rate(step, schedule="linear", warmup=4, total=10):
@@ -49,6 +51,18 @@ def test_every_trainable_parameter_is_in_exactly_one_group_and_moves_in_the_firs
     optimizer.step()
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_the_difference_between_embedding_tables_does_not_decay():
+    """It is a matrix, but 0 for it means the generator's table, which is nothing to be drawn to."""
+    generator, discriminator = toy_pair(seed=1).generator, toy_pair(seed=2).discriminator
+    share(generator, discriminator, "gdes")
+    groups = parameter_groups(nn.ModuleDict({"discriminator": discriminator}), weight_decay=0.1)
+    names = {id(parameter): name for name, parameter in discriminator.named_parameters()}
+    decaying, others = ({names[id(parameter)] for parameter in group["params"]} for group in groups)
+    deltas = {name for name in names.values() if name.endswith(".delta")}
+    assert len(deltas) == 3 and deltas <= others
+    assert decaying == {name for name in names.values() if name.endswith("weight") and "LayerNorm" not in name}
 
 
 @pytest.mark.parametrize("max_norm", [0.5, 1e6])
