@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from electra_accel.cli import exit_with_one_line
-from electra_accel.config import resolve
+from electra_accel.config import Config, resolve
 from electra_accel.config_checks import check
 from electra_accel.config_parser import parse
 from electra_accel.tracking.terminal import Terminal, quiet_libraries
@@ -30,27 +30,41 @@ def main() -> None:
         terminal.warn(warning)
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.tracking import summary
-    from electra_accel.tracking.recorder import Recorder
     from electra_accel.tracking.trackers import usable_trackers
-    from electra_accel.training import assemble, dry_run, opening
-    from electra_accel.training.closing import export_run
+    from electra_accel.training import assemble, dry_run, warm_start
     from electra_accel.training.engine import Engine
-    from electra_accel.training.evaluate import fixed_held_out
-    from electra_accel.training.loop import train
-    from electra_accel.training.optim import build_adamw
     from electra_accel.training.preemption import STOP_FILE, StopRequests
-    from electra_accel.training.progress import Progress, read
 
     folder = Path(config.run.dir or assemble.default_folder(asked.recipe))
     if asked.dry_run:
         return dry_run.report(config, terminal, cpu=asked.cpu, folder=folder)
-
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
     engine = Engine(precision=config.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
-    checkpoint = engine.on_main(lambda: opening.open_run(folder, config, terminal.warn))
     stop = StopRequests(folder / STOP_FILE if engine.is_main else None, config.run.deadline)
+    if engine.on_main(lambda: warm_start.is_due(config, folder)):
+        warm = engine.together(lambda: warm_start.configuration(config, folder))
+        pretrain(warm, engine, Path(warm.run.dir), stop, terminal)
+        engine.release()
+    pretrain(config, engine, folder, stop, terminal)
+    engine.leave()
+
+
+def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> None:
+    """One run, from text to exported networks. Called on every process."""
+    from electra_accel.tracking import story, summary
+    from electra_accel.tracking.recorder import Recorder
+    from electra_accel.training import assemble, opening
+    from electra_accel.training.closing import export_run
+    from electra_accel.training.evaluate import fixed_held_out
+    from electra_accel.training.loop import train
+    from electra_accel.training.model_identity import write_model_identity
+    from electra_accel.training.networks import joint_module, networks
+    from electra_accel.training.optim import build_adamw
+    from electra_accel.training.progress import Progress, read
+    from electra_accel.training.warm_start import generator_of
+
+    checkpoint = engine.on_main(lambda: opening.open_run(folder, config, terminal.warn))
 
     # Text -> tokens -> plan: all that is random about the data is settled here, for any hardware.
     prepared = engine.together(lambda: assemble.prepared_data(config, terminal.line))
@@ -58,41 +72,43 @@ def main() -> None:
     place = {"world_size": engine.world_size, "rank": engine.rank, "device": engine.device.type}
     loader = assemble.step_loader(config, prepared, held_out=False, **place)
     total_steps, one_pass = assemble.total_steps(config, loader, prepared)
+    warnings = check(config)
     config = resolve(config, total_steps)
     for warning in set(check(config, total_steps)) - set(warnings):
         terminal.warn(warning)
     if message := engine.on_main(lambda: opening.finished(folder, total_steps)):
         return terminal.line(message)
 
-    # The two networks as one module under one engine.
+    # The networks as one module under one engine.
     tokenizer = prepared.tokenizer
-    pair = engine.together(lambda: assemble.networks(config, tokenizer, terminal.line))
-    model = assemble.joint_module(config, pair)
+    warm_started = generator_of(folder) if config.warm_starts and not config.is_mlm else None
+    pair = engine.together(lambda: networks(config, tokenizer, terminal.line, warm_started=warm_started))
+    model = joint_module(config, pair)
     engine.on_main(lambda: opening.require_space(folder, model, config.checkpoint.keep))
     data = assemble.data_identity(loader, prepared)
     progress = engine.together(lambda: read(checkpoint, folder, data, total_steps)) if checkpoint else Progress(data)
     optimizer = build_adamw(model, config.optim)
     engine.prepare(model, optimizer, checkpoint, max_norm=config.optim.max_grad_norm, compile=config.train.compile)
     engine.on_main(lambda: opening.begin(folder, config, engine, progress.step if checkpoint else -1))
+    engine.on_main(lambda: write_model_identity(folder, model, prepared))
 
     with stop, opening.recorded_status(folder, progress, loader.layout, config.train.bin_tokens, terminal):
-        held_out_loader = assemble.step_loader(config, prepared, held_out=True, **place)
-        held_out = fixed_held_out(config, held_out_loader, prepared, engine, progress, folder, checkpoint)
+        held_out_loaders = assemble.held_out_loaders(config, prepared, **place)
+        held_out = fixed_held_out(config, held_out_loaders, prepared, engine, progress, folder, checkpoint)
         recorder = Recorder(engine.accelerator, folder, samples=config.tracking.samples, warn=terminal.warn)
         progress.run_id, records = recorder.start(config, progress.run_id, progress.step)
         recorder.report()
         window = assemble.window(config, engine, loader, pair, prepared)
         plan = summary.plan_lines(loader.plan, loader.layout, prepared.manifest, total_steps, one_pass)
-        examples = f"{held_out.counts['examples']:,} examples, corruption {held_out.fingerprint}"
-        for line in summary.opening_lines(folder, engine.describe(), plan, examples, records, progress.step):
+        judged_on = "; ".join(each.describe() for each in held_out)
+        for line in summary.opening_lines(folder, engine.describe(), plan, judged_on, records, progress.step):
             terminal.line(line)
         train(config, engine, loader, held_out, progress, total_steps, window, recorder, terminal, stop, tokenizer)
-        figures = export_run(config, engine, progress, prepared, folder, terminal.warn)
+        told = export_run(config, engine, progress, folder, terminal.warn)
+        recorder.summary(story.summary_values(told))
         recorder.close()
-    tokens, seconds = progress.tokens, progress.seconds
-    for line in summary.closing_lines(folder, progress.first, figures, held_out.chance, tokens, seconds):
+    for line in summary.closing_lines(folder, told):
         terminal.line(line)
-    engine.leave()
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ class Recorder:
         if not self.accelerator.is_main_process:
             return known_id, ""
         identifier = run_id(self.folder, known_id)
+        if config.tracking.trackers == []:
+            return identifier, run_folder.METRICS
         environment = run_folder.read_json(self.folder / run_folder.ENVIRONMENT)
         held_out = run_folder.read_json(self.folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
         names = [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
@@ -117,6 +119,17 @@ class Recorder:
             run_folder.append_jsonl(self.folder / run_folder.SAMPLES, record)
         if self.samples == "all":
             self._track(lambda tracker: _log_samples(tracker, found, axes))
+
+    def summary(self, values: dict[str, float]) -> None:
+        """Single values about the whole run (``story/…``), for the trackers."""
+
+        def log(tracker) -> None:
+            if tracker.name == "wandb":
+                tracker.tracker.summary.update(values)
+            else:
+                tracker.log(values, step=int(values["story/steps"]))
+
+        self._track(log)
 
     def report(self) -> None:
         """Bring report.html up to date."""

@@ -52,8 +52,8 @@ class Reconstruction:
 
     ``shown`` is what the generator read, ``masked`` says where that is [MASK], ``generated`` is what the discriminator read,
     ``best`` is the generator's most probable token ("" where none was asked for), ``probability`` the discriminator's
-    probability that the token was replaced. ``example`` is its number in the held-out text, ``fixed`` says that it is one of
-    those shown each time.
+    probability that the token was replaced (empty where there is no discriminator). ``example`` is its number in the held-out
+    text, ``fixed`` says that it is one of those shown each time.
     """
 
     original: list[str]
@@ -67,7 +67,12 @@ class Reconstruction:
     fixed: bool = True
 
     def verdict(self, i: int) -> str:
-        """On token ``i``: a key of ``SIGNS``, or "" for an original token that was taken for one."""
+        """On token ``i``: a key of ``SIGNS``, or "" for an original token that was taken for one.
+
+        Without a discriminator nothing is caught or missed.
+        """
+        if not self.probability:
+            return "restored" if self.selected[i] and self.generated[i] == self.original[i] else ""
         called = self.probability[i] > 0.5
         if self.generated[i] != self.original[i]:
             return "caught" if called else "missed"
@@ -76,8 +81,10 @@ class Reconstruction:
         return "restored" if self.selected[i] else ""
 
     def verdicts(self) -> str:
-        """How often the discriminator was right and wrong."""
+        """How often the discriminator was right and wrong; without one, the generator."""
         found = [self.verdict(i) for i in range(len(self.original))]
+        if not self.probability:
+            return f"{found.count('restored')} of {sum(self.selected)} restored"
         return (
             f"{found.count('caught')} caught, {found.count('missed')} missed, {found.count('false alarm')} false alarms"
         )
@@ -106,7 +113,8 @@ class Reconstruction:
             (text, joined), verdict = _split(token), self.verdict(i)
             if self.selected[i]:
                 text = f"[{text}]" if self.masked[i] else f"({text})"
-            pieces.append(Piece(text + SIGNS.get(verdict, ""), joined, verdict, self.probability[i], self.best[i]))
+            probability = self.probability[i] if self.probability else None
+            pieces.append(Piece(text + SIGNS.get(verdict, ""), joined, verdict, probability, self.best[i]))
         return pieces
 
     def best_pieces(self) -> list[Piece]:
@@ -117,6 +125,8 @@ class Reconstruction:
 
     def probabilities(self) -> str:
         """The discriminator's probability that a token was replaced, for each token that it read."""
+        if not self.probability:
+            return ""
         return "  ".join(f"{token} {p:.2f}" for token, p in zip(self.generated, self.probability, strict=True))
 
     def record(self, step: int, epoch: float) -> dict:
@@ -172,7 +182,8 @@ def reconstruct(
         wanted: which ones, counted through the batch's rows; those that it does not have are left out.
     """
     batch = batch.to(torch.device("cpu"))
-    probability = output.discriminator_logits.float().sigmoid().cpu()
+    logits = output.discriminator_logits
+    probability = None if logits is None else logits.float().sigmoid().cpu()
     sampled, argmax = output.sampled.cpu(), output.generator_argmax.cpu()
     places = torch.nonzero(batch.examples >= 0).tolist()
     words = tokenizer.convert_ids_to_tokens
@@ -197,7 +208,7 @@ def reconstruct(
                 best=[word if there else "" for word, there in zip(words(best[columns].tolist()), chosen)],
                 selected=chosen,
                 masked=masked[columns].tolist(),
-                probability=probability[row][columns].tolist(),
+                probability=[] if probability is None else probability[row][columns].tolist(),
                 example=int(batch.examples[row, segment]),
                 fixed=fixed,
             )

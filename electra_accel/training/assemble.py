@@ -7,23 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from electra_accel.config import Config
 from electra_accel.data.collate import Collator
 from electra_accel.data.corpus import Corpus
 from electra_accel.data.loader import StepLoader
-from electra_accel.data.masking import Masking, slots_of_length
+from electra_accel.data.masking import Masking, slots_of_length, word_continuations
 from electra_accel.data.packing import choose_limits
 from electra_accel.data.plan import Layout, Plan, steps_in_passes
 from electra_accel.data.prepare import Prepared, prepare
-from electra_accel.data.tokenizer import load_tokenizer, vocabulary_conflict
+from electra_accel.data.replay import Replay
+from electra_accel.data.store import MixedStore
+from electra_accel.data.tokenizer import fingerprint
+from electra_accel.data.vocabulary import read_tokens
 from electra_accel.errors import UserError
-from electra_accel.model.loading import load_config, load_networks, share_loaded
-from electra_accel.model.metrics import training_flops
-from electra_accel.model.pair import Pair, build_pair, check_pair
-from electra_accel.model.rtd import ReplacedTokenDetection
+from electra_accel.model.pair import Pair
 from electra_accel.training.engine import Engine
+from electra_accel.training.networks import flops, given_tokenizer
 from electra_accel.training.window import Window
 
 PREPARED = Path("prepared")  # where texts are tokenised to, once per content and settings
@@ -48,16 +49,18 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
     data = config.data
     tokenizer = given_tokenizer(config, log)
     if data.prepared:
-        prepared = Prepared(Path(data.prepared), tokenizer)
-        return _require_usable(prepared, data.max_length)
-    text = dict(text_column=data.text_column)
-    held_out = {"held_out": Corpus(files=tuple(data.eval_files), **text)} if data.eval_files else {}
+        return _require_usable(_opened(Path(data.prepared), tokenizer), data.max_length)
+    files = {"held_out": data.eval_files, "general": data.eval_general_files, "replay": data.replay_files}
+    others = {name: Corpus(files=tuple(given), text_column=data.text_column) for name, given in files.items() if given}
     folder = prepare(
         PREPARED,
-        Corpus(files=tuple(data.train_files or ()), dataset=data.dataset, **text),
-        held_out,
+        Corpus(files=tuple(data.train_files or ()), dataset=data.dataset, text_column=data.text_column),
+        {name: corpus for name, corpus in others.items() if name != "replay"},
+        replay=others.get("replay"),
         tokenizer=tokenizer,
         train_vocab_size=config.tokenizer.train_vocab_size,
+        add_tokens=tuple(read_tokens(config.tokenizer.add_tokens)) if config.tokenizer.add_tokens else (),
+        learn_tokens=config.tokenizer.learn_tokens,
         max_length=data.max_length,
         eval_fraction=data.eval_fraction,
         join_lines=data.join_lines,
@@ -65,6 +68,14 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
         log=log,
     )
     return _require_usable(Prepared(folder), data.max_length)
+
+
+def _opened(folder: Path, tokenizer: PreTrainedTokenizerFast | None) -> Prepared:
+    """With the tokenizer of the given networks, or with the one in the folder, where that is theirs with tokens added."""
+    prepared = Prepared(folder)
+    if tokenizer is None or (prepared.manifest.get("vocabulary") or {}).get("base") == fingerprint(tokenizer):
+        return prepared
+    return Prepared(folder, tokenizer)
 
 
 def _require_usable(prepared: Prepared, max_length: int) -> Prepared:
@@ -101,14 +112,19 @@ def step_loader(
     """
     split = split or ("held_out" if held_out else "train")
     store = prepared.train if split == "train" else prepared.held_out[split]
-    histogram, tokenizer = np.array(prepared.manifest["splits"][split]["lengths"]), prepared.tokenizer
+    histogram, tokenizer = _lengths(prepared, split), prepared.tokenizer
     objective, train = config.objective, config.train
+    replay = None if held_out else _replay(config, prepared)
+    examples = len(store)
+    if replay:
+        store = MixedStore(store, prepared.replay)
+        histogram = replay.lengths_in_a_pass(histogram, _lengths(prepared, "replay"))
     seed = config.eval.seed if held_out else config.run.seed
     mask_prob = config.eval.mask_prob if held_out else objective.mask_prob
     bins_per_step = train.batch_tokens // train.bin_tokens
     limits = choose_limits(histogram, train.bin_tokens, lambda lengths: slots_of_length(lengths, mask_prob))
     plan = Plan(
-        examples=len(store),
+        examples=examples,
         lengths=store.lengths,
         slots=lambda examples, lengths: slots_of_length(lengths, mask_prob),
         limits=limits,
@@ -116,6 +132,7 @@ def step_loader(
         seed=seed,
         corpus=store.corpus,
         passes=1 if held_out else None,
+        replay=replay,
     )
     micro_batch_tokens = train.micro_batch_tokens or max(MICRO_BATCH_TOKENS[device], train.bin_tokens)
     layout = Layout.derive(bins_per_step, train.bin_tokens, micro_batch_tokens, world_size)
@@ -132,6 +149,7 @@ def step_loader(
             tokenizer.mask_token_id,
         ),
         special_ids=tokenizer.all_special_ids,
+        continues=None if held_out or objective.mask_unit == "token" else word_continuations(tokenizer),
     )
     collator = Collator(store, masking, limits, layout.rows, seed, tokenizer.pad_token_id)
     workers = config.data.num_workers
@@ -140,74 +158,31 @@ def step_loader(
     return StepLoader(plan, layout, rank, collator, 0 if held_out else workers, pin_memory=device == "cuda")
 
 
-def given_tokenizer(config: Config, log: Callable[[str], None]) -> PreTrainedTokenizerFast | None:
-    """tokenizer.path, else the discriminator's; None where a vocabulary is to be trained, or comes with data.prepared.
-
-    A given pair is checked by its configuration files and vocabularies, before hours are spent on preparing text.
-
-    Raises:
-        UserError: no tokenizer there; no ELECTRA there; the pair or its vocabularies do not fit together or to the tokenizer;
-            data.max_length is over their positions.
-    """
-    model, path = config.model, config.tokenizer.path
-    if not config.from_pair:
-        return load_tokenizer(path) if path else None
-    sources = {"model.generator": model.generator, "model.discriminator": model.discriminator}
-    configs = [load_config(option, source, model.revision) for option, source in sources.items()]
-    check_pair(*configs, tokenizer_vocab_size=0, max_length=config.data.max_length)
-    tokenizer = load_tokenizer(path) if path else load_tokenizer(model.discriminator, model.revision)
-    check_pair(*configs, tokenizer_vocab_size=len(tokenizer), max_length=config.data.max_length)
-    for option, source in sources.items():
-        try:
-            theirs = load_tokenizer(source, model.revision)
-        except UserError:
-            log(f"{option} {source} has no usable tokenizer: that it has the vocabulary of this run cannot be checked")
-            continue
-        if conflict := vocabulary_conflict(tokenizer, theirs):
-            number, ours, other = conflict
-            raise UserError(
-                f"{option}: {source} has another vocabulary than {path or model.discriminator}: id {number} is {other!r} there "
-                f"and {ours!r} here; take a generator, a discriminator and a tokenizer.path with one vocabulary"
-            )
-    return tokenizer
+def _lengths(prepared: Prepared, split: str) -> np.ndarray:
+    """Number of examples of each length: int64 [data.max_length + 1]."""
+    return np.array(prepared.manifest["splits"][split]["lengths"])
 
 
-def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Callable[[str], None]) -> Pair:
-    """A fresh pair of model.size, or the given pair; checked against each other, the tokenizer and data.max_length.
+def _replay(config: Config, prepared: Prepared) -> Replay | None:
+    if prepared.replay is None:
+        return None
+    return Replay.of_fraction(config.data.replay_fraction, _lengths(prepared, "train"), _lengths(prepared, "replay"))
 
-    Raises:
-        UserError: they do not fit together, or cannot be loaded.
-    """
-    model, max_length = config.model, config.data.max_length
-    if not config.from_pair:
-        return build_pair(
-            model.size,
-            vocab_size=len(tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
-            max_length=max_length,
-            generator_width=model.generator_width,
-            dropout=model.dropout,
-            seed=config.run.seed,
-        )
-    pair, report = load_networks(
-        model.generator,
-        model.discriminator,
-        sharing=model.sharing,
-        revision=model.revision,
-        tokenizer_vocab_size=len(tokenizer),
-        max_length=max_length,
-        dropout=model.dropout,
-        seed=config.run.seed,
-    )
-    for line in report + share_loaded(pair, model.sharing):
-        log(line)
-    return pair
+
+def held_out_loaders(config: Config, prepared: Prepared, **place) -> dict[str, StepLoader]:
+    """By split, the domain's first; arguments as of :func:`step_loader`."""
+    return {
+        split: step_loader(config, prepared, held_out=True, split=split, **place)
+        for split in ("held_out", "general")
+        if split in prepared.held_out
+    }
 
 
 def steps_per_pass(loader: StepLoader, prepared: Prepared) -> float:
     """Optimizer steps of one pass over the training text: a close estimate, the same on every process."""
-    plan = loader.plan
-    histogram = np.array(prepared.manifest["splits"]["train"]["lengths"])
+    plan, histogram = loader.plan, _lengths(prepared, "train")
+    if plan.replay:
+        histogram = plan.replay.lengths_in_a_pass(histogram, _lengths(prepared, "replay"))
     bins = steps_in_passes(histogram, lambda lengths: plan.slots(None, lengths), plan.limits, bins_per_step=1, passes=1)
     return bins / plan.bins_per_step
 
@@ -216,15 +191,6 @@ def total_steps(config: Config, loader: StepLoader, prepared: Prepared) -> tuple
     """Optimizer steps of the run, and of one pass over the training text."""
     one_pass = steps_per_pass(loader, prepared)
     return config.train.steps or max(1, math.ceil(config.train.epochs * one_pass)), one_pass
-
-
-def joint_module(config: Config, pair: Pair) -> ReplacedTokenDetection:
-    """The two networks as one module."""
-    return ReplacedTokenDetection(
-        *pair,
-        temperature=config.objective.temperature,
-        gradient_checkpointing=config.model.gradient_checkpointing,
-    )
 
 
 def data_identity(loader: StepLoader, prepared: Prepared) -> str:
@@ -237,12 +203,12 @@ def data_identity(loader: StepLoader, prepared: Prepared) -> str:
 
 def window(config: Config, engine: Engine, loader: StepLoader, pair: Pair, prepared: Prepared) -> Window:
     """What collects the figures between two log lines."""
-    flops = training_flops(pair.generator.config, pair.discriminator.config, context_length(prepared))
-    return Window(engine, config.objective, loader.layout.slots(config.train.bin_tokens), flops)
+    slots = loader.layout.slots(config.train.bin_tokens)
+    return Window(engine, config.objective, slots, flops(pair, context_length(prepared)))
 
 
 def context_length(prepared: Prepared) -> float:
     """Length of the example that a token stands in, averaged over the tokens of the training text."""
-    histogram = np.array(prepared.manifest["splits"]["train"]["lengths"], float)
+    histogram = _lengths(prepared, "train").astype(float)
     lengths = np.arange(len(histogram))
     return float((histogram * lengths**2).sum() / (histogram * lengths).sum())

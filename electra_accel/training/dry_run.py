@@ -7,11 +7,10 @@ import torch
 
 from electra_accel.config import Config, resolve
 from electra_accel.config_checks import check
-from electra_accel.model.metrics import training_flops
 from electra_accel.tracking.summary import plan_lines
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.tracking.trackers import destination, usable_trackers
-from electra_accel.training import assemble, opening
+from electra_accel.training import assemble, networks, opening
 from electra_accel.training.hardware import choose_precision, unusable_gpu, wants_cpu
 from electra_accel.training.progress import read
 
@@ -45,23 +44,22 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
 
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     prepared = assemble.prepared_data(config, terminal.line)
-    loader, _ = (
-        assemble.step_loader(config, prepared, held_out=held_out, world_size=world_size, rank=0, device=device)
-        for held_out in (False, True)
-    )
+    place = {"world_size": world_size, "rank": 0, "device": device}
+    loader = assemble.step_loader(config, prepared, held_out=False, **place)
+    assemble.held_out_loaders(config, prepared, **place)
     steps, one_pass = assemble.total_steps(config, loader, prepared)
     for warning in set(check(resolve(config, steps), steps)) - set(check(config)):
         terminal.warn(warning)
     if checkpoint:
         read(checkpoint, folder, assemble.data_identity(loader, prepared), steps)
-    pair = assemble.networks(config, prepared.tokenizer, terminal.line)
-    model = assemble.joint_module(config, pair)
+    pair = networks.networks(config, prepared.tokenizer, terminal.line)
+    model = networks.joint_module(config, pair)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     opening.require_space(existing, model, config.checkpoint.keep)
 
     parameters = sum(p.numel() for p in model.parameters())
     context = assemble.context_length(prepared)
-    per_token, per_slot = training_flops(pair.generator.config, pair.discriminator.config, context)
+    per_token, per_slot = networks.flops(pair, context)
     tokens = steps / one_pass * prepared.manifest["splits"]["train"]["tokens"]
     flops = tokens * (per_token + config.objective.mask_prob * per_slot)
     hours = flops / (UTILISATION * A100_BF16) / 3600

@@ -154,6 +154,10 @@ class Engine:
             sharded.load_optimizer(self.unwrapped(), self.optimizer.optimizer, self.accelerator.scaler, checkpoint)
         return self.model
 
+    def release(self) -> None:
+        """Let go of model and optimizer, so that others can be prepared. Called on every process."""
+        self.model, self.optimizer = self.accelerator.free_memory(self.model, self.optimizer)
+
     def unwrapped(self) -> nn.Module:
         """The module that was prepared; under ZeRO-3 and FSDP2 its parameters are in parts."""
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)

@@ -24,6 +24,7 @@ from electra_accel.model.metrics import calibration, standard_errors, summarise
 from electra_accel.training.engine import Engine
 from electra_accel.training.progress import Progress
 
+PREFIX = {"held_out": "eval", "general": "general"}  # of the figures of each held-out split
 UNIGRAM_SAMPLE = 20_000_000  # tokens of the training buffer that are counted
 
 
@@ -46,6 +47,11 @@ class HeldOut:
     fingerprint: str
     counts: dict[str, int]
     chance: float
+
+    def describe(self) -> str:
+        """For the start-up lines."""
+        name = "" if self.name == PREFIX["held_out"] else f"{self.name} text, "
+        return f"{name}{self.counts['examples']:,} examples, corruption {self.fingerprint}"
 
 
 @dataclass
@@ -153,17 +159,18 @@ def build_held_out(
 
 def fixed_held_out(
     config: Config,
-    loader: StepLoader,
+    loaders: dict[str, StepLoader],
     prepared: Prepared,
     engine: Engine,
     progress: Progress,
     folder: Path,
     resumed_from: Path | None,
-) -> HeldOut:
-    """The held-out set of a run: replacements by the starting pair's generator, or by token frequency from scratch.
+) -> list[HeldOut]:
+    """The held-out sets of a run: replacements by the starting pair's generator, or by token frequency from scratch.
 
     Args:
-        progress: takes up the corruption's fingerprint; one that it has already must be the same.
+        loaders: by split, the domain's ``held_out`` first.
+        progress: takes up the corruptions' fingerprint; one that it has already must be the same.
         resumed_from: the checkpoint that was loaded, maybe of another run.
 
     Raises:
@@ -171,44 +178,61 @@ def fixed_held_out(
     """
     tokenizer = prepared.tokenizer
     counts = unigram_counts(prepared.train.tokens, len(tokenizer), tokenizer.all_special_ids)
-    file = Path(run_folder.HELD_OUT) / "held_out.npy"
-    held_out = build_held_out(
-        "eval",
-        loader,
-        config.eval.batches,
-        generator_draw(engine) if config.from_pair else unigram_draw(counts),
-        most_frequent=int(counts.argmax()),
-        engine=engine,
-        file=folder / file,
-        origin=resumed_from.resolve().parent.parent / file if resumed_from else None,
-    )
-    if progress.corruption not in ("", held_out.fingerprint):
-        raise UserError(
-            f"{folder / file} is not the held-out corruption of this run: restore it, or use another --run.dir"
+    by_generator = config.from_pair and not config.is_mlm
+    sets, identities = [], {}
+    for split, loader in loaders.items():
+        file = Path(run_folder.HELD_OUT) / f"{split}.npy"
+        held_out = build_held_out(
+            PREFIX[split],
+            loader,
+            config.eval.batches,
+            generator_draw(engine) if by_generator else unigram_draw(counts),
+            most_frequent=int(counts.argmax()),
+            engine=engine,
+            file=folder / file,
+            origin=resumed_from.resolve().parent.parent / file if resumed_from else None,
         )
-    progress.corruption = held_out.fingerprint
-    identity = {
-        "corruption": held_out.fingerprint,
-        "replacements": "generator of the starting pair" if config.from_pair else "token frequency",
-        "mask_prob": config.eval.mask_prob,
-        "seed": config.eval.seed,
-        "data": prepared.manifest["splits"]["held_out"]["fingerprint"],
-        "tokenizer": prepared.manifest["tokenizer"],
-        **held_out.counts,
-        "chance": held_out.chance,
-    }
-    engine.on_main(lambda: run_folder.write_json(folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY, identity))
-    return held_out
+        identities[folder / file.with_suffix(".json")] = {
+            "corruption": held_out.fingerprint,
+            "replacements": "generator of the starting pair" if by_generator else "token frequency",
+            "mask_prob": config.eval.mask_prob,
+            "seed": config.eval.seed,
+            "data": prepared.manifest["splits"][split]["fingerprint"],
+            "tokenizer": prepared.manifest["tokenizer"],
+            **held_out.counts,
+            "chance": held_out.chance,
+        }
+        sets.append(held_out)
+    fingerprint = "+".join(held_out.fingerprint for held_out in sets)
+    if progress.corruption not in ("", fingerprint):
+        raise UserError(
+            f"{folder / run_folder.HELD_OUT}: {', '.join(f'{split}.npy' for split in loaders)} is not the held-out corruption "
+            "of this run: restore it, or use another --run.dir"
+        )
+    progress.corruption = fingerprint
+    engine.on_main(lambda: [run_folder.write_json(file, identity) for file, identity in identities.items()])
+    return sets
 
 
-def evaluate(held_out: HeldOut, engine: Engine) -> Evaluation:
-    """All metrics on the fixed corruption (``eval/…``) and against the own generator (``eval_own/…``), over all processes."""
-    fixed, own = engine.sum(totals(engine, zip(held_out.batches, held_out.replacements))).cpu()
-    calibrated = calibration(fixed)
-    figures = summarise(fixed) | standard_errors(fixed) | {"calibration_error": calibrated.error}
-    named = {f"{held_out.name}/{key}": value for key, value in figures.items()}
-    named |= {f"{held_out.name}_own/{key}": value for key, value in summarise(own).items()}
-    return Evaluation(named, calibrated.bins)
+def evaluate(sets: list[HeldOut], engine: Engine, *, one_network: bool) -> Evaluation:
+    """All metrics of each set on its fixed corruption (``eval/…``) and against the own generator (``eval_own/…``), over all
+    processes. The calibration is the first set's.
+
+    Args:
+        one_network: there is a generator (a masked language model) alone, and figures of nothing else.
+    """
+    figures, calibrations = {}, []
+    for held_out in sets:
+        fixed, own = engine.sum(totals(engine, zip(held_out.batches, held_out.replacements))).cpu()
+        calibrated = calibration(fixed)
+        found = summarise(fixed) | standard_errors(fixed) | {"calibration_error": calibrated.error}
+        calibrations.append(calibrated.bins)
+        named = {f"{held_out.name}/{key}": value for key, value in found.items()}
+        named |= {f"{held_out.name}_own/{key}": value for key, value in summarise(own).items()}
+        if one_network:
+            named = {name: value for name, value in named.items() if name.startswith(f"{held_out.name}/generator_")}
+        figures |= named
+    return Evaluation(figures, [] if one_network else calibrations[0])
 
 
 @torch.no_grad()
@@ -219,8 +243,9 @@ def totals(engine: Engine, corrupted: Iterable[tuple[RTDBatch, torch.Tensor]]) -
     model.eval()
     for batch, replacements in corrupted:
         batch = batch.to(engine.device)
-        fixed = model(batch, replacements.to(engine.device)).counters
-        total += torch.stack([fixed, model(batch).counters])
+        fixed = model(batch, replacements.to(engine.device))
+        own = fixed if fixed.discriminator_logits is None else model(batch)
+        total += torch.stack([fixed.counters, own.counters])
     model.train()
     return total
 

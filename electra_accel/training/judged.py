@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
 from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedTokenizerFast
 
 from electra_accel import config_parser, export, run_folder
@@ -16,7 +15,7 @@ from electra_accel.data.tokenizer import load_tokenizer, vocabulary_conflict
 from electra_accel.errors import UserError
 from electra_accel.model.loading import load_network
 from electra_accel.model.pair import Pair
-from electra_accel.training import assemble, checkpoint, sharded
+from electra_accel.training import assemble, checkpoint, networks, sharded
 
 Log = Callable[[str], None]
 
@@ -44,6 +43,8 @@ def run_pair(run: Path, log: Log = print) -> Judged:
         UserError: not a run, or one without weights; its text or its starting pair is needed and gone.
     """
     config = run_config(run)
+    if config.is_mlm:
+        raise UserError(f"--run {run}: one network was trained (objective.kind mlm), there is no pair to judge")
     discriminator, generator = (run / name for name in export.FOLDERS)
     if run_folder.read_status(run)["state"] == "done" and discriminator.is_dir() and generator.is_dir():
         weights, step = _exported_step(discriminator)
@@ -56,8 +57,8 @@ def run_pair(run: Path, log: Log = print) -> Judged:
     if newest is None:
         raise UserError(f"--run {run}: no exported pair and no checkpoint in it yet; wait for its first checkpoint")
     tokenizer = text_of_run(run, config, log).tokenizer
-    pair = assemble.networks(config, tokenizer, lambda line: None)
-    sharded.load_weights(nn.ModuleDict(pair._asdict()), newest)
+    pair = networks.networks(config, tokenizer, lambda line: None)
+    sharded.load_weights(networks.joint_module(config, pair), newest)
     step = checkpoint.verify(newest)["step"]
     return Judged(pair, tokenizer, config, f"step {step}, from {newest} (the run has not ended)", step)
 
@@ -70,7 +71,7 @@ def given_pair(generator: str, discriminator: str, max_length: int, log: Log = p
     """
     config = Config()
     config.model.generator, config.model.discriminator, config.data.max_length = generator, discriminator, max_length
-    tokenizer = assemble.given_tokenizer(config, log)
+    tokenizer = networks.given_tokenizer(config, log)
     pair = Pair(
         load_network("--generator", ElectraForMaskedLM, generator),
         load_network("--discriminator", ElectraForPreTraining, discriminator),

@@ -27,7 +27,7 @@ def train(
     config: Config,
     engine: Engine,
     loader: StepLoader,
-    held_out: HeldOut,
+    held_out: list[HeldOut],
     progress: Progress,
     total_steps: int,
     window: Window,
@@ -155,17 +155,23 @@ def train(
 
 
 def judge_held_out(
-    config: Config, engine: Engine, held_out: HeldOut, progress: Progress, recorder: Recorder, terminal: Terminal
+    config: Config, engine: Engine, held_out: list[HeldOut], progress: Progress, recorder: Recorder, terminal: Terminal
 ) -> bool:
     """Held-out figures into progress, files and the terminal; True if ``eval.metric`` is the best so far."""
-    found = evaluate(held_out, engine)
+    found = evaluate(held_out, engine, one_network=config.is_mlm)
     figures = found.figures
-    recorder.metrics(figures | progress.axes(), found.calibration)
-    terminal.line(
-        f"held out at step {progress.step}: generator loss {figures['eval/generator_loss']:.3f}, "
-        f"accuracy {figures['eval/generator_accuracy']:.3f}; discriminator AUC {figures['eval/auc']:.3f} on the fixed "
-        f"corruption, {figures['eval_own/auc']:.3f} on its own generator's"
-    )
+    recorder.metrics(figures | progress.axes(), found.calibration or None)
+    for name in (each.name for each in held_out):
+        line = (
+            f"{'held out' if name == 'eval' else name + ' text'} at step {progress.step}: generator loss "
+            f"{figures[f'{name}/generator_loss']:.3f}, accuracy {figures[f'{name}/generator_accuracy']:.3f}"
+        )
+        if not config.is_mlm:
+            line += (
+                f"; discriminator AUC {figures[f'{name}/auc']:.3f} on the fixed corruption, "
+                f"{figures[f'{name}_own/auc']:.3f} on its own generator's"
+            )
+        terminal.line(line)
     return progress.judge(figures, config.eval.metric)
 
 
@@ -173,20 +179,21 @@ def judge_held_out(
 def show_samples(
     config: Config,
     engine: Engine,
-    held_out: HeldOut,
+    held_out: list[HeldOut],
     progress: Progress,
     recorder: Recorder,
     terminal: Terminal,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Reconstructions of the same held-out sentences each time, then of some random ones.
+    """Reconstructions of the same sentences of the domain's held-out text each time, then of some random ones.
 
     Every process computes, the first one reports.
     """
     if recorder.samples == "none":
         return
     # Which random ones depends on the step alone, so that a resumed run shows the same. The last batches may be empty.
-    sizes = [int((batch.examples >= 0).sum()) for batch in held_out.batches]
+    batches = held_out[0].batches
+    sizes = [int((batch.examples >= 0).sum()) for batch in batches]
     chance = torch_seed(config.eval.seed, Purpose.SHOW, progress.step)
     number = chance % max(1, sum(size > 0 for size in sizes))
     last = max(0, sizes[number] - RANDOM_SHOWN)
@@ -195,7 +202,7 @@ def show_samples(
     found = []
     engine.model.eval()
     for which, wanted, fixed in ((0, range(FIXED_SHOWN), True), (number, range(first, first + RANDOM_SHOWN), False)):
-        batch = held_out.batches[which].to(engine.device)
+        batch = batches[which].to(engine.device)
         output = engine.model(batch)
         if engine.is_main:
             found += reconstruct(batch, output, tokenizer, wanted=wanted, fixed=fixed)
@@ -225,12 +232,17 @@ def show_figures(figures: dict[str, float], total_steps: int, terminal: Terminal
     left = duration((total_steps - step) * figures["speed/seconds_per_step"])
     speed = f"{figures['speed/tokens_per_second']:,.0f} tokens/s"
     mfu = f", MFU {figures['speed/mfu']:.1%}" if "speed/mfu" in figures else ""
+    loss, accuracy = f"loss {figures['train/loss']:.3f}", f"accuracy {figures['train/generator_accuracy']:.3f}"
+    short = f"loss {figures['train/loss']:.2f}"
+    if "train/auc" in figures:
+        loss += f" (generator {figures['train/generator_loss']:.3f}, discriminator {figures['train/discriminator_loss']:.4f})"
+        accuracy = (
+            f"accuracy: generator {figures['train/generator_accuracy']:.3f}, discriminator "
+            f"{figures['train/discriminator_accuracy']:.3f}, AUC {figures['train/auc']:.3f}"
+        )
+        short += f"  AUC {figures['train/auc']:.3f}"
     terminal.line(
-        f"step {step}/{total_steps}  loss {figures['train/loss']:.3f} (generator {figures['train/generator_loss']:.3f}, "
-        f"discriminator {figures['train/discriminator_loss']:.4f})  accuracy: generator "
-        f"{figures['train/generator_accuracy']:.3f}, discriminator {figures['train/discriminator_accuracy']:.3f}, "
-        f"AUC {figures['train/auc']:.3f}  lr {figures['train/learning_rate']:.2e}  {speed} "
+        f"step {step}/{total_steps}  {loss}  {accuracy}  lr {figures['train/learning_rate']:.2e}  {speed} "
         f"({figures['speed/slots_per_second']:,.0f} slots/s{mfu})  {left} left"
     )
-    short = f"{left} left  loss {figures['train/loss']:.2f}  AUC {figures['train/auc']:.3f}  {speed}"
-    terminal.update(step, short, f"{mfu}  data wait {figures['speed/data_wait']:.0%}")
+    terminal.update(step, f"{left} left  {short}  {speed}", f"{mfu}  data wait {figures['speed/data_wait']:.0%}")

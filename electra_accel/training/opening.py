@@ -23,8 +23,10 @@ from electra_accel.tracking.report import write_report
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.training import checkpoint
 from electra_accel.training.engine import Engine
+from electra_accel.training.preemption import STOP_FILE
 from electra_accel.training.progress import Progress
 
+OF_A_WARM_START = {run_folder.WARM_START, run_folder.STATUS, STOP_FILE}  # before the run itself has begun
 PACKAGES = ("torch", "accelerate", "transformers", "datasets", "tokenizers", "numpy", "deepspeed", "wandb")
 
 
@@ -40,7 +42,7 @@ def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path 
         if config.run.resume == "never":
             raise UserError(f"run.dir {folder} holds a run already and run.resume is never; choose another --run.dir")
         _require_same(folder, config)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and {path.name for path in folder.iterdir()} - OF_A_WARM_START:
         raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")
     run_folder.require_creatable(folder)
     own = checkpoint.newest_valid(folder / run_folder.CHECKPOINTS, warn)
@@ -103,13 +105,17 @@ def recorded_status(
 ) -> Iterator[None]:
     """Keep status.json and the report true however the run ends, and turn running out of GPU memory into the user's line.
 
-    Every process reports its end: the one that fails may not be the first.
+    Every process reports its end: the one that fails may not be the first. The end of a warm start before its last step is
+    that of its run too.
     """
+    whole_run = folder.parent if folder.name == run_folder.WARM_START else folder
 
     def write(state: str, reason: str, code: int) -> None:
         terminal.stop()
         try:
             run_folder.write_status(folder, state, progress.step, reason, code)
+            if code and whole_run != folder:
+                run_folder.write_status(whole_run, state, 0, reason, code)
             if terminal.speaks:
                 write_report(folder)
         except Exception as error:  # a full disk, or a page that cannot be drawn, must not hide why the run ended
@@ -117,7 +123,7 @@ def recorded_status(
         if code:
             why = f" ({reason})" if state == "preempted" else ""
             terminal.line(
-                f"stopped at step {progress.step}{why}; the same command with --run.dir {folder} goes on from the last "
+                f"stopped at step {progress.step}{why}; the same command with --run.dir {whole_run} goes on from the last "
                 "checkpoint"
             )
 

@@ -106,6 +106,8 @@ def set_master_weights(model: nn.Module, optimizer: Any, weights: dict[str, torc
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             _set_part(parameter, optimizer, "", weights[name])
+        else:
+            parameter.frozen = weights[name]  # ZeRO makes no master copy of what does not learn
 
 
 @torch.no_grad()
@@ -160,6 +162,8 @@ def _steps(optimizer: Any) -> float | None:
 
 def _whole(parameter: nn.Parameter, optimizer: Any, kind: str) -> torch.Tensor:
     """A weight (``kind`` "") or a moment, gathered. Called on every process in the same order."""
+    if hasattr(parameter, "frozen"):
+        return parameter.frozen
     if _flat_parts(optimizer) is None:
         part = optimizer.state[parameter][kind] if kind else parameter
         return part.full_tensor() if isinstance(part, DTensor) else part.detach()
@@ -172,6 +176,8 @@ def _whole(parameter: nn.Parameter, optimizer: Any, kind: str) -> torch.Tensor:
 
 def _set_part(parameter: nn.Parameter, optimizer: Any, kind: str, whole: torch.Tensor) -> None:
     """Write this process's part of a moment, or of ZeRO's master weight (``kind`` "")."""
+    if hasattr(parameter, "frozen"):
+        return parameter.frozen
     if _flat_parts(optimizer) is None:
         part = optimizer.state[parameter][kind]
         if isinstance(part, DTensor):

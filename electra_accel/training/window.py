@@ -16,7 +16,7 @@ class Window:
     """Sums of losses and counters since the last log line.
 
     Args:
-        objective: for its two weights.
+        objective: for its kind and its two weights.
         slots_per_step: token slots that a global step computes, empty ones included.
         flops: forward and backward, per real token and per selected position (``model.metrics.training_flops``).
     """
@@ -28,7 +28,7 @@ class Window:
         slots_per_step: int,
         flops: tuple[float, float],
     ):
-        self.engine, self.objective = engine, objective
+        self.engine, self.objective, self.one_network = engine, objective, objective.kind == "mlm"
         self.slots_per_step, self.flops, self.peak_flops = slots_per_step, flops, engine.peak_flops()
         self.restart()
 
@@ -105,6 +105,8 @@ class Window:
         """
         counters = self.engine.sum(self.counters).cpu()
         metrics = summarise(counters)
+        if self.one_network:
+            metrics = {name: value for name, value in metrics.items() if name.startswith("generator_")}
         tokens, selected = (counters[SCALARS.index(name)].item() for name in ("tokens", "selected"))
         seconds, steps = self.seconds, self.earlier_steps + len(self.losses)
         flops = self.flops[0] * tokens + self.flops[1] * selected
@@ -113,7 +115,7 @@ class Window:
         progress.flops += flops
         figures = {
             "train/loss": self.objective.generator_weight * metrics["generator_loss"]
-            + self.objective.discriminator_weight * metrics["discriminator_loss"],
+            + self.objective.discriminator_weight * metrics.get("discriminator_loss", 0.0),
             **{f"train/{name}": value for name, value in metrics.items()},
             "speed/tokens_per_second": tokens / seconds,
             "speed/slots_per_second": steps * self.slots_per_step / seconds,

@@ -1,0 +1,46 @@
+"""A generator for a discriminator that was released without one: a run of its own that comes first.
+
+In ``run.dir/warm-start`` a generator with fresh layers on the discriminator's embeddings, which are frozen, learns masked
+language modelling for ``model.warm_start_steps`` steps: by the loop, the engine and the data of the run itself, with
+checkpoints, so that it may be interrupted too. Replaced token detection then begins with the exported generator. Without it
+the discriminator would unlearn on noise what it knows: fresh layers propose random tokens.
+"""
+
+import copy
+from pathlib import Path
+
+from electra_accel import run_folder
+from electra_accel.config import FROM_SCRATCH, Config, resolve
+from electra_accel.model.loading import load_config
+from electra_accel.model.pair import SIZES
+
+
+def is_due(config: Config, folder: Path) -> bool:
+    """Whether the run in ``folder`` needs a generator that is not there yet."""
+    return config.warm_starts and not config.is_mlm and not generator_of(folder).is_dir()
+
+
+def generator_of(folder: Path) -> Path:
+    """Where the run in ``folder`` finds its warm-started generator."""
+    return folder / run_folder.WARM_START / "generator"
+
+
+def configuration(config: Config, folder: Path) -> Config:
+    """The run that comes before the one in ``folder``.
+
+    Its peak learning rate is the published one for a run from scratch at the discriminator's width (base's for a width that
+    was not published), because the generator's layers are fresh.
+
+    Raises:
+        UserError: there is no such discriminator.
+    """
+    discriminator = load_config("model.discriminator", config.model.discriminator, config.model.revision)
+    size = {shape.hidden: size for size, shape in SIZES.items()}.get(discriminator.hidden_size, "base")
+    warm = copy.deepcopy(config)
+    warm.run.dir, warm.run.resume = str(folder / run_folder.WARM_START), "auto"
+    warm.objective.kind, warm.model.sharing = "mlm", "tied"
+    warm.train.steps, warm.train.epochs = config.model.warm_start_steps, None
+    warm.optim.learning_rate, warm.optim.warmup_steps = FROM_SCRATCH[size].learning_rate, None
+    warm.eval.metric, warm.eval.patience = None, 0
+    warm.tracking.trackers = []
+    return resolve(warm)
