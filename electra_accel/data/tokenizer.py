@@ -145,7 +145,7 @@ def vocabulary_conflict(one: PreTrainedTokenizerFast, other: PreTrainedTokenizer
 def train_tokenizer(
     batches: Callable[[], Iterable[list[str]]], vocab_size: int, folder: Path, lowercase: bool = False
 ) -> PreTrainedTokenizerFast:
-    """Trains a WordPiece vocabulary and saves it as a folder that AutoTokenizer loads (with a vocab.txt for older tools).
+    """Trains a WordPiece vocabulary and saves it (see :func:`save_tokenizer`).
 
     Text is treated as BERT does, but accents are kept and case too unless ``lowercase``: words split at spaces and
     punctuation, each Chinese character alone; Hangul syllables stay whole. A character that makes up less than a millionth
@@ -182,10 +182,17 @@ def train_tokenizer(
     learned = backend.get_vocab()
     vocab = {token: number for number, token in enumerate(sorted(learned, key=learned.get))}
     tokenizer = BertTokenizer(vocab=vocab, do_lower_case=lowercase, strip_accents=False)
+    save_tokenizer(tokenizer, folder)
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes what AutoTokenizer loads, and for WordPiece a vocab.txt beside it, which older tools read: a line an id."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocab), encoding="utf-8")
-    return tokenizer
+    if isinstance(tokenizer.backend_tokenizer.model, models.WordPiece):
+        tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
 
 
 def _alphabet(characters: Counter[str], backend: Tokenizer, limit: int) -> list[str]:
