@@ -4,7 +4,7 @@
   manifest.json        what is in it, where it comes from, what was skipped; fingerprints
   tokenizer/           a Hugging Face tokenizer folder
   train/               tokens.bin offsets.bin blocks.bin (store.py)
-  held_out/, …         the same, one folder a held-out set
+  held_out/, …         the same, one folder a held-out set; replay/ if there is any
 """
 
 import errno
@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import compress, islice
@@ -24,9 +24,10 @@ from transformers import PreTrainedTokenizerFast
 
 from electra_accel.data.corpus import Corpus, content_key, read_documents, text_bytes
 from electra_accel.data.encode import Examples, encode_all
-from electra_accel.data.split import fraction_that_holds_one, given_sets, numbers, split_off
+from electra_accel.data.split import assign, fraction_that_holds_one, numbers
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS, TokenStore, TokenWriter
-from electra_accel.data.tokenizer import fingerprint, load_tokenizer, train_tokenizer
+from electra_accel.data.tokenizer import fingerprint, load_tokenizer, save_tokenizer, train_tokenizer
+from electra_accel.data.vocabulary import adapt
 from electra_accel.data.waiting import build_once
 from electra_accel.errors import UserError
 
@@ -43,6 +44,9 @@ def prepare(
     *,
     tokenizer: PreTrainedTokenizerFast | None,
     train_vocab_size: int | None,
+    replay: Corpus | None = None,
+    add_tokens: tuple[str, ...] = (),
+    learn_tokens: int | None = None,
     max_length: int,
     eval_fraction: float,
     join_lines: bool,
@@ -53,11 +57,13 @@ def prepare(
 
     Args:
         root: folder of prepared corpora.
-        held_out: name -> corpus of each held-out set; texts that are also in train are left out of them. Empty: a set named
-            ``held_out`` is split off train by a hash of the text (the built-in corpus: by source file).
+        held_out: name -> corpus of each held-out set; texts that are also in train are left out of them. If none is named
+            ``held_out``, that one is split off train by a hash of the text (the built-in corpus: by source file).
         tokenizer: a loaded one. None: a WordPiece vocabulary of ``train_vocab_size`` is trained on train.
+        replay: more text to train on; texts that are held out, given or split off, are left out of it.
+        add_tokens, learn_tokens: more tokens for the given tokenizer; see :func:`~electra_accel.data.vocabulary.adapt`.
         max_length: tokens per example, [CLS] and [SEP] included.
-        eval_fraction: share of the documents that is split off; at least one document is, unless it is 0.
+        eval_fraction: share of train's documents that is split off; at least one document is, unless it is 0.
         join_lines: see :class:`~electra_accel.data.encode.Encoder` and :func:`~electra_accel.data.readers.read_texts`.
         processes: how many tokenise; None: one a core, at most 16; one for a small corpus or on fewer than 4 cores (there,
             the library's threads do as well). The result does not depend on it.
@@ -78,18 +84,24 @@ def prepare(
         "held_out": {name: [content_key(corpus), corpus.text_column] for name, corpus in held_out.items()},
         "tokenizer": fingerprint(tokenizer) if tokenizer else f"WordPiece {train_vocab_size}",
         "max_length": max_length,
-        "eval_fraction": 0 if held_out else eval_fraction,
+        "eval_fraction": 0 if "held_out" in held_out else eval_fraction,
         "join_lines": join_lines,
     }
+    if replay:
+        settings["replay"] = [content_key(replay), replay.text_column]
+    if add_tokens or learn_tokens:
+        if tokenizer is None:
+            raise UserError("tokenizer.add_tokens and tokenizer.learn_tokens extend a given vocabulary; leave them out")
+        settings |= {"add_tokens": add_tokens, "learn_tokens": learn_tokens}
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
     first = re.sub(r"[^\w-]+", "_", Path(train.dataset or train.files[0]).name.split(".")[0]).strip("_") or "corpus"
     folder = root / f"{first}-{digest}"
 
     def build(temporary: Path) -> None:
-        _check_space(root, [train, *held_out.values()])
+        _check_space(root, [train, *held_out.values(), *filter(None, [replay])])
         log(f"preparing {first} in {folder}")
         try:
-            _build(temporary, train, held_out, tokenizer, train_vocab_size, settings, processes, log)
+            _build(temporary, train, held_out, replay, tokenizer, train_vocab_size, settings, processes, log)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -116,6 +128,7 @@ def _build(
     folder: Path,
     train: Corpus,
     held_out: Mapping[str, Corpus],
+    replay: Corpus | None,
     tokenizer: PreTrainedTokenizerFast | None,
     vocab_size: int | None,
     settings: dict,
@@ -124,26 +137,29 @@ def _build(
 ) -> None:
     join_lines, max_length = settings["join_lines"], settings["max_length"]
     fraction = fraction_that_holds_one(train, settings["eval_fraction"], join_lines, log)
+    texts = partial(_vocabulary_texts, train, fraction, join_lines)
+    vocabulary = None
     if tokenizer is None:
         log(f"training a vocabulary of {vocab_size} tokens")
-        texts = partial(_vocabulary_texts, train, fraction, join_lines)
         if not any(text.strip() for batch in texts() for text in batch):
             raise UserError(f"no usable text to train on in {train.dataset or ' '.join(train.files)}; name other files")
         tokenizer = train_tokenizer(texts, vocab_size, folder / "tokenizer")
-    tokenizer.save_pretrained(folder / "tokenizer")
-    names = ["train", *(held_out or ["held_out"] * (fraction > 0))]
+    elif "add_tokens" in settings:
+        tokenizer, vocabulary = adapt(tokenizer, settings["add_tokens"], settings["learn_tokens"], texts(), log)
+    save_tokenizer(tokenizer, folder / "tokenizer")
+    names = ["train", *["held_out"] * (fraction > 0), *held_out, *["replay"] * bool(replay)]
     splits = {name: _Split(folder / name, len(tokenizer), max_length) for name in names}
     cores = len(os.sched_getaffinity(0))
     processes = processes or (1 if text_bytes(train) < _PARALLEL_TEXT or cores < 4 else min(16, cores))
-    in_both: Counter[str] = Counter()
-    jobs = given_sets(train, held_out, join_lines, in_both) if held_out else split_off(train, fraction, join_lines)
+    left_out: dict[str, Counter[str]] = defaultdict(Counter)
+    jobs = assign(train, held_out, replay, fraction, join_lines, left_out)
     special_ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id)
     backend = tokenizer.backend_tokenizer.to_str()
     for (name, source), examples in encode_all(jobs, processes, backend, special_ids, max_length, join_lines):
         splits[name].add(source, examples)
-    for name, count in in_both.items():
-        splits[name].skipped["also in train"] = count
-    _write_manifest(folder, tokenizer, settings, {name: split.close() for name, split in splits.items()})
+    for name, reasons in left_out.items():
+        splits[name].skipped += reasons
+    _write_manifest(folder, tokenizer, vocabulary, settings, {name: split.close() for name, split in splits.items()})
 
 
 def _vocabulary_texts(train: Corpus, fraction: float, join_lines: bool) -> Iterator[list[str]]:
@@ -187,7 +203,9 @@ class _Split:
         }
 
 
-def _write_manifest(folder: Path, tokenizer: PreTrainedTokenizerFast, settings: dict, splits: dict[str, dict]) -> None:
+def _write_manifest(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, vocabulary: dict | None, settings: dict, splits: dict[str, dict]
+) -> None:
     for name, split in splits.items():
         if not split["examples"]:
             raise UserError(_nothing_in(name, split))
@@ -197,6 +215,7 @@ def _write_manifest(folder: Path, tokenizer: PreTrainedTokenizerFast, settings: 
         "fingerprint": hashlib.blake2b(" ".join(names).encode(), digest_size=16).hexdigest(),
         "tokenizer": names[0],
         "vocab_size": len(tokenizer),
+        "vocabulary": vocabulary,  # None, or what vocabulary.adapt made of the given one
         "settings": settings,
         "splits": splits,
     }
@@ -205,8 +224,13 @@ def _write_manifest(folder: Path, tokenizer: PreTrainedTokenizerFast, settings: 
 
 def _nothing_in(name: str, split: dict) -> str:
     skipped = ", ".join(f"{count} {reason}" for reason, count in split["skipped"].items()) or "no documents"
-    where = "the corpus" if name == "train" else f"the held-out set {name!r}"
-    remedy = "name other files or another data.text_column"
+    where = {"train": "the corpus", "replay": "the replay text"}.get(name, f"the held-out set {name!r}")
+    options = {
+        "held_out": " in data.eval_files",
+        "general": " in data.eval_general_files",
+        "replay": " in data.replay_files",
+    }
+    remedy = f"name other files{options.get(name, '')} or another data.text_column"
     if name == "train" and not split["skipped"]:
         remedy = "all of it is held out: add text, name data.eval_files, or lower data.eval_fraction"
     return f"no usable text in {where} ({skipped}); {remedy}"
@@ -223,6 +247,7 @@ class Prepared:
         manifest: see ``_Split.close`` and ``_write_manifest``.
         fingerprint: 32 hexadecimal digits of all tokens and the tokenizer; equal on two hosts that prepared the same.
         train, held_out: the examples; ``held_out`` by name of the set, empty if nothing was held out.
+        replay: more examples to train on; None if no replay was given.
 
     Raises:
         UserError: not a prepared folder, another format, damaged, or made with another tokenizer.
@@ -247,6 +272,7 @@ class Prepared:
             )
         stores = {name: self._open(name, split) for name, split in self.manifest["splits"].items()}
         self.train: TokenStore = stores.pop("train")
+        self.replay: TokenStore | None = stores.pop("replay", None)
         self.held_out: dict[str, TokenStore] = stores
 
     def _open(self, name: str, split: dict) -> TokenStore:

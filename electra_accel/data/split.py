@@ -1,4 +1,4 @@
-"""Which documents are held out, and which held-out documents train has too. Decided by the text, in flat memory."""
+"""Which split each document goes to, so that no text is trained on and held out. Decided by the text, in flat memory."""
 
 import hashlib
 from collections import Counter
@@ -12,6 +12,7 @@ from electra_accel.data.encode import normalise
 from electra_accel.randomness import Purpose, key, uniform
 
 _STREAM = key(Purpose.SPLIT)
+_NONE = np.empty(0, np.uint64)  # hashes
 
 Job = tuple[tuple[str, str], list[str]]  # (split, source), documents
 
@@ -45,30 +46,47 @@ def fraction_that_holds_one(train: Corpus, fraction: float, join_lines: bool, lo
     return float(np.nextafter(lowest, 1))
 
 
-def split_off(train: Corpus, fraction: float, join_lines: bool) -> Iterator[Job]:
-    """The documents of ``train``, each for the split ``train`` or ``held_out``."""
-    for batch in read_documents(train, join_lines):
-        held = numbers(train, batch) < fraction
-        for name, chosen in (("train", ~held), ("held_out", held)):
-            if chosen.any():
-                yield (name, batch.source), list(compress(batch.documents, chosen))
+def assign(
+    train: Corpus,
+    held_out: Mapping[str, Corpus],
+    replay: Corpus | None,
+    fraction: float,
+    join_lines: bool,
+    left_out: dict[str, Counter[str]],
+) -> Iterator[Job]:
+    """The documents of all corpora, each for its split, so that no held-out text is trained on.
 
-
-def given_sets(train: Corpus, held_out: Mapping[str, Corpus], join_lines: bool, in_both: Counter[str]) -> Iterator[Job]:
-    """The documents of ``train``, then those of the held-out sets that are not in train too; ``in_both`` counts the others.
-
-    Memory: 8 bytes for each held-out document, nothing for those of train.
+    First those of ``train``, of which ``fraction`` goes to the split ``held_out``; then those of the given held-out sets that
+    are not in train; then those of replay that are in no held-out split. ``left_out`` (of each split, by reason) counts the
+    others as it goes. Memory: 8 bytes for each held-out document, nothing for those of train and replay.
     """
     sets = [
         text_hashes(batch.documents) for corpus in held_out.values() for batch in read_documents(corpus, join_lines)
     ]
-    hashes = np.unique(np.concatenate([np.empty(0, np.uint64), *sets]))
-    in_train = np.zeros(len(hashes), bool)
+    given = np.unique(np.concatenate([_NONE, *sets]))
+    in_train = np.zeros(len(given), bool)
+    split_off = [_NONE]
     for batch in read_documents(train, join_lines):
-        in_train |= np.isin(hashes, text_hashes(batch.documents))
-        yield ("train", batch.source), batch.documents
+        held = numbers(train, batch) < fraction if fraction else np.zeros(len(batch.documents), bool)
+        for name, chosen in (("train", ~held), ("held_out", held)):
+            if chosen.any():
+                yield (name, batch.source), list(compress(batch.documents, chosen))
+        if held_out or replay:
+            hashes = text_hashes(batch.documents)
+            in_train |= np.isin(given, hashes[~held])
+            split_off.append(hashes[held])
     for name, corpus in held_out.items():
-        for batch in read_documents(corpus, join_lines):
-            new = ~np.isin(text_hashes(batch.documents), hashes[in_train])
-            in_both[name] += int((~new).sum())
-            yield (name, batch.source), list(compress(batch.documents, new))
+        yield from _without(given[in_train], name, corpus, join_lines, left_out[name], "also in train")
+    if replay:
+        held = np.concatenate([given[~in_train], *split_off])
+        yield from _without(held, "replay", replay, join_lines, left_out["replay"], "also held out")
+
+
+def _without(
+    hashes: np.ndarray, name: str, corpus: Corpus, join_lines: bool, left_out: Counter[str], reason: str
+) -> Iterator[Job]:
+    """The documents of a corpus but those with the given hashes, which are counted."""
+    for batch in read_documents(corpus, join_lines):
+        new = ~np.isin(text_hashes(batch.documents), hashes)
+        left_out[reason] += int((~new).sum())
+        yield (name, batch.source), list(compress(batch.documents, new))

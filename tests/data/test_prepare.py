@@ -86,14 +86,52 @@ def test_given_held_out_files_lose_what_train_has(tmp_path, vocabulary):
     for name, numbers in (("train", range(50)), ("a", range(40, 60)), ("b", range(48, 70))):
         (tmp_path / f"{name}.txt").write_text("".join(f"  {text(n, 9).title()}\n" for n in numbers))
     files = {name: Corpus(files=(str(tmp_path / f"{name}.txt"),)) for name in ("a", "b")}
-    prepared = run(tmp_path / "root", Corpus(files=(str(tmp_path / "train.txt"),)), vocabulary, files)
+    prepared = run(tmp_path / "root", Corpus(files=(str(tmp_path / "train.txt"),)), vocabulary, files, eval_fraction=0)
     assert len(prepared.train) == 50
     splits = prepared.manifest["splits"]
     assert [splits[name]["documents"] for name in ("a", "b")] == [10, 20]
     assert [splits[name]["skipped"]["also in train"] for name in ("a", "b")] == [10, 2]
     everything = {"a": Corpus(files=(str(tmp_path / "train.txt"),))}
     with pytest.raises(UserError, match="held-out set 'a' .50 also in train"):
-        run(tmp_path / "root", Corpus(files=(str(tmp_path / "train.txt"),)), vocabulary, everything)
+        run(tmp_path / "root", Corpus(files=(str(tmp_path / "train.txt"),)), vocabulary, everything, eval_fraction=0)
+
+
+def test_a_general_set_and_replay_beside_what_is_split_off(tmp_path, vocabulary):
+    for name, numbers in (("train", range(300)), ("general", range(250, 400)), ("replay", range(200, 600))):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{text(n, 5 + n % 20)}\n" for n in numbers))
+    corpora = {name: Corpus(files=(str(tmp_path / f"{name}.txt"),)) for name in ("train", "general", "replay")}
+    train, general = corpora["train"], {"general": corpora["general"]}
+    prepared = run(tmp_path / "root", train, vocabulary, general, replay=corpora["replay"])
+    assert list(prepared.held_out) == ["held_out", "general"]
+    stores = {"train": prepared.train, "replay": prepared.replay, **prepared.held_out}
+    texts = {name: set(examples(prepared, store)) for name, store in stores.items()}
+    assert texts["train"] | texts["held_out"] == {text(n, 5 + n % 20) for n in range(300)}
+    assert not (texts["train"] | texts["replay"]) & (texts["held_out"] | texts["general"])
+    splits = prepared.manifest["splits"]
+    assert texts["general"] >= {text(n, 5 + n % 20) for n in range(300, 400)}
+    assert splits["general"]["documents"] + splits["general"]["skipped"]["also in train"] == 150
+    held = texts["held_out"] | texts["general"]
+    assert texts["replay"] == {text(n, 5 + n % 20) for n in range(200, 600)} - held
+    assert splits["replay"]["documents"] + splits["replay"]["skipped"]["also held out"] == 400
+
+    without = run(tmp_path / "root", train, vocabulary)  # the domain's own splits are as without the others
+    assert without.replay is None
+    for name in ("train", "held_out"):
+        assert without.manifest["splits"][name] == splits[name]
+    assert prepared.fingerprint != without.fingerprint
+    (tmp_path / "held.txt").write_text(f"{text(399, 5 + 399 % 20)}\n")
+    with pytest.raises(UserError, match="replay text .1 also held out.; name other files in data.replay_files"):
+        run(tmp_path / "root", train, vocabulary, general, replay=Corpus(files=(str(tmp_path / "held.txt"),)))
+
+
+def test_settings_name_replay_only_where_there_is_some(tmp_path, corpus, vocabulary):
+    """So that what an earlier version prepared is found again."""
+    plain = run(tmp_path, corpus, vocabulary).manifest["settings"]
+    assert sorted(plain) == ["eval_fraction", "format", "held_out", "join_lines", "max_length", "tokenizer", "train"]
+    (tmp_path / "more.txt").write_text("more to train on\n")
+    with_replay = run(tmp_path, corpus, vocabulary, replay=Corpus(files=(str(tmp_path / "more.txt"),))).manifest
+    assert with_replay["splits"]["replay"]["examples"] == 1
+    assert with_replay["settings"].keys() - plain.keys() == {"replay"}
 
 
 def test_a_small_corpus_still_holds_one_out(tmp_path, vocabulary):
