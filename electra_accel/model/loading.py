@@ -15,7 +15,7 @@ from electra_accel.model.pair import Pair, check_network, check_pair, initialise
 from electra_accel.model.sharing import share
 
 # What transformers, safetensors and torch raise for files that are missing, truncated, of another shape or out of reach.
-_UNUSABLE = (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError)
+_UNUSABLE = (OSError, ValueError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
 
 
 def load_networks(
@@ -160,6 +160,8 @@ def load_config(option: str, source: str, revision: str | None) -> ElectraConfig
     looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
     if looks_like_path and not Path(source).is_dir():
         raise UserError(f"{option}: there is no folder {source}")
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise UserError(f"{option}: {source} has no config.json; give a Hugging Face folder or a hub id")
     with _one_line_errors(option, source):
         config = AutoConfig.from_pretrained(source, revision=revision)
     if not isinstance(config, ElectraConfig):
@@ -177,12 +179,22 @@ def _from_pretrained(
     log.disable_progress_bar()
     try:
         network, found = architecture.from_pretrained(
-            source, config=config, revision=revision, dtype=torch.float32, weights_only=True, output_loading_info=True
+            source,
+            config=config,
+            revision=revision,
+            dtype=torch.float32,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, in one line
         )
     finally:
         log.set_verbosity(verbosity)
         if bars:
             log.enable_progress_bar()
+    for name, saved, wanted in sorted(found["mismatched_keys"]):
+        raise ValueError(
+            f"config.json is that of another model: {name} is {list(saved)}, by config.json {list(wanted)}"
+        )
     return network.train(), found
 
 
@@ -192,6 +204,15 @@ def _one_line_errors(option: str, source: str) -> Iterator[None]:
         yield
     except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:300]
+        if isinstance(error, SafetensorError):
+            reason = f"model.safetensors is damaged or incomplete, fetch it again ({reason})"
+        elif isinstance(
+            error, (pickle.UnpicklingError, EOFError)
+        ):  # torch's own words recommend to load it all the same
+            reason = (
+                "pytorch_model.bin is damaged, or holds more than tensors: loading that would run foreign code and is refused; "
+                "take a release with model.safetensors"
+            )
         raise UserError(
             f"{option}: cannot load {source} (a folder with config.json and weights, or a hub id): {reason}"
         ) from error
