@@ -113,10 +113,10 @@ def story_of_run(folder: Path, step: int | None = None) -> Story | None:
         step: of the weights that are meant; default: those that the run exports.
 
     Raises:
-        UserError: no run folder, or a damaged file in it.
+        UserError: not the folder of a run, or a damaged file in it.
     """
-    if not (folder / run_folder.METRICS).is_file():
-        raise UserError(f"{folder} is not the folder of a run that has begun: there is no {run_folder.METRICS} in it")
+    if not (folder / run_folder.CONFIG).is_file():
+        raise UserError(f"{folder} is not the folder of a run: there is no {run_folder.CONFIG} in it")
     records = run_folder.read_jsonl(folder / run_folder.METRICS)
     return tell(folder.resolve().name, records, settings.read(folder), held_out_sets(folder), step)
 

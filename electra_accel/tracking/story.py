@@ -76,7 +76,7 @@ def markdown(story: Story) -> str:
     head = f"| held-out text | figure | step {story.before_step:,} | step {story.after_step:,} | change | better |"
     return "\n".join(
         [
-            f"{verdict(story).capitalize()}. Whether tasks gain is for fine-tuning to show.",
+            _sentence(story),
             "",
             head,
             "|---|---|---|---|---|---|",
@@ -118,9 +118,7 @@ def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Map
         return Markup("<p>{}</p>").format("The held-out text has not been judged yet.")
     html = Markup("")
     if story.after_step > story.before_step:
-        html += Markup("<p><strong>{}</strong>. {}</p>").format(
-            verdict(story).capitalize(), "Whether tasks gain is for fine-tuning to show."
-        )
+        html += Markup("<p>{}</p>").format(_sentence(story))
     for rule, advice in story.advice.items():
         html += Markup('<p class="warning"><strong>{}</strong>: {}.</p>').format(rule, advice)
     for prefix, changes in _sets(story):
@@ -144,6 +142,11 @@ def side_by_side(stories: Sequence[Story]) -> tuple[list[str], list[list]]:
                 rows.append([f"{text}: {name} ({better} is better)", *cells])
     rows.append(["on the domain's text", *(story.domain[story.primary].verdict for story in stories)])
     return ["", *(story.name for story in stories)], rows
+
+
+def _sentence(story: Story) -> str:
+    said = verdict(story)
+    return f"{said[0].upper()}{said[1:]}. Whether tasks gain is for fine-tuning to show."
 
 
 def _sets(story: Story) -> list[tuple[str, dict[str, Change]]]:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from electra_accel.data.plan import Layout, Plan
-from electra_accel.tracking.terminal import duration
+from electra_accel.tracking import story
+from electra_accel.tracking.adaptation import Story
 
 
 def plan_lines(plan: Plan, layout: Layout, manifest: dict, steps: int, steps_per_pass: float) -> list[str]:
@@ -44,41 +45,28 @@ def opening_lines(folder: Path, engine: str, plan: list[str], held_out: str, rec
     ]
 
 
-FIGURES = (  # (key, name, which direction is better)
-    ("generator_loss", "generator loss", "lower"),
-    ("generator_accuracy", "generator accuracy", "higher"),
-    ("discriminator_loss", "discriminator loss", "lower"),
-    ("balanced_accuracy", "discriminator balanced accuracy", "higher"),
-    ("auc", "discriminator ROC-AUC", "higher"),
-)
-
-
-def closing_lines(
-    folder: Path, first: dict[str, float], last: dict[str, float], chance: float, tokens: int, seconds: float
-) -> list[str]:
-    """What was made, how good it is on held-out text against the untrained model, and what to type next.
+def closing_lines(folder: Path, told: Story | None) -> list[str]:
+    """What was made, how good it is on held-out text against what it started from, and what to type next.
 
     Args:
-        first, last: held-out figures of the untrained (or given) pair and of the exported one.
-        chance: generator accuracy of always guessing the most frequent token.
+        folder: of the run, with what it exported.
+        told: None where nothing was judged.
     """
-    rows = [
-        f"  {name:<32} {first[f'eval/{key}']:>9.4f}   {last[f'eval/{key}']:>9.4f}   {better} is better"
-        for key, name, better in FIGURES
-    ]
+    uses = {
+        "discriminator": "the encoder to fine-tune, with its replaced-token head",
+        "encoder": "the encoder to fine-tune, with its LM head",
+        "generator": "the masked language model",
+    }
+    made = [name for name in uses if (folder / name).is_dir()]
     return [
         "",
-        f"trained on {tokens:,} tokens in {duration(seconds)}",
-        f"  {'held-out text, fixed corruption':<32} {'before':>9}   {'after':>9}",
-        *rows,
-        f"  always guessing the most frequent token has generator accuracy {chance:.4f}; an AUC of 0.5 is chance",
+        *(story.lines(told) if told else ["nothing was judged"]),
         "",
-        f"made      {folder}/discriminator   the encoder to fine-tune, with its replaced-token head",
-        f"          {folder}/generator       the masked language model",
+        *(f"{'made' * (name == made[0]):<10}{folder}/{name:<15} {uses[name]}" for name in made),
         f"          {folder}/metrics.jsonl, samples.jsonl, checkpoints/",
         f"          {folder}/report.html     the whole run on one page, to open in a browser",
         'next      load it: python -c "from transformers import AutoModel; '
-        f"print(AutoModel.from_pretrained('{folder}/discriminator'))\"",
+        f"print(AutoModel.from_pretrained('{folder}/{''.join(made[:1])}'))\"",
         f"          go on:   the same command with --run.dir {folder} and more --train.steps (or --train.epochs)",
         "          your own text: see README.md",
     ]

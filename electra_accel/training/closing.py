@@ -1,58 +1,157 @@
-"""The end of a run: which weights are exported, and what the model card says of them."""
+"""Exports: of a run at its end, and of any of its checkpoints at any time; and what the model card says of them."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
-from torch import nn
-from transformers import ElectraForMaskedLM, ElectraForPreTraining
+from safetensors import SafetensorError
 
-from electra_accel import run_folder
+from electra_accel import config_parser, run_folder
 from electra_accel.config import Config
-from electra_accel.data.prepare import Prepared
-from electra_accel.export import export_pair
-from electra_accel.model.pair import Pair
-from electra_accel.model.sharing import tie_embeddings
-from electra_accel.training import checkpoint, sharded
+from electra_accel.errors import UserError
+from electra_accel.export import export_networks
+from electra_accel.tracking import story
+from electra_accel.tracking.adaptation import Story, story_of_run
+from electra_accel.tracking.terminal import duration
+from electra_accel.training import checkpoint, model_identity
 from electra_accel.training.engine import Engine
-from electra_accel.training.progress import Progress
+from electra_accel.training.progress import STATE_FILE, Progress
 
 
 def export_run(
-    config: Config, engine: Engine, progress: Progress, prepared: Prepared, folder: Path, warn: Callable[[str], None]
-) -> dict[str, float]:
+    config: Config, engine: Engine, progress: Progress, folder: Path, warn: Callable[[str], None]
+) -> Story | None:
     """Export the last weights of a run, or, where ``eval.patience`` chose a best step, those. Called on every process.
 
     Returns:
-        The held-out figures of the exported weights.
+        What the run made of the networks that it started from; None if it judged nothing.
     """
-    which, figures = f"step {progress.step} (the last)", progress.last
+    which = f"step {progress.step} (the last)"
     source, best = (
         checkpoint.path_of(folder / run_folder.CHECKPOINTS, step) for step in (progress.step, progress.best_step)
     )
     if config.eval.patience and best != source and engine.on_main(lambda: _is_whole(best, warn)):
-        which, figures = f"step {progress.best_step} (the best by {config.eval.metric})", progress.best_figures
-        source = best
-    train = prepared.manifest["splits"]["train"]
+        which, source = f"step {progress.best_step} (the best by {config.eval.metric})", best
+
+    def write() -> Story | None:
+        # From the checkpoint, because under some engines no process holds whole weights.
+        with run_folder.storage_errors(folder):
+            export_checkpoint(source, folder, which=which)
+        return story_of_run(folder, _progress(source).step)
+
+    return engine.on_main(write)
+
+
+def checkpoint_to_export(given: Path, warn: Callable[[str], None]) -> Path:
+    """``given`` itself where it is a checkpoint, the newest whole one where it is a run's folder.
+
+    Raises:
+        UserError: neither, or none that is whole.
+    """
+    if (given / run_folder.CONFIG).is_file():
+        newest = checkpoint.newest_valid(given / run_folder.CHECKPOINTS, warn)
+        if newest is None:
+            raise UserError(f"{given} has no checkpoint yet; wait for its first one")
+        return newest
+    try:
+        checkpoint.verify(given)
+    except checkpoint.Damaged as reason:
+        raise UserError(
+            f"{given} is neither the folder of a run nor a whole checkpoint ({reason}); a run that goes on keeps only its "
+            "newest ones (checkpoint.keep): name the run's folder"
+        ) from reason
+    return given
+
+
+def export_checkpoint(
+    path: Path, to: Path, *, which: str | None = None, licence: str | None = None, source: str = ""
+) -> list[str]:
+    """Export a verified checkpoint that stands in its run folder; the run may go on meanwhile.
+
+    Args:
+        path: runs/x/checkpoints/step-…
+        to: the folder in which discriminator/ and generator/, or encoder/, are made.
+        which: step of the weights in words, for the card.
+        licence, source: as for ``export.export_networks``.
+
+    Returns:
+        The names of the exported folders.
+
+    Raises:
+        UserError: the checkpoint has no run folder around it, or went away.
+        OSError: ``to`` cannot be written.
+    """
+    folder = path.resolve().parent.parent
+    if not (folder / run_folder.CONFIG).is_file():
+        raise UserError(f"{path} stands in no run folder: its configuration is not known; export it from there")
+    config = config_parser.load(folder / run_folder.CONFIG)
+    try:
+        progress = _progress(path)
+        networks = model_identity.networks_of(folder, path, config.model.sharing)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path} went away while it was read: the run keeps only its newest checkpoints (checkpoint.keep); start again"
+        ) from error
+    if "network" in networks:  # one alone: a baseline's encoder, or a generator that is warm-started
+        networks = {"generator" if config.warm_starts else "encoder": networks["network"]}
+    told = story_of_run(folder, progress.step)
+    starts = {"generator": None if config.warm_starts else config.model.generator}
+    starts |= dict.fromkeys(("discriminator", "encoder"), config.model.discriminator)
+    to.mkdir(parents=True, exist_ok=True)
+    export_networks(
+        to,
+        networks,
+        model_identity.read_tokenizer(folder),
+        _facts(config, folder, progress, which or f"step {progress.step} (a checkpoint)", licence),
+        figures=story.markdown(told) if told else "",
+        licence=licence,
+        base_models={name: start for name, start in starts.items() if start and not Path(start).exists()},
+        source=source,
+    )
+    return list(networks)
+
+
+def _facts(config: Config, folder: Path, progress: Progress, which: str, licence: str | None) -> dict[str, str]:
+    """What the model card says: names and numbers, no text of the corpus, no paths of this machine."""
+    data, model, objective = config.data, config.model, config.objective
+    counts = model_identity.read_text_counts(folder)["train"]
+    precision = run_folder.read_json(folder / run_folder.ENVIRONMENT).get("precision")
+    files = ", ".join(Path(name).name for name in data.train_files or [data.dataset or data.prepared])
     facts = {
         "weights of": which,
-        "training text": f"{train['documents']:,} documents, {train['tokens']:,} tokens",
+        "started from": _start(config),
+        "training text": f"{files}: {counts['documents']:,} documents, {counts['tokens']:,} tokens",
+        "general text mixed in": None,
         "tokens seen": f"{progress.tokens:,} in {progress.step:,} steps of {config.train.batch_tokens:,} token slots",
-        "precision": engine.precision,
-        **{f"held-out {name}": f"{figures[f'eval/{name}']:.4f}" for name in ("generator_accuracy", "auc")},
+        "training time": f"{duration(progress.seconds)}, {duration(progress.device_seconds)} summed over processes",
+        "objective": f"{'masked language modelling' if config.is_mlm else 'replaced token detection'}; "
+        f"{objective.mask_prob:.0%} of the tokens selected, by {objective.mask_unit}",
+        "embeddings of the two networks": None if config.is_mlm else model.sharing,
+        "precision": {"no": "fp32"}.get(precision, precision),
+        "licence": licence or "not stated",
     }
+    if data.replay_files:
+        names = ", ".join(Path(name).name for name in data.replay_files)
+        facts["general text mixed in"] = f"{names}: {data.replay_fraction:.0%} of the tokens"
+    return {name: value for name, value in facts.items() if value}
 
-    model = engine.unwrapped()
 
-    def write() -> None:
-        # From the checkpoint, because under some engines no process holds whole weights.
-        pair = Pair(ElectraForMaskedLM(model.generator.config), ElectraForPreTraining(model.discriminator.config))
-        tie_embeddings(*pair)
-        sharded.load_weights(nn.ModuleDict(pair._asdict()), source)
-        with run_folder.storage_errors(folder):
-            export_pair(folder, *pair, prepared.tokenizer, facts)
+def _start(config: Config) -> str:
+    """The networks that a run started from: hub ids as they are, folders by their last two parts."""
+    model = config.model
+    if not config.from_pair:
+        return f"random weights, size {model.size}"
+    names = {name: "/".join(Path(getattr(model, name) or "").parts[-2:]) for name in ("discriminator", "generator")}
+    if config.warm_starts:
+        names["generator"] = "none, one was trained first"
+    elif config.is_mlm:
+        names.pop("generator")
+    revision = f" (revision {model.revision})" if model.revision else ""
+    return ", ".join(f"{name} {source}" for name, source in names.items()) + revision
 
-    engine.on_main(write)
-    return figures
+
+def _progress(path: Path) -> Progress:
+    return Progress.from_json(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
 
 
 def _is_whole(path: Path, warn: Callable[[str], None]) -> bool:

@@ -1,0 +1,67 @@
+"""Did it help? Held-out figures of runs before and after, on the domain's text and on general text, cost, and advice.
+
+    python scripts/adaptation.py runs/books
+    python scripts/adaptation.py runs/books runs/books-replay --json story.json     # side by side
+
+Reads what a run has recorded, also while it goes on. General text is judged where the run had data.eval_general_files. "Better
+on the domain's text" says nothing of tasks: fine-tune to know.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from electra_accel.cli import argument_parser, exit_with_one_line
+from electra_accel.errors import UserError
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all of it")
+    asked = parser.parse_args(sys.argv[1:])
+
+    # Imported only now, so that --help and mistakes are answered at once.
+    from electra_accel.tracking import story
+    from electra_accel.tracking.adaptation import story_of_run
+
+    stories = []
+    for run in asked.runs:
+        if (told := story_of_run(run)) is None:
+            raise UserError(f"{run} has judged no held-out text yet; wait for its first evaluation")
+        stories.append(told)
+    show(*story.side_by_side(stories))
+    for told in stories:
+        print(f"{told.name}: {story.verdict(told)}")
+        for advice in told.advice.values():
+            print(f"  advice: {advice}")
+    if asked.json:
+        found = [{**dataclasses.asdict(told), "verdict": story.verdict(told)} for told in stories]
+        try:
+            asked.json.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--json {asked.json} cannot be written ({error.strerror})") from error
+
+
+def show(columns: list[str], rows: list[list]) -> None:
+    """A table; where the output is no terminal, each row on a line of its own, however long."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from electra_accel.tracking.page import cell_text
+
+    console = Console(highlight=False, markup=False, emoji=False)  # names are the user's
+    if not console.is_terminal:
+        console.width = 10_000
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(cell_text, row))
+    console.print(table)
+    console.print()
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)
