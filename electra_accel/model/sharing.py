@@ -92,13 +92,3 @@ def assert_shared(generator: ElectraForMaskedLM, discriminator: ElectraForPreTra
         }
     if apart := [name for name, holds in shared.items() if not holds]:
         raise RuntimeError("generator and discriminator no longer share " + ", ".join(apart))
-
-
-def tie_embeddings(generator: ElectraForMaskedLM, discriminator: ElectraForPreTraining) -> None:
-    """:func:`share` as ``"tied"``."""
-    share(generator, discriminator, "tied")
-
-
-def assert_tied(generator: ElectraForMaskedLM, discriminator: ElectraForPreTraining) -> None:
-    """:func:`assert_shared` as ``"tied"``."""
-    assert_shared(generator, discriminator, "tied")

@@ -30,7 +30,7 @@ from electra_accel.errors import UserError
 from electra_accel.model.metrics import peak_flops, training_flops
 from electra_accel.model.pair import Pair, pair_configs
 from electra_accel.model.rtd import ReplacedTokenDetection
-from electra_accel.model.sharing import tie_embeddings
+from electra_accel.model.sharing import share
 from electra_accel.training.assemble import MICRO_BATCH_TOKENS
 from electra_accel.training.engine import Engine
 from electra_accel.training.optim import build_adamw
@@ -96,7 +96,7 @@ def joint(size: str, device: str) -> ReplacedTokenDetection:
     configs = pair_configs(size, vocab_size=VOCABULARY, pad_token_id=0, max_length=512, generator_width=None)
     with torch.device(device):
         pair = Pair(ElectraForMaskedLM(configs[0]), ElectraForPreTraining(configs[1]))
-    tie_embeddings(*pair)
+    share(*pair, "tied")
     return ReplacedTokenDetection(*pair)
 
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, BertTokenizer, ElectraConfig, ElectraFor
 from electra_accel.data.tokenizer import SPECIAL_TOKENS, save_tokenizer
 from electra_accel.data.vocabulary import extend
 from electra_accel.errors import UserError
-from electra_accel.model.sharing import tie_embeddings
+from electra_accel.model.sharing import share
 from electra_accel.model.vocabulary import add_rows, extend_networks, pieces_of_new_tokens
 
 TOKENS = [*SPECIAL_TOKENS, "un", "##der", "##stand", "##s", "a", "b", "##b"]  # ids 0 to 11
@@ -102,7 +102,7 @@ def test_a_pair_is_shared_after_it_has_grown(tokenizer):
     extend_networks(pair, tokenizer, extend(tokenizer, NEW))
     for number, pieces in enumerate(PIECES, start=12):
         add_rows(one_by_one, number, [pieces])
-    tie_embeddings(*pair)
+    share(*pair, "tied")
     assert pair[0].generator_lm_head.weight is pair[1].electra.embeddings.word_embeddings.weight
     assert torch.equal(pair[0].generator_lm_head.weight, one_by_one.electra.embeddings.word_embeddings.weight)
     assert pair[0](torch.tensor([[2, 15, 3]])).logits.shape == (1, 3, 16)

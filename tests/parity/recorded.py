@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from electra_accel.batch import RTDBatch  # noqa: E402
 from electra_accel.model.rtd import ReplacedTokenDetection, RTDOutput  # noqa: E402
-from electra_accel.model.sharing import assert_tied  # noqa: E402
+from electra_accel.model.sharing import assert_shared  # noqa: E402
 from electra_accel.training import assemble  # noqa: E402
 from electra_accel.training.engine import Engine  # noqa: E402
 
@@ -41,7 +41,7 @@ class Recording(ReplacedTokenDetection):
         self.logits = logits.detach()
 
     def forward(self, batch: RTDBatch, replacements: torch.Tensor | None = None) -> RTDOutput:
-        assert_tied(self.generator, self.discriminator)
+        assert_shared(self.generator, self.discriminator, "tied")
         output = super().forward(batch, replacements)
         if self.training:
             low, high = boundaries(self.logits, output.sampled)

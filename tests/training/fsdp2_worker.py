@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from electra_accel.model.pair import build_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
-from electra_accel.model.sharing import assert_tied
+from electra_accel.model.sharing import assert_shared
 from electra_accel.training import sharded
 from electra_accel.training.engine import FSDP_PRECISION
 from tests.model.batches import PAD, pack_examples, toy_examples
@@ -66,7 +66,7 @@ def train(model: torch.nn.Module, optimizer: torch.optim.AdamW, rank: int, world
         norms.append((norm.full_tensor() if isinstance(norm, DTensor) else norm).item())
         optimizer.step()
         optimizer.zero_grad()
-        assert_tied(model.generator, model.discriminator)
+        assert_shared(model.generator, model.discriminator, "tied")
     return norms
 
 
