@@ -11,9 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from electra_accel.data.wordpiece import WordPiece, never_used
 
 _MIN_COUNT = 2  # rarer words, three quarters of the distinct ones, suggest no tokens: for memory
-_MAX_PIECES = (
-    8  # of a candidate, for memory; longer tokens come about by chosen ones, which are pieces of later candidates
-)
+_MAX_PIECES = 8  # of a candidate, for memory; longer tokens come about in steps: a chosen one is a piece from then on
 _GAP = "\0"  # between words that are searched as one string
 
 
@@ -21,11 +19,14 @@ def learn(words: Counter[str], tokenizer: PreTrainedTokenizerFast, number: int) 
     """The tokens that save the most tokens on the words, each chosen with those before it in place (greedy).
 
     A candidate is a run of adjacent pieces inside a word; it becomes a "##" token unless the run begins the word. Its gain
-    is exact: all words that it would change are cut anew. Candidates wait in a heap by their last known gain, or by what
-    their runs would save if that is less; the top one is chosen if its gain still holds (lazy greedy, Minoux 1978). Of
-    equal gains the token that sorts first is chosen.
+    is exact: all words that it would change are cut anew. Candidates wait in a heap by an upper bound of their gain: the
+    last one computed, or what their runs would save if that is less. (Where a token ends inside a present piece it may
+    save a little more; that is neglected.) The top one is chosen if its gain is of today (lazy greedy, Minoux 1978), of
+    equal ones the token that sorts first.
 
     No token is chosen that would make one of the words [UNK]: what is left of a word behind it may match nothing.
+
+    Measured: 2,000 tokens from 49 MB of Korean reviews (766,000 distinct words) take 21 s of one core and 0.5 GB.
 
     Args:
         words: as :func:`~electra_accel.data.wordpiece.count_words` gives them. Those that occur once give no candidates
@@ -48,11 +49,11 @@ def learn(words: Counter[str], tokenizer: PreTrainedTokenizerFast, number: int) 
 
     chosen: list[str] = []
     while heap and len(chosen) < number:
-        stale, token = heapq.heappop(heap)
+        negated, token = heapq.heappop(heap)
         gain = min(bounds[token], gains.get(token, bounds[token]))
-        if token in wordpiece or gain <= 0 or gain > -stale:  # in the last case it has stood further up
+        if token in wordpiece or gain <= 0 or gain > -negated:  # in the last case it stood further up too
             continue
-        if gain < -stale:
+        if gain < -negated:  # it was put there before other choices took some of it
             heapq.heappush(heap, (-gain, token))
         elif token not in changes:
             wordpiece.add(token)
@@ -78,9 +79,10 @@ def learn(words: Counter[str], tokenizer: PreTrainedTokenizerFast, number: int) 
                 ends[index] = cuts
             changes.clear()
             bounds.update(difference)
-            for other in (other for other, more in difference.items() if more > 0):
-                gains.pop(other, None)
-                heapq.heappush(heap, (-bounds[other], other))
+            for other, more in difference.items():
+                if more > 0:  # new runs: its gain may be greater than it was
+                    gains.pop(other, None)
+                    heapq.heappush(heap, (-bounds[other], other))
     return chosen
 
 

@@ -43,9 +43,9 @@ def adapt(
         extended = extend(extended, learn(words, extended, learn_tokens))
     (before, unknown_before), (after, unknown_after) = count_tokens(words, tokenizer), count_tokens(words, extended)
     added = len(extended) - len(tokenizer)
-    saved = f" (-{1 - after / before:.1%})" if before else ""
+    change = f" ({after / before - 1:+.1%})" if before else ""
     log(
-        f"vocabulary: {added} tokens added, {after:,} tokens of training text instead of {before:,}{saved}, "
+        f"vocabulary: {added} tokens added, {after:,} tokens of training text instead of {before:,}{change}, "
         f"of them [UNK] {unknown_after:,} instead of {unknown_before:,}"
     )
     return extended, {
