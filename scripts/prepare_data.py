@@ -32,10 +32,24 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=0.01,
         help="share held out if no eval_files are given [0.01]",
     )
+    text.add_argument(
+        "--eval_general_files",
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="general text to judge by beside the domain's",
+    )
+    text.add_argument(
+        "--replay_files", nargs="+", metavar="FILE", default=[], help="general text to be mixed into the training text"
+    )
     tokens = parser.add_argument_group("tokens (tokenizer or train_vocab_size)")
     tokens.add_argument("--tokenizer", metavar="PATH", help="folder, vocab.txt or hub id")
     tokens.add_argument(
         "--train_vocab_size", type=int, metavar="N", help="train a WordPiece vocabulary of at most N tokens"
+    )
+    tokens.add_argument("--add_tokens", metavar="FILE", help="tokens to add to the tokenizer's, one a line")
+    tokens.add_argument(
+        "--learn_tokens", type=int, metavar="N", help="add N tokens: those that save most on the training text"
     )
     tokens.add_argument("--max_length", type=int, metavar="N", default=128, help="tokens of an example at most [128]")
     tokens.add_argument("--join_lines", action="store_true", help="fill examples with consecutive lines of a document")
@@ -46,6 +60,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     asked = parser.parse_args(arguments)
     if bool(asked.tokenizer) == bool(asked.train_vocab_size):
         parser.error("give either --tokenizer or --train_vocab_size")
+    if asked.add_tokens and asked.learn_tokens:
+        parser.error("give only one of --add_tokens and --learn_tokens")
     return asked
 
 
@@ -56,14 +72,18 @@ def main() -> None:
     from electra_accel.data.corpus import Corpus
     from electra_accel.data.prepare import Prepared, prepare
     from electra_accel.data.tokenizer import load_tokenizer
+    from electra_accel.data.vocabulary import read_tokens
 
-    held_out = (
-        {"held_out": Corpus(files=tuple(asked.eval_files), text_column=asked.text_column)} if asked.eval_files else {}
-    )
+    files = {"held_out": asked.eval_files, "general": asked.eval_general_files, "replay": asked.replay_files}
+    others = {name: Corpus(files=tuple(given), text_column=asked.text_column) for name, given in files.items() if given}
+    replay = others.pop("replay", None)
     folder = prepare(
         asked.out,
         Corpus(files=tuple(asked.train_files), dataset=asked.dataset, text_column=asked.text_column),
-        held_out,
+        others,
+        replay=replay,
+        add_tokens=tuple(read_tokens(asked.add_tokens)) if asked.add_tokens else (),
+        learn_tokens=asked.learn_tokens,
         tokenizer=load_tokenizer(asked.tokenizer) if asked.tokenizer else None,
         train_vocab_size=asked.train_vocab_size,
         max_length=asked.max_length,

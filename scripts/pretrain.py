@@ -62,7 +62,6 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     from electra_accel.training.networks import joint_module, networks
     from electra_accel.training.optim import build_adamw
     from electra_accel.training.progress import Progress, read
-    from electra_accel.training.warm_start import generator_of
 
     checkpoint = engine.on_main(lambda: opening.open_run(folder, config, terminal.warn))
 
@@ -81,8 +80,7 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
 
     # The networks as one module under one engine.
     tokenizer = prepared.tokenizer
-    warm_started = generator_of(folder) if config.warm_starts and not config.is_mlm else None
-    pair = engine.together(lambda: networks(config, tokenizer, terminal.line, warm_started=warm_started))
+    pair = engine.together(lambda: networks(config, tokenizer, terminal.line, folder))
     model = joint_module(config, pair)
     engine.on_main(lambda: opening.require_space(folder, model, config.checkpoint.keep))
     data = assemble.data_identity(loader, prepared)

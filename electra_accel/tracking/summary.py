@@ -15,13 +15,18 @@ def plan_lines(plan: Plan, layout: Layout, manifest: dict, steps: int, steps_per
         steps: of the run; ``steps_per_pass``: of one pass over the training text.
     """
     limits, split = plan.limits, manifest["splits"]["train"]
-    slots = plan.bins_per_step * limits.tokens
+    slots, tokens = plan.bins_per_step * limits.tokens, split["tokens"]
+    replayed = ""
+    if plan.replay:
+        general = manifest["splits"]["replay"]
+        tokens += plan.replay.per_pass * general["tokens"] / general["examples"]
+        replayed = f"; replay: {plan.replay.per_pass:,} of {general['examples']:,} general examples in each pass"
     waste = f", {layout.empty_bins} of them empty" if layout.empty_bins else ""
     return [
         f"data      {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens "
-        f"({manifest['fingerprint'][:12]})",
+        f"({manifest['fingerprint'][:12]}){replayed}",
         f"plan      bins of {limits.tokens} tokens, {limits.slots} selected slots, {limits.segments} examples at most; "
-        f"{split['tokens'] / (steps_per_pass * slots):.1%} filled",
+        f"{tokens / (steps_per_pass * slots):.1%} filled",
         f"step      {plan.bins_per_step} bins = {slots:,} token slots: {layout.world_size} processes x {layout.accumulation} "
         f"micro-batches x {layout.rows} bins{waste}",
         f"length    {steps:,} steps, {steps / steps_per_pass:.2f} passes over the text",

@@ -52,11 +52,12 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
         return _require_usable(_opened(Path(data.prepared), tokenizer), data.max_length)
     files = {"held_out": data.eval_files, "general": data.eval_general_files, "replay": data.replay_files}
     others = {name: Corpus(files=tuple(given), text_column=data.text_column) for name, given in files.items() if given}
+    replay = others.pop("replay", None)
     folder = prepare(
         PREPARED,
         Corpus(files=tuple(data.train_files or ()), dataset=data.dataset, text_column=data.text_column),
-        {name: corpus for name, corpus in others.items() if name != "replay"},
-        replay=others.get("replay"),
+        others,
+        replay=replay,
         tokenizer=tokenizer,
         train_vocab_size=config.tokenizer.train_vocab_size,
         add_tokens=tuple(read_tokens(config.tokenizer.add_tokens)) if config.tokenizer.add_tokens else (),
@@ -114,7 +115,7 @@ def step_loader(
     store = prepared.train if split == "train" else prepared.held_out[split]
     histogram, tokenizer = _lengths(prepared, split), prepared.tokenizer
     objective, train = config.objective, config.train
-    replay = None if held_out else _replay(config, prepared)
+    replay = None if held_out else _replay_of(config, prepared)
     examples = len(store)
     if replay:
         store = MixedStore(store, prepared.replay)
@@ -163,7 +164,7 @@ def _lengths(prepared: Prepared, split: str) -> np.ndarray:
     return np.array(prepared.manifest["splits"][split]["lengths"])
 
 
-def _replay(config: Config, prepared: Prepared) -> Replay | None:
+def _replay_of(config: Config, prepared: Prepared) -> Replay | None:
     if prepared.replay is None:
         return None
     return Replay.of_fraction(config.data.replay_fraction, _lengths(prepared, "train"), _lengths(prepared, "replay"))
@@ -178,11 +179,15 @@ def held_out_loaders(config: Config, prepared: Prepared, **place) -> dict[str, S
     }
 
 
+def pass_lengths(loader: StepLoader, prepared: Prepared) -> np.ndarray:
+    """How many examples of each length a pass over the training text holds, with those of replay."""
+    histogram, replay = _lengths(prepared, "train"), loader.plan.replay
+    return replay.lengths_in_a_pass(histogram, _lengths(prepared, "replay")) if replay else histogram
+
+
 def steps_per_pass(loader: StepLoader, prepared: Prepared) -> float:
     """Optimizer steps of one pass over the training text: a close estimate, the same on every process."""
-    plan, histogram = loader.plan, _lengths(prepared, "train")
-    if plan.replay:
-        histogram = plan.replay.lengths_in_a_pass(histogram, _lengths(prepared, "replay"))
+    plan, histogram = loader.plan, pass_lengths(loader, prepared)
     bins = steps_in_passes(histogram, lambda lengths: plan.slots(None, lengths), plan.limits, bins_per_step=1, passes=1)
     return bins / plan.bins_per_step
 
@@ -204,11 +209,11 @@ def data_identity(loader: StepLoader, prepared: Prepared) -> str:
 def window(config: Config, engine: Engine, loader: StepLoader, pair: Pair, prepared: Prepared) -> Window:
     """What collects the figures between two log lines."""
     slots = loader.layout.slots(config.train.bin_tokens)
-    return Window(engine, config.objective, slots, flops(pair, context_length(prepared)))
+    return Window(engine, config.objective, slots, flops(pair, context_length(loader, prepared)))
 
 
-def context_length(prepared: Prepared) -> float:
-    """Length of the example that a token stands in, averaged over the tokens of the training text."""
-    histogram = _lengths(prepared, "train").astype(float)
+def context_length(loader: StepLoader, prepared: Prepared) -> float:
+    """Length of the example that a token stands in, averaged over the tokens of a pass."""
+    histogram = pass_lengths(loader, prepared).astype(float)
     lengths = np.arange(len(histogram))
     return float((histogram * lengths**2).sum() / (histogram * lengths).sum())

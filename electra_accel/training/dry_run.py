@@ -58,9 +58,10 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     opening.require_space(existing, model, config.checkpoint.keep)
 
     parameters = sum(p.numel() for p in model.parameters())
-    context = assemble.context_length(prepared)
+    context = assemble.context_length(loader, prepared)
     per_token, per_slot = networks.flops(pair, context)
-    tokens = steps / one_pass * prepared.manifest["splits"]["train"]["tokens"]
+    lengths = assemble.pass_lengths(loader, prepared)
+    tokens = steps / one_pass * float(lengths @ range(len(lengths)))
     flops = tokens * (per_token + config.objective.mask_prob * per_slot)
     hours = flops / (UTILISATION * A100_BF16) / 3600
     planned_for = torch.cuda.get_device_name() if device == "cuda" else "the CPU"

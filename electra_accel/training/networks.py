@@ -30,6 +30,7 @@ from electra_accel.model.pair import (
 )
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.vocabulary import extend_networks
+from electra_accel.training.warm_start import generator_of
 
 Log = Callable[[str], None]
 
@@ -76,12 +77,12 @@ def _check_fit(configs: list, tokenizer_vocab_size: int, max_length: int, sharin
         check_pair(*configs, tokenizer_vocab_size, max_length, sharing)
 
 
-def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, *, warm_started: Path | None = None) -> Pair:
+def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, folder: Path | None = None) -> Pair:
     """Fresh networks of model.size, or the given ones; checked against each other, the tokenizer and data.max_length.
 
     Args:
         tokenizer: of the run; it may have more tokens than that of the given networks, which then get rows for them.
-        warm_started: folder of the generator that was trained for model.generator warm-start; None: it is still fresh.
+        folder: of the run, where a warm-started generator is found; None: its layers stay fresh.
 
     Returns:
         With objective.kind mlm a pair without a discriminator.
@@ -118,7 +119,8 @@ def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, *, wa
         if config.warm_starts:
             freeze_embeddings(pair.generator)
     else:
-        if warm_started:
+        if config.warm_starts and folder:
+            warm_started = generator_of(folder)
             pair.generator.load_state_dict(
                 load_network("model.generator", ElectraForMaskedLM, str(warm_started)).state_dict()
             )

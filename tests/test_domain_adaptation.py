@@ -1,0 +1,211 @@
+"""Domain adaptation as a user starts it: from a pair in the published layout, in every way, to the exported folders."""
+
+import json
+import signal
+import time
+
+import pytest
+import safetensors.torch
+import torch
+from transformers import AutoModel, ElectraForMaskedLM, ElectraForPreTraining
+
+from electra_accel import run_folder
+from electra_accel.config_parser import load
+from electra_accel.data.tokenizer import load_tokenizer
+from electra_accel.model.pair import Pair
+from electra_accel.tracking.adaptation import story_of_run
+from electra_accel.training.sharded import MODEL_FILE, OPTIMIZER_FILE, deepspeed_version
+from tests.helpers import ROOT
+from tests.pretraining import finish, options, run_here, run_short, start, write_corpus
+from tests.published import write_published
+
+SHORT = {"train.steps": 6, "eval.every": 3, "checkpoint.every": 3, "tracking.log_every": 3, "eval.batches": 1}
+PAIR = {
+    "tokenizer.train_vocab_size": None,
+    "model.size": None,
+    "model.generator_width": None,
+    "model.generator": "published/generator",
+    "model.discriminator": "published/discriminator",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A domain's text and general text, and a tiny pair that was pre-trained on both and written as published pairs are."""
+    folder = tmp_path_factory.mktemp("adaptation")
+    write_corpus(folder / "all.txt")
+    lines = (folder / "all.txt").read_text("utf-8").splitlines()
+    (folder / "text.txt").write_text("\n".join(lines[:900]), "utf-8")
+    (folder / "general.txt").write_text("\n".join(lines[900:1000]), "utf-8")
+    (folder / "replay.txt").write_text("\n".join(lines[950:1800]), "utf-8")
+    arguments = options("all.txt", "scratch", **SHORT | {"tracking.samples": "none"})
+    code, out, err = finish(start(arguments, folder, WANDB_MODE="disabled"))
+    assert code == 0, out + err
+    pair = Pair(
+        ElectraForMaskedLM.from_pretrained(folder / "scratch" / "generator"),
+        ElectraForPreTraining.from_pretrained(folder / "scratch" / "discriminator"),
+    )
+    write_published(pair, load_tokenizer(folder / "scratch" / "discriminator"), folder / "published", like="koelectra")
+    return folder
+
+
+@pytest.fixture
+def run(place, monkeypatch, capfd):
+    """``run("name", option=…)``: the pair adapted to text.txt."""
+    return run_short(SHORT | PAIR, place, monkeypatch, capfd)
+
+
+@pytest.fixture
+def evaluate(place, monkeypatch, capfd):
+    return lambda *arguments: run_here([*arguments], place, monkeypatch, capfd, script="evaluate.py")
+
+
+@pytest.mark.slow
+def test_all_of_it_at_once(run, place):
+    """General text beside the domain's, replay, learnt tokens, whole words and gdes in one run, resumed half-way."""
+    together = {
+        "data.eval_general_files": "general.txt",
+        "data.replay_files": "replay.txt",
+        "data.replay_fraction": 0.3,
+        "tokenizer.learn_tokens": 40,
+        "objective.mask_unit": "word",
+        "model.sharing": "gdes",
+    }
+    code, out, err = run("whole", **together, tracking__samples="none")
+    assert code == 0, out + err
+    folder = place / "whole"
+    assert "vocabulary: 40 tokens added" in out and "general text at step 6" in out
+    assert "embeddings: gdes" in out and "(were equal)" in out
+    assert "general text mixed in" in (folder / "discriminator" / "README.md").read_text("utf-8")
+    sets = {name: json.loads((folder / "held_out" / f"{name}.json").read_text()) for name in ("held_out", "general")}
+    assert {found["replacements"] for found in sets.values()} == {"generator of the starting pair"}
+    assert sets["general"]["examples"] < 100, (
+        "texts that replay has too are still judged: those of the held-out sets go"
+    )
+    records = run_folder.read_jsonl(folder / run_folder.METRICS)
+    judged = [record for record in records if "general/auc" in record]
+    assert [record["step"] for record in judged] == [0, 3, 6]
+    assert all(record["general/generator_loss"] > 0 and "general_own/auc" in record for record in judged)
+    told = story_of_run(folder)
+    assert told.general and told.domain["generator_loss"].before == judged[0]["eval/generator_loss"]
+    report = (folder / "report.html").read_text("utf-8")
+    assert "General text" in report and "on the domain&#39;s text" in report.replace("'", "&#39;")
+
+    tokenizer = load_tokenizer(folder / "discriminator")
+    known = load_tokenizer(place / "published" / "discriminator")
+    assert len(tokenizer) == len(known) + 40
+    saved = safetensors.torch.load_file(folder / "checkpoints" / "step-00000006" / MODEL_FILE)
+    name = "electra.embeddings.word_embeddings"
+    folded = saved[f"generator.{name}.weight"] + saved[f"discriminator.{name}.delta"]
+    exported = ElectraForPreTraining.from_pretrained(folder / "discriminator")
+    assert len(folded) == len(tokenizer) and torch.equal(exported.get_input_embeddings().weight, folded)
+
+    (folder / "checkpoints" / "step-00000006" / "manifest.json").unlink()
+    (folder / run_folder.STATUS).unlink()
+    code, out, err = run("whole", **together, tracking__samples="none")
+    assert code == 0 and "from step 3" in out, out + err
+    again = safetensors.torch.load_file(folder / "checkpoints" / "step-00000006" / MODEL_FILE)
+    assert all(torch.equal(saved[key], again[key]) for key in saved) and saved.keys() == again.keys()
+    code, out, err = run("whole", **together | {"model.sharing": "none"})
+    assert code == 2 and "model.sharing: gdes -> none" in err
+
+
+@pytest.mark.slow
+def test_a_missing_generator_is_warm_started(run, place):
+    warm = {"model.generator": "warm-start", "model.generator_width": 0.5, "model.warm_start_steps": 4}
+    process = start(
+        options("text.txt", "warm", **SHORT | PAIR | warm | {"checkpoint.every": 1}), place, WANDB_MODE="disabled"
+    )
+    checkpoints = place / "warm" / "warm-start" / "checkpoints"
+    while not (checkpoints / "step-00000001" / "manifest.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    code, out, err = finish(process)
+    status = run_folder.read_status(place / "warm")
+    assert (code, status["state"], status["exit_code"]) == (75, "preempted", 75), out + err
+    assert "--run.dir warm goes on" in out
+
+    code, out, err = run("warm", **warm, checkpoint__every=1)
+    assert code == 0, out + err
+    assert "tied, the generator uses the discriminator's (were equal)" in out, "the embeddings were frozen"
+    assert "warm/warm-start, from step " in out and "warm, from step 0" in out
+    published = safetensors.torch.load_file(place / "published" / "discriminator" / "model.safetensors")
+    first, last = (safetensors.torch.load_file(checkpoints / f"step-0000000{step}" / MODEL_FILE) for step in (3, 4))
+    moved = {name for name in last if not torch.equal(first[name], last[name])}
+    still = {name for name in last if ".embeddings." in name}
+    assert moved == last.keys() - still and still
+    for name in still:
+        assert torch.equal(last[name], published[name.removeprefix("network.")])
+    moments = safetensors.torch.load_file(checkpoints / "step-00000004" / OPTIMIZER_FILE)
+    assert not any(".embeddings." in name for name in moments)
+    generator = ElectraForMaskedLM.from_pretrained(place / "warm" / "generator")
+    assert generator.config.hidden_size == 64 and generator.config.num_hidden_layers == 4
+    assert load(place / "warm" / "config.yaml").model.generator == "warm-start"
+    found = json.loads((place / "warm" / "held_out" / "held_out.json").read_text())
+    assert found["replacements"] == "generator of the starting pair"
+    code, out, _ = run("warm", **warm)
+    assert code == 0 and "is finished" in out and "warm-start is finished" not in out
+
+
+@pytest.mark.slow
+def test_the_baseline_of_masked_language_modelling(run, place, evaluate):
+    """From the discriminator's weights and from scratch; no figure of a discriminator anywhere, and an encoder to load."""
+    one = {"objective.kind": "mlm", "model.generator": None}
+    scratch = {"model.discriminator": None, "model.size": "tiny", "tokenizer.train_vocab_size": 1000}
+    for name, more in (("mlm", {}), ("mlm-scratch", scratch)):
+        code, out, err = run(name, **one | more)
+        assert code == 0, out + err
+        records = run_folder.read_jsonl(place / name / run_folder.METRICS)
+        figures = {figure for record in records for figure in record}
+        assert {"train/generator_loss", "eval/generator_accuracy", "train/flops", "train/tokens"} <= figures
+        assert not [figure for figure in figures if "discriminator" in figure or "auc" in figure or "_own" in figure]
+        assert "discriminator" not in (place / name / "report.html").read_text("utf-8").split("<main")[-1].lower()
+        encoder = AutoModel.from_pretrained(place / name / "encoder")
+        assert type(encoder).__name__ == "ElectraModel" and encoder.config.hidden_size == 128
+        assert not (place / name / "discriminator").exists()
+        samples = run_folder.read_jsonl(place / name / run_folder.SAMPLES)
+        assert samples and all(sample["probability"] == [] for sample in samples)
+    start_, end = (records[i]["eval/generator_loss"] for i in (0, -1))
+    assert end < start_
+    both = [load(place / name / "config.yaml") for name in ("mlm", "mlm-scratch")]
+    assert [config.eval.metric for config in both] == ["generator_loss"] * 2
+    code, _, err = evaluate("--run", "mlm", "--held_out")
+    assert code == 2 and "there is no pair to judge" in err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(deepspeed_version() is None, reason="DeepSpeed is not installed")
+def test_a_warm_start_and_what_follows_under_zero(place):
+    """One after the other under one engine, on two processes: the same run as on one."""
+    warm = {"model.generator": "warm-start", "model.warm_start_steps": 3, "model.dropout": 0}
+    processes = []
+    for name, launch in (
+        ("one", None),
+        (
+            "two",
+            [
+                "--config_file",
+                ROOT / "accelerate_configs" / "zero2.yaml",
+                "--num_processes",
+                2,
+                "--main_process_port",
+                0,
+            ],
+        ),
+    ):
+        arguments = options("text.txt", f"warm-{name}", **SHORT | PAIR | warm | {"tracking.samples": "none"})
+        code, out, err = finish(start(arguments, place, launch, WANDB_MODE="disabled", CUDA_VISIBLE_DEVICES=""), 600)
+        assert code == 0, out + err
+        processes.append(out)
+    assert "ZeRO-2, 2 processes" in processes[1]
+    for part in (".", "warm-start"):
+        one, two = (
+            [
+                record["train/loss"]
+                for record in run_folder.read_jsonl(place / f"warm-{name}" / part / run_folder.METRICS)
+                if "train/loss" in record
+            ]
+            for name in ("one", "two")
+        )
+        assert one == pytest.approx(two, rel=1e-5)
