@@ -106,11 +106,12 @@ class Story:
     advice: dict[str, str]
 
 
-def story_of_run(folder: Path, step: int | None = None) -> Story | None:
+def story_of_run(folder: Path, step: int | None = None, first: Mapping[str, Any] | None = None) -> Story | None:
     """The story of a run folder; None where the run has judged nothing yet.
 
     Args:
         step: of the weights that are meant; default: those that the run exports.
+        first: figures of step 0, which the folder of a run that began at another run's checkpoint does not have.
 
     Raises:
         UserError: not the folder of a run, or a damaged file in it.
@@ -118,6 +119,8 @@ def story_of_run(folder: Path, step: int | None = None) -> Story | None:
     if not (folder / run_folder.CONFIG).is_file():
         raise UserError(f"{folder} is not the folder of a run: there is no {run_folder.CONFIG} in it")
     records = run_folder.read_jsonl(folder / run_folder.METRICS)
+    if first and not any(record["step"] == 0 for record in records):
+        records.insert(0, {"step": 0, **first})
     return tell(folder.resolve().name, records, settings.read(folder), held_out_sets(folder), step)
 
 

@@ -14,6 +14,8 @@ TEXTS = {"eval": "domain", "general": "general text"}
 
 def verdict(story: Story) -> str:
     """In one sentence whether the networks read the domain's text better; never whether tasks gain."""
+    if story.after_step == story.before_step:
+        return f"judged at step {story.before_step:,} only: there is nothing to compare"
     change = story.domain[story.primary]
     where = "on the domain's text" if story.given else "than untrained on held-out text"
     found = {
@@ -34,9 +36,7 @@ def difference(change: Change) -> str:
 
 def spent(story: Story) -> str:
     """Tokens and time, as far as they were recorded."""
-    text = f"{story.steps:,} steps"
-    if story.tokens is not None:
-        text += f", {story.tokens:,} tokens"
+    text = f"{story.steps:,} steps" if story.tokens is None else f"{story.tokens:,} tokens"
     if story.hours is not None:
         text += f" in {duration(story.hours * 3600)}"
         if story.device_hours and story.device_hours > 1.01 * story.hours:
@@ -46,7 +46,7 @@ def spent(story: Story) -> str:
 
 def lines(story: Story) -> list[str]:
     """For the terminal: what was spent, figures before and after, the verdict, advice."""
-    rows = [f"trained for {spent(story)}"]
+    rows = [f"trained on {spent(story)}"]
     for prefix, changes in _sets(story):
         title = "held-out text" if prefix == "eval" else "general text"
         rows.append(f"  {title + ', fixed corruption':<32} {'before':>9}   {'after':>9}   {'change':>17}")
@@ -88,9 +88,11 @@ def markdown(story: Story) -> str:
     )
 
 
-def summary_values(story: Story) -> dict[str, float]:
+def summary_values(story: Story | None) -> dict[str, float]:
     """For W&B: ``story/<domain|general>/<figure>_<before|after|change|change_se>``, cost, the verdict (1 better, 0 no better,
-    -1 worse) and ``story/advice/<rule>`` (1 where it was given)."""
+    -1 worse) and ``story/advice/<rule>`` (1 where it was given). None where nothing was judged: no values."""
+    if story is None:
+        return {}
     values = {"story/steps": story.steps, "story/exported_step": story.after_step}
     for prefix, changes in _sets(story):
         for key, change in changes.items():
@@ -116,9 +118,7 @@ def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Map
     """
     if story is None:
         return Markup("<p>{}</p>").format("The held-out text has not been judged yet.")
-    html = Markup("")
-    if story.after_step > story.before_step:
-        html += Markup("<p>{}</p>").format(_sentence(story))
+    html = Markup("<p>{}</p>").format(_sentence(story))
     for rule, advice in story.advice.items():
         html += Markup('<p class="warning"><strong>{}</strong>: {}.</p>').format(rule, advice)
     for prefix, changes in _sets(story):

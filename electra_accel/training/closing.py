@@ -37,7 +37,8 @@ def export_run(
         # From the checkpoint, because under some engines no process holds whole weights.
         with run_folder.storage_errors(folder):
             export_checkpoint(source, folder, which=which)
-        return story_of_run(folder, _progress(source).step)
+        exported = _progress(source)
+        return story_of_run(folder, exported.step, exported.first)
 
     return engine.on_main(write)
 
@@ -94,7 +95,7 @@ def export_checkpoint(
         ) from error
     if "network" in networks:  # one alone: a baseline's encoder, or a generator that is warm-started
         networks = {"generator" if config.warm_starts else "encoder": networks["network"]}
-    told = story_of_run(folder, progress.step)
+    told = story_of_run(folder, progress.step, progress.first)
     starts = {"generator": None if config.warm_starts else config.model.generator}
     starts |= dict.fromkeys(("discriminator", "encoder"), config.model.discriminator)
     to.mkdir(parents=True, exist_ok=True)

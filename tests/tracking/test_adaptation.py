@@ -74,11 +74,20 @@ def test_what_was_spent_and_on_what(tmp_path):
         told = story_of_run(tmp_path)
         assert (told.before_step, told.after_step, told.given) == (0, step, False)
         assert (told.steps, told.tokens, told.hours, told.device_hours) == (10, 10_000, 0.1, 0.4)
+    assert story_of_run(tmp_path, first={"eval/generator_loss": 9.0}).domain["generator_loss"].before == 2.0
     assert story_of_run(tmp_path, step=7).after_step == 5, "weights between two evaluations: the one before"
     assert told.domain["auc"].verdict is None, "no held_out.json, no standard errors"
     (tmp_path / run_folder.HELD_OUT).mkdir()
     (tmp_path / run_folder.HELD_OUT / "held_out.json").write_text(json.dumps(COUNTS))
     assert story_of_run(tmp_path).domain["auc"].verdict == "no better"
+
+
+def test_a_run_that_began_at_another_runs_checkpoint_is_compared_with_step_0(tmp_path):
+    run_folder.append_jsonl(tmp_path / run_folder.METRICS, evaluation(10))
+    run_folder.write_atomically(tmp_path / run_folder.CONFIG, "model: {size: tiny}\n")
+    first = {name: value for name, value in evaluation(0, generator_loss=9.0).items() if name != "step"}
+    told = story_of_run(tmp_path, first=first)
+    assert (told.before_step, told.domain["generator_loss"].before) == (0, 9.0)
 
 
 def test_a_run_that_has_judged_nothing_has_no_story():

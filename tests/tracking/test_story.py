@@ -41,7 +41,7 @@ def test_the_verdict_speaks_of_text_never_of_tasks():
 
 def test_in_the_terminal():
     lines = story.lines(TOLD)
-    assert lines[0] == "trained for 500 steps, 500,000 tokens in 5h00m (20.00 hours of all processes)"
+    assert lines[0] == "trained on 500,000 tokens in 5h00m (20.00 hours of all processes)"
     figures = [line.split()[-6:] for line in lines if "ROC-AUC" in line and "is better" in line]
     assert [figure[0] for figure in figures] == ["+0.0500", "-0.1000"], "the domain, then general text"
     assert max(map(len, lines[:-1])) <= 110
@@ -58,7 +58,7 @@ def test_on_the_page():
     assert "<script>" not in story.section(hostile, RECORDS, SETS)
     assert "not been judged" in story.section(None, [], SETS)
     start = tell("run", RECORDS[:1], GIVEN, SETS)
-    assert "Whether tasks" not in story.section(start, RECORDS[:1], SETS), "nothing was trained yet"
+    assert "Judged at step 0 only" in story.section(start, RECORDS[:1], SETS), "nothing was trained yet"
 
 
 def test_in_a_model_card():
