@@ -16,6 +16,11 @@ from electra_accel.model.sharing import share
 
 # What transformers, safetensors and torch raise for files that are missing, truncated, of another shape or out of reach.
 _UNUSABLE = (OSError, ValueError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
+_SHARED = {
+    "tied": "tied, the generator uses the discriminator's",
+    "none": "not shared, each network keeps its own",
+    "gdes": "gdes, the discriminator's tables are the generator's plus a difference that it keeps",
+}
 
 
 def load_networks(
@@ -65,13 +70,6 @@ def share_loaded(pair: Pair, how: str) -> list[str]:
     if not drift:
         return [f"embeddings: {_SHARED[how]} (were equal)"]
     return [f"embeddings: {_SHARED[how]}; the generator's differed from the discriminator's: {'; '.join(drift)}"]
-
-
-_SHARED = {
-    "tied": "tied, the generator uses the discriminator's",
-    "none": "not shared, each network keeps its own",
-    "gdes": "gdes, the discriminator's tables are the generator's plus a difference that it keeps",
-}
 
 
 def load_discriminator(

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from electra_accel.batch import RTDBatch  # noqa: E402
 from electra_accel.model.rtd import ReplacedTokenDetection, RTDOutput  # noqa: E402
 from electra_accel.model.sharing import assert_shared  # noqa: E402
-from electra_accel.training import assemble  # noqa: E402
+from electra_accel.training import networks  # noqa: E402
 from electra_accel.training.engine import Engine  # noqa: E402
 
 recorded: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -74,7 +74,7 @@ def boundaries(logits: torch.Tensor, sampled: torch.Tensor) -> tuple[torch.Tenso
 
 def main(cases: list[list[str]]) -> None:
     global float64
-    assemble.ReplacedTokenDetection = Recording
+    networks.ReplacedTokenDetection = Recording
     Engine.leave = lambda engine: None  # the process group serves all cases
     for options in cases:
         recorded.clear()
