@@ -142,7 +142,7 @@ def export_networks(
             what=WHAT[name],
             facts={key: " ".join(value.replace("|", "\\|").split()) for key, value in facts.items()},
             figures=figures,
-            source=repr(repository(source, name)) if source else '"."  # this folder',
+            source=f'"{repository(source, name)}"' if source else '"."  # this folder',
             positions=network.config.max_position_embeddings,
         )
         card.save(partial / "README.md")

@@ -143,7 +143,7 @@ def test_the_card_tells_names_and_numbers(tmp_path, prepared):
     assert "| started from | discriminator google/electra-base-discriminator, generator a/g |" in card
     assert f"| training text | books.csv: {prepared.manifest['splits']['train']['documents']:,} documents, " in card
     assert "| tokens seen | 7,000 in 7 steps of 1,024 token slots |" in card
-    assert 'source = "me/books-discriminator"' in card.replace("'", '"')
+    assert 'source = "me/books-discriminator"' in card
     assert "/secret" not in card and str(tmp_path) not in card
     export_checkpoint(path, tmp_path / "plain")
     card = (tmp_path / "plain" / "generator" / "README.md").read_text("utf-8")

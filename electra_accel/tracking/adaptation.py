@@ -251,12 +251,11 @@ def rising(evaluations: Sequence[dict]) -> str | None:
     loss - lowest > 2 sqrt(se**2 + lowest_se**2), of the generator's loss or of the discriminator's. Two, because one alone may
     lie there by chance.
     """
-    for key, name, _ in FIGURES:
+    for name in ("generator loss", "discriminator loss"):
+        key = name.replace(" ", "_")
+        figures = [(record["step"], figures_of(record, "eval")) for record in evaluations]
         judged = [
-            (record["step"], figures[key], figures[f"{key}_se"])
-            for record in evaluations
-            if {key, f"{key}_se"}
-            <= (figures := figures_of(record, "eval")).keys()  # only losses have an error of their own
+            (step, found[key], found[f"{key}_se"]) for step, found in figures if {key, f"{key}_se"} <= found.keys()
         ]
         if len(judged) < 3:
             continue

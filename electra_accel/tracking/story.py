@@ -96,14 +96,9 @@ def summary_values(story: Story | None) -> dict[str, float]:
     values = {"story/steps": story.steps, "story/exported_step": story.after_step}
     for prefix, changes in _sets(story):
         for key, change in changes.items():
-            parts = {
-                "before": change.before,
-                "after": change.after,
-                "change": change.difference,
-                "change_se": change.error,
-            }
-            place = "domain" if prefix == "eval" else prefix
-            values |= {f"story/{place}/{key}_{part}": value for part, value in parts.items()}
+            name = f"story/{'domain' if prefix == 'eval' else prefix}/{key}"
+            values |= {f"{name}_before": change.before, f"{name}_after": change.after}
+            values |= {f"{name}_change": change.difference, f"{name}_change_se": change.error}
     values |= {"story/tokens": story.tokens, "story/hours": story.hours, "story/device_hours": story.device_hours}
     values["story/verdict"] = {"better": 1, "no better": 0, "worse": -1}.get(story.domain[story.primary].verdict)
     values |= {f"story/advice/{rule}": int(rule in story.advice) for rule in ("collapse", "forgetting", "rising")}
@@ -120,6 +115,8 @@ def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Map
         return Markup("<p>{}</p>").format("The held-out text has not been judged yet.")
     html = Markup("<p>{}</p>").format(_sentence(story))
     for rule, advice in story.advice.items():
+        if rule == "collapse":  # the page's first lines tell of it, with the steps
+            continue
         html += Markup('<p class="warning"><strong>{}</strong>: {}.</p>').format(rule, advice)
     for prefix, changes in _sets(story):
         evaluations = [record for record in records if f"{prefix}/generator_loss" in record]
@@ -146,7 +143,8 @@ def side_by_side(stories: Sequence[Story]) -> tuple[list[str], list[list]]:
 
 def _sentence(story: Story) -> str:
     said = verdict(story)
-    return f"{said[0].upper()}{said[1:]}. Whether tasks gain is for fine-tuning to show."
+    more = " Whether tasks gain is for fine-tuning to show." if story.after_step > story.before_step else ""
+    return f"{said[0].upper()}{said[1:]}.{more}"
 
 
 def _sets(story: Story) -> list[tuple[str, dict[str, Change]]]:

@@ -117,11 +117,11 @@ def _facts(config: Config, folder: Path, progress: Progress, which: str, licence
     data, model, objective = config.data, config.model, config.objective
     counts = model_identity.read_text_counts(folder)["train"]
     precision = run_folder.read_json(folder / run_folder.ENVIRONMENT).get("precision")
-    files = ", ".join(Path(name).name for name in data.train_files or [data.dataset or data.prepared])
+    text = data.dataset or ", ".join(Path(name).name for name in data.train_files or [data.prepared])
     facts = {
         "weights of": which,
         "started from": _start(config),
-        "training text": f"{files}: {counts['documents']:,} documents, {counts['tokens']:,} tokens",
+        "training text": f"{text}: {counts['documents']:,} documents, {counts['tokens']:,} tokens",
         "general text mixed in": None,
         "tokens seen": f"{progress.tokens:,} in {progress.step:,} steps of {config.train.batch_tokens:,} token slots",
         "training time": f"{duration(progress.seconds)}, {duration(progress.device_seconds)} summed over processes",
