@@ -38,8 +38,9 @@ pretrain: export OMP_NUM_THREADS ?= $(shell nproc)
 pretrain: $(INSTALLED)
 	accelerate launch --config_file accelerate_configs/single.yaml --main_process_port 0 scripts/pretrain.py --config recipes/tiny-python-docs.yaml $(ARGS)
 
+# two at once, each file by one of them; a process of a test takes a thread or two and up to 1.5 GB
 test: $(INSTALLED_ENGINES)
-	python -m pytest -q $(ARGS)
+	python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 check: $(INSTALLED_TEST)
 	ruff check .

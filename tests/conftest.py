@@ -1,11 +1,11 @@
-"""What every test shares: two threads at most, and no network, account or tracker by accident."""
+"""What every test shares: two threads at most (one where two tests run at once), and no network, account or tracker by accident."""
 
 import os
 import sys
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["WANDB_MODE"] = "offline"
 # The environment's own ninja first: another version of it would compile DeepSpeed's extensions again and again.
@@ -14,7 +14,12 @@ os.environ["WANDB_SILENT"] = "true"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``gpu`` are skipped, with the reason, where torch sees no GPU."""
+    """Files with slow tests come first, so that none is left for the end, when another process has nothing to do.
+
+    Tests marked ``gpu`` are skipped, with the reason, where torch sees no GPU.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu:
         import torch  # takes seconds, so only where it matters
