@@ -139,9 +139,9 @@ def _reconstructions(path: Path, set_to: dict[str, Any]) -> Markup:
     left_out = ""
     if len(kept) < len(steps):
         left_out = f" {len(kept)} of {len(steps):,} recorded steps are on this page; all are in {run_folder.SAMPLES}."
+    probability = "" if set_to.get("objective.kind") == "mlm" else "the discriminator's probability and "
     said = Markup('<p class="quiet small">{}</p>').format(
-        "Point at a token, or tap it, for the discriminator's probability and the generator's most probable token."
-        + left_out
+        f"Point at a token, or tap it, for {probability}the generator's most probable token.{left_out}"
     )
     return legend() + said + slider("step", [(f"{step:,}", _sentences(by_step[step])) for step in kept])
 

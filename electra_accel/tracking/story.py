@@ -17,7 +17,7 @@ def verdict(story: Story) -> str:
     if story.after_step == story.before_step:
         return f"judged at step {story.before_step:,} only: there is nothing to compare"
     change = story.domain[story.primary]
-    where = "on the domain's text" if story.given else "than untrained on held-out text"
+    where = "on the domain's text" if story.given else "on held-out text than untrained"
     found = {
         "better": f"better {where}",
         "worse": f"worse {where}",
@@ -164,7 +164,8 @@ def _figures(
     """The figures before and after with their intervals, and where each was best."""
     more = len(evaluations) > 1
     rows = []
-    for key, change in changes.items():
+    judged = {key: change for key, change in changes.items() if change.before is not None or change.after is not None}
+    for key, change in (judged or changes).items():
         row = [change.name, _with_interval(change.before, change.before_error)]
         if more:
             known = [(figures_of(record, prefix), record["step"]) for record in evaluations]

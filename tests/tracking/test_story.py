@@ -29,7 +29,7 @@ def test_the_verdict_speaks_of_text_never_of_tasks():
     assert story.verdict(TOLD).startswith(
         "better on the domain's text: discriminator ROC-AUC 0.8000 -> 0.8500 (+0.0500 ± 0.0"
     )
-    assert story.verdict(NO_BETTER).startswith("no better than untrained on held-out text, as far as that can tell: ")
+    assert story.verdict(NO_BETTER).startswith("no better on held-out text than untrained, as far as that can tell: ")
     worse = tell("run", [evaluation(0), evaluation(9, auc=0.7)], GIVEN, SETS)
     assert story.verdict(worse).startswith("worse on the domain's text: ")
     unknown = tell("run", [evaluation(0), evaluation(9)], GIVEN, {})
