@@ -9,6 +9,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from electra_accel.data.tokenizer import save_tokenizer
 from electra_accel.errors import UserError
 
 FOLDERS = ("discriminator", "generator")  # of a pair; one network alone is "encoder"
@@ -126,7 +127,7 @@ def export_networks(
         partial = folder / f".{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         network.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        save_tokenizer(tokenizer, partial)
         data = ModelCardData(
             library_name="transformers",
             license=licence,

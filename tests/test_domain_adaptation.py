@@ -76,7 +76,10 @@ def test_all_of_it_at_once(run, place):
     folder = place / "whole"
     assert "vocabulary: 40 tokens added" in out and "general text at step 6" in out
     assert "embeddings: gdes" in out and "(were equal)" in out
-    assert "general text mixed in" in (folder / "discriminator" / "README.md").read_text("utf-8")
+    card = (folder / "discriminator" / "README.md").read_text("utf-8")
+    assert (
+        "general text mixed in" in card and "40 tokens added" in card and (folder / "discriminator/vocab.txt").exists()
+    )
     sets = {name: json.loads((folder / "held_out" / f"{name}.json").read_text()) for name in ("held_out", "general")}
     assert {found["replacements"] for found in sets.values()} == {"generator of the starting pair"}
     assert sets["general"]["examples"] < 100, (
@@ -141,6 +144,7 @@ def test_a_missing_generator_is_warm_started(run, place):
     generator = ElectraForMaskedLM.from_pretrained(place / "warm" / "generator")
     assert generator.config.hidden_size == 64 and generator.config.num_hidden_layers == 4
     assert load(place / "warm" / "config.yaml").model.generator == "warm-start"
+    assert "| warm start of the generator |" in (place / "warm" / "generator" / "README.md").read_text("utf-8")
     found = json.loads((place / "warm" / "held_out" / "held_out.json").read_text())
     assert found["replacements"] == "generator of the starting pair"
     code, out, _ = run("warm", **warm)

@@ -40,6 +40,10 @@ def test_every_command_runs(tmp_path):
     for folder in ("my", "domain"):
         (tmp_path / folder).mkdir()
         write_corpus(tmp_path / folder / "text.txt", most=400)
+    write_corpus(tmp_path / "whole.txt")
+    (tmp_path / "general").mkdir()  # other text than the domain's, which would be left out of it
+    other = (tmp_path / "whole.txt").read_text("utf-8").splitlines()[400:460]
+    (tmp_path / "general" / "text.txt").write_text("\n".join(other), encoding="utf-8")
     rows = "".join(f"{i},별점 {i % 10}점 영화 정말 재미있어요 추천합니다\n" for i in range(400))
     (tmp_path / "reviews.csv").write_text("id,sen\n" + rows, encoding="utf-8")
     environment = os.environ | {

@@ -68,12 +68,12 @@ class Masking:
     """The corruption of one objective and one tokenizer.
 
     With ``continues`` whole words are selected (after the whole-word masking of BERT's code, 2019): a word is a token that
-    does not continue one, with those that continue it. Words are taken in keyed order as long as they fit into what is left of the k
-    tokens; one that does not fit is passed over. What no word fits into is filled by the first tokens of the first word, in
-    that order, that was not taken. So an example has exactly as many selected tokens as with single tokens, and at most one
-    of its words is broken. The price is paid by long words in short texts: of Korean reviews of 20 tokens, with k mostly 1
-    to 4, tokens of one-token words are selected with probability .25, of three-token words .10, and 4% of the selected
-    words are broken; in texts of more than 40 tokens it is .19, .13 and 0.3%.
+    does not continue one, with those that continue it. Words are taken in keyed order as long as they fit into what is left
+    of the k tokens; one that does not fit is passed over. What no word fits into is filled by the first tokens of the first
+    word, in that order, that was not taken. So an example has exactly as many selected tokens as with single tokens, and at
+    most one of its words is broken. The price is paid by long words in short texts: of Korean reviews of 20 tokens, with k
+    mostly 1 to 4, tokens of one-token words are selected with probability .25, of three-token words .10, and 4% of the
+    selected words are broken; in texts of more than 40 tokens it is .19, .13 and 0.3%.
 
     Attributes:
         mask_prob: share of the candidates that is selected.

@@ -16,7 +16,7 @@ from electra_accel.errors import UserError
 DEFAULTS = {
     name: value if isinstance(value, int | float | str) else str(value) for name, value in flatten(Config()).items()
 }
-KNOWN_METRICS = get_args(get_type_hints(Eval)["metric"])
+KNOWN_METRICS = get_args(get_args(get_type_hints(Eval)["metric"])[0])  # of "one of these, or None"
 
 
 @dataclass

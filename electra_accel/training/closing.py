@@ -115,7 +115,8 @@ def export_checkpoint(
 def _facts(config: Config, folder: Path, progress: Progress, which: str, licence: str | None) -> dict[str, str]:
     """What the model card says: names and numbers, no text of the corpus, no paths of this machine."""
     data, model, objective = config.data, config.model, config.objective
-    counts = model_identity.read_text_counts(folder)["train"]
+    text = model_identity.read_text_counts(folder)
+    counts, vocabulary = text["train"], text.get("vocabulary")
     precision = run_folder.read_json(folder / run_folder.ENVIRONMENT).get("precision")
     text = data.dataset or ", ".join(Path(name).name for name in data.train_files or [data.prepared])
     facts = {
@@ -123,6 +124,8 @@ def _facts(config: Config, folder: Path, progress: Progress, which: str, licence
         "started from": _start(config),
         "training text": f"{text}: {counts['documents']:,} documents, {counts['tokens']:,} tokens",
         "general text mixed in": None,
+        "warm start of the generator": None,
+        "vocabulary": None,
         "tokens seen": f"{progress.tokens:,} in {progress.step:,} steps of {config.train.batch_tokens:,} token slots",
         "training time": f"{duration(progress.seconds)}, {duration(progress.device_seconds)} summed over processes",
         "objective": f"{'masked language modelling' if config.is_mlm else 'replaced token detection'}; "
@@ -131,6 +134,14 @@ def _facts(config: Config, folder: Path, progress: Progress, which: str, licence
         "precision": {"no": "fp32"}.get(precision, precision),
         "licence": licence or "not stated",
     }
+    if vocabulary:
+        saved = 1 - vocabulary["tokens_after"] / vocabulary["tokens_before"]
+        facts["vocabulary"] = f"{vocabulary['added']:,} tokens added, {saved:.1%} fewer tokens of training text"
+    if config.warm_starts and not config.is_mlm:
+        spent = run_folder.read_jsonl(folder / run_folder.WARM_START / run_folder.METRICS)[-1]
+        facts["warm start of the generator"] = (
+            f"{spent['train/tokens']:,} tokens more, {spent['train/hours']:.2f} hours"
+        )
     if data.replay_files:
         names = ", ".join(Path(name).name for name in data.replay_files)
         facts["general text mixed in"] = f"{names}: {data.replay_fraction:.0%} of the tokens"

@@ -3,7 +3,7 @@ run folder when a run begins, so that a pair can be made from the folder alone, 
 its starting pair are gone.
 
     model/networks.json    {name of the network in the joint module, in its order: its config.json and its class}
-    model/text.json        {split: documents, examples, tokens}
+    model/text.json        {split: documents, examples, tokens}, and what was added to the vocabulary
     model/                 tokenizer files
 """
 
@@ -38,6 +38,7 @@ def write_model_identity(folder: Path, model: nn.Module, prepared: Prepared) -> 
         for name, network in model.named_children()
     }
     text = {name: {count: split[count] for count in COUNTS} for name, split in prepared.manifest["splits"].items()}
+    text["vocabulary"] = prepared.manifest.get("vocabulary") or {}
     partial = folder / f".{FOLDER}.partial"
     with run_folder.storage_errors(folder):
         shutil.rmtree(partial, ignore_errors=True)
@@ -54,7 +55,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def read_text_counts(folder: Path) -> dict[str, dict[str, int]]:
-    """``{split: {"documents", "examples", "tokens"}}`` of the run in ``folder``."""
+    """``{split: {"documents", "examples", "tokens"}}`` of the run in ``folder``; under "vocabulary" what ``prepare`` added."""
     return run_folder.read_json(folder / FOLDER / TEXT)
 
 

@@ -1,0 +1,174 @@
+"""Labelled rows of a file or of a data set on the hub, as they are written there.
+
+Files are read by ``data/readers.py`` where a row is a line with a header; jsonl and parquet, whose labels may be numbers or lists,
+and columns as in the CoNLL shared tasks are read here.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from electra_accel.data.readers import FORMATS, format_of, open_bytes, read_texts
+from electra_accel.downstream.settings import Task
+from electra_accel.errors import UserError
+
+SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid"), "test": ("test",)}  # names on the hub
+
+
+class Row(NamedTuple):
+    """One labelled example.
+
+    Attributes:
+        texts: one text, or the two of a pair; tagging: the words.
+        label: as it is written (a number too); tagging: one tag a word.
+    """
+
+    texts: tuple[str, ...]
+    label: str | tuple[str, ...]
+
+
+def read_file(path: Path, task: Task) -> list[Row]:
+    """The rows of one file, in order.
+
+    Raises:
+        UserError: the file is missing, broken, empty, or lacks a column or a label; names it and the line or row.
+    """
+    suffix = path.suffixes[-2:-1] if path.suffix.lower() in (".gz", ".xz") else path.suffixes[-1:]
+    known = bool(suffix) and suffix[0].lower() in FORMATS
+    try:
+        if task.kind == "tagging" and (not known or suffix[0].lower() in (".txt", ".tsv", ".csv")):
+            rows = list(_columns_of_words(path))
+        elif format_of(path) == ".txt":
+            raise UserError(f"{path}: a txt file has no columns; give csv, tsv, jsonl or parquet (option task.train_file)")
+        elif format_of(path) in (".csv", ".tsv"):
+            columns = [list(read_texts(path, name, join_lines=False)) for name in (*task.text_columns, task.label_column)]
+            rows = [_row(f"{path}, row {n}", cells, task) for n, cells in enumerate(zip(*columns, strict=True), start=1)]
+        else:
+            rows = list(_from_records(str(path), _records(path), task))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8; convert the file, for example by `iconv -f cp949 -t utf-8`") from None
+    except UserError as error:
+        raise UserError(
+            str(error).replace("option data.text_column", "options task.text_columns and task.label_column")
+        ) from None
+    if not rows:
+        raise UserError(f"{path} holds no rows")
+    return rows
+
+
+def read_dataset(task: Task) -> dict[str, list[Row]]:
+    """The splits of ``task.dataset`` by our names: train, and dev and test where it has them.
+
+    Raises:
+        UserError: no such data set, the hub cannot be reached, or a column is missing.
+    """
+    import datasets  # here: it takes a second to import, and only this function needs it
+
+    name, _, config = task.dataset.partition(":")
+    try:
+        found = datasets.load_dataset(name, config or None)
+    except Exception as error:  # the client lets through what its HTTP library raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"task.dataset {task.dataset} cannot be had from the hub: {reason}; download it and name files") from None
+    splits = {}
+    for ours, theirs in SPLITS.items():
+        split = next((found[name] for name in theirs if name in found), None)
+        if split is not None:
+            names = _class_names(split.features.get(task.label_column))
+            records = enumerate(split, start=1)
+            splits[ours] = list(_from_records(f"{task.dataset} {ours}", records, task, names))
+    if "train" not in splits:
+        raise UserError(f"task.dataset {task.dataset} has no split train, only {', '.join(found)}")
+    return splits
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """What the numbers in a column of the hub stand for; None where they are not numbers of classes."""
+    return getattr(getattr(feature, "feature", feature), "names", None)
+
+
+def _columns_of_words(path: Path) -> Iterator[Row]:
+    """Sentences of a file with a word a line: word first, tag last, tabs or blanks between, a blank line after each sentence.
+
+    Lines before a sentence that begin with # are comments, unless they are a word and a tag; -DOCSTART- lines are passed over.
+    """
+    words: list[str] = []
+    tags: list[str] = []
+    with open_bytes(path) as file:
+        for number, line in enumerate(io.TextIOWrapper(file, "utf-8-sig"), start=1):
+            cells = line.rstrip("\n").split("\t") if "\t" in line else line.split()
+            if not line.strip() or line.startswith("-DOCSTART-"):
+                if words:
+                    yield Row(tuple(words), tuple(tags))
+                words, tags = [], []
+            elif line.startswith("#") and not words and len(cells) != 2:
+                continue
+            elif len(cells) < 2 or not cells[-1].strip():
+                raise UserError(f"{path}, line {number}: no tag behind the word {line.strip()[:40]!r}")
+            else:
+                words.append(cells[0])
+                tags.append(cells[-1].strip())
+    if words:
+        yield Row(tuple(words), tuple(tags))
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict]]:
+    """The records of a json, jsonl or parquet file with their line or row."""
+    with open_bytes(path) as file:
+        if format_of(path) == ".parquet":
+            import pyarrow  # here: readers of other formats need not wait for it
+            import pyarrow.parquet
+
+            try:
+                yield from enumerate(pyarrow.parquet.read_table(file).to_pylist(), start=1)
+            except pyarrow.ArrowException as error:
+                raise UserError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
+            return
+        text = io.TextIOWrapper(file, "utf-8-sig")
+        whole = format_of(path) == ".json"
+        for number, line in enumerate([text.read()] if whole else text, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                line_number = error.lineno if whole else number
+                raise UserError(f"{path}, line {line_number}: not valid json: {error.msg}, column {error.colno}") from None
+            records = enumerate(value, start=1) if isinstance(value, list) else [(number, value)]
+            for row, record in records:
+                if not isinstance(record, dict):
+                    raise UserError(f"{path}, row {row}: not a record with named fields but {str(record)[:40]!r}")
+                yield row, record
+
+
+def _from_records(source: str, records: Iterable[tuple[int, dict]], task: Task, names: list[str] | None = None) -> Iterator[Row]:
+    """Args: names: what numbers in the label column stand for, if they are classes."""
+    wanted = (*task.text_columns, task.label_column)
+    for number, record in records:
+        if missing := [name for name in wanted if name not in record]:
+            raise UserError(
+                f"{source}, row {number}: no column {missing[0]!r}; it has: {', '.join(record)} "
+                "(options task.text_columns and task.label_column)"
+            )
+        cells = [record[name] for name in wanted]
+        if names:
+            cells[-1] = [names[c] for c in cells[-1]] if isinstance(cells[-1], list) else names[cells[-1]]
+        yield _row(f"{source}, row {number}", cells, task)
+
+
+def _row(where: str, cells: Iterable[Any], task: Task) -> Row:
+    *texts, label = cells
+    if task.kind == "tagging":
+        words = texts[0]
+        if not isinstance(words, list) or not isinstance(label, list) or len(words) != len(label):
+            raise UserError(f"{where}: {task.text_columns[0]} and {task.label_column} must be lists of one length")
+        return Row(tuple(map(str, words)), tuple(map(str, label)))
+    if wrong := [text for text in texts if not isinstance(text, str | None)]:
+        raise UserError(f"{where}: the text is a {type(wrong[0]).__name__} (option task.text_columns)")
+    if label is None or isinstance(label, list | dict) or not str(label).strip():
+        raise UserError(f"{where}: no label in column {task.label_column!r} (option task.label_column)")
+    return Row(tuple(text or "" for text in texts), str(label).strip())
