@@ -103,7 +103,7 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
             terminal.line(line)
         train(config, engine, loader, held_out, progress, total_steps, window, recorder, terminal, stop, tokenizer)
         told = export_run(config, engine, progress, folder, terminal.warn)
-        recorder.summary(story.summary_values(told))
+        recorder.summary(story.summary_values(told), progress.step)
         recorder.close()
     for line in summary.closing_lines(folder, told):
         terminal.line(line)

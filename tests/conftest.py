@@ -1,4 +1,4 @@
-"""What every test shares: two threads at most (one where two tests run at once), and no network, account or tracker by accident."""
+"""What every test shares: two threads at most (one where two tests run at once), no network, account or tracker by accident."""
 
 import os
 import sys

@@ -107,6 +107,8 @@ def test_wandb_holds_what_metrics_jsonl_holds(undisturbed):
     assert float(summary["eval/auc.max"]) == pytest.approx(max(record["eval/auc"] for record in held_out))
     for name in ("eval/generator_loss", "eval/discriminator_loss"):
         assert float(summary[f"{name}.min"]) == pytest.approx(min(record[name] for record in held_out))
+    for when, record in (("before", held_out[0]), ("after", held_out[-1])):
+        assert float(summary[f"story/domain/auc_{when}"]) == pytest.approx(record["eval/auc"])
 
 
 def test_wandb_knows_what_the_run_is(undisturbed):

@@ -128,21 +128,20 @@ def _records(path: Path) -> Iterator[tuple[int, dict]]:
             except pyarrow.ArrowException as error:
                 raise UserError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
             return
-        text = io.TextIOWrapper(file, "utf-8-sig")
-        whole = format_of(path) == ".json"
-        for number, line in enumerate([text.read()] if whole else text, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                line_number = error.lineno if whole else number
-                raise UserError(f"{path}, line {line_number}: not valid json: {error.msg}, column {error.colno}") from None
-            records = enumerate(value, start=1) if isinstance(value, list) else [(number, value)]
-            for row, record in records:
-                if not isinstance(record, dict):
-                    raise UserError(f"{path}, row {row}: not a record with named fields but {str(record)[:40]!r}")
-                yield row, record
+        text = io.TextIOWrapper(file, "utf-8-sig").read()
+    whole = text.lstrip().startswith("[")
+    for number, line in enumerate([text] if whole else text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            at = error.lineno if whole else number
+            raise UserError(f"{path}, line {at}: not valid json: {error.msg}, column {error.colno}") from None
+        for row, record in enumerate(value, start=1) if whole else [(number, value)]:
+            if not isinstance(record, dict):
+                raise UserError(f"{path}, row {row}: not a record with named fields but {str(record)[:40]!r}")
+            yield row, record
 
 
 def _from_records(source: str, records: Iterable[tuple[int, dict]], task: Task, names: list[str] | None = None) -> Iterator[Row]:

@@ -120,14 +120,14 @@ class Recorder:
         if self.samples == "all":
             self._track(lambda tracker: _log_samples(tracker, found, axes))
 
-    def summary(self, values: dict[str, float]) -> None:
+    def summary(self, values: dict[str, float], step: int) -> None:
         """Single values about the whole run (``story/…``), for the trackers."""
 
         def log(tracker) -> None:
             if tracker.name == "wandb":
                 tracker.tracker.summary.update(values)
             else:
-                tracker.log(values, step=int(values["story/steps"]))
+                tracker.log(values, step=step)
 
         self._track(log)
 
