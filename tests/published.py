@@ -2,16 +2,19 @@
 
 Fields of config.json, key names and kinds of files are those of the published folders as far as their pages show them; the
 weights, sizes and vocabularies are the caller's.
+
+    python -m tests.published runs/general published    # what a run exported, as monologg/koelectra-base-v3-* is laid out
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining, PreTrainedTokenizerFast
 
 from electra_accel.model.pair import Pair
 
@@ -74,3 +77,16 @@ def write_vocabulary(tokenizer: PreTrainedTokenizerFast, place: Path, like: str)
     (place / "tokenizer_config.json").write_text(json.dumps(settings))
     if like == "google":
         tokenizer.backend_tokenizer.save(str(place / "tokenizer.json"))
+
+
+def main(run: str, folder: str) -> None:
+    exported = Path(run)
+    pair = Pair(
+        ElectraForMaskedLM.from_pretrained(exported / "generator"),
+        ElectraForPreTraining.from_pretrained(exported / "discriminator"),
+    )
+    write_published(pair, AutoTokenizer.from_pretrained(exported / "discriminator"), Path(folder))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -12,12 +12,11 @@ from transformers import AutoModel, ElectraForMaskedLM, ElectraForPreTraining
 from electra_accel import run_folder
 from electra_accel.config_parser import load
 from electra_accel.data.tokenizer import load_tokenizer
-from electra_accel.model.pair import Pair
 from electra_accel.tracking.adaptation import story_of_run
 from electra_accel.training.sharded import MODEL_FILE, OPTIMIZER_FILE, deepspeed_version
+from tests import published
 from tests.helpers import ROOT
 from tests.pretraining import finish, options, run_here, run_short, start, write_corpus
-from tests.published import write_published
 
 SHORT = {"train.steps": 6, "eval.every": 3, "checkpoint.every": 3, "tracking.log_every": 3, "eval.batches": 1}
 PAIR = {
@@ -41,11 +40,7 @@ def place(tmp_path_factory):
     arguments = options("all.txt", "scratch", **SHORT | {"tracking.samples": "none"})
     code, out, err = finish(start(arguments, folder, WANDB_MODE="disabled"))
     assert code == 0, out + err
-    pair = Pair(
-        ElectraForMaskedLM.from_pretrained(folder / "scratch" / "generator"),
-        ElectraForPreTraining.from_pretrained(folder / "scratch" / "discriminator"),
-    )
-    write_published(pair, load_tokenizer(folder / "scratch" / "discriminator"), folder / "published", like="koelectra")
+    published.main(folder / "scratch", folder / "published")
     return folder
 
 
@@ -132,13 +127,13 @@ def test_a_missing_generator_is_warm_started(run, place):
     assert code == 0, out + err
     assert "tied, the generator uses the discriminator's (were equal)" in out, "the embeddings were frozen"
     assert "warm/warm-start, from step " in out and "warm, from step 0" in out
-    published = safetensors.torch.load_file(place / "published" / "discriminator" / "model.safetensors")
+    given = safetensors.torch.load_file(place / "published" / "discriminator" / "model.safetensors")
     first, last = (safetensors.torch.load_file(checkpoints / f"step-0000000{step}" / MODEL_FILE) for step in (3, 4))
     moved = {name for name in last if not torch.equal(first[name], last[name])}
     still = {name for name in last if ".embeddings." in name}
     assert moved == last.keys() - still and still
     for name in still:
-        assert torch.equal(last[name], published[name.removeprefix("network.")])
+        assert torch.equal(last[name], given[name.removeprefix("network.")])
     moments = safetensors.torch.load_file(checkpoints / "step-00000004" / OPTIMIZER_FILE)
     assert not any(".embeddings." in name for name in moments)
     generator = ElectraForMaskedLM.from_pretrained(place / "warm" / "generator")
