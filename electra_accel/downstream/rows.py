@@ -1,7 +1,7 @@
 """Labelled rows of a file or of a data set on the hub, as they are written there.
 
-Files are read by ``data/readers.py`` where a row is a line with a header; jsonl and parquet, whose labels may be numbers or lists,
-and columns as in the CoNLL shared tasks are read here.
+csv and tsv are read by ``data/readers.py``; jsonl and parquet, whose labels may be numbers or lists, and columns as in the
+CoNLL shared tasks are read here.
 """
 
 import io
@@ -41,10 +41,16 @@ def read_file(path: Path, task: Task) -> list[Row]:
         if task.kind == "tagging" and (not known or suffix[0].lower() in (".txt", ".tsv", ".csv")):
             rows = list(_columns_of_words(path))
         elif format_of(path) == ".txt":
-            raise UserError(f"{path}: a txt file has no columns; give csv, tsv, jsonl or parquet (option task.train_file)")
+            raise UserError(
+                f"{path}: a txt file has no columns; give csv, tsv, jsonl or parquet (option task.train_file)"
+            )
         elif format_of(path) in (".csv", ".tsv"):
-            columns = [list(read_texts(path, name, join_lines=False)) for name in (*task.text_columns, task.label_column)]
-            rows = [_row(f"{path}, row {n}", cells, task) for n, cells in enumerate(zip(*columns, strict=True), start=1)]
+            columns = [
+                list(read_texts(path, name, join_lines=False)) for name in (*task.text_columns, task.label_column)
+            ]
+            rows = [
+                _row(f"{path}, row {n}", cells, task) for n, cells in enumerate(zip(*columns, strict=True), start=1)
+            ]
         else:
             rows = list(_from_records(str(path), _records(path), task))
     except OSError as error:
@@ -73,7 +79,9 @@ def read_dataset(task: Task) -> dict[str, list[Row]]:
         found = datasets.load_dataset(name, config or None)
     except Exception as error:  # the client lets through what its HTTP library raises
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"task.dataset {task.dataset} cannot be had from the hub: {reason}; download it and name files") from None
+        raise UserError(
+            f"task.dataset {task.dataset} cannot be had from the hub: {reason}; download it and name files"
+        ) from None
     splits = {}
     for ours, theirs in SPLITS.items():
         split = next((found[name] for name in theirs if name in found), None)
@@ -144,7 +152,9 @@ def _records(path: Path) -> Iterator[tuple[int, dict]]:
             yield row, record
 
 
-def _from_records(source: str, records: Iterable[tuple[int, dict]], task: Task, names: list[str] | None = None) -> Iterator[Row]:
+def _from_records(
+    source: str, records: Iterable[tuple[int, dict]], task: Task, names: list[str] | None = None
+) -> Iterator[Row]:
     """Args: names: what numbers in the label column stand for, if they are classes."""
     wanted = (*task.text_columns, task.label_column)
     for number, record in records:

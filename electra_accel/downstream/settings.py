@@ -36,9 +36,7 @@ class Task:
         "between sentences) under any other suffix",
         "FILE",
     )
-    dev_file: str | None = option(
-        None, "chooses the best epoch; default: dev_fraction of the training texts", "FILE"
-    )
+    dev_file: str | None = option(None, "chooses the best epoch; default: dev_fraction of the training texts", "FILE")
     test_file: str | None = option(
         None, "scored once with the best epoch; default: test_fraction of the training texts", "FILE"
     )
@@ -52,7 +50,9 @@ class Task:
     metric: Literal["accuracy", "macro_f1", "matthews", "spearman", "pearson", "entity_f1"] | None = option(
         None, "chooses the epoch and stands in the table; default: accuracy, regression spearman, tagging entity_f1"
     )
-    max_length: int = option(128, "tokens of an example with the special ones; the rest of it is cut", within="[4, inf)")
+    max_length: int = option(
+        128, "tokens of an example with the special ones; the rest of it is cut", within="[4, inf)"
+    )
     train_rows: int | None = option(
         None, "train on so many rows only: the first ones of a shuffle that the seed decides", within=COUNT
     )
@@ -65,7 +65,9 @@ class Run:
     """where the results go"""
 
     dir: str | None = option(None, "folder of the results; default: runs/finetune-<UTC time>", "FOLDER")
-    seeds: list[int] = option([1, 2, 3], "one fine-tuning each: order, dropout, new weights and train_rows follow from it")
+    seeds: list[int] = option(
+        [1, 2, 3], "one fine-tuning each: order, dropout, new weights and train_rows follow from it"
+    )
     deadline: str | None = option(
         None, "save and stop at this time: hours:minutes from the start, or a time such as 2026-12-24T07:30", "TIME"
     )
@@ -79,9 +81,13 @@ class Optim:
         None, "peak, of the head; default by hidden size: below 512 3e-4, below 1024 1e-4, else 5e-5", within=POSITIVE
     )
     layer_decay: float | None = option(
-        None, "factor on the rate from a layer to the one below; default: 0.8, hidden size from 1024 on 0.9", within="(0, 1]"
+        None,
+        "factor on the rate from a layer to the one below; default: 0.8, hidden size from 1024 on 0.9",
+        within="(0, 1]",
     )
-    warmup_fraction: float = option(0.1, "share of the steps with linear warmup; then linearly down to 0", within="[0, 1)")
+    warmup_fraction: float = option(
+        0.1, "share of the steps with linear warmup; then linearly down to 0", within="[0, 1)"
+    )
     weight_decay: float = option(0.0, "on matrices; biases and LayerNorm have none", within=NOT_NEGATIVE)
 
 
@@ -199,7 +205,11 @@ def _outside_interval(group: Any) -> list[str]:
 
 def _within(interval: str, x: float) -> bool:
     low, high = map(float, interval[1:-1].split(","))
-    return math.isfinite(x) and low <= x <= high and not (interval[0] == "(" and x == low or interval[-1] == ")" and x == high)
+    return (
+        math.isfinite(x)
+        and low <= x <= high
+        and not (interval[0] == "(" and x == low or interval[-1] == ")" and x == high)
+    )
 
 
 def resolve(task: Task) -> Task:

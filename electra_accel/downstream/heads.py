@@ -1,0 +1,173 @@
+"""A pre-trained encoder, under a new head of stock transformers."""
+
+import copy
+import hashlib
+import pickle
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from electra_accel.data.tokenizer import load_tokenizer
+from electra_accel.downstream.tasks import TaskData
+from electra_accel.errors import UserError
+from electra_accel.randomness import Purpose, torch_seed
+
+UNTRAINED = "untrained:"
+_PARTS = ("discriminator", "encoder", "generator")  # folders of a run; the run's name says more
+_UNUSABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What is fine-tuned.
+
+    Attributes:
+        name: in tables and folders.
+        source: folder or hub id.
+        untrained: take its shape and tokenizer only.
+        fingerprint: of configuration, weights and tokenizer.
+    """
+
+    name: str
+    source: str
+    untrained: bool
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerFast
+    fingerprint: str
+
+
+def names(given: list[str]) -> list[str]:
+    """A short name for each model: the last part of its path that says something, with more of the path where two are equal."""
+    parts = []
+    for model in given:
+        path = Path(model.removeprefix(UNTRAINED)).parts
+        path = path[:-1] if len(path) > 1 and path[-1] in _PARTS else path
+        parts.append([re.sub(r"[^\w.+-]", "-", part) for part in path if part not in ("/", ".", "..")] or ["model"])
+    depth = [1] * len(given)
+    while True:
+        found = [
+            ("untrained-" if model.startswith(UNTRAINED) else "") + "-".join(part[-n:])
+            for model, part, n in zip(given, parts, depth)
+        ]
+        counts = Counter(found)
+        longer = [n + (counts[name] > 1 and n < len(part)) for name, part, n in zip(found, parts, depth)]
+        if longer == depth:
+            break
+        depth = longer
+    return [name if counts[name] == 1 else f"{name}-{number}" for number, name in enumerate(found, start=1)]
+
+
+def open_encoder(given: str, name: str) -> Encoder:
+    """Read the configuration and the tokenizer of one of ``--models``.
+
+    Raises:
+        UserError: no such folder or hub id, not a model, no usable tokenizer, or a tokenizer that is not the model's.
+    """
+    source = given.removeprefix(UNTRAINED)
+    folder = Path(source)
+    if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise UserError(f"models: there is no folder {source}")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UserError(f"models: {source} has no config.json; give a Hugging Face folder, such as RUN/discriminator")
+    with _one_line_errors(source):
+        config = AutoConfig.from_pretrained(source)
+    try:
+        tokenizer = load_tokenizer(source)
+    except UserError as error:
+        raise UserError(f"models: {str(error).replace('option tokenizer.path', 'option models')}") from None
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(f"models: {source}: {len(tokenizer)} tokens in its tokenizer, {config.vocab_size} in the model")
+    digest = hashlib.blake2b(given.partition(":")[0].encode() if given != source else b"", digest_size=16)
+    if folder.is_dir():
+        weights = [] if given != source else [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+        for path in sorted(
+            [folder / "config.json", *folder.glob("tokenizer.json"), *folder.glob("vocab.txt"), *weights]
+        ):
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "blake2b").digest())
+    else:
+        digest.update(f"{source} {getattr(config, '_commit_hash', None)}".encode())
+    return Encoder(name, source, given != source, config, tokenizer, digest.hexdigest())
+
+
+def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
+    """The encoder under the stock head for the task, fp32, on the CPU, in training mode; new weights follow from ``seed``.
+
+    Dropout is that of the model's configuration (published: 0.1).
+
+    Raises:
+        UserError: weights that cannot be read or lack a part of the encoder; more positions asked for than the model has.
+    """
+    positions = getattr(encoder.config, "max_position_embeddings", None)
+    if positions and data.task.max_length > positions:
+        raise UserError(
+            f"models: {encoder.source} has {positions} positions, fewer than task.max_length {data.task.max_length}"
+        )
+    config = copy.deepcopy(encoder.config)
+    config.num_labels = len(data.labels) or 1
+    config.id2label = dict(enumerate(data.labels or ["score"]))
+    config.label2id = {label: i for i, label in config.id2label.items()}
+    tagging = data.task.kind == "tagging"
+    architecture = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
+    with torch.random.fork_rng(devices=[]), _quiet(), _one_line_errors(encoder.source):
+        torch.manual_seed(torch_seed(seed, Purpose.INITIALISE))
+        if encoder.untrained:
+            return architecture.from_config(config).float().train()
+        model, found = architecture.from_pretrained(
+            encoder.source,
+            config=config,
+            dtype=torch.float32,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # a head for other labels; in the encoder it is refused below
+        )
+    new = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
+    if lost := sorted(name for name in new if is_encoder(name, model)):
+        raise UserError(f"models: {encoder.source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …)")
+    return model.train()
+
+
+def is_encoder(name: str, model: PreTrainedModel) -> bool:
+    """A pooler counts as a part of the head: encoders are released with and without one."""
+    return name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own account of new and unused weights: the head is always new."""
+    log = transformers.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
+
+
+@contextmanager
+def _one_line_errors(source: str) -> Iterator[None]:
+    try:
+        yield
+    except _UNUSABLE as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"models: cannot load {source} (a folder with config.json and weights, or a hub id): {reason}"
+        ) from error

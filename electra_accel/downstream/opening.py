@@ -1,0 +1,145 @@
+"""The folder of a run of fine-tunings: opening it, the results in it, its status, and what trackers are told.
+
+config.yaml  environment.json  status.json  results.json  results.md  <task>/<model>/seed-<n>/ (see job.py)
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from electra_accel import run_folder
+from electra_accel.cli import PREEMPTED
+from electra_accel.downstream import results
+from electra_accel.downstream.job import Job, State
+from electra_accel.downstream.settings import Settings
+from electra_accel.errors import OneProcessError, Preempted, UserError
+from electra_accel.tracking.recorder import Recorder
+from electra_accel.tracking.terminal import Terminal
+from electra_accel.tracking.trackers import wandb_mode, wandb_project
+from electra_accel.training.engine import Engine
+from electra_accel.training.opening import environment
+from electra_accel.training.preemption import STOP_FILE
+
+RESULTS_JSON, RESULTS_TABLE = "results.json", "results.md"
+
+
+def open_run(folder: Path, jobs: list[Job]) -> None:
+    """Find out whether the fine-tunings may go into ``folder``. Changes nothing.
+
+    Raises:
+        UserError: it holds something else, or figures of another configuration.
+    """
+    if (
+        folder.is_dir()
+        and not (folder / run_folder.CONFIG).exists()
+        and {p.name for p in folder.iterdir()} - {STOP_FILE}
+    ):
+        raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")
+    if (folder / run_folder.CHECKPOINTS).exists():
+        raise UserError(f"run.dir {folder} is a pre-training run; choose another --run.dir")
+    run_folder.require_creatable(folder)
+    for job in jobs:
+        job.require_same()
+
+
+def begin(folder: Path, config: str, engine: Engine) -> None:
+    """Take the folder: make and lock it, write config.yaml and environment.json."""
+    with run_folder.storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        engine.run_lock = run_folder.lock(folder)
+        run_folder.write_atomically(folder / run_folder.CONFIG, config)
+        facts = environment(engine)
+        facts["engine"] = facts["engine"].partition(", attention")[0]  # which is that of packed bins
+        run_folder.write_json(folder / run_folder.ENVIRONMENT, facts)
+
+
+def finished(jobs: list[Job]) -> int:
+    return sum(job.result() is not None for job in jobs)
+
+
+def write_results(folder: Path, jobs: list[Job]) -> str:
+    """results.json and results.md of what is finished by now; returns the table."""
+    found = results.collect(jobs)
+    table = results.markdown(found)
+    run_folder.write_json(folder / RESULTS_JSON, found)
+    run_folder.write_atomically(folder / RESULTS_TABLE, table)
+    run_folder.write_status(folder, "running", found["finished"])
+    return table
+
+
+@contextmanager
+def recorded_status(folder: Path, jobs: list[Job], terminal: Terminal) -> Iterator[None]:
+    """Keep status.json true however the run ends; its ``step`` counts finished fine-tunings."""
+
+    def write(state: str, reason: str, code: int) -> None:
+        terminal.stop()
+        try:
+            run_folder.write_status(folder, state, finished(jobs), reason, code)
+        except Exception as error:  # a full disk must not hide why the run ended
+            terminal.warn(f"{run_folder.STATUS} could not be written: {error}")
+        if code:
+            terminal.line(f"stopped ({reason}); the same command with --run.dir {folder} goes on")
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        text = "out of GPU memory: try a smaller --train.micro_batch_size; the step stays the same"
+        write("failed", text, 2)
+        raise OneProcessError(text) from error
+    except UserError as error:
+        write("failed", str(error), 2)
+        raise
+    except Preempted as asked:
+        write("preempted", str(asked), PREEMPTED)
+        raise
+    except KeyboardInterrupt:
+        write("failed", "interrupted", 130)
+        raise
+    except BaseException as error:
+        write("failed", f"{type(error).__name__}: {error}", 1)
+        raise
+    write("done", "", 0)
+
+
+def recorder_of(engine: Engine, settings: Settings, warn: Callable[[str], None]) -> Callable[[Job, State], Recorder]:
+    """What starts the recorder of a fine-tuning: its metrics.jsonl, and a run of its own in each tracker."""
+
+    def start(job: Job, state: State) -> Recorder:
+        recorder = Recorder(engine.accelerator, job.folder, samples="none", warn=warn)
+        if engine.is_main and engine.accelerator.log_with:
+            try:
+                recorder.trackers = _trackers(engine, settings, job)
+            except Exception as error:  # a tracker never stops training, whatever it throws
+                warn(f"trackers could not be started ({error}); the figures are in metrics.jsonl only")
+        return recorder
+
+    return start
+
+
+def _trackers(engine: Engine, settings: Settings, job: Job) -> list:
+    tracking, accelerator = settings.tracking, engine.accelerator
+    values = flatten_values(settings) | {f"task.{name}": str(value) for name, value in vars(job.data.task).items()}
+    values |= {"model": job.encoder.source, "seed": job.seed}
+    wandb = {
+        "name": job.name,
+        "id": f"{job.run.name}-{job.name}".replace("/", "-")[-128:],
+        "resume": "allow",
+        "dir": str(job.folder.absolute()),
+        "mode": wandb_mode(tracking.mode),
+        "group": tracking.group or job.run.name,
+        "job_type": "fine-tuning",
+        "tags": [*tracking.tags, job.data.task.name, job.encoder.name],
+    }
+    accelerator.trackers.clear()  # it keeps those of the fine-tuning before
+    accelerator.project_configuration.logging_dir = str(job.folder)  # of trackers that write files
+    accelerator.init_trackers(wandb_project(tracking.project), config=values, init_kwargs={"wandb": wandb})
+    return list(accelerator.trackers)
+
+
+def flatten_values(settings: Settings) -> dict[str, int | float | str]:
+    """Options by dotted names, lists and None as text."""
+    groups = {name: value for name, value in vars(settings).items() if hasattr(value, "__dataclass_fields__")}
+    values = {f"{group}.{name}": value for group, options in groups.items() for name, value in vars(options).items()}
+    return {name: value if isinstance(value, int | float | str) else str(value) for name, value in values.items()}

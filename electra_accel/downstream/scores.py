@@ -1,0 +1,90 @@
+"""From a model's outputs to predictions, and from predictions to the figures of scikit-learn, scipy and seqeval."""
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+from electra_accel.downstream.rows import Row
+from electra_accel.downstream.tasks import IGNORED, OUTSIDE, Encoded, TaskData
+
+
+def loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum over the targets: cross-entropy, or the squared error of numbers.
+
+    Args:
+        logits: [rows, labels], tagging [rows, length, labels], regression [rows, 1]; any floating dtype.
+        targets: [rows] or [rows, length] int64 with IGNORED; regression float32 [rows].
+
+    Returns:
+        0-d, float32.
+    """
+    if targets.is_floating_point():
+        return functional.mse_loss(logits.float().squeeze(-1), targets, reduction="sum")
+    flat = logits.float().flatten(end_dim=-2)
+    return functional.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def outputs(logits: Tensor, targets: Tensor) -> list[np.ndarray]:
+    """What is kept of each row: probabilities [labels]; a number in scaled units; the best tag of each target but IGNORED."""
+    if targets.is_floating_point():
+        return list(logits.float().squeeze(-1).cpu().numpy())
+    if targets.ndim == 1:
+        return list(logits.float().softmax(-1).cpu().numpy())
+    best, known = logits.argmax(-1).cpu().numpy(), (targets != IGNORED).cpu().numpy()
+    return [row[mask] for row, mask in zip(best, known, strict=True)]
+
+
+def predictions(found: list[np.ndarray], rows: list[Row], encoded: Encoded, data: TaskData) -> list[dict[str, Any]]:
+    """One record a row, as it stands in the predictions' file: ``row`` from 1, ``label``, ``predicted``, and ``probability``
+    where labels are chosen. A word that has no token, or that was cut off, is predicted as outside."""
+    records = []
+    for i, (output, row) in enumerate(zip(found, rows, strict=True)):
+        record: dict[str, Any] = {"row": i + 1, "label": row.label}
+        if data.task.kind == "regression":
+            record |= {"label": float(row.label), "predicted": float(output) * data.deviation + data.mean}
+        elif data.task.kind == "tagging":
+            tags = [OUTSIDE] * len(row.label)
+            for word, tag in zip(encoded.words[i], output, strict=True):
+                tags[word] = data.labels[tag]
+            record["predicted"] = tags
+        else:
+            best = int(output.argmax())
+            record |= {"predicted": data.labels[best], "probability": round(float(output[best]), 6)}
+        records.append(record)
+    return records
+
+
+def figures(records: list[dict[str, Any]], kind: str) -> dict[str, float | None]:
+    """Every figure of ``settings.METRICS`` for a kind of task; None where it is not defined (a constant prediction)."""
+    # Imported here: together they take seconds, which --help and mistakes should not wait for.
+    import seqeval.metrics
+    from scipy import stats
+    from sklearn import metrics
+
+    labels, predicted = [record["label"] for record in records], [record["predicted"] for record in records]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels that are never predicted, and of constant predictions
+        if kind == "regression":
+            found = {
+                "spearman": stats.spearmanr(labels, predicted).statistic if len(labels) > 1 else math.nan,
+                "pearson": stats.pearsonr(labels, predicted).statistic if len(labels) > 1 else math.nan,
+            }
+        elif kind == "tagging":
+            labels = [list(tags) for tags in labels]
+            found = {
+                "entity_f1": seqeval.metrics.f1_score(labels, predicted),
+                "entity_precision": seqeval.metrics.precision_score(labels, predicted),
+                "entity_recall": seqeval.metrics.recall_score(labels, predicted),
+                "accuracy": metrics.accuracy_score(sum(labels, []), sum(predicted, [])),
+            }
+        else:
+            found = {
+                "accuracy": metrics.accuracy_score(labels, predicted),
+                "macro_f1": metrics.f1_score(labels, predicted, average="macro"),
+                "matthews": metrics.matthews_corrcoef(labels, predicted),
+            }
+    return {name: float(value) if math.isfinite(value) else None for name, value in found.items()}

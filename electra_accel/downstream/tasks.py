@@ -1,0 +1,231 @@
+"""A task's data: splits without shared texts, labels, and the padded batches that a model learns from.
+
+Each batch is padded to its longest example. Targets of a tagging task stand at the first piece of every word.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from electra_accel.data.split import text_hashes
+from electra_accel.downstream.rows import Row, read_dataset, read_file
+from electra_accel.downstream.settings import Task
+from electra_accel.errors import UserError
+from electra_accel.randomness import Purpose, key, permute, uniform
+
+IGNORED = -100  # target of a token that no word begins with
+OUTSIDE = "O"  # tag of words that nothing is known of
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The rows of a task.
+
+    Attributes:
+        task: resolved.
+        splits: train, dev and perhaps test.
+        labels: all labels or tags, in the order of their ids; () for regression.
+        mean, deviation: of the training labels of a regression, which is learnt in units of them; else 0 and 1.
+        notes: lines for a person: sizes, and texts that stand on both sides.
+    """
+
+    task: Task
+    splits: dict[str, list[Row]]
+    labels: tuple[str, ...]
+    mean: float
+    deviation: float
+    notes: tuple[str, ...]
+
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits over the rows of all splits."""
+        text = "\n".join(repr((name, rows)) for name, rows in self.splits.items())
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+    def train_rows(self, seed: int) -> list[Row]:
+        """All, or the first ``task.train_rows`` of the shuffle that belongs to ``seed``: fewer rows are a part of more."""
+        rows = self.splits["train"]
+        if self.task.train_rows is None:
+            return rows
+        order = permute(np.arange(len(rows)), len(rows), key(seed, Purpose.SELECT))
+        return [rows[i] for i in order[: self.task.train_rows]]
+
+
+def load_task(task: Task) -> TaskData:
+    """Read a resolved task, and take dev and test from the training rows where they are not given.
+
+    A row goes where the hash of its texts says, so that equal texts stay together.
+
+    Raises:
+        UserError: files or data set cannot be used; fewer rows than task.train_rows; labels that no such task can have.
+    """
+    if task.dataset:
+        splits = read_dataset(task)
+    else:
+        files = {"train": task.train_file, "dev": task.dev_file, "test": task.test_file}
+        splits = {name: read_file(Path(path), task) for name, path in files.items() if path}
+    rows = splits["train"]
+    numbers = uniform(key(Purpose.SPLIT), text_hashes(_whole_texts(rows)))
+    low = 0.0
+    for name, fraction in (("dev", task.dev_fraction), ("test", task.test_fraction)):
+        if name not in splits and fraction:
+            splits[name] = _between(low, low + fraction, rows, numbers)
+            low += fraction
+    splits["train"] = _between(low, 1.0, rows, numbers)
+    source = task.train_file or task.dataset
+    if empty := [name for name in ("train", "dev") if not splits.get(name)]:
+        raise UserError(f"{source}: no rows are left for {empty[0]}; give task.dev_file, or another task.dev_fraction")
+    if task.train_rows and task.train_rows > len(splits["train"]):
+        raise UserError(
+            f"{source} has {len(splits['train'])} rows to train on, fewer than task.train_rows {task.train_rows}"
+        )
+    labels = _labels(task, splits)
+    mean, deviation = _scale(task, splits) if task.kind == "regression" else (0.0, 1.0)
+    return TaskData(task, splits, labels, mean, deviation, tuple(_notes(splits)))
+
+
+def _between(low: float, high: float, rows: list[Row], numbers: np.ndarray) -> list[Row]:
+    return [rows[i] for i in np.flatnonzero((numbers >= low) & (numbers < high))]
+
+
+def _whole_texts(rows: list[Row]) -> list[str]:
+    return ["\n".join(row.texts) for row in rows]
+
+
+def _notes(splits: dict[str, list[Row]]) -> list[str]:
+    hashes = {name: text_hashes(_whole_texts(rows)) for name, rows in splits.items()}
+    notes = [", ".join(f"{len(rows):,} {name}" for name, rows in splits.items()) + " rows"]
+    for name in set(splits) - {"train"}:
+        if both := int(np.isin(hashes[name], hashes["train"]).sum()):
+            notes.append(f"{both:,} of the {len(splits[name]):,} texts of {name} stand in train too")
+    return notes
+
+
+def _labels(task: Task, splits: dict[str, list[Row]]) -> tuple[str, ...]:
+    source = task.train_file or task.dataset
+    if task.kind == "regression":
+        return ()
+    if task.kind == "tagging":  # a rare tag may stand in dev or test only
+        found = {tag for rows in splits.values() for row in rows for tag in row.label} | {OUTSIDE}
+        return tuple(sorted(found))
+    found = {row.label for row in splits["train"]}
+    if len(found) < 2:
+        raise UserError(
+            f"{source}: column {task.label_column!r} holds one label only, {min(found)!r}: nothing to learn"
+        )
+    if len(found) > max(20, len(splits["train"]) // 2):
+        raise UserError(
+            f"{source}: column {task.label_column!r} holds {len(found):,} different labels in {len(splits['train']):,} rows; "
+            "name another task.label_column, or task.kind regression"
+        )
+    for name in set(splits) - {"train"}:
+        if unknown := sorted({row.label for row in splits[name]} - found):
+            raise UserError(f"{source}: {name} has the label {unknown[0]!r}, which no training row has")
+    is_numbers = all(label.lstrip("-").isdecimal() for label in found)
+    return tuple(sorted(found, key=int) if is_numbers else sorted(found))
+
+
+def _scale(task: Task, splits: dict[str, list[Row]]) -> tuple[float, float]:
+    """Mean and standard deviation of the training labels."""
+    for name, rows in splits.items():
+        for number, row in enumerate(rows, start=1):
+            if not _is_number(row.label):
+                raise UserError(
+                    f"{task.train_file or task.dataset}: {name}, row {number}: {row.label[:40]!r} is not a number "
+                    f"(option task.label_column {task.label_column}, or task.kind)"
+                )
+    numbers = np.array([float(row.label) for row in splits["train"]])
+    if numbers.std() == 0:
+        raise UserError(f"{task.train_file or task.dataset}: all training labels are {numbers[0]}: nothing to learn")
+    return float(numbers.mean()), float(numbers.std())
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as token ids, in their order.
+
+    Attributes:
+        ids, types: per row an int array [length].
+        targets: per row the label's id (int64), the scaled number (float32), or [length] tag ids with IGNORED (int64).
+        words: tagging: per row the word that each target but IGNORED belongs to.
+        cut: rows that were longer than task.max_length.
+    """
+
+    ids: list[np.ndarray]
+    types: list[np.ndarray] | None
+    targets: list[np.ndarray]
+    words: list[np.ndarray]
+    cut: int
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def weights(self) -> np.ndarray:
+        """float64 [rows]: how many targets each row has."""
+        return np.array([np.sum(target != IGNORED) if target.ndim else 1 for target in self.targets], np.float64)
+
+    def batch(self, rows: np.ndarray) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Arguments of the model, int64 [len(rows), longest], and the targets, [len(rows)] or [len(rows), longest]."""
+        inputs = {"input_ids": _padded([self.ids[i] for i in rows], self.pad_id)}
+        inputs["attention_mask"] = _padded([np.ones_like(self.ids[i]) for i in rows], 0)
+        if self.types is not None:
+            inputs["token_type_ids"] = _padded([self.types[i] for i in rows], 0)
+        targets = [self.targets[i] for i in rows]
+        is_tagging = targets[0].ndim > 0
+        return inputs, _padded(targets, IGNORED) if is_tagging else torch.from_numpy(np.stack(targets))
+
+
+def _padded(rows: list[np.ndarray], value: int) -> torch.Tensor:
+    table = np.full((len(rows), max(map(len, rows))), value, np.int64)
+    for row, content in zip(table, rows, strict=True):
+        row[: len(content)] = content
+    return torch.from_numpy(table)
+
+
+def encode(rows: list[Row], data: TaskData, tokenizer: PreTrainedTokenizerFast) -> Encoded:
+    """Tokenise, cut to task.max_length, and put the targets where they belong."""
+    task, is_tagging = data.task, data.task.kind == "tagging"
+    texts = [list(row.texts) if is_tagging else row.texts[0] for row in rows]
+    seconds = [row.texts[1] for row in rows] if len(task.text_columns) == 2 else None
+    found = tokenizer(
+        texts,
+        seconds,
+        is_split_into_words=is_tagging,
+        truncation=True,
+        max_length=task.max_length,
+        return_overflowing_tokens=False,
+    )
+    number = {label: i for i, label in enumerate(data.labels)}
+    targets, words = [], []
+    for i, row in enumerate(rows):
+        if task.kind == "regression":
+            targets.append(np.float32((float(row.label) - data.mean) / data.deviation))
+        elif is_tagging:
+            word_ids = np.array([-1 if word is None else word for word in found.word_ids(i)])
+            first = (word_ids >= 0) & (word_ids != np.concatenate([[-1], word_ids[:-1]]))
+            tags = np.array([number[tag] for tag in row.label])
+            targets.append(np.where(first, tags[word_ids], IGNORED))
+            words.append(word_ids[first])
+        else:
+            targets.append(np.int64(number[row.label]))
+    types = found.get("token_type_ids") if "token_type_ids" in tokenizer.model_input_names else None
+    return Encoded(
+        ids=[np.array(ids) for ids in found["input_ids"]],
+        types=types and [np.array(row) for row in types],
+        targets=targets,
+        words=words,
+        cut=sum(bool(encoding.overflowing) for encoding in found.encodings),
+        pad_id=tokenizer.pad_token_id,
+    )
