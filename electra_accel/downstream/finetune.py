@@ -98,8 +98,7 @@ def train(
     total = settings.train.epochs * steps_an_epoch
     peak = peak_learning_rate(settings.optim, job.encoder.config)
     warmup = round(settings.optim.warmup_fraction * total)
-    loss_so_far = torch.tensor(state.loss, dtype=torch.float64 if engine.device.type == "cpu" else torch.float32)
-    loss_so_far = loss_so_far.to(engine.device)
+    loss_so_far = torch.tensor(state.loss, dtype=torch.float64, device=engine.device)
     began, order_of = time.monotonic() - state.seconds, -1
     terminal.start(state.step, total)
     model.train()
@@ -110,7 +109,7 @@ def train(
             order = permute(np.arange(len(data)), len(data), key(job.seed, Purpose.ORDER, epoch))
             order_of = epoch
         examples = order[place * size : (place + 1) * size]
-        targets = max(1.0, weights[examples].sum())
+        targets = max(1.0, float(weights[examples].sum()))
         pieces = split_over(examples, engine, settings.train.micro_batch_size)
         for micro, piece in enumerate(pieces):
             torch.manual_seed(torch_seed(job.seed, Purpose.DROPOUT, step, micro * engine.world_size + engine.rank))
@@ -158,7 +157,7 @@ def train(
                 f"{job.name}  epoch {epoch + 1}/{settings.train.epochs}  loss {trained_loss:.4f}  dev: {shown}"
             )
         if save_due:
-            state.loss = engine.everywhere(loss_so_far.item())[0]
+            state.loss = engine.sum(loss_so_far).item() / engine.world_size
             state.seconds = time.monotonic() - began
             jobs.save(job, engine, state)
         if asked_to_stop and state.step < total:

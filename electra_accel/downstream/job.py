@@ -1,6 +1,6 @@
 """One fine-tuning of a run: a task, a model and a seed, and its folder, in which it is known whether it is done.
 
-RUN/<task>/<model>/seed-1/   identity.json  metrics.jsonl  predictions-dev.jsonl  predictions-test.jsonl  result.json (last)
+RUN/<task>/<model>/seed-1/   identity.json  metrics.jsonl  run_id  predictions-{dev,test}.jsonl  result.json (last)
                              checkpoints/ (until it is done)
 """
 
@@ -80,8 +80,8 @@ class State:
         step: optimizer steps done.
         dev: figures of each epoch so far.
         best_epoch, best_step: of the best main metric; from 1, 0 before the first.
-        loss, targets: sums since the last recorded figures.
-        seconds: of training, over all resumes.
+        loss, targets: sums since the last recorded figures; the loss is a process's share.
+        seconds: of training and judging dev, over all resumes.
     """
 
     step: int = 0

@@ -17,7 +17,7 @@ from electra_accel.downstream.settings import Settings
 from electra_accel.errors import OneProcessError, Preempted, UserError
 from electra_accel.tracking.recorder import Recorder
 from electra_accel.tracking.terminal import Terminal
-from electra_accel.tracking.trackers import wandb_mode, wandb_project
+from electra_accel.tracking.trackers import run_id, wandb_mode, wandb_project
 from electra_accel.training.engine import Engine
 from electra_accel.training.opening import environment
 from electra_accel.training.preemption import STOP_FILE
@@ -124,7 +124,7 @@ def _trackers(engine: Engine, settings: Settings, job: Job) -> list:
     values |= {"model": job.encoder.source, "seed": job.seed}
     wandb = {
         "name": job.name,
-        "id": f"{job.run.name}-{job.name}".replace("/", "-")[-128:],
+        "id": run_id(job.folder, ""),
         "resume": "allow",
         "dir": str(job.folder.absolute()),
         "mode": wandb_mode(tracking.mode),

@@ -175,6 +175,8 @@ def _row(where: str, cells: Iterable[Any], task: Task) -> Row:
         words = texts[0]
         if not isinstance(words, list) or not isinstance(label, list) or len(words) != len(label):
             raise UserError(f"{where}: {task.text_columns[0]} and {task.label_column} must be lists of one length")
+        if not words:
+            raise UserError(f"{where}: no words in column {task.text_columns[0]!r}")
         return Row(tuple(map(str, words)), tuple(map(str, label)))
     if wrong := [text for text in texts if not isinstance(text, str | None)]:
         raise UserError(f"{where}: the text is a {type(wrong[0]).__name__} (option task.text_columns)")

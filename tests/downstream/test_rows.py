@@ -1,0 +1,97 @@
+"""Every format gives the same rows; what is broken is named with its place."""
+
+import csv
+import gzip
+import json
+
+import pandas
+import pytest
+
+from electra_accel.downstream.rows import Row, read_file
+from electra_accel.errors import UserError
+from tests.downstream.small import task
+
+RECORDS = [
+    {"one": "첫 문장, 쉼표", "two": "b", "y": 1},
+    {"one": 'says "hi"', "two": "", "y": 0},
+]
+WANTED = [Row(("첫 문장, 쉼표", "b"), "1"), Row(('says "hi"', ""), "0")]
+
+
+def write(path, suffix):
+    if suffix == ".parquet":
+        pandas.DataFrame(RECORDS).to_parquet(path)
+    elif suffix in (".csv", ".tsv"):
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, ["one", "two", "y"], delimiter="\t" if suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(RECORDS)
+    else:
+        text = json.dumps(RECORDS, indent=1) if suffix == ".json" else "\n".join(map(json.dumps, RECORDS)) + "\n\n"
+        path.write_bytes(gzip.compress(text.encode()) if suffix == ".jsonl.gz" else text.encode())
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".jsonl.gz", ".parquet"])
+def test_formats_agree(tmp_path, suffix):
+    path = tmp_path / f"rows{suffix}"
+    write(path, suffix)
+    assert read_file(path, task(kind="pair", text_columns=["one", "two"], label_column="y")) == WANTED
+
+
+CONLL = """# id = 1
+-DOCSTART- -X- O
+
+# a comment of many words
+The DT O
+Seoul NNP B-LOC
+
+# O
+##\tx\tO
+last\tx\tB-ORG"""
+
+
+def test_columns_of_words(tmp_path):
+    """A sentence of # signs is no comment; a file need not end with a blank line."""
+    path = tmp_path / "train.conll"
+    path.write_text(CONLL)
+    assert read_file(path, task(kind="tagging")) == [
+        Row(("The", "Seoul"), ("O", "B-LOC")),
+        Row(("#", "##", "last"), ("O", "O", "B-ORG")),
+    ]
+
+
+def test_lists_of_words(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"tokens": ["a", "b"], "tags": ["O", "B-X"]}')
+    assert read_file(path, task(kind="tagging")) == [Row(("a", "b"), ("O", "B-X"))]
+
+
+BROKEN = {
+    "columns.tsv": ("classification", "sentence\tlabel\na\tb\n", ["'text'", "sentence, label", "task.text_columns"]),
+    "label.tsv": ("classification", "text\tlabel\na\tx\nb\t\n", ["row 2", "no label", "task.label_column"]),
+    "cells.csv": ("classification", 'text,label\na,x\nb,"c\n', ["line 3", "csv"]),
+    "cut.jsonl": ("classification", '{"text": "a", "label": 1}\n{"text": \n', ["line 2", "json"]),
+    "list.jsonl": ("classification", '{"text": "a", "label": 1}\n[1, 2]\n', ["row 2", "[1, 2]"]),
+    "field.jsonl": ("classification", '{"text": "a"}\n', ["row 1", "'label'"]),
+    "number.jsonl": ("classification", '{"text": 5, "label": 1}\n', ["row 1", "int"]),
+    "null.jsonl": ("classification", '{"text": "a", "label": null}\n', ["row 1", "no label"]),
+    "text.txt": ("classification", "a line\n", ["txt", "tsv"]),
+    "header.tsv": ("classification", "text\tlabel\n", ["no rows"]),
+    "words.bio": ("tagging", "The O\nSeoul\n", ["line 2", "'Seoul'"]),
+    "lengths.jsonl": ("tagging", '{"tokens": ["a"], "tags": []}\n', ["row 1", "one length"]),
+    "bytes.jsonl": ("classification", b'{"text": "f\xfc", "label": 1}\n', ["UTF-8"]),
+    "table.parquet": ("classification", "not parquet", ["parquet"]),
+    "missing.bio": ("tagging", None, ["No such file"]),
+    "missing.csv": ("classification", None, ["no such file"]),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_are_named(tmp_path, name):
+    kind, content, expected = BROKEN[name]
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as caught:
+        read_file(path, task(kind=kind))
+    assert all(words in str(caught.value) for words in [name, *expected]), caught.value

@@ -1,0 +1,117 @@
+"""Splits share no text, and targets stand where they belong."""
+
+import numpy as np
+import pytest
+import torch
+
+from electra_accel.data.tokenizer import load_tokenizer
+from electra_accel.downstream.rows import Row
+from electra_accel.downstream.tasks import IGNORED, TaskData, encode, load_task
+from electra_accel.errors import UserError
+from tests.downstream.small import make_encoder, rows, task, write_jsonl
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return load_tokenizer(make_encoder(tmp_path_factory.mktemp("encoder")))
+
+
+def test_split_by_text(tmp_path):
+    """Each row stands in exactly one split; equal texts stay together."""
+    records = rows(600) + rows(600)
+    path = write_jsonl(tmp_path / "all.jsonl", records)
+    data = load_task(task(train_file=str(path), dev_fraction=0.2, test_fraction=0.1))
+    parts = {name: [row.texts for row in part] for name, part in data.splits.items()}
+    assert sorted(text for part in parts.values() for text in part) == sorted((r["text"],) for r in records)
+    assert not set(parts["train"]) & set(parts["dev"]) | set(parts["test"]) & set(parts["dev"] + parts["train"])
+    # four standard deviations of 600 draws, each counted twice
+    assert abs(len(parts["dev"]) / 1200 - 0.2) < 4 * (0.2 * 0.8 / 600) ** 0.5
+    assert abs(len(parts["test"]) / 1200 - 0.1) < 4 * (0.1 * 0.9 / 600) ** 0.5
+    assert len(data.notes) == 1
+
+
+def test_given_splits_that_share_texts_are_told(tmp_path):
+    train, dev = rows(50), rows(50, seed=2)[:20]
+    train.append(dev[3])
+    files = {f"{n}_file": str(write_jsonl(tmp_path / f"{n}.jsonl", r)) for n, r in (("train", train), ("dev", dev))}
+    note = load_task(task(**files)).notes[1]
+    shared = sum(r["text"] in {t["text"] for t in train} for r in dev)
+    assert note == f"{shared} of the 20 texts of dev stand in train too"
+
+
+def test_fewer_training_rows_are_a_part_of_more(tmp_path):
+    path = str(write_jsonl(tmp_path / "all.jsonl", rows(300)))
+    few, more = (load_task(task(train_file=path, train_rows=n)) for n in (40, 100))
+    assert few.train_rows(1) == more.train_rows(1)[:40]
+    assert few.train_rows(1) != few.train_rows(2)
+    assert few.splits == more.splits
+
+
+def test_tags_stand_at_the_first_piece(tokenizer):
+    """Against an implementation that tokenises word by word; a word without a piece, and what is cut off, has no target."""
+    sentences = [Row(("w12", "bad", " ", "w3"), ("O", "B-X", "O", "O")), Row(("w1",) * 9, ("B-X", "I-X") + ("O",) * 7)]
+    wanted = task(kind="tagging", max_length=12)
+    data = TaskData(wanted, {"train": sentences}, ("B-X", "I-X", "O"), 0.0, 1.0, ())
+    encoded = encode(sentences, data, tokenizer)
+    for i, row in enumerate(sentences):
+        ids, targets, words = [tokenizer.cls_token_id], [IGNORED], []
+        for word, (text, tag) in enumerate(zip(row.texts, row.label)):
+            pieces = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
+            ids += pieces
+            targets += [data.labels.index(tag), *[IGNORED] * (len(pieces) - 1)] if pieces else []
+            words += [word] if pieces else []
+        ids, targets = ids[:11] + [tokenizer.sep_token_id], targets[:11] + [IGNORED]
+        assert encoded.ids[i].tolist() == ids
+        assert encoded.targets[i].tolist() == targets
+        assert encoded.words[i].tolist() == words[: sum(t != IGNORED for t in targets)]
+    assert encoded.cut == 1
+    assert encoded.weights().tolist() == [3, 5]
+    inputs, targets = encoded.batch(np.array([0, 1]))
+    assert inputs["attention_mask"].sum(1).tolist() == [len(ids) for ids in encoded.ids]
+    assert torch.equal(targets == IGNORED, (targets < 0))
+    assert targets.shape == inputs["input_ids"].shape
+
+
+def test_pairs_know_their_second_text(tokenizer):
+    pairs = [Row(("bad w1", "good"), "1"), Row(("bad", "w1 w1"), "0")]
+    data = TaskData(task(kind="pair"), {"train": pairs}, ("0", "1"), 0.0, 1.0, ())
+    encoded = encode(pairs, data, tokenizer)
+    assert tokenizer.convert_ids_to_tokens(encoded.ids[0]) == ["[CLS]", "bad", "w", "##1", "[SEP]", "good", "[SEP]"]
+    assert encoded.types[0].tolist() == [0, 0, 0, 0, 0, 1, 1]
+    assert encoded.targets == [1, 0]
+
+
+def test_numbers_are_learnt_in_standard_units(tmp_path, tokenizer):
+    path = write_jsonl(tmp_path / "all.jsonl", rows(200))
+    data = load_task(task(kind="regression", train_file=str(path), label_column="score"))
+    targets = np.array(encode(data.splits["train"], data, tokenizer).targets)
+    assert abs(targets.mean()) < 1e-6 and abs(targets.std() - 1) < 1e-6 and targets.dtype == np.float32
+
+
+WRONG = {
+    "one label": ({}, [{"text": f"w{i}", "label": "x"} for i in range(50)], ["one label only", "'x'"]),
+    "a label a row": ({}, [{"text": f"w{i}", "label": i} for i in range(100)], ["different labels", "regression"]),
+    "no numbers": (
+        {"kind": "regression"},
+        [{"text": f"w{i}", "label": "x"} for i in range(50)],
+        ["'x'", "not a number"],
+    ),
+    "one number": ({"kind": "regression"}, [{"text": f"w{i}", "label": 3} for i in range(50)], ["all training labels"]),
+    "too few rows": ({"train_rows": 500}, rows(100), ["fewer than task.train_rows 500"]),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_labels_that_no_such_task_can_have(tmp_path, what):
+    fields, records, expected = WRONG[what]
+    path = str(write_jsonl(tmp_path / "all.jsonl", records))
+    with pytest.raises(UserError) as caught:
+        load_task(task(train_file=path, **fields))
+    assert all(words in str(caught.value) for words in ["all.jsonl", *expected]), caught.value
+
+
+def test_unknown_labels_are_named(tmp_path):
+    files = {"train": rows(50), "dev": [{"text": "w1", "label": "maybe"}]}
+    files = {f"{name}_file": str(write_jsonl(tmp_path / f"{name}.jsonl", records)) for name, records in files.items()}
+    with pytest.raises(UserError, match="dev has the label 'maybe'"):
+        load_task(task(**files))
