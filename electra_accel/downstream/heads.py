@@ -105,19 +105,23 @@ def open_encoder(given: str, name: str) -> Encoder:
     return Encoder(name, source, given != source, config, tokenizer, digest.hexdigest())
 
 
+def require_positions(encoder: Encoder, max_length: int) -> None:
+    """Raises UserError where an example of task.max_length would be longer than the model can take."""
+    positions = getattr(encoder.config, "max_position_embeddings", None)
+    if positions and max_length > positions:
+        raise UserError(
+            f"models: {encoder.source} has {positions} positions, fewer than task.max_length {max_length}; lower it"
+        )
+
+
 def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
     """The encoder under the stock head for the task, fp32, on the CPU, in training mode; new weights follow from ``seed``.
 
     Dropout is that of the model's configuration (published: 0.1).
 
     Raises:
-        UserError: weights that cannot be read or lack a part of the encoder; more positions asked for than the model has.
+        UserError: weights that cannot be read or lack a part of the encoder.
     """
-    positions = getattr(encoder.config, "max_position_embeddings", None)
-    if positions and data.task.max_length > positions:
-        raise UserError(
-            f"models: {encoder.source} has {positions} positions, fewer than task.max_length {data.task.max_length}"
-        )
     config = copy.deepcopy(encoder.config)
     config.num_labels = len(data.labels) or 1
     config.id2label = dict(enumerate(data.labels or ["score"]))

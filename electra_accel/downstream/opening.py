@@ -12,6 +12,7 @@ import torch
 from electra_accel import run_folder
 from electra_accel.cli import PREEMPTED
 from electra_accel.downstream import results
+from electra_accel.downstream.heads import require_positions
 from electra_accel.downstream.job import Job, State
 from electra_accel.downstream.settings import Settings
 from electra_accel.errors import OneProcessError, Preempted, UserError
@@ -29,7 +30,7 @@ def open_run(folder: Path, jobs: list[Job]) -> None:
     """Find out whether the fine-tunings may go into ``folder``. Changes nothing.
 
     Raises:
-        UserError: it holds something else, or figures of another configuration.
+        UserError: it holds something else, or figures of another configuration; a model is too short for its task.
     """
     if (
         folder.is_dir()
@@ -41,6 +42,7 @@ def open_run(folder: Path, jobs: list[Job]) -> None:
         raise UserError(f"run.dir {folder} is a pre-training run; choose another --run.dir")
     run_folder.require_creatable(folder)
     for job in jobs:
+        require_positions(job.encoder, job.data.task.max_length)
         job.require_same()
 
 

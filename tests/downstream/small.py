@@ -24,7 +24,7 @@ def make_encoder(folder: Path, dropout: float = 0.1, seed: int = 1) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )

@@ -1,0 +1,82 @@
+"""What a model is called, and that nothing but its head is new."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from electra_accel.downstream.heads import build, names, open_encoder, require_positions
+from electra_accel.downstream.rows import Row
+from electra_accel.downstream.tasks import TaskData
+from electra_accel.errors import UserError
+from tests.downstream.small import make_encoder, task
+
+ROWS = {"train": [Row(("a",), "x"), Row(("b",), "y")]}
+
+
+def data(kind="classification", **fields):
+    return TaskData(task(kind=kind, max_length=32, **fields), ROWS, ("x", "y", "z"), 0.0, 1.0, ())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("run") / "discriminator")
+
+
+def test_names():
+    assert names(
+        ["runs/general/discriminator", "runs/adapted/discriminator/", "google/electra-small-discriminator"]
+    ) == [
+        "general",
+        "adapted",
+        "electra-small-discriminator",
+    ]
+    assert names(["a/run/encoder", "b/run/encoder", "untrained:b/run/encoder"]) == ["a-run", "b-run", "untrained-run"]
+    assert names(["run/encoder", "run/discriminator"]) == ["run-1", "run-2"]
+    assert names(["."]) == ["model"]
+
+
+@pytest.mark.parametrize("kind", ["classification", "tagging"])
+def test_only_the_head_is_new(folder, kind):
+    saved = load_file(folder / "model.safetensors")
+    one, same, other = (build(open_encoder(str(folder), "x"), data(kind), seed).state_dict() for seed in (1, 1, 2))
+    encoder = [name for name in one if name.startswith("electra.")]
+    assert len(encoder) > 20
+    assert all(torch.equal(one[name], saved[name]) for name in encoder)
+    head = [name for name in one if name.endswith("weight") and not name.startswith("electra.")]
+    assert all(torch.equal(one[name], same[name]) and not torch.equal(one[name], other[name]) for name in head)
+    assert list(one[head[-1]].shape) == [3, 32]
+
+
+def test_untrained_has_the_shape_alone(folder):
+    saved = load_file(folder / "model.safetensors")
+    encoder = open_encoder(f"untrained:{folder}", "x")
+    found = build(encoder, data(), 1).state_dict()
+    tables = [name for name in found if name.startswith("electra.") and found[name].ndim == 2]
+    assert not any(torch.equal(found[name], saved[name]) for name in tables)
+    assert encoder.fingerprint != open_encoder(str(folder), "x").fingerprint
+
+
+def test_fingerprint_knows_the_weights(folder, tmp_path):
+    same, other = (make_encoder(tmp_path / str(seed), seed=seed) for seed in (1, 2))
+    fingerprints = [open_encoder(str(path), "x").fingerprint for path in (folder, same, other)]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_what_is_no_encoder_is_named(folder, tmp_path):
+    lacking, short = (make_encoder(tmp_path / name) for name in ("lacking", "short"))
+    weights = load_file(lacking / "model.safetensors")
+    weights.pop("electra.encoder.layer.1.output.dense.weight")
+    save_file(weights, lacking / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="lacks 1 of the encoder's parameters .electra.encoder.layer.1.output"):
+        build(open_encoder(str(lacking), "x"), data(), 1)
+    with pytest.raises(UserError, match="128 positions, fewer than task.max_length 200"):
+        require_positions(open_encoder(str(folder), "x"), 200)
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"vocab_size": 5}))
+    with pytest.raises(UserError, match="18 tokens in its tokenizer, 5 in the model"):
+        open_encoder(str(short), "x")
+    (lacking / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="cannot load"):
+        build(open_encoder(str(lacking), "x"), data(), 1)

@@ -1,0 +1,78 @@
+"""Command lines and suites, and what is impossible in them."""
+
+import pytest
+import yaml
+
+from electra_accel.downstream.settings import Task, check
+from electra_accel.downstream.settings_parser import dump, help_page, parse
+from electra_accel.errors import UserError
+from tests.helpers import ROOT
+
+
+def asked(*words):
+    found = parse([str(word) for word in words], "")
+    check(found.settings, found.tasks)
+    return found
+
+
+def test_command_line():
+    line = (
+        "--models a b --task.kind pair --task.train_file x/pairs.tsv --run.seeds 4 5 --optim.learning_rate 1e-3 --cpu"
+    )
+    found = asked(*line.split())
+    assert (found.settings.models, found.settings.run.seeds, found.cpu) == (["a", "b"], [4, 5], True)
+    assert found.settings.optim.learning_rate == 1e-3 and found.settings.train.epochs == 3
+    [task] = found.tasks
+    assert (task.name, task.metric, task.text_columns) == ("pairs", "accuracy", ["sentence1", "sentence2"])
+    assert task.label_column == "label"
+    again = yaml.safe_load(dump(found.settings, found.tasks))
+    assert Task(**again["tasks"][0]) == task and again["run"]["seeds"] == [4, 5]
+
+
+def test_suites_of_the_recipes():
+    """They name tasks that could run; the command line comes last."""
+    for suite, number in (("korean", 3), ("english", 1)):
+        file = ROOT / "recipes" / "suites" / f"{suite}.yaml"
+        found = asked("--models", "a", "--suite", file, "--suite_data", "/data", "--task.max_length", 64)
+        assert len(found.tasks) == number
+        assert all(task.train_file.startswith("/data/") and task.max_length == 64 for task in found.tasks)
+
+
+SUITE = "tasks:\n- {name: a, kind: classification, train_file: '{data}/a.tsv'}\n"
+BASE = ["--models", "m", "--task.kind", "classification", "--task.train_file", "f.tsv"]
+WRONG = {
+    "nothing": ([], None, ["--models", "task.kind", "task.train_file"]),
+    "unknown option": ([*BASE, "--task.trian_rows", "5"], None, ["task.trian_rows", "task.train_rows"]),
+    "wrong kind": ([*BASE, "--task.kind", "ner"], None, ["task.kind", "tagging", "ner"]),
+    "wrong type": ([*BASE, "--run.seeds", "1", "x"], None, ["run.seeds", "whole number"]),
+    "outside": ([*BASE, "--optim.layer_decay", "1.5"], None, ["optim.layer_decay", "(0, 1]", "1.5"]),
+    "epochs": ([*BASE, "--train.epochs", "0"], None, ["train.epochs"]),
+    "metric": ([*BASE, "--task.metric", "pearson"], None, ["task.metric pearson", "macro_f1"]),
+    "columns": ([*BASE, "--task.text_columns", "a", "b"], None, ["classification", "1 task.text_columns"]),
+    "no dev": ([*BASE, "--task.dev_fraction", "0"], None, ["task.dev_file"]),
+    "twice": ([*BASE, "--run.seeds", "1", "1"], None, ["run.seeds", "twice"]),
+    "both": ([*BASE, "--task.dataset", "nsmc"], None, ["either task.train_file or task.dataset"]),
+    "deadline": ([*BASE, "--run.deadline", "soon"], None, ["run.deadline soon"]),
+    "data alone": ([*BASE, "--suite_data", "x"], None, ["--suite"]),
+    "no data": (["--models", "m"], SUITE, ["{data}", "--suite_data", "task a"]),
+    "same names": (["--models", "m", "--suite_data", "d", "--task.name", "b"], SUITE + SUITE[7:], ["called b"]),
+    "key of a suite": (["--models", "m", "--suite_data", "d"], SUITE.replace("kind", "kin"), ["task a", "task.kin "]),
+    "no tasks": (["--models", "m"], "task: 1\n", ["tasks:", "recipes/suites"]),
+    "broken suite": (["--models", "m"], "tasks: [\n", ["line 2", "YAML"]),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_mistakes(tmp_path, what):
+    words, suite, expected = WRONG[what]
+    if suite:
+        (tmp_path / "suite.yaml").write_text(suite)
+        words = [*words, "--suite", tmp_path / "suite.yaml"]
+    with pytest.raises(UserError) as caught:
+        asked(*words)
+    assert all(part in str(caught.value) for part in expected), caught.value
+
+
+def test_help_names_every_option():
+    page = help_page("Title")
+    assert all(name in page for name in ("--models", "--suite_data", "--task.train_rows", "--run.seeds", "[1 2 3]"))

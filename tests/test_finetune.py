@@ -1,0 +1,204 @@
+"""scripts/finetune.py as a user runs it: it learns, compares, goes on after a kill with the same bits, and names mistakes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from electra_accel import run_folder
+from tests.downstream.small import make_encoder, rows, write_jsonl
+from tests.helpers import ROOT, run_script, shared_data
+from tests.pretraining import run_here
+
+SCRIPT = "finetune.py"
+PREDICTIONS = ("predictions-dev.jsonl", "predictions-test.jsonl")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two encoders, one of them without dropout, and 300 / 60 / 90 labelled rows."""
+    folder = tmp_path_factory.mktemp("finetune")
+    make_encoder(folder / "first" / "discriminator")
+    make_encoder(folder / "second" / "discriminator", dropout=0.0, seed=2)
+    for name, number in (("train", 300), ("dev", 60), ("test", 90)):
+        write_jsonl(folder / f"{name}.jsonl", rows(number, seed=number))
+    return folder
+
+
+def line(run: str, *more: str, models: tuple = ("first/discriminator",), kind: str = "classification") -> list[str]:
+    files = [f"--task.{name}_file={name}.jsonl" for name in ("train", "dev", "test")]
+    fixed = [
+        "--optim.learning_rate=5e-3",
+        "--train.epochs=4",
+        "--run.seeds",
+        "1",
+        "--tracking.trackers",
+        "--task.name=t",
+    ]
+    return ["--models", *models, f"--task.kind={kind}", *files, f"--run.dir={run}", *fixed, *more]
+
+
+def results(run: Path) -> dict:
+    return json.loads((run / "results.json").read_text())
+
+
+def test_models_are_compared(place, monkeypatch, capfd):
+    """They learn a task that is easy, predictions and figures agree, and more seeds can be added."""
+    models = ("first/discriminator", "untrained:first/discriminator")
+    code, out, err = run_here(line("compare", models=models), place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (0, "")
+    folder = place / "compare"
+    entry = results(folder)["tasks"]["t"]["models"]["first"]
+    found = entry["seeds"]["1"]
+    assert found["test"]["accuracy"] > 0.9
+    records = [json.loads(row) for row in (folder / "t" / "first" / "seed-1" / PREDICTIONS[1]).read_text().splitlines()]
+    assert [record["label"] for record in records] == [row["label"] for row in rows(90, seed=90)]
+    right = sum(record["label"] == record["predicted"] for record in records)
+    assert found["test"]["accuracy"] == right / 90
+    curve = run_folder.read_jsonl(folder / "t" / "first" / "seed-1" / run_folder.METRICS)
+    dev = [record["dev/accuracy"] for record in curve if "dev/accuracy" in record]
+    assert len(dev) == 4 and max(dev) == found["dev"]["accuracy"] == dev[found["best_epoch"] - 1]
+    assert "| t | accuracy | untrained-first | 1 |" in (folder / "results.md").read_text()
+    assert run_folder.read_status(folder)["state"] == "done"
+    assert json.loads((folder / "environment.json").read_text())["world_size"] == 1
+
+    more = line("compare", "--run.seeds", "1", "2", models=models)
+    code, out, err = run_here(more, place, monkeypatch, capfd, SCRIPT)
+    assert "t/first/seed-1 is finished" in out
+    entry = results(folder)["tasks"]["t"]["models"]["untrained-first"]
+    assert entry["seeds"].keys() == {"1", "2"}
+    assert entry["summary"]["test"]["accuracy"]["difference"]["seeds"] == 2
+
+    changed = line("compare", "--train.epochs", "9", models=models)
+    code, out, err = run_here(changed, place, monkeypatch, capfd, SCRIPT)
+    assert code == 2 and "train.epochs 4 -> 9" in err
+
+
+@pytest.mark.parametrize(
+    "kind, more, metric",
+    [
+        ("tagging", [], "entity_f1"),
+        ("regression", ["--task.label_column=score", "--task.text_columns", "text", "text"], "spearman"),
+        ("pair", ["--task.text_columns", "text", "text"], "accuracy"),
+    ],
+)
+def test_other_kinds_learn(place, monkeypatch, capfd, kind, more, metric):
+    code, _, err = run_here(line(kind, *more, kind=kind), place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (0, "")
+    assert results(place / kind)["tasks"]["t"]["models"]["first"]["seeds"]["1"]["test"][metric] > 0.7
+
+
+def test_micro_batches_change_no_number(place, monkeypatch, capfd):
+    """Without dropout: the same batch at once, or a few examples at a time, each padded by itself."""
+    curves = []
+    for run, size in (("whole", 32), ("parts", 5)):
+        more = ["--tracking.log_every=1", "--train.epochs=1", f"--train.micro_batch_size={size}"]
+        run_here(line(run, *more, models=("second/discriminator",)), place, monkeypatch, capfd, SCRIPT)
+        curve = run_folder.read_jsonl(place / run / "t" / "second" / "seed-1" / run_folder.METRICS)
+        curves.append([record["train/loss"] for record in curve if "train/loss" in record])
+    assert len(curves[0]) == 10
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_goes_on_after_a_kill_with_the_same_bits(place, monkeypatch, capfd):
+    more = ["--checkpoint.every=3", "--train.epochs=30", "--tracking.log_every=2"]
+    run_here(line("undisturbed", *more), place, monkeypatch, capfd, SCRIPT)
+    command = [sys.executable, str(ROOT / "scripts" / SCRIPT), *line("killed", *more)]
+    process = subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = place / "killed" / "t" / "first" / "seed-1"
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/step-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    assert list(folder.glob("checkpoints/step-*"))
+    assert not (folder / "result.json").exists()
+    code, _, err = run_here(line("killed", *more), place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (0, "")
+    other = place / "undisturbed" / "t" / "first" / "seed-1"
+    for name in PREDICTIONS:
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+    curves = [run_folder.read_jsonl(path / run_folder.METRICS) for path in (folder, other)]
+    assert [{k: v for k, v in row.items() if not k.startswith("speed/")} for row in curves[0]] == [
+        {k: v for k, v in row.items() if not k.startswith("speed/")} for row in curves[1]
+    ]
+
+
+def test_stops_when_asked(place, monkeypatch, capfd):
+    """A deadline that is now: the state is saved, the exit code says so, and the same command ends the run."""
+    code, out, err = run_here(line("asked", "--run.deadline=0:00"), place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (75, "")
+    assert run_folder.read_status(place / "asked")["state"] == "preempted"
+    assert (place / "asked" / "t" / "first" / "seed-1" / "checkpoints" / "step-00000001").is_dir()
+    code, out, err = run_here(line("asked"), place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.slow
+def test_two_processes_compute_the_same(place):
+    """Under accelerate launch, without dropout; the last batch of an epoch is one that they share unevenly."""
+    curves = []
+    for run, launch in (("one", []), ("two", ["--num_processes", "2"])):
+        more = ["--tracking.log_every=1", "--train.epochs=1", "--task.train_rows=33"]
+        files = [f"--task.{name}_file={place / name}.jsonl" for name in ("train", "dev", "test")]
+        options = line(str(place / run), *more, *files, models=(str(place / "second" / "discriminator"),))
+        script = ["scripts/finetune.py", *options]
+        if launch:
+            config = ["--config_file", "accelerate_configs/ddp.yaml", "--main_process_port", "0", "--cpu"]
+            script = ["-m", "accelerate.commands.launch", *config, *launch, *script]
+        done = run_script(*script, OMP_NUM_THREADS="1")
+        assert done.returncode == 0, done.stderr[-2000:]
+        curves.append(run_folder.read_jsonl(place / run / "t" / "second" / "seed-1" / run_folder.METRICS))
+    one, two = ([r.get("train/loss", r.get("dev/accuracy")) for r in curve] for curve in curves)
+    assert len(one) == 3 and one == pytest.approx(two, rel=1e-4)
+
+
+def test_korean_sentiment(tmp_path, monkeypatch, capfd):
+    """Real reviews in a real file; the tokenizer knows none of them, so only the machinery is tested."""
+    file = shared_data("tasks/nsmc_sentiment_dev.tsv")
+    make_encoder(tmp_path / "model")
+    words = ["--models", "model", "--task.kind=classification", f"--task.train_file={file}", "--run.dir=run"]
+    words += ["--task.train_rows=64", "--task.test_fraction=0.02", "--task.dev_fraction=0.02", "--train.epochs=1"]
+    code, _, err = run_here(
+        [*words, "--run.seeds", "1", "--tracking.trackers"],
+        tmp_path,
+        monkeypatch,
+        capfd,
+        SCRIPT,
+    )
+    assert (code, err) == (0, "")
+    [entry] = results(tmp_path / "run")["tasks"].values()
+    found = entry["models"]["model"]["seeds"]["1"]
+    assert found["rows"]["train"] == 64 and 60 < found["rows"]["test"] < 140
+    assert 0 <= found["test"]["accuracy"] <= 1
+
+
+MISTAKES = {
+    "no model": (["--models", "./nowhere"], ["models", "nowhere"]),
+    "a folder that is no model": (["--models", "."], ["config.json"]),
+    "no file": (["--task.train_file=none.tsv"], ["none.tsv"]),
+    "wrong column": (["--task.label_column=mood"], ["train.jsonl", "row 1", "'mood'", "text, label"]),
+    "wrong kind": (["--task.kind=regression"], ["'no'", "not a number"]),
+    "too long": (["--task.max_length=200"], ["128 positions", "task.max_length 200"]),
+    "fp16 on a CPU": (["--train.precision=fp16"], ["fp16", "GPU"]),
+    "another folder": (["--run.dir=first"], ["run.dir first", "not empty"]),
+    "unknown tracker": (["--tracking.trackers=paper"], ["paper"]),
+    "loss that is not finite": (["--optim.learning_rate=1e30"], ["not finite", "optim.learning_rate"]),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_mistakes_are_one_line(place, monkeypatch, capfd, what):
+    words, expected = MISTAKES[what]
+    run = "mistake-" + what.replace(" ", "-")
+    code, _, err = run_here(line(run, *words), place, monkeypatch, capfd, SCRIPT)
+    assert code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert all(part in err for part in expected), err
+    if what != "loss that is not finite":
+        assert not (place / run).exists()
