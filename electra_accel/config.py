@@ -244,6 +244,11 @@ class Config:
         """Whether one network learns masked language modelling: the baseline, or a generator's warm start."""
         return self.objective.kind == "mlm"
 
+    @property
+    def is_warm_start(self) -> bool:
+        """Whether this is the run that a warm start is (see training/warm_start.py), not the one that it is for."""
+        return self.is_mlm and self.warm_starts
+
 
 @dataclass(frozen=True)
 class Recommended:

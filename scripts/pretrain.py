@@ -31,7 +31,7 @@ def main() -> None:
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.tracking.trackers import usable_trackers
-    from electra_accel.training import assemble, dry_run, warm_start
+    from electra_accel.training import assemble, dry_run
     from electra_accel.training.engine import Engine
     from electra_accel.training.preemption import STOP_FILE, StopRequests
 
@@ -42,10 +42,6 @@ def main() -> None:
     engine = Engine(precision=config.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
     stop = StopRequests(folder / STOP_FILE if engine.is_main else None, config.run.deadline)
-    if engine.on_main(lambda: warm_start.is_due(config, folder)):
-        warm = engine.together(lambda: warm_start.configuration(config, folder))
-        pretrain(warm, engine, Path(warm.run.dir), stop, terminal)
-        engine.release()
     pretrain(config, engine, folder, stop, terminal)
     engine.leave()
 
@@ -54,7 +50,7 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     """One run, from text to exported networks. Called on every process."""
     from electra_accel.tracking import story, summary
     from electra_accel.tracking.recorder import Recorder
-    from electra_accel.training import assemble, opening
+    from electra_accel.training import assemble, opening, warm_start
     from electra_accel.training.closing import export_run
     from electra_accel.training.evaluate import fixed_held_out
     from electra_accel.training.loop import train
@@ -78,9 +74,14 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     if message := engine.on_main(lambda: opening.finished(folder, total_steps)):
         return terminal.line(message)
 
+    if engine.on_main(lambda: warm_start.is_due(config, folder, checkpoint)):
+        warm = engine.together(lambda: warm_start.configuration(config, folder))
+        pretrain(warm, engine, Path(warm.run.dir), stop, terminal)
+        engine.release()
+
     # The networks as one module under one engine.
     tokenizer = prepared.tokenizer
-    pair = engine.together(lambda: networks(config, tokenizer, terminal.line, folder))
+    pair = engine.together(lambda: networks(config, tokenizer, terminal.line, None if checkpoint else folder))
     model = joint_module(config, pair)
     engine.on_main(lambda: opening.require_space(folder, model, config.checkpoint.keep))
     data = assemble.data_identity(loader, prepared)
@@ -90,7 +91,7 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     engine.on_main(lambda: opening.begin(folder, config, engine, progress.step if checkpoint else -1))
     engine.on_main(lambda: write_model_identity(folder, model, prepared))
 
-    with stop, opening.recorded_status(folder, progress, loader.layout, config.train.bin_tokens, terminal):
+    with stop, opening.recorded_status(folder, config, progress, loader.layout, terminal):
         held_out_loaders = assemble.held_out_loaders(config, prepared, **place)
         held_out = fixed_held_out(config, held_out_loaders, prepared, engine, progress, folder, checkpoint)
         recorder = Recorder(engine.accelerator, folder, samples=config.tracking.samples, warn=terminal.warn)

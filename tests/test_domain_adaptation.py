@@ -1,6 +1,7 @@
 """Domain adaptation as a user starts it: from a pair in the published layout, in every way, to the exported folders."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -142,8 +143,38 @@ def test_a_missing_generator_is_warm_started(run, place):
     assert "| warm start of the generator |" in (place / "warm" / "generator" / "README.md").read_text("utf-8")
     found = json.loads((place / "warm" / "held_out" / "held_out.json").read_text())
     assert found["replacements"] == "generator of the starting pair"
+    shutil.rmtree(place / "warm" / "warm-start")
     code, out, _ = run("warm", **warm)
-    assert code == 0 and "is finished" in out and "warm-start is finished" not in out
+    assert code == 0 and "is finished" in out, "nothing is warm-started for a run that has begun"
+
+
+@pytest.mark.slow
+def test_what_would_stop_the_run_is_found_before_its_warm_start(run, place):
+    warm = {"model.generator": "warm-start", "model.warm_start_steps": 2}
+    (place / "foreign").mkdir()
+    (place / "foreign" / "thesis.txt").write_text("mine", "utf-8")
+    for name, more, said in (
+        ("foreign", {}, "run.dir foreign is not empty and not a run of ours"),
+        ("nowhere", {"run.resume": "nothing-here"}, "run.resume nothing-here is not a whole checkpoint"),
+        (
+            "long",
+            {"train.steps": None, "train.epochs": 0.01, "optim.warmup_steps": 500},
+            "optim.warmup_steps 500 is more than",
+        ),
+    ):
+        code, _, err = run(name, **warm | more)
+        assert code == 2 and said in err
+        assert not (place / name / "warm-start").exists()
+
+    code, out, err = run("begun", **warm, tracking__samples="none")
+    assert code == 0, out + err
+    shutil.copytree(place / "begun" / "warm-start", place / "other" / "warm-start")
+    code, _, err = run("other", **warm | {"model.warm_start_steps": 3})
+    assert code == 2 and "other/warm-start was started with another configuration" in err
+    assert "model.warm_start_steps: 2 -> 3" in err
+    # what concerns the pair alone may still be changed
+    code, out, err = run("other", **warm, objective__discriminator_weight=20, tracking__samples="none")
+    assert code == 0 and "other/warm-start, from step" not in out, out + err
 
 
 @pytest.mark.slow

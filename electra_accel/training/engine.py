@@ -91,6 +91,7 @@ class Engine:
         if self.fsdp:
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = FSDP_PRECISION
         self.model: nn.Module | None = None
+        self.fresh_scale = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
 
     @property
     def kind(self) -> str:
@@ -157,6 +158,8 @@ class Engine:
     def release(self) -> None:
         """Let go of model and optimizer, so that others can be prepared. Called on every process."""
         self.model, self.optimizer = self.accelerator.free_memory(self.model, self.optimizer)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(self.fresh_scale)
 
     def unwrapped(self) -> nn.Module:
         """The module that was prepared; under ZeRO-3 and FSDP2 its parameters are in parts."""

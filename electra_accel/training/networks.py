@@ -82,7 +82,7 @@ def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, folde
 
     Args:
         tokenizer: of the run; it may have more tokens than that of the given networks, which then get rows for them.
-        folder: of the run, where a warm-started generator is found; None: its layers stay fresh.
+        folder: of the run, where a warm-started generator is found; None: its layers stay fresh, as a checkpoint follows.
 
     Returns:
         With objective.kind mlm a pair without a discriminator.
@@ -116,7 +116,7 @@ def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, folde
         extend_networks([network for network in pair if network is not None], known, tokenizer)
     if config.is_mlm:
         pair = Pair(pair.generator, None)
-        if config.warm_starts:
+        if config.is_warm_start:
             freeze_embeddings(pair.generator)
     else:
         if config.warm_starts and folder:

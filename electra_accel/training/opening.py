@@ -41,7 +41,7 @@ def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path 
     if known.exists():
         if config.run.resume == "never":
             raise UserError(f"run.dir {folder} holds a run already and run.resume is never; choose another --run.dir")
-        _require_same(folder, config)
+        require_same(folder, config)
     elif folder.is_dir() and {path.name for path in folder.iterdir()} - OF_A_WARM_START:
         raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")
     run_folder.require_creatable(folder)
@@ -55,11 +55,12 @@ def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path 
         raise UserError(f"run.resume {path} is not a whole checkpoint: {reason}") from reason
     origin = path.resolve().parent.parent
     if (origin / run_folder.CONFIG).exists():
-        _require_same(origin, config)
+        require_same(origin, config)
     return path
 
 
-def _require_same(folder: Path, config: Config) -> None:
+def require_same(folder: Path, config: Config) -> None:
+    """Raises UserError with each key, old -> new, unless the run in ``folder`` was started with this configuration."""
     if changed := difference(load(folder / run_folder.CONFIG), config):
         raise UserError(
             f"run.dir {folder} was started with another configuration ({'; '.join(changed)}); "
@@ -101,14 +102,14 @@ def require_space(folder: Path, model: nn.Module, keep: int) -> None:
 
 @contextmanager
 def recorded_status(
-    folder: Path, progress: Progress, layout: Layout, bin_tokens: int, terminal: Terminal
+    folder: Path, config: Config, progress: Progress, layout: Layout, terminal: Terminal
 ) -> Iterator[None]:
     """Keep status.json and the report true however the run ends, and turn running out of GPU memory into the user's line.
 
     Every process reports its end: the one that fails may not be the first. The end of a warm start before its last step is
     that of its run too.
     """
-    whole_run = folder.parent if folder.name == run_folder.WARM_START else folder
+    whole_run = folder.parent if config.is_warm_start else folder
 
     def write(state: str, reason: str, code: int) -> None:
         terminal.stop()
@@ -130,7 +131,7 @@ def recorded_status(
     try:
         yield
     except torch.OutOfMemoryError as error:
-        remedy = f"--train.micro_batch_tokens {layout.rows // 2 * bin_tokens}"
+        remedy = f"--train.micro_batch_tokens {layout.rows // 2 * config.train.bin_tokens}"
         if layout.rows == 1:
             remedy = "--model.gradient_checkpointing true"
         text = f"out of GPU memory: try {remedy}; the global step stays the same"

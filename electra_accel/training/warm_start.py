@@ -10,14 +10,27 @@ import copy
 from pathlib import Path
 
 from electra_accel import run_folder
-from electra_accel.config import FROM_SCRATCH, Config, resolve
+from electra_accel.config import FROM_SCRATCH, Config, Objective, resolve
 from electra_accel.model.loading import load_config
 from electra_accel.model.pair import SIZES
+from electra_accel.training import opening
 
 
-def is_due(config: Config, folder: Path) -> bool:
-    """Whether the run in ``folder`` needs a generator that is not there yet."""
-    return config.warm_starts and not config.is_mlm and not generator_of(folder).is_dir()
+def is_due(config: Config, folder: Path, checkpoint: Path | None) -> bool:
+    """Whether the run in ``folder`` needs a generator that is not there yet.
+
+    Args:
+        checkpoint: that the run goes on from; it holds the generator.
+
+    Raises:
+        UserError: the one that is there was made with other settings.
+    """
+    if checkpoint or config.is_mlm or not config.warm_starts:
+        return False
+    if not generator_of(folder).is_dir():
+        return True
+    opening.require_same(folder / run_folder.WARM_START, configuration(config, folder))
+    return False
 
 
 def generator_of(folder: Path) -> Path:
@@ -36,9 +49,11 @@ def configuration(config: Config, folder: Path) -> Config:
     """
     discriminator = load_config("model.discriminator", config.model.discriminator, config.model.revision)
     size = {shape.hidden: size for size, shape in SIZES.items()}.get(discriminator.hidden_size, "base")
-    warm = copy.deepcopy(config)
+    warm, default = copy.deepcopy(config), Objective()
     warm.run.dir, warm.run.resume = str(folder / run_folder.WARM_START), "auto"
     warm.objective.kind, warm.model.sharing = "mlm", "tied"
+    warm.objective.generator_weight = default.generator_weight
+    warm.objective.discriminator_weight = default.discriminator_weight
     warm.train.steps, warm.train.epochs = config.model.warm_start_steps, None
     warm.optim.learning_rate, warm.optim.warmup_steps = FROM_SCRATCH[size].learning_rate, None
     warm.eval.metric, warm.eval.patience = None, 0
