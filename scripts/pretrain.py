@@ -88,7 +88,7 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     progress = engine.together(lambda: read(checkpoint, folder, data, total_steps)) if checkpoint else Progress(data)
     optimizer = build_adamw(model, config.optim)
     engine.prepare(model, optimizer, checkpoint, max_norm=config.optim.max_grad_norm, compile=config.train.compile)
-    engine.on_main(lambda: opening.begin(folder, config, engine, progress.step if checkpoint else -1))
+    engine.on_main(lambda: opening.begin(folder, config, engine, progress if checkpoint else None))
     engine.on_main(lambda: write_model_identity(folder, model, prepared))
 
     with stop, opening.recorded_status(folder, config, progress, loader.layout, terminal):

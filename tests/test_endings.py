@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from electra_accel import run_folder
+from electra_accel.tracking.adaptation import story_of_run
 from electra_accel.training import checkpoint
 from tests.pretraining import exported_weights, finish, metrics, options, run_short, start, write_corpus
 
@@ -121,6 +122,14 @@ def test_a_run_that_began_at_anothers_checkpoint_goes_on_from_its_own(train, pla
     code, out, err = train("branch", run__resume=at, train__steps=6)
     assert code == 0 and "from step 4" in out, out + err
     assert [record["step"] for record in metrics(place / "branch") if "train/loss" in record] == [3, 4, 5, 6]
+    judged = {run: [r for r in metrics(place / run) if "eval/auc" in r] for run in ("origin", "branch")}
+    assert [record["step"] for record in judged["branch"]] == [0, 4, 6], "the start that both share, once"
+    start = {name: value for name, value in judged["origin"][0].items() if name != "eval/calibration"}
+    assert judged["branch"][0] == start
+    told, card = story_of_run(place / "branch"), (place / "branch" / "discriminator" / "README.md").read_text("utf-8")
+    assert (told.before_step, told.domain["auc"].before) == (0, start["eval/auc"])
+    assert "| step 0 | step 6 |" in card and f"{start['eval/auc']:.4f}" in card
+    assert f"{start['eval/auc']:.4f}" in (place / "branch" / "report.html").read_text("utf-8")
     fixed = [(place / run / "held_out" / "held_out.npy").read_bytes() for run in ("origin", "branch")]
     assert fixed[0] == fixed[1]
     (place / "branch" / "held_out" / "held_out.npy").write_bytes(changed(fixed[1]))

@@ -1,5 +1,6 @@
 """Opening a run folder: a new run, one to go on with, one that is finished, or one that is somebody else's."""
 
+import math
 import os
 import platform
 import subprocess
@@ -152,20 +153,28 @@ def recorded_status(
     write("done", progress.stopped_because, 0)
 
 
-def begin(folder: Path, config: Config, engine: Engine, step: int) -> None:
-    """Take the run folder: write config.yaml and environment.json, cut files back to ``step`` (-1: nothing is kept).
+def begin(folder: Path, config: Config, engine: Engine, progress: Progress | None) -> None:
+    """Take the run folder: write config.yaml and environment.json, cut files back to where the run goes on.
 
-    On the main process, when all is known to be well.
+    On the main process, when all is known to be well. A run that begins at another run's checkpoint takes over that run's
+    evaluation of step 0: the networks that they started from are the same, and "before" means these.
+
+    Args:
+        progress: of the checkpoint that the run goes on from; None: of none, nothing is kept.
 
     Raises:
         UserError: another process trains in this folder.
     """
+    step = progress.step if progress else -1
     with run_folder.storage_errors(folder):
         engine.run_lock = run_folder.lock(folder)
         run_folder.write_atomically(folder / run_folder.CONFIG, dump(config))
         run_folder.write_json(folder / run_folder.ENVIRONMENT, environment(engine))
         for name in (run_folder.METRICS, run_folder.SAMPLES):
             run_folder.cut_back(folder / name, step)
+        if step > 0 and not (folder / run_folder.METRICS).exists():
+            first = {name: value if math.isfinite(value) else None for name, value in progress.first.items()}
+            run_folder.append_jsonl(folder / run_folder.METRICS, {"step": 0, **first, **Progress("").axes()})
         checkpoint.set_aside(folder / run_folder.CHECKPOINTS, after_step=step)
         run_folder.write_status(folder, "running", max(step, 0))
 
