@@ -33,7 +33,8 @@ def line(run: str, *more: str, models: tuple = ("first/discriminator",), kind: s
     files = [f"--task.{name}_file={name}.jsonl" for name in ("train", "dev", "test")]
     fixed = [
         "--optim.learning_rate=5e-3",
-        "--train.epochs=4",
+        "--train.epochs=8",
+        "--optim.layer_decay=1",
         "--run.seeds",
         "1",
         "--tracking.trackers",
@@ -61,7 +62,7 @@ def test_models_are_compared(place, monkeypatch, capfd):
     assert found["test"]["accuracy"] == right / 90
     curve = run_folder.read_jsonl(folder / "t" / "first" / "seed-1" / run_folder.METRICS)
     dev = [record["dev/accuracy"] for record in curve if "dev/accuracy" in record]
-    assert len(dev) == 4 and max(dev) == found["dev"]["accuracy"] == dev[found["best_epoch"] - 1]
+    assert len(dev) == 8 and max(dev) == found["dev"]["accuracy"] == dev[found["best_epoch"] - 1]
     assert "| t | accuracy | untrained-first | 1 |" in (folder / "results.md").read_text()
     assert run_folder.read_status(folder)["state"] == "done"
     assert json.loads((folder / "environment.json").read_text())["world_size"] == 1
@@ -75,7 +76,7 @@ def test_models_are_compared(place, monkeypatch, capfd):
 
     changed = line("compare", "--train.epochs", "9", models=models)
     code, out, err = run_here(changed, place, monkeypatch, capfd, SCRIPT)
-    assert code == 2 and "train.epochs 4 -> 9" in err
+    assert code == 2 and "train.epochs 8 -> 9" in err
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from electra_accel.training.optim import learning_rate
 from electra_accel.training.preemption import StopRequests
 
 MAX_GRAD_NORM = 1.0  # as in the released code
+CPU_MICRO_BATCH = 16  # half of a batch: film reviews of 20 tokens, padded to their longest, train 1.5 times as fast
 
 
 def finetune(
@@ -93,7 +94,8 @@ def train(
 ) -> None:
     """Train from ``state``, which is updated in place, to the last epoch; a checkpoint of the best epoch stays."""
     settings, metric = job.settings, job.data.task.metric
-    size, model, weights = settings.train.batch_size, engine.model, data.weights()
+    size, model, weights, lengths = settings.train.batch_size, engine.model, data.weights(), data.lengths()
+    at_once = settings.train.micro_batch_size or (CPU_MICRO_BATCH if engine.device.type == "cpu" else size)
     steps_an_epoch = -(-len(data) // size)
     total = settings.train.epochs * steps_an_epoch
     peak = peak_learning_rate(settings.optim, job.encoder.config)
@@ -109,8 +111,9 @@ def train(
             order = permute(np.arange(len(data)), len(data), key(job.seed, Purpose.ORDER, epoch))
             order_of = epoch
         examples = order[place * size : (place + 1) * size]
+        examples = examples[np.argsort(lengths[examples], kind="stable")]  # so that its parts need less padding
         targets = max(1.0, float(weights[examples].sum()))
-        pieces = split_over(examples, engine, settings.train.micro_batch_size)
+        pieces = split_over(examples, engine, at_once)
         for micro, piece in enumerate(pieces):
             torch.manual_seed(torch_seed(job.seed, Purpose.DROPOUT, step, micro * engine.world_size + engine.rank))
             inputs, wanted = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
@@ -166,13 +169,13 @@ def train(
     terminal.stop()
 
 
-def split_over(examples: np.ndarray, engine: Engine, most: int | None) -> list[np.ndarray]:
+def split_over(examples: np.ndarray, engine: Engine, most: int) -> list[np.ndarray]:
     """The parts of a batch that this process computes one after the other; the same number of them on every process.
 
     Args:
-        most: examples at once; None for no limit. A part may be empty.
+        most: examples at once. A part may be empty.
     """
-    parts = 1 if most is None else -(-len(examples) // (most * engine.world_size))
+    parts = -(-len(examples) // (most * engine.world_size))
     return np.array_split(examples, parts * engine.world_size)[engine.rank :: engine.world_size]
 
 
@@ -185,7 +188,7 @@ def score(engine: Engine, rows: list[Row], data: Encoded, job: Job) -> list[dict
     """Predictions of the engine's model for every row once, in order, on every process (see ``scores.predictions``)."""
     model, size = engine.model, job.settings.train.micro_batch_size or job.settings.train.batch_size
     model.eval()
-    by_length = np.argsort([len(ids) for ids in data.ids], kind="stable")  # less padding, the same figures
+    by_length = np.argsort(data.lengths(), kind="stable")  # less padding, the same figures
     mine: list[list[np.ndarray]] = []
     for begin in range(0, len(data), size * engine.world_size):
         examples = by_length[begin : begin + size * engine.world_size]

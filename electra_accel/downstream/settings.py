@@ -98,7 +98,9 @@ class Train:
     epochs: int = option(3, "passes over the training rows; published: 3, small data 10", within=COUNT)
     batch_size: int = option(32, "examples of a step, all processes", within=COUNT)
     micro_batch_size: int | None = option(
-        None, "most examples at once per process (memory, not results); default: batch_size", within=COUNT
+        None,
+        "most examples at once per process (memory and speed, not results); default: 16 on a CPU, batch_size on a GPU",
+        within=COUNT,
     )
     precision: Literal["auto", "no", "bf16", "fp16"] = option(
         "auto", "no is fp32; auto: bf16 on a GPU that has it, else no"

@@ -172,6 +172,10 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def lengths(self) -> np.ndarray:
+        """int64 [rows]: tokens."""
+        return np.array([len(ids) for ids in self.ids])
+
     def weights(self) -> np.ndarray:
         """float64 [rows]: how many targets each row has."""
         return np.array([np.sum(target != IGNORED) if target.ndim else 1 for target in self.targets], np.float64)
