@@ -105,7 +105,7 @@ def test_a_resumed_run_arrives_where_the_undisturbed_one_does(
         whole = pretrain(name, device, checkpoint__every=half, **common)
         start = whole / "checkpoints" / f"step-{half:08d}"
         resumed = pretrain(f"{name}-resumed", device, run__resume=start, **common)
-    after, again = [record for record in metrics(whole) if record["step"] > half], metrics(resumed)
+    after, again = ([record for record in metrics(run) if record["step"] > half] for run in (whole, resumed))
     assert [record["step"] for record in again] == [record["step"] for record in after]
     differences = [
         abs(mine[key] / other[key] - 1)
