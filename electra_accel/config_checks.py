@@ -2,9 +2,10 @@
 
 import datetime
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from electra_accel.config import Config, flatten
+from electra_accel.config import WARM_START, Config, Data, Model, flatten
 from electra_accel.errors import UserError
 
 # What may change when a run is resumed: where and how it runs, what is recorded, how long it goes on.
@@ -13,6 +14,18 @@ FREE_OPTIONS = (
     "run.dir", "run.resume", "run.deadline", "data.num_workers", "model.gradient_checkpointing", "train.steps", "train.epochs",
     "train.micro_batch_tokens", "train.precision", "train.compile", "eval.every",
 )  # fmt: skip
+_ONE_NETWORK = "objective.kind mlm trains one network: leave model.generator out"
+_WARM_START_SPELLINGS = (WARM_START, "warm_start", "warmstart")
+
+
+def check_asked(config: Config) -> None:
+    """Refuses what only the program itself may ask of :func:`check`: the run that a generator's warm start is.
+
+    Raises:
+        UserError: objective.kind mlm with model.generator warm-start.
+    """
+    if config.is_warm_start:
+        raise UserError(_ONE_NETWORK)
 
 
 def check(config: Config, steps: int | None = None) -> list[str]:
@@ -27,7 +40,7 @@ def check(config: Config, steps: int | None = None) -> list[str]:
     Raises:
         UserError: one line with all problems.
     """
-    problems = [*_outside_interval(config), *_text(config), *_networks(config), *_batch(config)]
+    problems = [*_networks(config), *_text(config), *_outside_interval(config), *_batch(config)]
     warnings = []
     objective, train, warmup = config.objective, config.train, config.optim.warmup_steps
     if objective.mask_token_prob + objective.random_token_prob > 1:
@@ -35,8 +48,13 @@ def check(config: Config, steps: int | None = None) -> list[str]:
     if objective.generator_weight == 0 and (config.is_mlm or objective.discriminator_weight == 0):
         both = "objective.generator_weight and objective.discriminator_weight are both"
         problems.append(f"{'objective.generator_weight is' if config.is_mlm else both} 0: nothing would be learnt")
-    if (train.steps is None) == (train.epochs is None):
-        problems.append(f"give {'one' if train.steps is None else 'only one'} of train.steps and train.epochs")
+    if train.steps is None and train.epochs is None:
+        problems.append("give one of train.steps and train.epochs")
+    if train.steps is not None and train.epochs is not None:
+        problems.append(
+            f"train.steps {train.steps} and train.epochs {train.epochs:g} (perhaps of the recipe) both say how long to train: "
+            "add --train.epochs null, or --train.steps null"
+        )
     try:
         if config.run.deadline and deadline_time(config.run.deadline) < datetime.datetime.now().timestamp() - 60:
             problems.append(f"run.deadline {config.run.deadline} is past")
@@ -102,14 +120,15 @@ def _text(config: Config) -> list[str]:
     added = [f"tokenizer.{name}" for name in ("add_tokens", "learn_tokens") if getattr(tokenizer, name) is not None]
     if len(added) > 1:
         problems.append(f"give only one of {' and '.join(added)}")
-    if added and not config.from_pair:
+    has_network = config.from_pair or config.model.generator is not None
+    if added and not has_network:
         problems.append(f"{added[0]} is for the vocabulary of given networks; from scratch, train one that fits")
     if data.prepared:
         others = [
             f"data.{name}" for name in ("eval_files", "eval_general_files", "replay_files") if getattr(data, name)
         ]
         problems += [f"{name} is settled by data.prepared; leave it out" for name in (*vocabularies, *added, *others)]
-    elif config.from_pair:
+    elif has_network:
         if tokenizer.train_vocab_size is not None:
             problems.append(
                 "tokenizer.train_vocab_size: a pair needs the vocabulary that it was trained with; leave it out"
@@ -119,6 +138,12 @@ def _text(config: Config) -> list[str]:
         problems.append(f"give {only}one of tokenizer.path and tokenizer.train_vocab_size")
     if not data.prepared and not data.eval_files and data.eval_fraction == 0:
         problems.append("no held-out text: give data.eval_files, or data.eval_fraction above 0")
+    if data.replay_fraction != Data().replay_fraction and not (data.prepared or data.replay_files):
+        problems.append(f"data.replay_fraction {data.replay_fraction} is of data.replay_files, which are missing")
+    trained_on = set(map(Path, data.train_files or ()))
+    for name in ("eval_files", "eval_general_files", "replay_files"):
+        if twice := [path for path in getattr(data, name) or () if Path(path) in trained_on]:
+            problems.append(f"{twice[0]} is given twice, in data.train_files and data.{name}; leave it out of one")
     return problems
 
 
@@ -126,12 +151,20 @@ def _networks(config: Config) -> list[str]:
     model, one_network = config.model, config.is_mlm and not config.warm_starts
     problems = []
     pair = [f"model.{name}" for name in ("generator", "discriminator") if getattr(model, name) is not None]
-    if one_network and model.generator is not None:
-        problems.append("objective.kind mlm trains one network: leave model.generator out")
-    elif len(pair) == 1 and not (one_network and config.from_pair):
-        problems.append(f"{pair[0]} is given without the other network: give model.generator and model.discriminator")
     if not pair and model.size is None:
         problems.append("no model: give model.size, or model.generator and model.discriminator")
+    if one_network and model.generator is not None:
+        problems.append(_ONE_NETWORK)
+    elif len(pair) == 1 and not (one_network and config.from_pair):
+        problems.append(f"{pair[0]} is given without the other network: give model.generator and model.discriminator")
+    if model.generator in _WARM_START_SPELLINGS and not config.warm_starts:
+        problems.append(f"model.generator {model.generator}: did you mean {WARM_START}?")
+    if model.discriminator in _WARM_START_SPELLINGS:
+        problems.append(f"{WARM_START} is for model.generator; model.discriminator names the network that it is for")
+    if model.warm_start_steps != Model().warm_start_steps and not config.warm_starts:
+        problems.append(
+            f"model.warm_start_steps {model.warm_start_steps} is of model.generator {WARM_START}, which is missing"
+        )
     if pair and model.size is not None:
         problems.append("model.size is settled by the given networks; leave it out")
     if model.generator_width is not None and (one_network or (pair and not config.warm_starts)):

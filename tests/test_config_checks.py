@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from electra_accel.config import MAX_EXAMPLE_TOKENS, Config, flatten, resolve
-from electra_accel.config_checks import check, difference, identity
+from electra_accel.config_checks import check, check_asked, difference, identity
 from electra_accel.config_parser import load
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS as STORE_MAX_EXAMPLE_TOKENS
 from electra_accel.errors import UserError
@@ -27,7 +27,8 @@ from tests.helpers import ROOT
         (["--data.max_length=7"], "data.max_length must lie in [8, 1023], not 7"),
         (["--data.max_length=1024"], "data.max_length must lie in [8, 1023], not 1024"),
         (["--train.steps=0"], "train.steps must lie in [1, inf), not 0"),
-        (["--train.epochs=2"], "only one of train.steps and train.epochs"),
+        (["--train.epochs=2"], "train.steps 1000 and train.epochs 2 (perhaps"),
+        (["--train.epochs=2"], "add --train.epochs null"),
         (["--train.steps=null"], "give one of train.steps and train.epochs"),
         (["--train.batch_tokens=300"], "train.batch_tokens 300 is not a multiple of train.bin_tokens 128: 256 or 384"),
         (["--train.batch_tokens=100"], "train.batch_tokens 100 is not a multiple of train.bin_tokens 128: 128"),
@@ -51,6 +52,8 @@ from tests.helpers import ROOT
         (["--tokenizer.add_tokens=f"], "tokenizer.add_tokens is for the vocabulary of given networks"),
         (["--data.dataset=null", "--data.prepared=p", "--data.replay_files=r"], "data.replay_files is settled by"),
         (["--data.replay_fraction=1"], "data.replay_fraction must lie in (0, 1), not 1.0"),
+        (["--data.replay_fraction=.2"], "data.replay_fraction 0.2 is of data.replay_files, which are missing"),
+        (["--model.warm_start_steps=9"], "model.warm_start_steps 9 is of model.generator warm-start, which is missing"),
         (["--objective.kind=mlm", "--model.generator=g"], "trains one network: leave model.generator out"),
         (["--objective.kind=mlm", "--model.generator_width=.5"], "there is none here"),
         (["--objective.kind=mlm", "--model.sharing=gdes"], "model.sharing gdes is for two networks"),
@@ -64,6 +67,48 @@ def test_impossible_settings(argv: list[str], part: str):
 
 def test_a_vocabulary_cannot_be_trained_for_a_pair():
     assert "needs the vocabulary that it was trained with" in error_of(*PAIR, "--tokenizer.train_vocab_size=8000")
+
+
+@pytest.mark.parametrize("spelling", ["warm_start", "warmstart"])
+def test_a_warm_start_by_another_spelling(spelling: str):
+    assert error_of(*PAIR, f"--model.generator={spelling}") == f"model.generator {spelling}: did you mean warm-start?"
+
+
+@pytest.mark.parametrize("generator", ["g", "warm-start"])
+def test_a_discriminator_is_not_warm_started(generator: str):
+    message = error_of(*PAIR, f"--model.generator={generator}", "--model.discriminator=warm-start")
+    assert message.startswith("warm-start is for model.generator; ")
+
+
+@pytest.mark.parametrize("option", ["data.eval_files", "data.eval_general_files", "data.replay_files"])
+def test_a_file_given_twice(option: str):
+    message = error_of(*PAIR, "--data.train_files", "a.txt", "b.txt", f"--{option}", "c.txt", "./b.txt")
+    assert message == f"./b.txt is given twice, in data.train_files and {option}; leave it out of one"
+
+
+@pytest.mark.parametrize("missing", ["generator", "discriminator"])
+def test_a_forgotten_network_is_the_only_problem(missing: str):
+    message = error_of(*PAIR, f"--model.{missing}=null", "--tokenizer.learn_tokens=9", "--train.steps=5")
+    assert "is given without the other network" in message and ";" not in message
+
+
+def test_no_model_is_told_first():
+    assert error_of("--optim.eps=0").startswith("no model: ")
+
+
+def test_steps_take_the_place_of_a_recipes_epochs(tmp_path: Path):
+    (tmp_path / "recipe.yaml").write_text("train: {epochs: 3}")
+    given = [*PAIR, f"--config={tmp_path / 'recipe.yaml'}", "--train.steps=9"]
+    assert "add --train.epochs null" in error_of(*given)
+    assert check(resolve(config_of(*given, "--train.epochs", "null"))) == []
+
+
+def test_a_user_cannot_ask_for_the_run_that_a_warm_start_is():
+    warm_start = resolve(config_of(*PAIR, "--model.generator=warm-start", "--objective.kind=mlm"))
+    assert check(warm_start) == []
+    with pytest.raises(UserError, match="trains one network: leave model.generator out"):
+        check_asked(warm_start)
+    check_asked(resolve(config_of(*PAIR, "--model.generator=warm-start")))
 
 
 def test_only_one_way_to_add_tokens():

@@ -105,7 +105,7 @@ class Masking:
         """Selected positions of a flat batch of n examples.
 
         Args:
-            tokens: ids [sum(lengths)], one example after another.
+            tokens: ids [sum(lengths)], one example after another, each from [CLS] to [SEP].
             lengths: int64 [n].
             streams: uint64 [n], of Purpose.SELECT.
 
@@ -126,7 +126,6 @@ class Masking:
         else:
             begins_word = ~self.continues[tokens[candidate]]
             begins_word |= np.diff(candidate, prepend=-2) > 1  # a long document was cut inside a word
-            begins_word |= positions == 0
             chosen = _whole_words(begins_word, rows, positions, counts, streams)
         return rows[chosen], positions[chosen]
 

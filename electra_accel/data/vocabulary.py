@@ -7,7 +7,9 @@ tokens" are something else: they cut words apart wherever they occur.)
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -18,6 +20,8 @@ from electra_accel.data.learn_tokens import learn
 from electra_accel.data.tokenizer import fingerprint
 from electra_accel.data.wordpiece import WordPiece, count_tokens, count_words, never_used
 from electra_accel.errors import UserError
+
+_MOST_LACKING = 10  # characters named that the vocabulary lacks
 
 
 def adapt(
@@ -48,6 +52,9 @@ def adapt(
         f"vocabulary: {added} tokens added, {after:,} tokens of training text instead of {before:,}{change}, "
         f"of them [UNK] {unknown_after:,} instead of {unknown_before:,}"
     )
+    if lacking := _most_lacking(words, extended):
+        beside = ", with the learnt ones, the last in tokenizer/vocab.txt" if learn_tokens else ""
+        log(f"[UNK] mostly for want of {lacking}; a file for tokenizer.add_tokens can name them{beside}")
     return extended, {
         "base": fingerprint(tokenizer),
         "added": added,
@@ -57,6 +64,15 @@ def adapt(
         "unknown_before": unknown_before,
         "unknown_after": unknown_after,
     }
+
+
+def _most_lacking(words: Counter[str], tokenizer: PreTrainedTokenizerFast) -> str:
+    """The characters, as tokens, for want of which most words become [UNK], and how many do."""
+    wordpiece, counts = WordPiece(tokenizer), Counter()
+    for word, count in words.items():
+        counts.update(dict.fromkeys(wordpiece.lacking(word), count))
+    usable = (f"{token} ({count:,})" for token, count in counts.most_common() if not never_used(token, tokenizer))
+    return ", ".join(islice(usable, _MOST_LACKING))
 
 
 def extend(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -97,7 +113,7 @@ def read_tokens(path: str | Path) -> list[str]:
         raise UserError(f"tokenizer.add_tokens: {path} is not UTF-8; save it as UTF-8") from None
     if not text.strip():
         raise UserError(f"tokenizer.add_tokens: {path} is empty; write one token a line")
-    tokens = [normalise(line) for line in text.rstrip("\n").split("\n")]
+    tokens = [normalise(line.rstrip()) for line in text.rstrip().split("\n")]
     first: dict[str, int] = {}
     for number, token in enumerate(tokens, start=1):
         if not token:

@@ -16,6 +16,8 @@ from electra_accel.model.sharing import share
 
 # What transformers, safetensors and torch raise for files that are missing, truncated, of another shape or out of reach.
 _UNUSABLE = (OSError, ValueError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
+_HEADS = {"generator": "generator_predictions.", "discriminator": "discriminator_predictions."}
+_ODD_LM_HEAD = 0.01  # of the word table's norm: a head that differs by more was another one, not a rounded copy
 _SHARED = {
     "tied": "tied, the generator uses the discriminator's",
     "none": "not shared, each network keeps its own",
@@ -44,11 +46,12 @@ def load_networks(
         seed: of parts that a checkpoint lacks; see ``pair.initialise``.
 
     Returns:
-        The pair in fp32 on the CPU, and lines for a person: what is new, what was not used, what an LM head was.
+        The pair in fp32 on the CPU, and lines for a person: what is new, what was not used, what an LM head was; those that
+        begin with "warning: " tell of weights that training has to make good.
 
     Raises:
         UserError: not a folder and not to be had from the hub; not an ELECTRA; files that cannot be read; a checkpoint
-            without its encoder; a pair that does not fit.
+            without its encoder, or with the other network's head instead of its own; a pair that does not fit.
     """
     generator_config = load_config("model.generator", generator, revision)
     discriminator_config = load_config("model.discriminator", discriminator, revision)
@@ -112,27 +115,34 @@ def _load(
         raise UserError(
             f"model.{role}: {source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …); give a whole checkpoint"
         )
+    other = "discriminator" if role == "generator" else "generator"
+    beheaded = any(name.startswith(_HEADS[role]) for name in new)
+    if beheaded and any(name.startswith(_HEADS[other]) for name in unused):
+        raise UserError(f"model.{role}: {source} is a {other}; are the two swapped?")
     initialise(network, role, seed, only=new)
     set_dropout(network, dropout)
-    report = [
-        f"{role} {source}: new, not in the checkpoint: {', '.join(new) or 'nothing'}",
-        f"{role} {source}: in the checkpoint, not used: {', '.join(unused) or 'nothing'}",
-    ]
+    title, report = f"{role} {source}:", []
+    if new:
+        report.append(f"{'warning: ' * beheaded}{title} new, not in the checkpoint: {', '.join(new)}")
+    if unused:
+        report.append(f"{title} in the checkpoint, not used: {', '.join(unused)}")
     if architecture is ElectraForMaskedLM:
-        report.append(f"{role} {source}: LM head {_tie_lm_head(network)}")
-    return network, report
+        report += _tie_lm_head(network, title)
+    return network, report or [f"{title} all weights found and used"]
 
 
-def _tie_lm_head(network: ElectraForMaskedLM) -> str:
-    """Makes the word table the LM head's weight; what the checkpoint's was, in words."""
+def _tie_lm_head(network: ElectraForMaskedLM, title: str) -> list[str]:
+    """Makes the word table the LM head's weight; a line if the checkpoint had another one."""
     head, word = network.generator_lm_head, network.electra.embeddings.word_embeddings.weight
     if head.weight is word:
-        return "tied to the word embeddings"
-    difference = _difference(head.weight, word)
+        return []
+    line = f"{title} LM head tied to the word embeddings; its own weight in the checkpoint, which differed by "
+    line += f"{_difference(head.weight, word)}, is not used"
+    is_odd = _relative_difference(head.weight, word) > _ODD_LM_HEAD
     head.weight = word
     # transformers took the entry out when it saw the difference; without it nothing would be tied after the export.
     network.all_tied_weights_keys = network.get_expanded_tied_weights_keys()
-    return f"tied to the word embeddings; its own weight in the checkpoint, which differed by {difference}, is not used"
+    return [f"{'warning: ' * is_odd}{line}"]
 
 
 def load_network(option: str, architecture: type[PreTrainedModel], source: str) -> PreTrainedModel:
@@ -232,5 +242,8 @@ def _embedding_drift(pair: Pair) -> list[str]:
 
 def _difference(one: torch.Tensor, other: torch.Tensor) -> str:
     """Greatest absolute difference, and the difference's norm beside that of ``other``; in words."""
-    apart = one - other
-    return f"up to {apart.abs().max().item():.2g} ({(apart.norm() / other.norm()).item():.2%} of its norm)"
+    return f"up to {(one - other).abs().max().item():.2g} ({_relative_difference(one, other):.2%} of its norm)"
+
+
+def _relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return ((one - other).norm() / other.norm()).item()

@@ -213,18 +213,17 @@ def check_pair(
         max_length: tokens of the longest example.
         sharing: tables that are shared must have one shape; with ``"none"`` only the vocabulary must be the same.
     """
-    one_shape = (
-        ()
-        if sharing == "none"
-        else (
-            ("embedding_size", "embedding_size"),
-            ("max_position_embeddings", "the number of positions"),
-            ("type_vocab_size", "the number of token types"),
-        )
-    )
+    must_agree = [("vocab_size", "the size of the vocabulary", "has one of them added tokens? take both from one run")]
+    if sharing != "none":
+        remedy = "model.sharing none lets them differ"
+        must_agree += [
+            ("embedding_size", "embedding_size", remedy),
+            ("max_position_embeddings", "the number of positions", remedy),
+            ("type_vocab_size", "the number of token types", remedy),
+        ]
     problems = [
-        f"{meaning} differs (generator {getattr(generator, field)}, discriminator {getattr(discriminator, field)})"
-        for field, meaning in (("vocab_size", "the size of the vocabulary"), *one_shape)
+        f"{meaning} differs (generator {getattr(generator, field)}, discriminator {getattr(discriminator, field)}): {remedy}"
+        for field, meaning, remedy in must_agree
         if getattr(generator, field) != getattr(discriminator, field)
     ]
     vocab_size = min(generator.vocab_size, discriminator.vocab_size)

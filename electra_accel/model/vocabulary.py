@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
 from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedTokenizerFast
 
 from electra_accel.data.tokenizer import vocabulary_conflict
@@ -41,33 +40,19 @@ def pieces_of_new_tokens(old: PreTrainedTokenizerFast, new: PreTrainedTokenizerF
 
 @torch.no_grad()
 def add_rows(network: ElectraForMaskedLM | ElectraForPreTraining, first: int, pieces: Sequence[Sequence[int]]) -> None:
-    """Sets the rows from ``first`` on, in the word table and an LM head, each to the mean of the rows ``pieces[…]``.
+    """Sets the rows from ``first`` on, of the word table and an LM head tied to it, each to the mean of the rows ``pieces[…]``.
 
     Rows that a table has beyond ``first`` (published tables are often padded) are used before it grows; none is taken away.
-    A head tied to the table stays tied, an untied one keeps its own rows. ``config.vocab_size`` follows; all other
-    parameters stay as they are. transformers' ``resize_token_embeddings`` would tie an untied head again.
+    ``config.vocab_size`` follows; all other parameters stay as they are.
 
     Args:
         first: id of the first new token; all ids in ``pieces`` are below it.
     """
     table = network.electra.embeddings.word_embeddings
-    holders = [(table, "weight")]
+    network.resize_token_embeddings(max(table.num_embeddings, first + len(pieces)), mean_resizing=False)
+    changed = [table.weight]
     if isinstance(network, ElectraForMaskedLM):
-        holders += [(network.generator_lm_head, "weight"), (network.generator_lm_head, "bias")]
-    grown: dict[nn.Parameter, nn.Parameter] = {}
-    for module, name in holders:
-        parameter = getattr(module, name)
-        if parameter not in grown:
-            grown[parameter] = _with_means(parameter, first, pieces)
-        setattr(module, name, grown[parameter])
-    network.config.vocab_size = table.num_embeddings = len(table.weight)
-    if isinstance(network, ElectraForMaskedLM):
-        network.generator_lm_head.out_features = len(table.weight)
-
-
-def _with_means(rows: nn.Parameter, first: int, pieces: Sequence[Sequence[int]]) -> nn.Parameter:
-    missing = max(0, first + len(pieces) - len(rows))
-    result = torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
-    for number, ids in enumerate(pieces, start=first):
-        result[number] = rows[list(ids)].mean(0)
-    return nn.Parameter(result, requires_grad=rows.requires_grad)
+        changed.append(network.generator_lm_head.bias)
+    for rows in changed:
+        for number, ids in enumerate(pieces, start=first):
+            rows[number] = rows[list(ids)].mean(0)

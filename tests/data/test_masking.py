@@ -168,6 +168,7 @@ def test_whole_words_are_the_definition(mask_prob):
     tokens, examples, passes = flat_batch(lengths)
     tokens = np.where(tokens < 5, tokens, 5 + bits(4, np.arange(len(tokens))) % np.uint64(VOCAB - 5)).astype(int)
     sprinkled = bits(3, np.arange(len(tokens))) % np.uint64(40) == 0  # ends a word wherever it falls
+    sprinkled &= (tokens != CLS) & (tokens != SEP)
     tokens[sprinkled] = np.array(SPECIAL)[np.arange(sprinkled.sum()) % 5]
     streams = example_streams(1, 77, passes, examples, Purpose.SELECT)
     rows, positions = word_masking(mask_prob).select(tokens, lengths, streams)

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, BertTokenizer
 from electra_accel.data.corpus import Corpus
 from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.data.tokenizer import SPECIAL_TOKENS, fingerprint, load_tokenizer, save_tokenizer, train_tokenizer
-from electra_accel.data.vocabulary import extend, read_tokens
+from electra_accel.data.vocabulary import adapt, extend, read_tokens
 from electra_accel.errors import UserError
 
 TEXTS = [f"영화가 {n}번 봐도 재밌다, 정말! Really good number {n % 7}" for n in range(400)]
@@ -85,6 +85,8 @@ def test_files_of_tokens(tmp_path):
     file = tmp_path / "tokens.txt"
     file.write_bytes("\ufeff재밌습\r\n##습니당\r\n".encode())
     assert read_tokens(file) == ["재밌습", "##습니당"]
+    file.write_text("재밌습 \n##습니당\t\u3000\n \n\n")
+    assert read_tokens(file) == ["재밌습", "##습니당"]
 
     def message(content: bytes) -> str:
         file.write_bytes(content)
@@ -94,11 +96,27 @@ def test_files_of_tokens(tmp_path):
         return str(caught.value)
 
     assert "line 3: 'a' stands in line 1 already" in message(b"a\nb\na\n")
-    assert "line 2 is empty" in message(b"a\n\nb\n")
+    assert "line 3: 'a' stands in line 1 already" in message(b"a\nb\na \n")
+    assert "line 2 is empty" in message(b"a\n\nb\n") and "line 2 is empty" in message(b"a\n  \nb\n")
     assert "is empty" in message(b"\n\n") and "is empty" in message(b"")
     assert "not UTF-8" in message("재".encode("cp949"))
     with pytest.raises(UserError, match="cannot read"):
         read_tokens(tmp_path / "none.txt")
+
+
+def test_the_characters_that_make_words_unknown_are_named(tokenizer):
+    said = []
+    texts = ["영화☃ 재밌쀍☃☃ 재밌쀍 ☃"] * 1000 + ["영화"]
+    adapt(tokenizer, ["영화가"], None, [texts], said.append)
+    assert (
+        said[-1]
+        == "[UNK] mostly for want of ##☃ (2,000), ##쀍 (2,000), ☃ (1,000); a file for tokenizer.add_tokens can name them"
+    )
+    extended, _ = adapt(tokenizer, ["##☃", "##쀍", "☃"], None, [texts], said.append)
+    assert "for want of" not in said[-1] and "[UNK]" not in extended.tokenize(" ".join(texts))
+    many = [" ".join(chr(ord("一") + n) for n in range(20))]
+    adapt(tokenizer, [], 5, [many], said.append)
+    assert said[-1].count("(1)") == 10 and "with the learnt ones" in said[-1]
 
 
 def run(root, file, tokenizer, **options) -> Prepared:

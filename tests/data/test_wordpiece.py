@@ -48,6 +48,24 @@ def test_a_token_that_continues_a_word_is_cut_as_inside_one(tmp_path):
     assert wordpiece.pieces("##abc") == ["##ab", "##c"] and wordpiece.pieces("babc") == ["b", "##ab", "##c"]
 
 
+def test_the_characters_that_a_vocabulary_lacks_are_all_that_a_word_needs():
+    tokens = [*SPECIAL_TOKENS, "a", "ab", "##a", "##b", "##bc"]
+    wordpiece = WordPiece(BertTokenizer(vocab={token: number for number, token in enumerate(tokens)}))
+    for word, lacking in {
+        "abba": [],
+        "abc": ["##c"],  # ab is taken, although a ##bc would do
+        "cabxac": ["c", "##x", "##c"],
+        "b" + "a" * 100: [],  # too long for any vocabulary
+    }.items():
+        assert wordpiece.lacking(word) == lacking
+        for token in lacking:
+            assert wordpiece.ends(word) is None
+            wordpiece.add(token)
+        assert (wordpiece.ends(word) is not None) == (len(word) <= 100)
+        for token in lacking:
+            wordpiece.remove(token)
+
+
 def test_other_kinds_of_tokenizers_are_refused():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), name_or_path="some/bpe")
     with pytest.raises(UserError, match=r"tokenizer.learn_tokens work with WordPiece .* this is BPE \(some/bpe\)"):

@@ -50,7 +50,7 @@ def test_what_was_saved_is_what_is_loaded(folders):
         assert other.training and other.dtype == torch.float32
         assert {m.p for m in other.modules() if isinstance(m, torch.nn.Dropout)} == {0.1}
     text = "\n".join(report)
-    assert "were equal" in text and text.count("not in the checkpoint: nothing") == 2
+    assert "were equal" in text and text.count(": all weights found and used") == 2 and len(report) == 3
 
 
 def test_half_precision_and_pickled_checkpoints_are_trained_in_fp32(folders):
@@ -81,8 +81,11 @@ def test_a_missing_head_is_new_reported_and_the_same_every_time(folders):
     second, _ = load(folder)
     head, again = (pair.discriminator.discriminator_predictions.dense.weight for pair in (first, second))
     assert torch.equal(head, again) and head.std().item() == pytest.approx(0.02, rel=0.1)
-    assert any("discriminator_predictions.dense.weight" in line and "not in the checkpoint" in line for line in report)
-    assert any("discriminator_predictions.old" in line and "not used" in line for line in report)
+    title = f"discriminator {folder / 'discriminator'}: "
+    new, unused = (line for line in report if title in line)
+    assert new.startswith(f"warning: {title}new, not in the checkpoint: ")
+    assert "discriminator_predictions.dense.weight" in new
+    assert unused == f"{title}in the checkpoint, not used: discriminator_predictions.old"
 
 
 def test_drifted_embeddings_are_reported_and_the_discriminators_taken(folders):

@@ -49,13 +49,11 @@ def test_published_layouts_load_whole(tmp_path, like, kind):
     for one, other in zip(saved, pair, strict=True):
         theirs = dict(other.named_parameters())
         assert all(torch.equal(parameter, theirs[name]) for name, parameter in one.named_parameters())
-    text = "\n".join(report)
-    assert text.count("not in the checkpoint: nothing") == text.count("not used: nothing") == 2
-    assert "LM head tied to the word embeddings" in text
+    assert sum(line.endswith(": all weights found and used") for line in report) == len(report) - 1 == 2
     assert load_tokenizer(tmp_path / "discriminator").convert_tokens_to_ids(["[MASK]", "word7"]) == [4, 12]
 
 
-PARTS = {  # what is left out of both: what is new in the generator, and in the discriminator
+PARTS = {  # what is left out of both: what is new in the generator, and in the discriminator; all but the bias are heads
     "discriminator_predictions": ([], ["discriminator_predictions.dense.weight"]),
     "generator_lm_head.bias": (["generator_lm_head.bias"], []),
     "generator_predictions": (["generator_predictions.LayerNorm.weight", "generator_predictions.dense.weight"], []),
@@ -76,19 +74,24 @@ def test_what_a_release_lacks_is_told_and_the_rest_is_loaded(tmp_path, part, kin
         was = dict(getattr(saved, role).named_parameters())
         assert all(torch.equal(mine[name], theirs[name]) for name in mine), "never at random"
         assert all(torch.equal(mine[name], was[name]) for name in mine if not name.startswith(part))
-        (line,) = [line for line in report if line.startswith(role) and "new, not in the checkpoint" in line]
-        assert all(name in line for name in expected) and (expected or line.endswith("nothing"))
+        (line,) = [line for line in report if f"{role} {tmp_path}" in line]
+        assert all(name in line for name in expected) and ("new, not in the checkpoint" in line) == bool(expected)
+        assert line.startswith("warning: ") == (bool(expected) and part != "generator_lm_head.bias")
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_an_lm_head_of_its_own_is_told_and_tied_and_stays_so(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "odd"), [("safetensors", True), ("bin", True), ("bin", False)])
+def test_an_lm_head_of_its_own_is_told_and_tied_and_stays_so(tmp_path, kind, odd):
     saved = separate_pair()
     head = saved.generator.generator_lm_head
-    head.weight = torch.nn.Parameter(head.weight.detach() + 0.5 * torch.eye(*head.weight.shape))
+    difference = 0.5 * torch.eye(*head.weight.shape)
+    if not odd:
+        difference *= 0.009 * head.weight.detach().norm() / difference.norm()
+    head.weight = torch.nn.Parameter(head.weight.detach() + difference)
     write_published(saved, small_tokenizer(), tmp_path / "in", kind=kind)
     pair, report = load(tmp_path / "in", "none")
     (line,) = [line for line in report if "LM head" in line]
-    assert "differed by up to 0.5" in line and "not used" in line
+    assert f"differed by up to {difference.max():.2g}" in line and "not used" in line
+    assert line.startswith("warning: generator " if odd else "generator ")
     assert_shared(*pair, "none")
     pair.generator.save_pretrained(tmp_path / "out")
     stock = ElectraForMaskedLM.from_pretrained(tmp_path / "out")
@@ -105,25 +108,25 @@ def test_a_configuration_that_unties_is_overruled_and_exports_tied(tmp_path, kin
     file.write_text(json.dumps(json.loads(file.read_text()) | {"tie_word_embeddings": False}))
     pair, report = load(tmp_path / "in")
     assert_shared(*pair, "tied")
-    assert any("LM head tied" in line for line in report)
+    assert not any("LM head" in line for line in report)
     pair.generator.save_pretrained(tmp_path / "out")
     stock = ElectraForMaskedLM.from_pretrained(tmp_path / "out")
     assert torch.equal(stock.generator_lm_head.weight, pair.discriminator.electra.embeddings.word_embeddings.weight)
 
 
-def test_a_generator_saved_with_the_discriminators_head_is_told(tmp_path):
-    """As some releases are: the encoder is there, the head is another's."""
-    folder = tmp_path / "wrong"
+def test_swapped_networks_are_refused(tmp_path):
+    """Else both heads would be random: each is in the other folder."""
     pair = toy_pair(seed=5)
-    write_published(Pair(pair.discriminator, pair.discriminator), small_tokenizer(), folder)
-    loaded, report = load(folder)
-    new, unused = (
-        next(line for line in report if line.startswith("generator") and words in line)
-        for words in ("new, not", "not used")
-    )
-    assert "generator_predictions.dense.weight" in new and "generator_lm_head.bias" in new
-    assert "discriminator_predictions.dense.weight" in unused
-    assert loaded.generator.generator_predictions.dense.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    write_published(pair, small_tokenizer(), tmp_path)
+    shape = dict(sharing="none", revision=None, tokenizer_vocab_size=VOCAB, max_length=128, dropout=0.1, seed=1)
+    generator, discriminator = str(tmp_path / "generator"), str(tmp_path / "discriminator")
+    swapped = f"^model.generator: {discriminator} is a discriminator; are the two swapped"
+    with pytest.raises(UserError, match=swapped):
+        load_networks(discriminator, generator, **shape)
+    with pytest.raises(UserError, match=swapped):
+        load_networks(discriminator, discriminator, **shape)
+    with pytest.raises(UserError, match=f"^model.discriminator: {generator} is a generator; are the two swapped"):
+        load_networks(generator, generator, **shape)
 
 
 def test_an_encoder_alone_is_enough_for_a_discriminator(tmp_path):
@@ -136,7 +139,8 @@ def test_an_encoder_alone_is_enough_for_a_discriminator(tmp_path):
         pair.discriminator.electra.encoder.layer[1].output.dense.weight,
         saved.discriminator.electra.encoder.layer[1].output.dense.weight,
     )
-    assert any("discriminator_predictions.dense.weight" in line and "new" in line for line in report)
+    (line,) = [line for line in report if "discriminator_predictions.dense.weight" in line]
+    assert line.startswith("warning: discriminator ") and "new" in line
 
 
 @pytest.mark.parametrize(
@@ -187,6 +191,7 @@ def test_an_encoder_under_a_new_lm_head(tmp_path):
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs if name.startswith("electra."))
     assert network.generator_lm_head.weight is network.electra.embeddings.word_embeddings.weight
     assert "generator_predictions.dense.weight" in report[0] and "discriminator_predictions" in report[1]
+    assert not any(line.startswith("warning: ") for line in report)  # a new LM head is what was asked for
     assert mine["generator_predictions.dense.weight"].std().item() == pytest.approx(0.02, rel=0.1)
 
 
