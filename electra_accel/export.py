@@ -1,5 +1,6 @@
 """Networks as Hugging Face folders that stock transformers loads, with tokenizer and model card; and their way to the hub."""
 
+import copy
 import os
 import shutil
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ import torch
 from transformers import ElectraForPreTraining
 
 discriminator = ElectraForPreTraining.from_pretrained(source)
-inputs = tokenizer("a text", return_tensors="pt")
+inputs = tokenizer("a text", truncation=True, return_tensors="pt")
 with torch.no_grad():
     probabilities = discriminator(**inputs).logits.sigmoid()
 print(list(zip(tokenizer.convert_ids_to_tokens(inputs.input_ids[0]), probabilities[0].tolist())))
@@ -127,7 +128,9 @@ def export_networks(
         partial = folder / f".{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         network.save_pretrained(partial)
-        save_tokenizer(tokenizer, partial)
+        fitting = copy.deepcopy(tokenizer)
+        fitting.model_max_length = network.config.max_position_embeddings
+        save_tokenizer(fitting, partial)
         data = ModelCardData(
             library_name="transformers",
             license=licence,

@@ -3,8 +3,9 @@
     python scripts/adaptation.py runs/books
     python scripts/adaptation.py runs/books runs/books-replay --json story.json     # side by side
 
-Reads what a run has recorded, also while it goes on. General text is judged where the run had data.eval_general_files. "Better
-on the domain's text" says nothing of tasks: fine-tune to know.
+Reads what a run has recorded, also while it goes on. General text is judged where the run had data.eval_general_files. The cost
+of a generator's warm start stands beside that of the run. More than three runs are a row each, with fewer figures; --json has
+all. "Better on the domain's text" says nothing of tasks: fine-tune to know.
 """
 
 import dataclasses
@@ -24,14 +25,15 @@ def main() -> None:
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.tracking import story
-    from electra_accel.tracking.adaptation import story_of_run
+    from electra_accel.tracking.adaptation import held_out_sets, story_of_run
+    from electra_accel.tracking.side_by_side import side_by_side
 
     stories = []
     for run in asked.runs:
         if (told := story_of_run(run)) is None:
             raise UserError(f"{run} has judged no held-out text yet; wait for its first evaluation")
         stories.append(told)
-    show(*story.side_by_side(stories))
+    show(*side_by_side(stories, [held_out_sets(run) for run in asked.runs]))
     for told in stories:
         print(f"{told.name}: {story.verdict(told)}")
         for advice in told.advice.values():

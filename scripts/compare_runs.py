@@ -116,13 +116,17 @@ def show(columns: list[str], rows: list[list]) -> None:
 
 
 def rescore(run, reference, asked: argparse.Namespace) -> None:
-    """Let scripts/evaluate.py judge a run; one that was read from W&B has no weights and keeps its own figures.
+    """Let scripts/evaluate.py judge a run; one without weights (read from W&B) or without a pair keeps its own figures.
 
     Raises:
         UserError: evaluate.py refuses, or the run may have been trained on the held-out text of the first one.
     """
     if run.folder is None:
         print(f"warning: {run.name} was read from W&B, which has no weights: it is not scored again", file=sys.stderr)
+        return
+    if run.options["objective.kind"] == "mlm":
+        why = "trained one network (objective.kind mlm), there is no pair to judge"
+        print(f"warning: {run.name} {why}: it is not scored again", file=sys.stderr)
         return
     from electra_accel.tracking.experiments import Judgement
 

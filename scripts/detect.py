@@ -49,6 +49,11 @@ def exported_pair(run: Path) -> tuple[str, str, int | None]:
 
     if not run.is_dir():
         raise UserError(f"--run {run}: no such folder")
+    options = config_parser.load(run / run_folder.CONFIG) if (run / run_folder.CONFIG).exists() else None
+    if options and options.is_mlm:
+        raise UserError(
+            f"--run {run}: one network was trained (objective.kind mlm), there is no discriminator that could read a text"
+        )
     folders = [run / name for name in ("discriminator", "generator")]
     for folder in folders:
         if not folder.is_dir():
@@ -56,8 +61,7 @@ def exported_pair(run: Path) -> tuple[str, str, int | None]:
                 f"--run {run}: no {folder.name}/ in it, which a run writes when it ends; finish the run, or name folders with "
                 "--discriminator and --generator"
             )
-    config = run / run_folder.CONFIG
-    return *map(str, folders), config_parser.load(config).data.max_length if config.exists() else None
+    return *map(str, folders), options and options.data.max_length
 
 
 def texts(asked: argparse.Namespace) -> Iterator[str]:

@@ -100,8 +100,11 @@ def main() -> None:
             f"skipped {skipped / (split['documents'] + skipped):.2%} of the documents"
             + (f" ({reasons})" if reasons else "")
         )
+    start = "--model.size tiny --train.epochs 1"
+    if asked.add_tokens or asked.learn_tokens:  # only given networks can get rows for them
+        start = "--model.generator GENERATOR --model.discriminator DISCRIMINATOR"
     print(
-        f"{folder}\nnext: accelerate launch scripts/pretrain.py --model.size tiny --train.epochs 1 "
+        f"{folder}\nnext: accelerate launch scripts/pretrain.py {start} "
         f"--data.prepared {folder} --data.max_length {asked.max_length}"
     )
 

@@ -133,6 +133,15 @@ def test_an_unfinished_run_is_judged_by_its_newest_whole_checkpoint(place, evalu
     found = evaluate("--run", "running", "--held_out")
     assert found["step"] == 8 and "checkpoints/step-00000008" in found["weights"]
     assert same(whole["eval"], found["eval"])
+    shutil.copytree(place / "pair", place / "alone" / "pair")
+    run_folder.write_status(place / "alone" / "pair", "running", 8)
+    shutil.move(place / "scratch", place / "gone")  # that pair started from it
+    try:
+        assert same(
+            evaluate("--run", "pair", "--held_out")["eval"], evaluate("--run", "alone/pair", "--held_out")["eval"]
+        )
+    finally:
+        shutil.move(place / "gone", place / "scratch")
     weights = place / "running" / "checkpoints" / "step-00000008" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
     found = evaluate("--run", "running", "--held_out")

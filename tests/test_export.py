@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from torch.nn import functional as F
+from transformers import AutoTokenizer
 
 from electra_accel import run_folder
 from electra_accel.config import Config
@@ -23,9 +24,10 @@ from electra_accel.export import WHAT
 from electra_accel.model.mlm import MaskedLanguageModeling
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import share
+from electra_accel.tracking.report import write_report
 from electra_accel.training import checkpoint, sharded
 from electra_accel.training.closing import export_checkpoint
-from electra_accel.training.model_identity import FOLDER, write_model_identity
+from electra_accel.training.model_identity import FOLDER, TEXT, write_model_identity
 from electra_accel.training.progress import STATE_FILE, Progress
 from tests.model.batches import pack_examples, toy_examples, toy_pair
 from tests.pretraining import exported_weights, run_here, run_short, write_corpus
@@ -85,7 +87,7 @@ def trained(kind: str) -> torch.nn.Module:
 
 
 def write_run(folder: Path, module: torch.nn.Module, kind: str, prepared: Prepared, **model: str) -> Path:
-    """A run folder around one checkpoint of ``module``, as training leaves it."""
+    """A run folder around one checkpoint of ``module``, as training leaves it; without a record of its figures."""
     config = Config()
     config.data.train_files, config.model.size, config.objective.mask_prob = ["/secret/place/books.csv"], "tiny", 0.15
     config.objective.kind, config.model.sharing = ("mlm", "tied") if kind == "mlm" else ("rtd", kind)
@@ -150,6 +152,38 @@ def test_the_card_tells_names_and_numbers(tmp_path, prepared):
     data = yaml.safe_load(card.split("---")[1])
     assert "license" not in data and "base_model" not in data, "a folder of this machine is nobody's base model"
     assert "| licence | not stated |" in card
+
+
+def test_the_card_counts_what_came_before_and_beside(tmp_path, prepared):
+    """General text in data.prepared has no file names, a branch has no record of the warm start; the page tells of tokens."""
+    given = {"size": None, "discriminator": "me/d", "generator": "warm-start", "warm_start_steps": 3}
+    path = write_run(tmp_path / "run", trained("tied"), "tied", prepared, **given)
+    added = {"added": 40, "tokens_before": 1000, "tokens_after": 950}
+    counts = {"train": {"documents": 9, "tokens": 90}, "replay": {"documents": 7, "tokens": 70}, "vocabulary": added}
+    run_folder.write_json(tmp_path / "run" / FOLDER / TEXT, counts)
+    export_checkpoint(path, tmp_path / "branch")
+    card = (tmp_path / "branch" / "generator" / "README.md").read_text("utf-8")
+    assert "| general text mixed in | 7 documents, 10% of the tokens of a pass |" in card
+    assert "| warm start of the generator | 3 steps: its cost was not recorded |" in card
+    assert "| vocabulary | 40 tokens added, 5.0% fewer tokens of training text |" in card
+    (tmp_path / "run" / run_folder.WARM_START).mkdir()
+    spent = {"step": 3, "train/tokens": 20_015, "train/hours": 0.05}
+    run_folder.append_jsonl(tmp_path / "run" / run_folder.WARM_START / run_folder.METRICS, spent)
+    export_checkpoint(path, tmp_path / "whole")
+    card = (tmp_path / "whole" / "generator" / "README.md").read_text("utf-8")
+    assert "| 3 steps: 20,015 tokens in 3m00s, beside the run's |" in card
+    page = write_report(tmp_path / "run").read_text("utf-8")
+    assert "40 tokens added, 5.0% fewer" in page and "20,015 tokens in 3m00s" in page
+
+
+def test_a_tokenizer_knows_how_long_a_text_may_be(tmp_path, prepared):
+    export_checkpoint(write_run(tmp_path / "run", trained("tied"), "tied", prepared), tmp_path / "out")
+    for name in ("discriminator", "generator"):
+        positions = json.loads((tmp_path / "out" / name / "config.json").read_text())["max_position_embeddings"]
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / name)
+        assert tokenizer.model_max_length == positions
+        assert len(tokenizer("a " * 2 * positions, truncation=True).input_ids) == positions
+    assert prepared.tokenizer.model_max_length > positions, "the tokenizer of training is left alone"
 
 
 def test_a_warm_started_generator_is_exported_as_such(tmp_path, prepared):
@@ -228,6 +262,9 @@ def damage(path: Path) -> None:
         (damage, ["one/checkpoints/step-00000004", "--to", "out"], "model.safetensors has 100 bytes"),
         (None, ["moved/step-00000004", "--to", "out"], "stands in no run folder"),
         (None, ["one", "--to", "run"], "run/discriminator exists already"),
+        (None, ["run/discriminator", "--to", "out"], "run/discriminator is an export already"),
+        (None, ["moved", "--to", "out"], "moved is an export already"),
+        (None, ["nowhere", "--to", "out"], "there is no folder nowhere"),
         (None, ["one", "--to", "text.txt"], "--to text.txt cannot be written (File exists)"),
         (lambda path: shutil.rmtree(path.parent), ["one", "--to", "out"], "one has no checkpoint yet"),
         (lambda path: shutil.rmtree(path.parent.parent / FOLDER), ["one", "--to", "out"], "one has no model/networks.json"),
@@ -239,6 +276,7 @@ def test_what_cannot_be_exported_is_one_line(run, place, export, alter, argument
     shutil.copytree(run, place / "one", ignore=shutil.ignore_patterns("discriminator", "generator"))
     newest = checkpoint.path_of(place / "one" / run_folder.CHECKPOINTS, 4)
     shutil.copytree(newest, place / "moved" / newest.name)
+    shutil.copytree(run / "generator", place / "moved" / "generator")
     if alter:
         alter(newest)
     code, _, err = export(*arguments)
@@ -278,5 +316,9 @@ def test_the_story_of_real_runs(run, place, monkeypatch, capfd):
     change = told[0]["domain"]["auc"]
     assert (change["before"], change["after"]) == (judged[0]["eval/auc"], judged[-1]["eval/auc"])
     assert f"{change['before']:.4f} -> {change['after']:.4f}" in out and told[0]["verdict"] in out
+    (compared,) = [line.split()[-2:] for line in out.splitlines() if "compares with the first run" in line]
+    assert compared == ["–", "yes"] and "the held-out text is small" in out
+    code, out, err = run_here(["run"], place, monkeypatch, capfd, "adaptation.py")
+    assert code == 0 and out.count("better") == out.count("is better") + 1, "one verdict"
     code, _, err = run_here(["checkpoints"], run, monkeypatch, capfd, "adaptation.py")
     assert (code, err.count("\n")) == (2, 1) and "is not the folder of a run" in err

@@ -56,13 +56,15 @@ def test_a_run_stops_where_the_gpu_cannot_be_used_and_a_dry_run_warns(old_driver
 
 def test_a_dry_run_says_what_would_happen(place, monkeypatch, capfd):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    epochs = {"train__steps": None, "train__epochs": 0.1, "optim__warmup_steps": 2}
+    epochs = {"train__steps": None, "train__epochs": 0.1, "optim__warmup_steps": 2, "eval__batches": 1}
     arguments = [*options("reference.txt", "runs/new", **epochs), "--dry_run", "--cpu"]
     code, out, err = run_here(arguments, place, monkeypatch, capfd)
     assert code == 0, err
     for words in ("2 processes x 2 micro-batches x 4 bins", "W&B offline", "tracking.samples", "runs/new, a new run"):
         assert words in out
     assert out.count("optim.warmup_steps 2 is more than half of the 3 steps") == 1, out
+    (held_out,) = [line for line in out.splitlines() if line.startswith("held out  ")]
+    assert "examples, " in held_out and held_out.endswith(" are used (eval.batches)")
     assert out.splitlines()[-1] == "dry run: nothing was trained"
     assert not (place / "runs").exists()
 

@@ -111,6 +111,9 @@ def prepare(
 
     if folder.exists():
         log(f"found prepared data {folder}")
+        if known := Prepared(folder).manifest.get("vocabulary"):
+            change = f"{known['tokens_after']:,} tokens of training text instead of {known['tokens_before']:,}"
+            log(f"vocabulary: {known['added']} tokens added, {change}")
     build_once(folder, build, log)
     return folder
 

@@ -103,8 +103,10 @@ class Group:
         """Whether the discriminators of both were trained on one share of replaced tokens, as far as is known.
 
         Masking, width of the generator and temperature all move it, so what was counted decides. Without a count,
-        objective.mask_prob does.
+        objective.mask_prob does. One network alone reads no replaced tokens: there is nothing to keep apart.
         """
+        if "mlm" in (group.runs[0].options["objective.kind"] for group in (self, other)):
+            return True
         shares = self.replaced_share(), other.replaced_share()
         if None in shares:
             return self.runs[0].options["objective.mask_prob"] == other.runs[0].options["objective.mask_prob"]
@@ -160,13 +162,23 @@ def group_runs(runs: list[Experiment]) -> list[Group]:
 
 
 def why_not(one: Judgement, other: Judgement, part: str) -> str:
-    """Why the figures of a part ("generator", "discriminator") in two judgements cannot be compared; "" if they can."""
+    """Why the figures of a part ("generator", "discriminator") in two judgements cannot be compared; "" if they can.
+
+    Of a part that a run does not have (objective.kind mlm trains one network) there is nothing to be refused.
+    """
+    if part == "discriminator" and not has_discriminator(one):
+        return ""
     for key in SAME_FOR[part]:
         if key not in one.held_out or key not in other.held_out:
             return UNKNOWN
         if one.held_out[key] != other.held_out[key]:
             return IN_WORDS[key]
     return ""
+
+
+def has_discriminator(judgement: Judgement) -> bool:
+    """Whether a pair was judged, not one network."""
+    return any(figure.key in judgement.figures for figure in FIGURES if figure.part == "discriminator")
 
 
 def standard_errors(judgement: Judgement) -> dict[str, float]:
@@ -184,7 +196,8 @@ class Comparison:
     Attributes:
         runs: in the order in which they were named.
         groups: the first one is the reference.
-        against: the judgement that all others must be comparable with: the first one there is; None if there is none.
+        against: the judgement that all others must be comparable with: the first one there is, before those of runs that
+            trained one network alone (their corruption is another, and nobody reads it); None if there is none.
         in_training: the same for curves and best evaluations, which are not scored again.
         metric: the figure that eval.metric of the first run names.
         primary: the figure to decide by: ``metric``, or ROC-AUC where ``confounded`` and the metric follows the share.
@@ -205,14 +218,15 @@ class Comparison:
 def compare(runs: list[Experiment]) -> Comparison:
     """Group the runs and judge each group against that of the first run."""
     groups = group_runs(runs)
-    against = next((run.final for run in runs if run.final), None)
+    pairs_first = sorted(runs, key=lambda run: run.options["objective.kind"] == "mlm")
+    against = next((run.final for run in pairs_first if run.final), None)
     by_key = {figure.key: figure for figure in FIGURES}
     metric = by_key[runs[0].options["eval.metric"]]
     confounded = not all(groups[0].same_share(group) for group in groups[1:])
     primary = by_key["auc"] if confounded and metric.key in MOVED_BY_SHARE else metric
     figures = sorted(FIGURES, key=lambda figure: figure != primary)
     verdicts = [judge(figure, groups[0], group, against) for figure in figures for group in groups[1:] if against]
-    in_training = next((run.trained for run in runs if run.trained), None)
+    in_training = next((run.trained for run in pairs_first if run.trained), None)
     return Comparison(runs, groups, against, in_training, metric, primary, confounded, verdicts)
 
 
@@ -233,8 +247,12 @@ def _judge(figure: Figure, reference: Group, group: Group, against: Judgement) -
     ours, theirs = (list(side.by_seed(figure, against).values()) for side in (reference, group))
     if not ours or not theirs:
         without = reference if not ours else group
-        reasons = [why_not(run.final, against, figure.part) for run in without.runs if run.done and run.final]
-        reason = next(filter(None, reasons), "no final figure of a finished run")
+        finals = [run.final for run in without.runs if run.done and run.final]
+        reasons = [why_not(final, against, figure.part) for final in finals]
+        missing = "no final figure of a finished run"
+        if figure.part == "discriminator" and finals and not any(map(has_discriminator, finals)):
+            missing = "no discriminator"
+        reason = next(filter(None, reasons), missing)
         return Verdict(figure, group, "not comparable", f"not comparable: {without.label} has {reason}")
     difference = float(np.mean(theirs) - np.mean(ours))
     if min(len(ours), len(theirs)) < 2:

@@ -67,7 +67,7 @@ def _conflicts(comparison: Comparison) -> list[str]:
             reasons = tuple(why_not(run.final, against, part) for part in ("generator", "discriminator"))
             if any(reasons):
                 found.setdefault(reasons, []).append(run.name)
-    first = next((run.name for run in runs if run.final), "")
+    first = next((run.name for run in runs if run.final and run.final == against), "")
     sentences = []
     for (generator, discriminator), names in found.items():
         who = f"{', '.join(names)}: {generator or discriminator}"

@@ -12,10 +12,10 @@ from electra_accel import run_folder
 from electra_accel.config import Config, Eval, flatten
 from electra_accel.errors import UserError
 
-# As W&B holds them: lists and None are text.
+# As W&B holds them: lists and None are text. A run that did not know eval.metric trained a pair.
 DEFAULTS = {
     name: value if isinstance(value, int | float | str) else str(value) for name, value in flatten(Config()).items()
-}
+} | {"eval.metric": "discriminator_loss"}
 KNOWN_METRICS = get_args(get_args(get_type_hints(Eval)["metric"])[0])  # of "one of these, or None"
 
 
@@ -171,7 +171,7 @@ def split_records(records: list[dict]) -> tuple[list[dict], list[dict]]:
     """Training records and evaluation records, each step once (the later record), in order of the steps."""
     training, evaluations = {}, {}
     for record in records:
-        kind = evaluations if "eval/discriminator_loss" in record else training if "train/loss" in record else None
+        kind = evaluations if "eval/generator_loss" in record else training if "train/loss" in record else None
         if kind is not None:
             kind[record["step"]] = {key: _finite(value) for key, value in record.items()}
     return tuple([kind[step] for step in sorted(kind)] for kind in (training, evaluations))

@@ -34,6 +34,7 @@ from electra_accel.tracking.terminal import duration
 from electra_accel.tracking.tokens import legend, reconstruction
 
 REPORT = "report.html"
+TEXT_COUNTS = Path("model") / "text.json"  # see training/model_identity.py
 MOST_TOKENS = 24_000  # of all sentences on the page: bounds its size, about 100 bytes a token
 MOST_STEPS = 60  # on the slider
 EARLIER_SHOWN = 4  # calibration curves before the last
@@ -50,7 +51,8 @@ def write_report(folder: Path) -> Path:
     records = run_folder.read_jsonl(folder / run_folder.METRICS)
     sets = adaptation.held_out_sets(folder)
     environment, set_to = run_folder.read_json(folder / run_folder.ENVIRONMENT), settings.read(folder)
-    told = adaptation.tell(folder.resolve().name, records, set_to, sets)
+    warm_start = adaptation.warm_start_cost(folder)
+    told = adaptation.tell(folder.resolve().name, records, set_to, sets, warm_start=warm_start)
     evaluations = [record for record in records if "eval/generator_loss" in record]
     curves = columns(records)
     sections = [
@@ -63,15 +65,22 @@ def write_report(folder: Path) -> Path:
         ("Configuration", settings.section(set_to, environment) if set_to else ""),
         ("Environment", settings.environment_table(environment) if environment else ""),
     ]
-    lead = _headline(folder, records, environment, set_to) + _health(records)
+    lead = _headline(folder, records, environment, set_to, warm_start) + _health(records)
     title = folder.resolve().name
     path = folder / REPORT
     run_folder.write_atomically(path, page(title, [(heading, html) for heading, html in sections if html], lead))
     return path
 
 
-def _headline(folder: Path, records: Sequence[dict], environment: dict, set_to: dict[str, Any]) -> Markup:
+def _headline(
+    folder: Path,
+    records: Sequence[dict],
+    environment: dict,
+    set_to: dict[str, Any],
+    warm_start: adaptation.Cost | None,
+) -> Markup:
     """What this is, how it stands and how far it came."""
+    vocabulary = run_folder.read_json(folder / TEXT_COUNTS).get("vocabulary")
     status = run_folder.read_status(folder)
     last = {name: value for record in records for name, value in record.items() if value is not None}
     step, total = max(status["step"], last.get("step", 0)), set_to.get("train.steps")
@@ -85,6 +94,8 @@ def _headline(folder: Path, records: Sequence[dict], environment: dict, set_to: 
         "training time": duration(last["train/hours"] * 3600) if "train/hours" in last else None,
         "processes": environment.get("world_size"),
         "hours of all processes": None,
+        "warm start of the generator": story.cost_text(warm_start) if warm_start else None,
+        "vocabulary": story.vocabulary_text(vocabulary) if vocabulary else None,
     }
     if (environment.get("world_size") or 1) > 1 and "train/device_hours" in last:
         facts["hours of all processes"] = f"{last['train/device_hours']:.2f}"

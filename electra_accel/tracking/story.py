@@ -1,15 +1,21 @@
-"""The views of an adaptation's story: in the terminal, on the page, in a model card, as W&B's summary, and of several runs."""
+"""The views of an adaptation's story: in the terminal, on the page, in a model card, as W&B's summary."""
 
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from electra_accel.tracking.adaptation import FIGURES, SETS, Change, Story, figures_of
+from electra_accel.tracking.adaptation import ENCODER, SETS, Cost, Story
+from electra_accel.tracking.advice import RULES
+from electra_accel.tracking.changes import Change, figures_of
 from electra_accel.tracking.intervals import Z95
 from electra_accel.tracking.page import cell_text, table
 from electra_accel.tracking.terminal import duration
 
 TEXTS = {"eval": "domain", "general": "general text"}
+INTERVAL = (
+    "± is a 95% interval. It takes tokens as independent and knows nothing of other seeds. It treats before and after as "
+    "judged on different samples, though they are one: for that reason it is too wide, never too narrow."
+)
 
 
 def verdict(story: Story) -> str:
@@ -18,6 +24,8 @@ def verdict(story: Story) -> str:
         return f"judged at step {story.before_step:,} only: there is nothing to compare"
     change = story.domain[story.primary]
     where = "on the domain's text" if story.given else "on held-out text than untrained"
+    if story.start == ENCODER:
+        where = "on held-out text than with an untrained LM head"
     found = {
         "better": f"better {where}",
         "worse": f"worse {where}",
@@ -35,19 +43,31 @@ def difference(change: Change) -> str:
 
 
 def spent(story: Story) -> str:
-    """Tokens and time, as far as they were recorded."""
-    text = f"{story.steps:,} steps" if story.tokens is None else f"{story.tokens:,} tokens"
-    if story.hours is not None:
-        text += f" in {duration(story.hours * 3600)}"
-        if story.device_hours and story.device_hours > 1.01 * story.hours:
-            text += f" ({story.device_hours:.2f} hours of all processes)"
+    """Tokens and time of the run and of its generator's warm start, as far as they were recorded."""
+    more = f", and {cost_text(story.warm_start)} in the generator's warm start" if story.warm_start else ""
+    return cost_text(story.cost) + more
+
+
+def cost_text(cost: Cost) -> str:
+    """``20,015 tokens in 5m``; steps where tokens were not recorded."""
+    text = f"{cost.steps:,} steps" if cost.tokens is None else f"{cost.tokens:,} tokens"
+    if cost.hours is not None:
+        text += f" in {duration(cost.hours * 3600)}"
+        if cost.device_hours and cost.device_hours > 1.01 * cost.hours:
+            text += f" ({cost.device_hours:.2f} hours of all processes)"
     return text
+
+
+def vocabulary_text(added: Mapping[str, int]) -> str:
+    """What was added to the vocabulary, see ``data.vocabulary.adapt``."""
+    saved = 1 - added["tokens_after"] / max(added["tokens_before"], 1)
+    return f"{added['added']:,} tokens added, {saved:.1%} fewer tokens of training text"
 
 
 def lines(story: Story) -> list[str]:
     """For the terminal: what was spent, figures before and after, the verdict, advice."""
     rows = [f"trained on {spent(story)}"]
-    for prefix, changes in _sets(story):
+    for prefix, changes in sets_of(story):
         title = "held-out text" if prefix == "eval" else "general text"
         rows.append(f"  {title + ', fixed corruption':<32} {'before':>9}   {'after':>9}   {'change':>17}")
         rows += [
@@ -57,8 +77,11 @@ def lines(story: Story) -> list[str]:
             if change.after is not None
         ]
     if story.chance is not None:
+        auc = "" if story.one_network else "; an AUC of 0.5 is chance"
+        rows.append(f"  always guessing the most frequent token has generator accuracy {story.chance:.4f}{auc}")
+    if story.domain[story.primary].error:
         rows.append(
-            f"  always guessing the most frequent token has generator accuracy {story.chance:.4f}; an AUC of 0.5 is chance"
+            "  ± is a 95% interval as if before and after were judged on different text: too wide rather than narrow"
         )
     rows.append(f"  {verdict(story)}")
     return rows + [f"advice: {advice}" for advice in story.advice.values()]
@@ -69,7 +92,7 @@ def markdown(story: Story) -> str:
     rows = [
         f"| {TEXTS[prefix]} | {change.name} | {_number(change.before)} | {_number(change.after)} | {difference(change)} "
         f"| {change.better} |"
-        for prefix, changes in _sets(story)
+        for prefix, changes in sets_of(story)
         for change in changes.values()
         if change.after is not None
     ]
@@ -82,8 +105,7 @@ def markdown(story: Story) -> str:
             "|---|---|---|---|---|---|",
             *rows,
             "",
-            "Always on the same corruption of the same text. ± is a 95% interval that takes tokens as independent; it knows "
-            "nothing of other seeds.",
+            f"Always on the same corruption of the same text. {INTERVAL}",
         ]
     )
 
@@ -93,15 +115,17 @@ def summary_values(story: Story | None) -> dict[str, float]:
     -1 worse) and ``story/advice/<rule>`` (1 where it was given). None where nothing was judged: no values."""
     if story is None:
         return {}
-    values = {"story/steps": story.steps, "story/exported_step": story.after_step}
-    for prefix, changes in _sets(story):
+    values = {"story/steps": story.cost.steps, "story/exported_step": story.after_step}
+    for prefix, changes in sets_of(story):
         for key, change in changes.items():
             name = f"story/{'domain' if prefix == 'eval' else prefix}/{key}"
             values |= {f"{name}_before": change.before, f"{name}_after": change.after}
             values |= {f"{name}_change": change.difference, f"{name}_change_se": change.error}
-    values |= {"story/tokens": story.tokens, "story/hours": story.hours, "story/device_hours": story.device_hours}
+    for prefix, cost in (("", story.cost), ("warm_start_", story.warm_start)):
+        if cost:
+            values |= {f"story/{prefix}{name}": getattr(cost, name) for name in ("tokens", "hours", "device_hours")}
     values["story/verdict"] = {"better": 1, "no better": 0, "worse": -1}.get(story.domain[story.primary].verdict)
-    values |= {f"story/advice/{rule}": int(rule in story.advice) for rule in ("collapse", "forgetting", "rising")}
+    values |= {f"story/advice/{rule}": int(rule in story.advice) for rule in RULES}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -118,27 +142,11 @@ def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Map
         if rule == "collapse":  # the page's first lines tell of it, with the steps
             continue
         html += Markup('<p class="warning"><strong>{}</strong>: {}.</p>').format(rule, advice)
-    for prefix, changes in _sets(story):
+    for prefix, changes in sets_of(story):
         evaluations = [record for record in records if f"{prefix}/generator_loss" in record]
         html += _figures(story, changes, prefix, evaluations, caption="General text" if prefix == "general" else "")
-        html += _judged_on(sets.get(prefix, {}))
+        html += _judged_on(sets.get(prefix, {}), story.one_network)
     return html
-
-
-def side_by_side(stories: Sequence[Story]) -> tuple[list[str], list[list]]:
-    """Columns and rows of a table of several runs: a column each."""
-    rows = [
-        ["started from", *("a given pair" if story.given else "scratch" for story in stories)],
-        ["spent", *map(spent, stories)],
-        ["judged at step", *(f"{story.before_step:,} and {story.after_step:,}" for story in stories)],
-    ]
-    for prefix, text in TEXTS.items():
-        for key, name, better in FIGURES:
-            cells = [_before_to_after(dict(_sets(story)).get(prefix, {}).get(key)) for story in stories]
-            if any(cells):
-                rows.append([f"{text}: {name} ({better} is better)", *cells])
-    rows.append(["on the domain's text", *(story.domain[story.primary].verdict for story in stories)])
-    return ["", *(story.name for story in stories)], rows
 
 
 def _sentence(story: Story) -> str:
@@ -147,15 +155,9 @@ def _sentence(story: Story) -> str:
     return f"{said[0].upper()}{said[1:]}.{more}"
 
 
-def _sets(story: Story) -> list[tuple[str, dict[str, Change]]]:
+def sets_of(story: Story) -> list[tuple[str, dict[str, Change]]]:
     """The held-out sets that were judged, by prefix."""
     return [(prefix, changes) for prefix, changes in zip(SETS, (story.domain, story.general), strict=True) if changes]
-
-
-def _before_to_after(change: Change | None) -> str | None:
-    if change is None or change.after is None:
-        return None
-    return f"{_number(change.before)} -> {_number(change.after)} ({difference(change)})"
 
 
 def _figures(
@@ -180,18 +182,19 @@ def _figures(
     return table([*columns, "better"], rows, caption)
 
 
-def _judged_on(held_out: Mapping) -> Markup:
-    """What the figures were measured on, and what they would be by chance."""
-    said = "Always on the same corruption of the same held-out text, so that the figures compare. A ROC-AUC of 0.5 is chance"
+def _judged_on(held_out: Mapping, one_network: bool) -> Markup:
+    """What the figures were measured on, and what they would be by chance. One network alone reads no replaced tokens."""
+    said = "Always on the same corruption of the same held-out text, so that the figures compare."
+    if not one_network:
+        said += " A ROC-AUC of 0.5 is chance."
     if "chance" in held_out:
-        said += f"; always guessing the most frequent token has generator accuracy {held_out['chance']:.4f}"
-    said += "."
+        said += f" Always guessing the most frequent token has generator accuracy {held_out['chance']:.4f}."
     if "judged" in held_out:
-        said += (
-            f" {held_out['examples']:,} examples, {held_out['judged']:,} tokens, {held_out['selected']:,} selected, "
-            f"{held_out['replaced']:,} replaced (drawn by {held_out['replacements']}; corruption {held_out['corruption']}). "
-            "± is a 95% interval that takes tokens as independent; it knows nothing of other seeds."
-        )
+        said += f" {held_out['examples']:,} examples, {held_out['judged']:,} tokens, {held_out['selected']:,} selected"
+        if not one_network:
+            drawn = f"drawn by {held_out['replacements']}; corruption {held_out['corruption']}"
+            said += f", {held_out['replaced']:,} replaced ({drawn})"
+        said += f". {INTERVAL}"
     return Markup('<p class="quiet small">{}</p>').format(said)
 
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from electra_accel import run_folder
 from electra_accel.data.plan import Layout, Plan
 from electra_accel.tracking import story
-from electra_accel.tracking.adaptation import Story
+from electra_accel.tracking.adaptation import FRESH_GENERATOR, SCRATCH, Story
 
 
 def plan_lines(plan: Plan, layout: Layout, manifest: dict, steps: int, steps_per_pass: float) -> list[str]:
@@ -57,21 +58,27 @@ def closing_lines(folder: Path, told: Story | None) -> list[str]:
         folder: of the run, with what it exported.
         told: None where nothing was judged.
     """
+    if told and told.start == FRESH_GENERATOR:
+        return ["warm start done: the pair comes next"]
     uses = {
         "discriminator": "the encoder to fine-tune, with its replaced-token head",
         "encoder": "the encoder to fine-tune, with its LM head",
         "generator": "the masked language model",
     }
     made = [name for name in uses if (folder / name).is_dir()]
+    records = [name for name in (run_folder.METRICS, run_folder.SAMPLES) if (folder / name).exists()]
+    adapted = told and told.start != SCRATCH
     return [
         "",
         *(story.lines(told) if told else ["nothing was judged"]),
         "",
         *(f"{'made' * (name == made[0]):<10}{folder}/{name:<15} {uses[name]}" for name in made),
-        f"          {folder}/metrics.jsonl, samples.jsonl, checkpoints/",
+        f"          {folder}/{', '.join(records)}, {run_folder.CHECKPOINTS}/",
         f"          {folder}/report.html     the whole run on one page, to open in a browser",
         'next      load it: python -c "from transformers import AutoModel; '
         f"print(AutoModel.from_pretrained('{folder}/{''.join(made[:1])}'))\"",
         f"          go on:   the same command with --run.dir {folder} and more --train.steps (or --train.epochs)",
-        "          your own text: see README.md",
+        f"          before and after, also of several runs:  python scripts/adaptation.py {folder}"
+        if adapted
+        else "          your own text: see README.md",
     ]

@@ -13,7 +13,8 @@ from electra_accel.config import Config, flatten
 from electra_accel.errors import UserError
 
 # Summaries that are not the last value: {name: how W&B sums it up}
-SUMMARIES = {"eval/generator_loss": "min", "eval/discriminator_loss": "min", "eval/auc": "max"}
+BEST = {"generator_loss": "min", "discriminator_loss": "min", "auc": "max"}
+SUMMARIES = {f"{prefix}/{figure}": best for prefix in ("eval", "general") for figure, best in BEST.items()}
 
 
 def usable_trackers(named: list[str] | None, warn: Callable[[str], None]) -> list[str]:

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
+from transformers import CONFIG_NAME
 
 from electra_accel import config_parser, run_folder
 from electra_accel.config import Config
 from electra_accel.errors import UserError
-from electra_accel.export import export_networks
+from electra_accel.export import WHAT, export_networks
 from electra_accel.tracking import story
-from electra_accel.tracking.adaptation import Story, story_of_run
+from electra_accel.tracking.adaptation import Story, story_of_run, warm_start_cost
 from electra_accel.tracking.terminal import duration
 from electra_accel.training import checkpoint, model_identity
 from electra_accel.training.engine import Engine
@@ -37,8 +38,7 @@ def export_run(
         # From the checkpoint, because under some engines no process holds whole weights.
         with run_folder.storage_errors(folder):
             export_checkpoint(source, folder, which=which)
-        exported = _progress(source)
-        return story_of_run(folder, exported.step, exported.first)
+        return story_of_run(folder, _progress(source).step)
 
     return engine.on_main(write)
 
@@ -49,6 +49,13 @@ def checkpoint_to_export(given: Path, warn: Callable[[str], None]) -> Path:
     Raises:
         UserError: neither, or none that is whole.
     """
+    if not given.exists() and given.parent.name != run_folder.CHECKPOINTS:
+        raise UserError(f"there is no folder {given}")
+    if (
+        any((given / name / CONFIG_NAME).is_file() for name in ("", *WHAT))
+        and not (given / run_folder.CONFIG).is_file()
+    ):
+        raise UserError(f"{given} is an export already: stock transformers loads it; to export again, name its run")
     if (given / run_folder.CONFIG).is_file():
         newest = checkpoint.newest_valid(given / run_folder.CHECKPOINTS, warn)
         if newest is None:
@@ -95,7 +102,7 @@ def export_checkpoint(
         ) from error
     if "network" in networks:  # one alone: a baseline's encoder, or a generator that is warm-started
         networks = {"generator" if config.warm_starts else "encoder": networks["network"]}
-    told = story_of_run(folder, progress.step, progress.first)
+    told = story_of_run(folder, progress.step)
     starts = {"generator": None if config.warm_starts else config.model.generator}
     starts |= dict.fromkeys(("discriminator", "encoder"), config.model.discriminator)
     to.mkdir(parents=True, exist_ok=True)
@@ -115,14 +122,13 @@ def export_checkpoint(
 def _facts(config: Config, folder: Path, progress: Progress, which: str, licence: str | None) -> dict[str, str]:
     """What the model card says: names and numbers, no text of the corpus, no paths of this machine."""
     data, model, objective = config.data, config.model, config.objective
-    text = model_identity.read_text_counts(folder)
-    counts, vocabulary = text["train"], text.get("vocabulary")
+    counts, warm_start = model_identity.read_text_counts(folder), warm_start_cost(folder)
     precision = run_folder.read_json(folder / run_folder.ENVIRONMENT).get("precision")
-    text = data.dataset or ", ".join(Path(name).name for name in data.train_files or [data.prepared])
+    read = data.dataset or ", ".join(Path(name).name for name in data.train_files or [data.prepared])
     facts = {
         "weights of": which,
         "started from": _start(config),
-        "training text": f"{text}: {counts['documents']:,} documents, {counts['tokens']:,} tokens",
+        "training text": f"{read}: {counts['train']['documents']:,} documents, {counts['train']['tokens']:,} tokens",
         "general text mixed in": None,
         "warm start of the generator": None,
         "vocabulary": None,
@@ -134,17 +140,17 @@ def _facts(config: Config, folder: Path, progress: Progress, which: str, licence
         "precision": {"no": "fp32"}.get(precision, precision),
         "licence": licence or "not stated",
     }
-    if vocabulary:
-        saved = 1 - vocabulary["tokens_after"] / vocabulary["tokens_before"]
-        facts["vocabulary"] = f"{vocabulary['added']:,} tokens added, {saved:.1%} fewer tokens of training text"
-    if config.warm_starts and not config.is_mlm:
-        spent = run_folder.read_jsonl(folder / run_folder.WARM_START / run_folder.METRICS)[-1]
-        facts["warm start of the generator"] = (
-            f"{spent['train/tokens']:,} tokens more, {spent['train/hours']:.2f} hours"
-        )
-    if data.replay_files:
-        names = ", ".join(Path(name).name for name in data.replay_files)
-        facts["general text mixed in"] = f"{names}: {data.replay_fraction:.0%} of the tokens"
+    if counts.get("vocabulary"):
+        facts["vocabulary"] = story.vocabulary_text(counts["vocabulary"])
+    if (
+        config.warm_starts and not config.is_mlm
+    ):  # its record is not in the folder of a run that began at another's checkpoint
+        cost = f"{story.cost_text(warm_start)}, beside the run's" if warm_start else "its cost was not recorded"
+        facts["warm start of the generator"] = f"{model.warm_start_steps:,} steps: {cost}"
+    if "replay" in counts:  # with data.prepared the files have no names here
+        names = ", ".join(Path(name).name for name in data.replay_files or [])
+        mixed_in = f"{counts['replay']['documents']:,} documents, {data.replay_fraction:.0%} of the tokens of a pass"
+        facts["general text mixed in"] = f"{names}: {mixed_in}" if names else mixed_in
     return {name: value for name, value in facts.items() if value}
 
 

@@ -7,10 +7,11 @@ import torch
 
 from electra_accel.config import Config, resolve
 from electra_accel.config_checks import check
+from electra_accel.model.pair import Pair
 from electra_accel.tracking.summary import plan_lines
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.tracking.trackers import destination, usable_trackers
-from electra_accel.training import assemble, networks, opening
+from electra_accel.training import assemble, networks, opening, warm_start
 from electra_accel.training.hardware import choose_precision, unusable_gpu, wants_cpu
 from electra_accel.training.progress import read
 
@@ -46,7 +47,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     prepared = assemble.prepared_data(config, terminal.line)
     place = {"world_size": world_size, "rank": 0, "device": device}
     loader = assemble.step_loader(config, prepared, held_out=False, **place)
-    assemble.held_out_loaders(config, prepared, **place)
+    held_out = assemble.held_out_loaders(config, prepared, **place)
     steps, one_pass = assemble.total_steps(config, loader, prepared)
     for warning in set(check(resolve(config, steps), steps)) - set(check(config)):
         terminal.warn(warning)
@@ -61,8 +62,17 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     context = assemble.context_length(loader, prepared)
     per_token, per_slot = networks.flops(pair, context)
     lengths = assemble.pass_lengths(loader, prepared)
-    tokens = steps / one_pass * float(lengths @ range(len(lengths)))
-    flops = tokens * (per_token + config.objective.mask_prob * per_slot)
+    tokens_per_step = float(lengths @ range(len(lengths))) / one_pass
+    flops = steps * tokens_per_step * (per_token + config.objective.mask_prob * per_slot)
+    first = []
+    if warm_start.is_due(config, folder, checkpoint):
+        per_token, per_slot = networks.flops(Pair(pair.generator, None), context)
+        of_warm_start = config.model.warm_start_steps * tokens_per_step
+        before = of_warm_start * (per_token + config.objective.mask_prob * per_slot)
+        flops += before
+        first.append(
+            f"warm start {config.model.warm_start_steps:,} steps first: {of_warm_start:,.0f} tokens, {before:.2e} FLOP"
+        )
     hours = flops / (UTILISATION * A100_BF16) / 3600
     planned_for = torch.cuda.get_device_name() if device == "cuda" else "the CPU"
     if device == "cpu" and not cpu:
@@ -71,6 +81,8 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     for line in (
         f"planned   for {planned_for}",
         *plan_lines(loader.plan, loader.layout, prepared.manifest, steps, one_pass),
+        *first,
+        *(_judged_text(name, prepared.manifest["splits"][name], config) for name in held_out),
         f"memory    {parameters:,} parameters: {16 * parameters / 1e9:.2f} GB for weights, gradients and optimizer on each "
         f"process, and the activations of {loader.layout.rows * loader.plan.limits.tokens:,} tokens",
         f"time      {flops:.2e} FLOP in all: {hours:.2f} hours of one A100 at {UTILISATION:.0%} of its bf16 peak (computed, "
@@ -80,3 +92,11 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
         "dry run: nothing was trained",
     ):
         terminal.line(line)
+
+
+def _judged_text(name: str, split: dict, config: Config) -> str:
+    """Size of a held-out set, and how much of it an evaluation uses."""
+    heading = {"held_out": "held out", "general": "general"}[name]
+    most = config.eval.batches * config.train.batch_tokens
+    limit = f", of which {most:,} token slots are used (eval.batches)" if split["tokens"] > most else ""
+    return f"{heading:<10}{split['examples']:,} examples, {split['tokens']:,} tokens{limit}"

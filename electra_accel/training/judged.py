@@ -15,7 +15,7 @@ from electra_accel.data.tokenizer import load_tokenizer, vocabulary_conflict
 from electra_accel.errors import UserError
 from electra_accel.model.loading import load_network
 from electra_accel.model.pair import Pair
-from electra_accel.training import assemble, checkpoint, networks, sharded
+from electra_accel.training import assemble, checkpoint, model_identity, networks
 
 Log = Callable[[str], None]
 
@@ -40,7 +40,7 @@ def run_pair(run: Path, log: Log = print) -> Judged:
     """The pair that a finished run exported, or that is in the newest whole checkpoint of another one.
 
     Raises:
-        UserError: not a run, or one without weights; its text or its starting pair is needed and gone.
+        UserError: not a run, or one without weights or without a pair.
     """
     config = run_config(run)
     if config.is_mlm:
@@ -56,11 +56,10 @@ def run_pair(run: Path, log: Log = print) -> Judged:
     newest = checkpoint.newest_valid(run / run_folder.CHECKPOINTS, log)
     if newest is None:
         raise UserError(f"--run {run}: no exported pair and no checkpoint in it yet; wait for its first checkpoint")
-    tokenizer = text_of_run(run, config, log).tokenizer
-    pair = networks.networks(config, tokenizer, lambda line: None)
-    sharded.load_weights(networks.joint_module(config, pair), newest)
+    pair = Pair(**model_identity.networks_of(run, newest, config.model.sharing))
     step = checkpoint.verify(newest)["step"]
-    return Judged(pair, tokenizer, config, f"step {step}, from {newest} (the run has not ended)", step)
+    weights = f"step {step}, from {newest} (the run has not ended)"
+    return Judged(pair, model_identity.read_tokenizer(run), config, weights, step)
 
 
 def given_pair(generator: str, discriminator: str, max_length: int, log: Log = print) -> Judged:

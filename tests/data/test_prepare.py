@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -270,7 +271,13 @@ def test_the_script_prepares_and_says_what_is_next(tmp_path, corpus, vocabulary)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "out").iterdir()
     assert "skipped 0." in done.stdout and f"--data.prepared {folder}" in done.stdout.splitlines()[-1]
+    assert "--model.size tiny" in done.stdout.splitlines()[-1]
     assert len(Prepared(folder).train) > 900
+    for _ in range(2):
+        done = run_script("scripts/prepare_data.py", *arguments, "--learn_tokens", "5")
+        assert re.search(r"vocabulary: \d+ tokens added, .* instead of ", done.stdout), "also where it is found"
+        assert "--model.generator GENERATOR" in done.stdout.splitlines()[-1] and "model.size" not in done.stdout
+    assert "found prepared data" in done.stdout
 
 
 @pytest.mark.parametrize(

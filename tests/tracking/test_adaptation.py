@@ -7,7 +7,9 @@ import pytest
 
 from electra_accel import run_folder
 from electra_accel.errors import UserError
-from electra_accel.tracking.adaptation import Change, rising, story_of_run, tell
+from electra_accel.tracking.adaptation import Cost, story_of_run, tell
+from electra_accel.tracking.advice import rising
+from electra_accel.tracking.changes import Change
 from electra_accel.tracking.health import CHECKS
 
 COUNTS = {"selected": 15_000, "judged": 100_000, "chance": 0.05}
@@ -62,7 +64,8 @@ def test_one_network_has_no_figures_of_a_discriminator():
 
 
 def test_what_was_spent_and_on_what(tmp_path):
-    """Read from a folder: the exported step is the last, or the best where patience is set; the cost is that of the run."""
+    """Read from a folder: the exported step is the last, or the best where patience is set; the cost is that of the run, and
+    beside it that of the warm start in it."""
     records = [evaluation(0), training(5), evaluation(5, discriminator_loss=0.2), training(10), evaluation(10)]
     for record in records:
         run_folder.append_jsonl(tmp_path / run_folder.METRICS, record)
@@ -73,21 +76,42 @@ def test_what_was_spent_and_on_what(tmp_path):
         run_folder.write_atomically(tmp_path / run_folder.CONFIG, options)
         told = story_of_run(tmp_path)
         assert (told.before_step, told.after_step, told.given) == (0, step, False)
-        assert (told.steps, told.tokens, told.hours, told.device_hours) == (10, 10_000, 0.1, 0.4)
-    assert story_of_run(tmp_path, first={"eval/generator_loss": 9.0}).domain["generator_loss"].before == 2.0
+        assert (told.cost, told.warm_start) == (Cost(10, 10_000, 0.1, 0.4), None)
     assert story_of_run(tmp_path, step=7).after_step == 5, "weights between two evaluations: the one before"
     assert told.domain["auc"].verdict is None, "no held_out.json, no standard errors"
     (tmp_path / run_folder.HELD_OUT).mkdir()
     (tmp_path / run_folder.HELD_OUT / "held_out.json").write_text(json.dumps(COUNTS))
     assert story_of_run(tmp_path).domain["auc"].verdict == "no better"
+    (tmp_path / run_folder.WARM_START).mkdir()
+    assert story_of_run(tmp_path).warm_start is None
+    for record in (evaluation(0), training(3)):
+        run_folder.append_jsonl(tmp_path / run_folder.WARM_START / run_folder.METRICS, record)
+    told = story_of_run(tmp_path)
+    assert (told.cost.tokens, told.warm_start) == (10_000, Cost(3, 3000, 0.03, 0.12))
 
 
-def test_a_run_that_began_at_another_runs_checkpoint_is_compared_with_step_0(tmp_path):
-    run_folder.append_jsonl(tmp_path / run_folder.METRICS, evaluation(10))
-    run_folder.write_atomically(tmp_path / run_folder.CONFIG, "model: {size: tiny}\n")
-    first = {name: value for name, value in evaluation(0, generator_loss=9.0).items() if name != "step"}
-    told = story_of_run(tmp_path, first=first)
-    assert (told.before_step, told.domain["generator_loss"].before) == (0, 9.0)
+@pytest.mark.parametrize(
+    ("options", "accuracy", "start", "given"),
+    [
+        ({"model.discriminator": None}, 0.5, "scratch", False),
+        ({}, 0.5, "a given pair", True),
+        ({"model.generator": "warm-start"}, 0.5, "a discriminator, its generator warm-started", True),
+        ({"model.generator": "warm-start", "objective.kind": "mlm"}, 0.0, "fresh layers on a discriminator's", False),
+        ({"objective.kind": "mlm"}, 0.0, "one encoder", False),
+        ({"objective.kind": "mlm"}, 0.5, "one encoder with its LM head", True),  # .05 is the most frequent token's
+    ],
+)
+def test_only_networks_that_were_trained_before_can_forget(options, accuracy, start, given):
+    before = evaluation(0, generator_accuracy=accuracy) | evaluation(0, "general")
+    told = story(before, evaluation(9) | evaluation(9, "general", generator_loss=3.0), **options)
+    assert told.start.startswith(start) and told.given == given == ("forgetting" in told.advice)
+
+
+def test_a_small_held_out_text_is_told_of():
+    few = {"eval": COUNTS | {"selected": 1999}}
+    assert "only 1,999 tokens are judged" in story(evaluation(0), evaluation(9), sets=few).advice["small"]
+    enough = {"eval": COUNTS | {"selected": 2000}}
+    assert story(evaluation(0), evaluation(9), sets=enough).advice == {}
 
 
 def test_a_run_that_has_judged_nothing_has_no_story():

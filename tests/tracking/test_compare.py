@@ -208,6 +208,25 @@ def test_incomparable_figures_have_no_verdict():
     assert verdict(runs, "generator_loss").kind == "not comparable", "an older run says nothing of its held-out set"
 
 
+def test_one_network_compares_by_what_it_has():
+    """Its own corruption, by token frequency, is nobody's reason to refuse a figure; nor is another mask_prob a confounder."""
+    pair = dict(generator_loss=2.0, generator_loss_se=0.01, auc=0.8, discriminator_loss=0.3)
+    alone = experiment(
+        "mlm", objective__kind="mlm", objective__mask_prob=0.3, generator_loss=1.5, generator_loss_se=0.01
+    )
+    alone.held_out = HELD_OUT | {"corruption": "by frequency"}
+    runs = [experiment("a", **pair), experiment("b", optim__learning_rate=1.0, **pair), alone]
+    for order in (runs, runs[::-1]):
+        comparison = compare(order)
+        found = {(v.figure.key, v.group.runs[0].name): v for v in comparison.verdicts}
+        assert comparison.against.held_out == HELD_OUT
+        assert not comparison.confounded and not [flag for flag in flags(comparison) if "corruption" in flag]
+        name = order[-1].name
+        assert found["generator_loss", name].difference == pytest.approx(-0.5 if order is runs else 0.5)
+        assert found["auc", name].kind == "not comparable" and "has no discriminator" in found["auc", name].text
+    assert verdict(runs[:2], "auc").difference == 0
+
+
 def test_the_primary_figure_is_the_runs_own_metric():
     comparison = compare([experiment("a", auc=0.5, eval__metric="auc"), experiment("b", auc=0.6, train__steps=3)])
     assert comparison.primary.key == comparison.verdicts[0].figure.key == "auc"
@@ -235,7 +254,7 @@ def test_records_that_hold_no_number_hold_none():
             {"step": 2, "train/loss": 3.0, "train/auc": float("nan")},
             {"step": 1, "train/loss": 4.0, "train/auc": "NaN"},
             {"step": 2, "train/loss": 2.0, "train/auc": 0.5},
-            {"step": 2, "eval/discriminator_loss": 0.7, "eval/calibration": [[0.1, 0.2, 3]]},
+            {"step": 2, "eval/generator_loss": 0.7, "eval/calibration": [[0.1, 0.2, 3]]},
             {"step": 2, "samples/reconstructions": {}},
         ]
     )
@@ -243,7 +262,7 @@ def test_records_that_hold_no_number_hold_none():
         (1, 4.0, None),
         (2, 2.0, 0.5),
     ]
-    assert [record["eval/discriminator_loss"] for record in evaluations] == [0.7]
+    assert [record["eval/generator_loss"] for record in evaluations] == [0.7]
 
 
 def test_segments_of_a_resumed_run_are_one_run(tmp_path):

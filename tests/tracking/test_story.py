@@ -3,7 +3,8 @@
 import dataclasses
 
 from electra_accel.tracking import story
-from electra_accel.tracking.adaptation import tell
+from electra_accel.tracking.adaptation import Cost, tell
+from electra_accel.tracking.side_by_side import side_by_side
 from tests.tracking.test_adaptation import COUNTS, GIVEN, evaluation, training
 
 SETS = {
@@ -50,6 +51,27 @@ def test_in_the_terminal():
     assert not any("discriminator" in line for line in alone) and any("better on the domain" in line for line in alone)
 
 
+def test_one_network_that_got_an_lm_head_is_compared_with_an_untrained_one():
+    """Its start is not the domain read by a trained network, and nobody draws or reads replaced tokens."""
+    first, *others = map(mlm, RECORDS)
+    first = first | {"eval/generator_accuracy": 0.001, "eval/generator_loss": 9.2}
+    told = tell("run", [first, *others], GIVEN | {"objective.kind": "mlm"}, SETS)
+    assert story.verdict(told).startswith(
+        "better on held-out text than with an untrained LM head: generator loss 9.2000"
+    )
+    for shown in ("\n".join(story.lines(told)), story.markdown(told), story.section(told, [first, *others], SETS)):
+        assert not [word for word in ("AUC", "replaced", "better on the domain", "forgotten") if word in shown], shown
+        assert "too wide" in shown
+
+
+def test_the_warm_start_is_counted():
+    told = dataclasses.replace(TOLD, warm_start=Cost(20, 20_015, 0.05, 0.05))
+    assert story.spent(told).endswith("processes), and 20,015 tokens in 3m00s in the generator's warm start")
+    values = story.summary_values(told)
+    assert (values["story/tokens"], values["story/warm_start_tokens"]) == (500_000, 20_015)
+    assert "story/warm_start_tokens" not in story.summary_values(TOLD)
+
+
 def test_on_the_page():
     html = story.section(TOLD, RECORDS, SETS)
     assert "Better on the domain&#39;s text" in html and "<strong>forgetting</strong>: general text" in html
@@ -82,9 +104,31 @@ def test_as_summary_values():
 
 
 def test_several_runs_side_by_side():
-    columns, rows = story.side_by_side([TOLD, NO_BETTER])
+    columns, rows = side_by_side([TOLD, NO_BETTER], [SETS, SETS])
     assert columns == ["", "books", "other"] and all(len(row) == 3 for row in rows)
     cells = {row[0]: row[1:] for row in rows}
     assert cells["started from"] == ["a given pair", "scratch"]
     assert cells["general text: discriminator ROC-AUC (higher is better)"][1] is None
     assert cells["on the domain's text"] == ["better", "no better"]
+    assert "on the domain's text" not in [row[0] for row in side_by_side([TOLD], [SETS])[1]], "said below the table"
+
+
+def test_whether_figures_side_by_side_compare():
+    known = {"tokenizer": "t", "data": "d", "mask_prob": 0.15, "seed": 1, "tokens": 9, "selected": 3, "corruption": "c"}
+    one = {"eval": known, "general": known}
+    for others, said in (
+        ({}, "yes"),
+        ({"corruption": "x"}, "the generator's figures only: another corruption"),
+        ({"tokenizer": "x"}, "no: another tokenizer"),
+    ):
+        _, rows = side_by_side([TOLD, TOLD], [one, {"eval": known | others, "general": known}])
+        cells = {row[0]: row[1:] for row in rows}
+        assert cells["domain: compares with the first run"] == [None, said]
+        assert cells["general text: compares with the first run"] == [None, "yes"]
+
+
+def test_many_runs_are_a_row_each():
+    columns, rows = side_by_side([TOLD, NO_BETTER, TOLD, NO_BETTER], [SETS] * 4)
+    assert [row[0] for row in rows] == ["books", "other", "books", "other"]
+    assert {len(row) for row in rows} == {len(columns)} and "started from" in columns
+    assert not any("balanced accuracy" in column for column in columns)
