@@ -15,7 +15,7 @@ from pathlib import Path
 
 from electra_accel.cli import exit_with_one_line
 from electra_accel.config import Config, resolve
-from electra_accel.config_checks import check
+from electra_accel.config_checks import check, check_asked
 from electra_accel.config_parser import parse
 from electra_accel.tracking.terminal import Terminal, quiet_libraries
 
@@ -23,6 +23,7 @@ from electra_accel.tracking.terminal import Terminal, quiet_libraries
 def main() -> None:
     asked = parse(sys.argv[1:], description=__doc__)
     config = resolve(asked.config)
+    check_asked(config)
     warnings = check(config)
     quiet_libraries()
     terminal = Terminal(speaks=os.environ.get("RANK", "0") == "0")
