@@ -52,9 +52,11 @@ class WordPiece:
         ends, start = [], 0
         known = self._continuing if continues else self._starting
         while start < len(word):
-            end = self._match(word, start, known)
-            if end == start:
-                return None
+            end = min(len(word), start + self._longest)
+            while word[start:end] not in known:
+                end -= 1
+                if end == start:
+                    return None
             ends.append(end)
             start, known = end, self._continuing
         return ends
@@ -63,19 +65,14 @@ class WordPiece:
         """The tokens of one character for want of which a normalised word becomes [UNK]; with all of them it would not."""
         tokens, start = [], 0
         while start < len(word) <= self._limit:
-            end = self._match(word, start, self._continuing if start else self._starting)
-            if end == start:
-                end += 1
+            known = self._continuing if start else self._starting
+            longest_first = range(min(len(word), start + self._longest), start, -1)
+            end = next((end for end in longest_first if word[start:end] in known), None)
+            if end is None:
+                end = start + 1
                 tokens.append(self.prefix * (start > 0) + word[start:end])
             start = end
         return tokens
-
-    def _match(self, word: str, start: int, known: set[str]) -> int:
-        """Where the longest known piece of a word from ``start`` on ends; ``start`` where there is none."""
-        end = min(len(word), start + self._longest)
-        while end > start and word[start:end] not in known:
-            end -= 1
-        return end
 
     def pieces(self, token: str) -> list[str] | None:
         """The tokens that a word is cut into; of a token "##…" those that it is cut into inside a word."""
