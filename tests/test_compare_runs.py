@@ -15,7 +15,7 @@ from electra_accel.errors import UserError
 from electra_accel.tracking.sources import read_experiments
 from tests.browser import DESKTOP, PHONE, headless
 from tests.helpers import ROOT, run_command, run_script
-from tests.pretraining import options, write_corpus
+from tests.pretraining import options, run_here, write_corpus
 
 STEPS = 10
 RUNS = {f"mask{mask_prob}-seed{seed}": (mask_prob, seed) for mask_prob in (15, 40) for seed in (1, 2)}
@@ -172,6 +172,32 @@ def test_rescoring_puts_all_runs_on_one_corruption(place, tmp_path):
         assert float(row["final/auc"]) == pytest.approx(last_evaluation(run)["eval/auc"], abs=1e-6)
         assert int(row["final/step"]) == STEPS
     assert ours["best/auc"] and not theirs["best/auc"], "what was not scored again is still not comparable"
+
+
+def test_one_network_beside_a_pair(place, tmp_path, monkeypatch, capfd):
+    """The baseline of masked language modelling: the generator's figures compare, nothing else is asked of it."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    same = {"train__steps": STEPS, "eval__every": 5, "checkpoint__every": 100, "tracking__samples": "none"}
+    alone = options("text.txt", Path("alone") / "mlm", objective__kind="mlm", model__generator_width=None, **same)
+    code, out, err = run_here(alone, place, monkeypatch, capfd)
+    assert code == 0, out + err
+    pair, mlm = place / "runs" / "mask15-seed1", place / "alone" / "mlm"
+    command = [pair, mlm, "--out", tmp_path / "out"]
+    for rescored in ([], ["--rescore"]):
+        code, out, err = run_here([*command, *rescored], place, monkeypatch, capfd, "compare_runs.py")
+        assert code == 0 and "has no held-out figures" not in out, out + err
+        assert ("mlm trained one network (objective.kind mlm)" in err) == bool(rescored)
+        with open(tmp_path / "out" / "comparison.csv", encoding="utf-8", newline="") as file:
+            ours, theirs = csv.DictReader(file)
+        known = [
+            record for record in run_folder.read_jsonl(mlm / run_folder.METRICS) if "eval/generator_loss" in record
+        ]
+        assert float(theirs["final/generator_loss"]) == known[-1]["eval/generator_loss"]
+        assert ours["final/auc"] and not theirs["final/auc"]
+        table = markdown_tables((tmp_path / "out" / "comparison.md").read_text("utf-8"))
+        (verdicts,) = [rows for heading, rows in table.items() if heading.startswith("Compared with")]
+        said = {row["figure"]: row["verdict"] for row in verdicts}
+        assert said["ROC-AUC"].endswith("has no discriminator") and "not comparable" not in said["generator loss"]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,9 @@ def place(tmp_path_factory):
         shutil.copytree(folder / "run" / "discriminator", folder / copy, ignore=shutil.ignore_patterns(*without))
     (folder / "damaged" / "model.safetensors").write_bytes(b"no weights")
     (folder / "unfinished").mkdir()
+    (folder / "alone" / "encoder").mkdir(parents=True)
+    config = (folder / "run" / "config.yaml").read_text("utf-8")
+    (folder / "alone" / "config.yaml").write_text(config.replace("kind: rtd", "kind: mlm"), "utf-8")
     return folder
 
 
@@ -162,6 +165,7 @@ MISTAKES = {
     "a generator beside a run": (["--run", "run", "--generator", "x", "a"], ["--generator"]),
     "no such run": (["--run", "nowhere", "a"], ["--run nowhere"]),
     "a run without exports": (["--run", "unfinished", "a"], ["--run unfinished", "discriminator/", "--discriminator"]),
+    "one network": (["--run", "alone", "a"], ["--run alone", "one network was trained (objective.kind mlm)"]),
     "not a discriminator": (["--discriminator", "run/generator", "a"], ["--discriminator", "run/generator"]),
     "no such folder": (["--discriminator", "./nowhere", "a"], ["--discriminator", "./nowhere"]),
     "damaged weights": (["--discriminator", "damaged", "a"], ["--discriminator", "damaged"]),

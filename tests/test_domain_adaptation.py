@@ -1,6 +1,7 @@
 """Domain adaptation as a user starts it: from a pair in the published layout, in every way, to the exported folders."""
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -128,6 +129,8 @@ def test_a_missing_generator_is_warm_started(run, place):
     assert code == 0, out + err
     assert "tied, the generator uses the discriminator's (were equal)" in out, "the embeddings were frozen"
     assert "warm/warm-start, from step " in out and "warm, from step 0" in out
+    assert out.count("warm start done: the pair comes next") == out.count("made      ") == 1
+    assert "in the generator's warm start" in out and "python scripts/adaptation.py warm" in out
     given = safetensors.torch.load_file(place / "published" / "discriminator" / "model.safetensors")
     first, last = (safetensors.torch.load_file(checkpoints / f"step-0000000{step}" / MODEL_FILE) for step in (3, 4))
     moved = {name for name in last if not torch.equal(first[name], last[name])}
@@ -146,6 +149,30 @@ def test_a_missing_generator_is_warm_started(run, place):
     shutil.rmtree(place / "warm" / "warm-start")
     code, out, _ = run("warm", **warm)
     assert code == 0 and "is finished" in out, "nothing is warm-started for a run that has begun"
+
+
+@pytest.mark.slow
+def test_a_dry_run_counts_the_warm_start(place, monkeypatch, capfd):
+    flops = {}
+    for steps in (5, 500):
+        warm = {
+            "model.generator": "warm-start",
+            "model.warm_start_steps": steps,
+            "data.eval_general_files": "general.txt",
+        }
+        arguments = [*options("text.txt", "planned", **SHORT | PAIR | warm), "--dry_run", "--cpu"]
+        code, out, err = run_here(arguments, place, monkeypatch, capfd)
+        assert code == 0, out + err
+        first, time_, general = (
+            next(line for line in out.splitlines() if line.startswith(word))
+            for word in ("warm start", "time", "general ")
+        )
+        assert f"warm start {steps} steps first: " in first and "examples, " in general
+        flops[steps] = [float(re.search(r"(\S+) FLOP", line)[1]) for line in (first, time_)]
+    (short, whole_short), (long, whole_long) = flops.values()
+    assert long == pytest.approx(100 * short, rel=0.01) and whole_long - whole_short == pytest.approx(
+        long - short, rel=0.05
+    )
 
 
 @pytest.mark.slow
@@ -182,9 +209,13 @@ def test_the_baseline_of_masked_language_modelling(run, place, evaluate):
     """From the discriminator's weights and from scratch; no figure of a discriminator anywhere, and an encoder to load."""
     one = {"objective.kind": "mlm", "model.generator": None}
     scratch = {"model.discriminator": None, "model.size": "tiny", "tokenizer.train_vocab_size": 1000}
-    for name, more in (("mlm", {}), ("mlm-scratch", scratch)):
+    for name, more, told in (
+        ("mlm", {}, "than with an untrained LM head"),
+        ("mlm-scratch", scratch, "held-out text than untrained"),
+    ):
         code, out, err = run(name, **one | more)
         assert code == 0, out + err
+        assert told in out and "AUC" not in out and "on the domain's text" not in out
         records = run_folder.read_jsonl(place / name / run_folder.METRICS)
         figures = {figure for record in records for figure in record}
         assert {"train/generator_loss", "eval/generator_accuracy", "train/flops", "train/tokens"} <= figures
