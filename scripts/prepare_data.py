@@ -60,8 +60,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     asked = parser.parse_args(arguments)
     if bool(asked.tokenizer) == bool(asked.train_vocab_size):
         parser.error("give either --tokenizer or --train_vocab_size")
-    if asked.add_tokens and asked.learn_tokens:
-        parser.error("give only one of --add_tokens and --learn_tokens")
     return asked
 
 

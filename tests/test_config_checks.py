@@ -111,11 +111,6 @@ def test_a_user_cannot_ask_for_the_run_that_a_warm_start_is():
     check_asked(resolve(config_of(*PAIR, "--model.generator=warm-start")))
 
 
-def test_only_one_way_to_add_tokens():
-    both = error_of(*PAIR, "--tokenizer.add_tokens=f", "--tokenizer.learn_tokens=9")
-    assert "only one of tokenizer.add_tokens and tokenizer.learn_tokens" in both
-
-
 @pytest.mark.parametrize(
     "argv",
     [

@@ -53,8 +53,7 @@ def adapt(
         f"of them [UNK] {unknown_after:,} instead of {unknown_before:,}"
     )
     if lacking := _most_lacking(words, extended):
-        beside = ", with the learnt ones, the last in tokenizer/vocab.txt" if learn_tokens else ""
-        log(f"[UNK] mostly for want of {lacking}; a file for tokenizer.add_tokens can name them{beside}")
+        log(f"[UNK] mostly for want of {lacking}; a file for tokenizer.add_tokens can name them")
     return extended, {
         "base": fingerprint(tokenizer),
         "added": added,
