@@ -118,6 +118,7 @@ def _text(config: Config) -> list[str]:
     if len(sources) > 1:
         problems.append(f"give only one of {' and '.join(sources)}")
     added = [f"tokenizer.{name}" for name in ("add_tokens", "learn_tokens") if getattr(tokenizer, name) is not None]
+    has_network = config.from_pair or config.model.generator is not None
     if added and not has_network:
         problems.append(f"{added[0]} is for the vocabulary of given networks; from scratch, train one that fits")
     if data.prepared:

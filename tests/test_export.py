@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 from torch.nn import functional as F
-from transformers import AutoTokenizer
 
 from electra_accel import run_folder
 from electra_accel.config import Config
@@ -51,6 +50,8 @@ for folder in sys.argv[2:]:
         np.save("logits.npy", model.eval()(**inputs).logits[0].numpy())
         encoder = transformers.AutoModel.from_pretrained(".").eval()
         assert torch.equal(encoder(**inputs)[0], model.electra(**inputs)[0])
+    longest = transformers.AutoTokenizer.from_pretrained(".")("a " * 2000, truncation=True).input_ids
+    assert len(longest) == model.config.max_position_embeddings
     code = re.findall("```python\\n(.*?)```", open("README.md").read(), re.DOTALL)
     assert len(code) == 4
     exec("".join(code), {})
@@ -174,16 +175,6 @@ def test_the_card_counts_what_came_before_and_beside(tmp_path, prepared):
     assert "| 3 steps: 20,015 tokens in 3m00s, beside the run's |" in card
     page = write_report(tmp_path / "run").read_text("utf-8")
     assert "40 tokens added, 5.0% fewer" in page and "20,015 tokens in 3m00s" in page
-
-
-def test_a_tokenizer_knows_how_long_a_text_may_be(tmp_path, prepared):
-    export_checkpoint(write_run(tmp_path / "run", trained("tied"), "tied", prepared), tmp_path / "out")
-    for name in ("discriminator", "generator"):
-        positions = json.loads((tmp_path / "out" / name / "config.json").read_text())["max_position_embeddings"]
-        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / name)
-        assert tokenizer.model_max_length == positions
-        assert len(tokenizer("a " * 2 * positions, truncation=True).input_ids) == positions
-    assert prepared.tokenizer.model_max_length > positions, "the tokenizer of training is left alone"
 
 
 def test_a_warm_started_generator_is_exported_as_such(tmp_path, prepared):

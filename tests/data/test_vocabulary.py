@@ -116,7 +116,7 @@ def test_the_characters_that_make_words_unknown_are_named(tokenizer):
     assert "for want of" not in said[-1] and "[UNK]" not in extended.tokenize(" ".join(texts))
     many = [" ".join(chr(ord("一") + n) for n in range(20))]
     adapt(tokenizer, [], 5, [many], said.append)
-    assert said[-1].count("(1)") == 10 and "with the learnt ones" in said[-1]
+    assert said[-1].count("(1)") == 10
 
 
 def run(root, file, tokenizer, **options) -> Prepared:
