@@ -136,4 +136,6 @@ def read(path: Path, folder: Path, data: str, total_steps: int) -> Progress:
         raise UserError(f"{path} is at step {progress.step} already, beyond train.steps {total_steps}; raise it")
     if path.resolve().parent.parent != folder.resolve():
         progress.run_id, progress.warned = "", {}
+        # The origin's best checkpoint is not in this folder: what is best here begins anew.
+        progress.best, progress.best_step, progress.best_figures, progress.bad_evaluations = None, 0, {}, 0
     return progress
