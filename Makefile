@@ -40,7 +40,7 @@ pretrain: $(INSTALLED)
 
 # two at once, each file by one of them; a process of a test takes a thread or two and up to 1.5 GB
 test: $(INSTALLED_ENGINES)
-	python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED_TEST)
 	ruff check .

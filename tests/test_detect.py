@@ -41,7 +41,10 @@ def place(tmp_path_factory):
     }
     code, out, err = finish(start(options("text.txt", folder / "run", **short), folder, WANDB_MODE="disabled"))
     assert code == 0, out + err
-    for copy, without in (("damaged", ("model.safetensors",)), ("bare", ("tokenizer.json", "tokenizer_config.json"))):
+    for copy, without in (
+        ("damaged", ("model.safetensors",)),
+        ("bare", ("tokenizer.json", "tokenizer_config.json", "vocab.txt")),
+    ):
         shutil.copytree(folder / "run" / "discriminator", folder / copy, ignore=shutil.ignore_patterns(*without))
     (folder / "damaged" / "model.safetensors").write_bytes(b"no weights")
     (folder / "unfinished").mkdir()
