@@ -31,7 +31,8 @@ def test_a_collapse_is_told_of_once(tmp_path, monkeypatch, capfd):
     assert list(watched) == list(range(3, 9)), "each log line from the step that watched_from gives"
     first = next(step for step, holds in watched.items() if holds)
     assert watched[8] == 1
-    assert out.count("calls almost no token replaced") == 1 and WARNING.format(step=first) in out
+    assert out.count("warning: step ") == 1 and WARNING.format(step=first) in out
+    assert out.count("advice: the discriminator calls almost no token replaced") == 1, "and once more in the story"
     (records,) = wandb_segments(tmp_path / "run")
     logged = {
         row["train/step"]: row["health/calls_nothing"]
@@ -47,4 +48,4 @@ def test_a_collapse_is_told_of_once(tmp_path, monkeypatch, capfd):
         1,
         1,
     ]
-    assert "calls almost no token replaced" not in out, "it was told before"
+    assert "warning: step " not in out, "it was told before"
