@@ -166,6 +166,9 @@ class Train:
     bin_tokens: int | None = option(
         None, "token slots of a row, filled with whole examples; default: data.max_length", within=COUNT
     )
+    attention_boundaries: bool = option(
+        True, "examples in a row do not see each other; false: in training they do, to measure what that costs"
+    )
     precision: Literal["auto", "no", "bf16", "fp16"] = option(
         "auto", "no is fp32; auto: bf16 on a GPU that has it, else no"
     )

@@ -16,12 +16,16 @@ class MaskedLanguageModeling(nn.Module):
     Args:
         network: encoder and LM head; switched to attention over packed bins.
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+        attention_boundaries: see ``rtd.encoder_inputs``; in eval mode they always hold.
     """
 
     _no_split_modules = ["ElectraLayer"]
 
-    def __init__(self, network: ElectraForMaskedLM, *, gradient_checkpointing: bool = False):
+    def __init__(
+        self, network: ElectraForMaskedLM, *, gradient_checkpointing: bool = False, attention_boundaries: bool = True
+    ):
         super().__init__()
+        self.attention_boundaries = attention_boundaries
         self.network = network
         self.config = network.config
         prepare_network(network, gradient_checkpointing)
@@ -32,7 +36,8 @@ class MaskedLanguageModeling(nn.Module):
         Args:
             replacements: int64 [R, S]; shown in place of the samples. Nothing else depends on them.
         """
-        inputs = encoder_inputs(batch, self.network.generator_predictions.dense.weight)
+        weight = self.network.generator_predictions.dense.weight
+        inputs = encoder_inputs(batch, weight, self.attention_boundaries or not self.training)
         slot_loss, log_probs = predict_slots(self.network, batch, inputs)
         slots = read_generator(log_probs, batch.slot_uniform, temperature=1.0)
         counters = metrics.count_generator(batch, slots, slot_loss.detach())

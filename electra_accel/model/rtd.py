@@ -45,6 +45,7 @@ class ReplacedTokenDetection(nn.Module):
         generator, discriminator: with shared embeddings (``sharing.share``); both are switched to attention over packed bins.
         temperature: of the distribution that replacements are drawn from.
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+        attention_boundaries: see :func:`encoder_inputs`; in eval mode they always hold.
     """
 
     _no_split_modules = [
@@ -58,11 +59,13 @@ class ReplacedTokenDetection(nn.Module):
         *,
         temperature: float = 1.0,
         gradient_checkpointing: bool = False,
+        attention_boundaries: bool = True,
     ):
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
         self.temperature = temperature
+        self.attention_boundaries = attention_boundaries
         self.config = discriminator.config  # DeepSpeed sizes its buckets by config.hidden_size
         for network in (generator, discriminator):
             prepare_network(network, gradient_checkpointing)
@@ -73,7 +76,8 @@ class ReplacedTokenDetection(nn.Module):
         Args:
             replacements: int64 [R, S]; read by the discriminator in place of fresh samples (the fixed held-out corruption).
         """
-        inputs = encoder_inputs(batch, self.discriminator.discriminator_predictions.dense.weight)
+        weight = self.discriminator.discriminator_predictions.dense.weight
+        inputs = encoder_inputs(batch, weight, self.attention_boundaries or not self.training)
         slot_loss, log_probs = predict_slots(self.generator, batch, inputs)
         slots = read_generator(log_probs, batch.slot_uniform, self.temperature)
         if replacements is not None:
@@ -101,9 +105,16 @@ def prepare_network(network: PreTrainedModel, gradient_checkpointing: bool) -> N
         network.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def encoder_inputs(batch: RTDBatch, weight: torch.Tensor) -> dict[str, Any]:
-    """What every encoder gets beside token ids; ``weight`` is one of the model's, for the dtype of its products."""
-    packing = pack(batch.segment_ids, segments=batch.examples.shape[1], dtype=compute_dtype(weight))
+def encoder_inputs(batch: RTDBatch, weight: torch.Tensor, attention_boundaries: bool) -> dict[str, Any]:
+    """What every encoder gets beside token ids.
+
+    Args:
+        weight: one of the model's, for the dtype of its products.
+        attention_boundaries: no token sees another example of its row. Without them it sees them all, though not padding,
+            as in packing that marks no boundaries; positions restart with every example all the same.
+    """
+    segment_ids = batch.segment_ids if attention_boundaries else batch.segment_ids.clamp(max=1)
+    packing = pack(segment_ids, segments=batch.examples.shape[1], dtype=compute_dtype(weight))
     return dict(position_ids=batch.position_ids, token_type_ids=batch.token_type_ids, packing=packing)
 
 

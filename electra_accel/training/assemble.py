@@ -209,11 +209,13 @@ def data_identity(loader: StepLoader, prepared: Prepared) -> str:
 def window(config: Config, engine: Engine, loader: StepLoader, pair: Pair, prepared: Prepared) -> Window:
     """What collects the figures between two log lines."""
     slots = loader.layout.slots(config.train.bin_tokens)
-    return Window(engine, config.objective, slots, flops(pair, context_length(loader, prepared)))
+    return Window(engine, config.objective, slots, flops(pair, context_length(config, loader, prepared)))
 
 
-def context_length(loader: StepLoader, prepared: Prepared) -> float:
-    """Length of the example that a token stands in, averaged over the tokens of a pass."""
+def context_length(config: Config, loader: StepLoader, prepared: Prepared) -> float:
+    """How many tokens a token sees: the length of the example that it stands in, averaged over the tokens of a pass."""
+    if not config.train.attention_boundaries:
+        return config.train.bin_tokens
     histogram = pass_lengths(loader, prepared).astype(float)
     lengths = np.arange(len(histogram))
     return float((histogram * lengths**2).sum() / (histogram * lengths).sum())

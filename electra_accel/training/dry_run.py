@@ -59,7 +59,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     opening.require_space(existing, model, config.checkpoint.keep)
 
     parameters = sum(p.numel() for p in model.parameters())
-    context = assemble.context_length(loader, prepared)
+    context = assemble.context_length(config, loader, prepared)
     per_token, per_slot = networks.flops(pair, context)
     lengths = assemble.pass_lengths(loader, prepared)
     tokens_per_step = float(lengths @ range(len(lengths))) / one_pass

@@ -133,10 +133,13 @@ def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, folde
 
 def joint_module(config: Config, pair: Pair) -> nn.Module:
     """What is trained, as one module: the two networks, or the one."""
-    checkpointing = config.model.gradient_checkpointing
+    common = dict(
+        gradient_checkpointing=config.model.gradient_checkpointing,
+        attention_boundaries=config.train.attention_boundaries,
+    )
     if pair.discriminator is None:
-        return MaskedLanguageModeling(pair.generator, gradient_checkpointing=checkpointing)
-    return ReplacedTokenDetection(*pair, temperature=config.objective.temperature, gradient_checkpointing=checkpointing)
+        return MaskedLanguageModeling(pair.generator, **common)
+    return ReplacedTokenDetection(*pair, temperature=config.objective.temperature, **common)
 
 
 def flops(pair: Pair, context: float) -> tuple[float, float]:

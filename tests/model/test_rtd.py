@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from electra_accel.model.metrics import SCALARS, summarise
+from electra_accel.model.mlm import MaskedLanguageModeling
 from electra_accel.model.pair import set_dropout
 from electra_accel.model.rtd import ReplacedTokenDetection
 from tests.model.batches import MASK, pack_examples, total_loss, toy_examples, toy_pair
@@ -264,3 +265,30 @@ def test_every_parameter_is_named_once_and_learns():
     assert still == [], "no gradient"
     set_dropout(model, 0.3)
     assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {0.3}
+
+
+def test_without_attention_boundaries_a_row_is_one_text_in_training_only(trained_pair):
+    batch, _ = pack_examples(toy_examples(30, seed=9), rows=12)
+    plain = eager_copy(trained_pair).eval()
+    pair = copy.deepcopy(trained_pair)
+    model = ReplacedTokenDetection(*pair, attention_boundaries=False).train()
+    output = model(batch)
+
+    inputs = dict(
+        token_type_ids=batch.token_type_ids, position_ids=batch.position_ids, attention_mask=batch.real.long()
+    )
+    rows, slots = torch.nonzero(batch.slot_used, as_tuple=True)
+    logits = plain["generator"](batch.corrupted_ids, **inputs).logits[rows, batch.slot_positions[rows, slots]]
+    loss = torch.nn.functional.cross_entropy(logits, batch.slot_labels[rows, slots], reduction="sum")
+    torch.testing.assert_close(output.generator_loss_sum, loss, rtol=1e-5, atol=0)
+    ids = batch.input_ids.clone()
+    ids[rows, batch.slot_positions[rows, slots]] = output.sampled[rows, slots]
+    logits = plain["discriminator"](ids, **inputs).logits
+    torch.testing.assert_close(output.discriminator_logits[batch.real], logits[batch.real], rtol=1e-4, atol=1e-5)
+
+    bounded = ReplacedTokenDetection(*pair)
+    assert not torch.equal(output.generator_loss_sum, bounded.train()(batch).generator_loss_sum)
+    assert torch.equal(model.eval()(batch).counters, bounded.eval()(batch).counters)
+    language_model = MaskedLanguageModeling(pair.generator, attention_boundaries=False)
+    assert torch.equal(language_model.train()(batch).generator_loss_sum, output.generator_loss_sum)
+    assert torch.equal(language_model.eval()(batch).generator_loss_sum, bounded.eval()(batch).generator_loss_sum)
