@@ -3,7 +3,7 @@
 import copy
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
@@ -109,49 +109,60 @@ def export_networks(
     tokenizer: PreTrainedTokenizerBase,
     facts: Mapping[str, str],
     *,
-    figures: str = "",
+    figures: Callable[[str, Path], str] = lambda name, folder: "",
     licence: str | None = None,
     base_models: Mapping[str, str] | None = None,
     source: str = "",
 ) -> None:
-    """Write ``folder/<name>`` for each network; each appears complete or not at all.
+    """Write ``folder/<name>`` for each network; each appears complete or not at all, and none where an error is raised.
 
     Args:
         networks: by ``discriminator``, ``generator`` or ``encoder``.
         facts: what the model card tells, as {heading: value}.
-        figures: Markdown, see ``tracking.story.markdown``.
+        figures: Markdown for a network's card (see ``tracking.story.markdown``), of its name and a folder with its weights.
         licence: of the weights, an identifier of the hub such as apache-2.0; None: the card has no such field.
         base_models: hub ids that the networks started from, by name.
         source: repository on the hub that the card's code loads from, as ``push_to_hub`` names it; "": the folder.
     """
-    for name, network in networks.items():
-        partial = folder / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        network.save_pretrained(partial)
-        fitting = copy.deepcopy(tokenizer)
-        fitting.model_max_length = network.config.max_position_embeddings
-        save_tokenizer(fitting, partial)
-        data = ModelCardData(
-            library_name="transformers",
-            license=licence,
-            base_model=(base_models or {}).get(name),
-            metrics=METRICS[name],
-            tags=["electra", "masked-language-modelling" if name == "encoder" else "replaced-token-detection"],
-        )
-        card = ModelCard.from_template(
-            data,
-            template_str=CARD,
-            name=name,
-            architecture=type(network).__name__,
-            what=WHAT[name],
-            facts={key: " ".join(value.replace("|", "\\|").split()) for key, value in facts.items()},
-            figures=figures,
-            source=f'"{repository(source, name)}"' if source else '"."  # this folder',
-            positions=network.config.max_position_embeddings,
-        )
-        card.save(partial / "README.md")
-        shutil.rmtree(folder / name, ignore_errors=True)
-        os.rename(partial, folder / name)
+    partials = {name: folder / f".{name}.partial" for name in networks}
+    try:
+        for name, network in networks.items():
+            shutil.rmtree(partials[name], ignore_errors=True)
+            network.save_pretrained(partials[name])
+            fitting = copy.deepcopy(tokenizer)
+            fitting.model_max_length = network.config.max_position_embeddings
+            save_tokenizer(fitting, partials[name])
+        for name, network in networks.items():
+            data = ModelCardData(
+                library_name="transformers",
+                license=licence,
+                base_model=(base_models or {}).get(name),
+                metrics=METRICS[name],
+                tags=["electra", "masked-language-modelling" if name == "encoder" else "replaced-token-detection"],
+            )
+            card = ModelCard.from_template(
+                data,
+                template_str=CARD,
+                name=name,
+                architecture=type(network).__name__,
+                what=WHAT[name],
+                facts={key: in_a_cell(value) for key, value in facts.items()},
+                figures=figures(name, partials[name]),
+                source=f'"{repository(source, name)}"' if source else '"."  # this folder',
+                positions=network.config.max_position_embeddings,
+            )
+            card.save(partials[name] / "README.md")
+        for name, partial in partials.items():
+            shutil.rmtree(folder / name, ignore_errors=True)
+            os.rename(partial, folder / name)
+    finally:
+        for partial in partials.values():
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def in_a_cell(text: str) -> str:
+    """On one line, and without ending a cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def repository(source: str, name: str) -> str:

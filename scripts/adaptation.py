@@ -2,10 +2,12 @@
 
     python scripts/adaptation.py runs/books
     python scripts/adaptation.py runs/books runs/books-replay --json story.json     # side by side
+    python scripts/adaptation.py runs/books --tasks runs/books-tasks                # and did it help tasks?
 
 Reads what a run has recorded, also while it goes on. General text is judged where the run had data.eval_general_files. The cost
 of a generator's warm start stands beside that of the run. More than three runs are a row each, with fewer figures; --json has
-all. "Better on the domain's text" says nothing of tasks: fine-tune to know.
+all. "Better on the domain's text" says nothing of tasks: --tasks does, with a folder of scripts/finetune.py in which the
+network that a run started from and the run's own were fine-tuned.
 """
 
 import dataclasses
@@ -20,6 +22,7 @@ from electra_accel.errors import UserError
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument("--tasks", type=Path, metavar="FOLDER", help="run.dir of scripts/finetune.py")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all of it")
     asked = parser.parse_args(sys.argv[1:])
 
@@ -27,15 +30,20 @@ def main() -> None:
     from electra_accel.tracking import story
     from electra_accel.tracking.adaptation import held_out_sets, story_of_run
     from electra_accel.tracking.side_by_side import side_by_side
+    from electra_accel.tracking.tasks import sentence, task_changes
 
     stories = []
     for run in asked.runs:
         if (told := story_of_run(run)) is None:
             raise UserError(f"{run} has judged no held-out text yet; wait for its first evaluation")
+        if asked.tasks:
+            told = dataclasses.replace(told, tasks=task_changes(run, asked.tasks))
         stories.append(told)
     show(*side_by_side(stories, [held_out_sets(run) for run in asked.runs]))
     for told in stories:
         print(f"{told.name}: {story.verdict(told)}")
+        if told.tasks:
+            print(f"{told.name}: {sentence(told.tasks)}")
         for advice in told.advice.values():
             print(f"  advice: {advice}")
     if asked.json:

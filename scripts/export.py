@@ -2,6 +2,7 @@
 
     python scripts/export.py runs/books --to exported/books                                  # the newest whole checkpoint
     python scripts/export.py runs/books/checkpoints/step-00001000 --to exported/books-1000
+    python scripts/export.py runs/books --to exported/books --tasks runs/books-tasks         # the card tells of tasks
     python scripts/export.py runs/books --to exported/books --licence apache-2.0 --push_to_hub me/electra-books
 
 The run may go on meanwhile, and nothing in its folder is changed. Its text and its starting pair are not needed. At its end a
@@ -22,6 +23,12 @@ def main() -> None:
     parser.add_argument("--to", type=Path, metavar="FOLDER", required=True, help="where the folders are made")
     parser.add_argument("--licence", metavar="NAME", help="of the weights, for the model card, as the hub writes it")
     parser.add_argument(
+        "--tasks",
+        type=Path,
+        metavar="FOLDER",
+        help="run.dir of scripts/finetune.py with these weights, for the model card",
+    )
+    parser.add_argument(
         "--push_to_hub", metavar="NAME", help="also upload, to NAME-discriminator and so on (private where new)"
     )
     asked = parser.parse_args(sys.argv[1:])
@@ -29,14 +36,18 @@ def main() -> None:
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.export import WHAT, push_to_hub
+    from electra_accel.tracking.tasks import read_results
     from electra_accel.training.closing import checkpoint_to_export, export_checkpoint
 
     taken = [str(asked.to / name) for name in WHAT if (asked.to / name).exists()]
     if taken:
         raise UserError(f"--to {asked.to}: {taken[0]} exists already; name another folder")
     checkpoint = checkpoint_to_export(asked.checkpoint, lambda line: print(f"warning: {line}", file=sys.stderr))
+    if asked.tasks:
+        read_results(asked.tasks)  # refused before anything is made
+    more = {"licence": asked.licence, "source": asked.push_to_hub or "", "finetuned": asked.tasks}
     try:
-        names = export_checkpoint(checkpoint, asked.to, licence=asked.licence, source=asked.push_to_hub or "")
+        names = export_checkpoint(checkpoint, asked.to, **more)
     except OSError as error:
         raise UserError(f"--to {asked.to} cannot be written ({error.strerror}); choose another folder") from error
     for name in names:

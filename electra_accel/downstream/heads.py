@@ -25,9 +25,10 @@ from transformers import (
 from electra_accel.data.tokenizer import load_tokenizer
 from electra_accel.downstream.tasks import TaskData
 from electra_accel.errors import UserError
+from electra_accel.model.fingerprint import fingerprint
 from electra_accel.randomness import Purpose, torch_seed
+from electra_accel.tracking.tasks import UNTRAINED
 
-UNTRAINED = "untrained:"
 _PARTS = ("discriminator", "encoder", "generator")  # folders of a run; the run's name says more
 _UNUSABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
 
@@ -92,17 +93,13 @@ def open_encoder(given: str, name: str) -> Encoder:
         raise UserError(f"models: {str(error).replace('option tokenizer.path', 'option models')}") from None
     if len(tokenizer) > config.vocab_size:
         raise UserError(f"models: {source}: {len(tokenizer)} tokens in its tokenizer, {config.vocab_size} in the model")
-    digest = hashlib.blake2b(given.partition(":")[0].encode() if given != source else b"", digest_size=16)
+    untrained = given != source
     if folder.is_dir():
-        weights = [] if given != source else [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-        for path in sorted(
-            [folder / "config.json", *folder.glob("tokenizer.json"), *folder.glob("vocab.txt"), *weights]
-        ):
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "blake2b").digest())
+        digest = fingerprint(folder, untrained)
     else:
-        digest.update(f"{source} {getattr(config, '_commit_hash', None)}".encode())
-    return Encoder(name, source, given != source, config, tokenizer, digest.hexdigest())
+        known = f"{'untrained' if untrained else ''}{source} {getattr(config, '_commit_hash', None)}"
+        digest = hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
+    return Encoder(name, source, untrained, config, tokenizer, digest)
 
 
 def require_positions(encoder: Encoder, max_length: int) -> None:

@@ -17,13 +17,14 @@ from electra_accel.downstream.job import Job, State
 from electra_accel.downstream.settings import Settings
 from electra_accel.errors import OneProcessError, Preempted, UserError
 from electra_accel.tracking.recorder import Recorder
+from electra_accel.tracking.tasks import RESULTS_JSON
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.tracking.trackers import run_id, wandb_mode, wandb_project
 from electra_accel.training.engine import Engine
 from electra_accel.training.opening import environment
 from electra_accel.training.preemption import STOP_FILE
 
-RESULTS_JSON, RESULTS_TABLE = "results.json", "results.md"
+RESULTS_TABLE = "results.md"
 
 
 def open_run(folder: Path, jobs: list[Job]) -> None:

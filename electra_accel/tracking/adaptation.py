@@ -1,8 +1,8 @@
 """The story of an adaptation: held-out figures before and after, on the domain's text and on general text, cost and advice.
 
 Everything follows from what a run recorded. Before and after are judged on the same corruption of the same held-out text, with
-replacements by the starting pair's generator (by token frequency from scratch), so their figures compare. The story speaks of
-text, not of tasks: whether a task gains is for fine-tuning to show.
+replacements by the starting pair's generator (by token frequency from scratch), so their figures compare. They speak of text,
+not of tasks: whether a task gains is for fine-tuning to show, and its figures are a part of the story where they are given.
 
 The verdict is on the discriminator's ROC-AUC, which ranks tokens, and not on its loss: the loss also follows the share of
 replaced tokens that a discriminator has learnt to expect, and that share falls in training while the generator learns the
@@ -19,6 +19,7 @@ from electra_accel.config import WARM_START
 from electra_accel.errors import UserError
 from electra_accel.tracking import advice, settings
 from electra_accel.tracking.changes import Change, changes, figures_of
+from electra_accel.tracking.tasks import TaskChange
 
 SETS = {"eval": "held_out", "general": "general"}  # prefix of the figures: name of the held-out set
 # What a run started from, in words.
@@ -56,6 +57,7 @@ class Story:
         chance: generator accuracy of always guessing the most frequent token of the domain's text.
         cost: of the run so far; ``warm_start``: of its generator's warm start, which came before; None without.
         advice: {rule: sentence}, empty where all is well.
+        tasks: what became of fine-tunings, see ``tasks.task_changes``; empty without.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Story:
     cost: Cost
     warm_start: Cost | None
     advice: dict[str, str]
+    tasks: tuple[TaskChange, ...] = ()
 
     @property
     def given(self) -> bool:

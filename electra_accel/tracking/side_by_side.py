@@ -34,6 +34,9 @@ def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> tuple[list[s
         if len(stories) > 1 and any(known.get(prefix) for known in sets):
             first, *others = (_judgement(told, prefix, known) for told, known in zip(stories, sets, strict=True))
             rows.append([f"{text}: compares with the first run", None, *(comparable(each, first) for each in others)])
+    for task in dict.fromkeys(each.task for told in stories for each in told.tasks):
+        cells = [next((str(each) for each in told.tasks if each.task == task), None) for told in stories]
+        rows.append([f"task {task}", *cells])
     if len(stories) > 1:
         rows.append(["on the domain's text", *(told.domain[told.primary].verdict for told in stories)])
     columns = ["", *(told.name for told in stories)]

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from electra_accel.tracking.adaptation import ENCODER, SETS, Cost, Story
+from electra_accel.tracking.adaptation import ENCODER, SCRATCH, SETS, Cost, Story
 from electra_accel.tracking.advice import RULES
 from electra_accel.tracking.changes import Change, figures_of
 from electra_accel.tracking.intervals import Z95
 from electra_accel.tracking.page import cell_text, table
+from electra_accel.tracking.paired import COVERS
+from electra_accel.tracking.tasks import sentence
 from electra_accel.tracking.terminal import duration
 
 TEXTS = {"eval": "domain", "general": "general text"}
@@ -19,7 +21,7 @@ INTERVAL = (
 
 
 def verdict(story: Story) -> str:
-    """In one sentence whether the networks read the domain's text better; never whether tasks gain."""
+    """In one sentence whether the networks read the domain's text better; never whether tasks gain (``tasks.sentence``)."""
     if story.after_step == story.before_step:
         return f"judged at step {story.before_step:,} only: there is nothing to compare"
     change = story.domain[story.primary]
@@ -106,8 +108,29 @@ def markdown(story: Story) -> str:
             *rows,
             "",
             f"Always on the same corruption of the same text. {INTERVAL}",
+            *(_task_table(story) if story.tasks else ()),
         ]
     )
+
+
+def _task_table(story: Story) -> list[str]:
+    rows = []
+    for each in story.tasks:
+        cells = [each.task, f"{each.metric}, {each.split}", _number(each.before), _number(each.after)]
+        found = each.difference or {"mean": None, "low": None, "seeds": 0}
+        change = "–" if found["mean"] is None else f"{found['mean']:+.4f}"
+        if found["low"] is not None:
+            change += f" ({found['low']:+.4f} to {found['high']:+.4f})"
+        rows.append([*cells, change, str(found["seeds"]), each.verdict])
+    start = "the network that it started from" if story.start != SCRATCH else "the same network untrained"
+    return [
+        "",
+        "| task | figure | before | after | change (95% interval) | seeds | verdict |",
+        "|---|---|---|---|---|---|---|",
+        *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows),
+        "",
+        f"Each fine-tuned; before is {start}. {COVERS}",
+    ]
 
 
 def summary_values(story: Story | None) -> dict[str, float]:
@@ -152,7 +175,13 @@ def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Map
 def _sentence(story: Story) -> str:
     said = verdict(story)
     more = " Whether tasks gain is for fine-tuning to show." if story.after_step > story.before_step else ""
-    return f"{said[0].upper()}{said[1:]}.{more}"
+    if story.tasks:
+        more = f" {_capital(sentence(story.tasks))}."
+    return f"{_capital(said)}.{more}"
+
+
+def _capital(said: str) -> str:
+    return f"{said[0].upper()}{said[1:]}"
 
 
 def sets_of(story: Story) -> list[tuple[str, dict[str, Change]]]:

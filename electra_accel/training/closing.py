@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -13,6 +14,7 @@ from electra_accel.errors import UserError
 from electra_accel.export import WHAT, export_networks
 from electra_accel.tracking import story
 from electra_accel.tracking.adaptation import Story, story_of_run, warm_start_cost
+from electra_accel.tracking.tasks import ENCODERS, task_changes
 from electra_accel.tracking.terminal import duration
 from electra_accel.training import checkpoint, model_identity
 from electra_accel.training.engine import Engine
@@ -72,7 +74,13 @@ def checkpoint_to_export(given: Path, warn: Callable[[str], None]) -> Path:
 
 
 def export_checkpoint(
-    path: Path, to: Path, *, which: str | None = None, licence: str | None = None, source: str = ""
+    path: Path,
+    to: Path,
+    *,
+    which: str | None = None,
+    licence: str | None = None,
+    source: str = "",
+    finetuned: Path | None = None,
 ) -> list[str]:
     """Export a verified checkpoint that stands in its run folder; the run may go on meanwhile.
 
@@ -81,12 +89,13 @@ def export_checkpoint(
         to: the folder in which discriminator/ and generator/, or encoder/, are made.
         which: step of the weights in words, for the card.
         licence, source: as for ``export.export_networks``.
+        finetuned: folder of ``scripts/finetune.py`` with figures of these weights, for the story in the card.
 
     Returns:
         The names of the exported folders.
 
     Raises:
-        UserError: the checkpoint has no run folder around it, or went away.
+        UserError: the checkpoint has no run folder around it, or went away; ``finetuned`` is of other weights.
         OSError: ``to`` cannot be written.
     """
     folder = path.resolve().parent.parent
@@ -105,13 +114,22 @@ def export_checkpoint(
     told = story_of_run(folder, progress.step)
     starts = {"generator": None if config.warm_starts else config.model.generator}
     starts |= dict.fromkeys(("discriminator", "encoder"), config.model.discriminator)
+    if finetuned and (told is None or not networks.keys() & set(ENCODERS)):
+        raise UserError(f"--tasks: {folder} has no story of an adaptation yet that figures of tasks could belong to")
+
+    def figures(name: str, exported: Path) -> str:
+        if told is None:
+            return ""
+        of_tasks = task_changes(folder, finetuned, exported) if finetuned and name in ENCODERS else ()
+        return story.markdown(replace(told, tasks=of_tasks))
+
     to.mkdir(parents=True, exist_ok=True)
     export_networks(
         to,
         networks,
         model_identity.read_tokenizer(folder),
         _facts(config, folder, progress, which or f"step {progress.step} (a checkpoint)", licence),
-        figures=story.markdown(told) if told else "",
+        figures=figures,
         licence=licence,
         base_models={name: start for name, start in starts.items() if start and not Path(start).exists()},
         source=source,

@@ -5,6 +5,7 @@ import dataclasses
 from electra_accel.tracking import story
 from electra_accel.tracking.adaptation import Cost, tell
 from electra_accel.tracking.side_by_side import side_by_side
+from electra_accel.tracking.tasks import TaskChange
 from tests.tracking.test_adaptation import COUNTS, GIVEN, evaluation, training
 
 SETS = {
@@ -38,6 +39,21 @@ def test_the_verdict_speaks_of_text_never_of_tasks():
     for told in (TOLD, NO_BETTER, worse, unknown):
         assert "task" not in story.verdict(told)
         assert "Whether tasks gain is for fine-tuning to show." in story.markdown(told)
+
+
+def test_with_figures_of_tasks_it_speaks_of_tasks():
+    difference = {"mean": 0.0222, "low": 0.0101, "high": 0.0343, "seeds": 5, "within_noise": False}
+    gained = TaskChange("nsmc", "accuracy", "test", 0.81, 0.8322, difference, "better")
+    unknown = TaskChange("a|b", "spearman", "dev", None, None, None, "not known yet")
+    told = dataclasses.replace(TOLD, tasks=(gained, unknown))
+    card = story.markdown(told)
+    assert "for fine-tuning to show" not in card
+    assert ". Fine-tuned, it is better on nsmc; whether a|b gained is not known" in card
+    assert "| nsmc | accuracy, test | 0.8100 | 0.8322 | +0.0222 (+0.0101 to +0.0343) | 5 | better |" in card
+    assert "| a\\|b | spearman, dev | – | – | – | 0 | not known yet |" in card
+    assert "before is the network that it started from" in card
+    columns, rows = side_by_side([told, TOLD], [SETS, SETS])
+    assert next(row[1:] for row in rows if row[0] == "task nsmc") == [str(gained), None]
 
 
 def test_in_the_terminal():
