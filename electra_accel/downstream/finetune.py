@@ -18,6 +18,7 @@ from electra_accel.downstream.heads import build
 from electra_accel.downstream.job import Job, State
 from electra_accel.downstream.layer_rates import build_adamw, peak_learning_rate
 from electra_accel.downstream.rows import Row
+from electra_accel.downstream.saving import save_model
 from electra_accel.downstream.scores import figures, loss_sum, outputs, predictions
 from electra_accel.downstream.tasks import Encoded, encode
 from electra_accel.errors import Preempted, UserError
@@ -64,13 +65,16 @@ def finetune(
         "cut_texts": {name: split.cut for name, split in encoded.items()},
         "dev": state.dev[state.best_epoch - 1],
     }
+    best = checkpoint.path_of(job.folder / run_folder.CHECKPOINTS, state.best_step)
     if "test" in rows:
         # The best epoch's weights, by the one way of loading that every engine has.
         engine.release()
-        _prepare(job, engine, checkpoint.path_of(job.folder / run_folder.CHECKPOINTS, state.best_step))
+        _prepare(job, engine, best)
         records = score(engine, rows["test"], encoded["test"], job)
         engine.on_main(lambda: jobs.write_predictions(job, "test", records))
         result["test"] = figures(records, job.data.task.kind)
+    if job.settings.run.save_models == "best":
+        engine.on_main(lambda: save_model(job, best, result))
     engine.on_main(lambda: jobs.finish(job, result))
     engine.release()
     engine.on_main(recorder.close)

@@ -1,7 +1,7 @@
 """One fine-tuning of a run: a task, a model and a seed, and its folder, in which it is known whether it is done.
 
 RUN/<task>/<model>/seed-1/   identity.json  metrics.jsonl  run_id  predictions-{dev,test}.jsonl  result.json (last)
-                             checkpoints/ (until it is done)
+                             checkpoints/ (until it is done)  model/ (where run.save_models asks for it)
 """
 
 import json

@@ -14,6 +14,7 @@ from electra_accel.cli import PREEMPTED
 from electra_accel.downstream import results
 from electra_accel.downstream.heads import require_positions
 from electra_accel.downstream.job import Job, State
+from electra_accel.downstream.saving import require_models
 from electra_accel.downstream.settings import Settings
 from electra_accel.errors import OneProcessError, Preempted, UserError
 from electra_accel.tracking.recorder import Recorder
@@ -31,7 +32,8 @@ def open_run(folder: Path, jobs: list[Job]) -> None:
     """Find out whether the fine-tunings may go into ``folder``. Changes nothing.
 
     Raises:
-        UserError: it holds something else, or figures of another configuration; a model is too short for its task.
+        UserError: it holds something else, or figures of another configuration; a model is too short for its task, or was to
+            be saved and is gone.
     """
     if (
         folder.is_dir()
@@ -45,6 +47,7 @@ def open_run(folder: Path, jobs: list[Job]) -> None:
     for job in jobs:
         require_positions(job.encoder, job.data.task.max_length)
         job.require_same()
+        require_models(job)
 
 
 def begin(folder: Path, config: str, engine: Engine) -> None:

@@ -68,6 +68,10 @@ class Run:
     seeds: list[int] = option(
         [1, 2, 3], "one fine-tuning each: order, dropout, new weights and train_rows follow from it"
     )
+    save_models: Literal["none", "best"] = option(
+        "none",
+        "best: keep the best epoch's model of each fine-tuning as a Hugging Face folder, in <task>/<model>/seed-<n>/model",
+    )
     deadline: str | None = option(
         None, "save and stop at this time: hours:minutes from the start, or a time such as 2026-12-24T07:30", "TIME"
     )
