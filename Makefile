@@ -4,6 +4,7 @@
 # make style        formats the code
 # make gpu-check    what only a machine with an NVIDIA GPU can show
 # make parity       one run on every engine, precision and arrangement: a table of the differences; about 15 minutes
+# make ablations    one choice changed at a time, pre-trained and fine-tuned: DATA=folder PAIR=folder, see recipes/studies/ablations.yaml
 # make golden       rewrites the golden losses of tests/golden/, when training was changed on purpose
 # make slurm-test   scripts/slurm/pretrain.sbatch on a two-node Slurm that is started here; needs root and apt-get
 #
@@ -28,7 +29,7 @@ INSTALLED_TEST := $(INSTALLED)-test
 INSTALLED_ENGINES := $(INSTALLED)-engines
 PINS := $(VENV)/electra-accel-constraints.txt
 
-.PHONY: help pretrain test check style gpu-check parity golden slurm-test
+.PHONY: help pretrain test check style gpu-check parity ablations golden slurm-test
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -56,6 +57,9 @@ gpu-check: $(INSTALLED_TEST)
 
 parity: $(INSTALLED_ENGINES)
 	python -m tests.parity.table $(ARGS)
+
+ablations: $(INSTALLED)
+	python scripts/study.py recipes/studies/ablations.yaml --set $(if $(DATA),data=$(DATA)) $(if $(PAIR),pair=$(PAIR)) $(ARGS)
 
 golden: $(INSTALLED_TEST)
 	python -m tests.test_golden

@@ -1,0 +1,151 @@
+"""What a study has found: all figures, a table in Markdown, and a page with its tasks over the arithmetic of pre-training."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from electra_accel import run_folder
+from electra_accel.downstream.opening import RESULTS_JSON
+from electra_accel.downstream.results import _difference, paired_difference
+from electra_accel.downstream.study import TASKS, Row, Study, is_done, words
+from electra_accel.tracking.page import COLOURS, chart, charts, label, page, table
+
+FIGURES = {"generator_loss": "eval/generator_loss", "auc": "eval/auc"}  # of metrics.jsonl, newest value
+Found = Mapping[str, Mapping[str, Any]]
+NOTE = (
+    "Means over the seeds of pre-training, each the mean over those of fine-tuning. Differences are paired by the seed of "
+    "pre-training; their 95% interval (Student's t over those seeds) does not cover which texts are in the held-out or test "
+    "data. Within noise: the interval holds 0. Generator loss and AUC are those of the fixed held-out corruption; they compare "
+    "where objective, starting pair and vocabulary are the same."
+)
+
+
+def collect(study: Study, folder: Path, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """All figures by row: of every finished seed, their mean, and the difference to the row that it is compared with.
+
+    Returns:
+        {row: ``{"seeds": {seed: {figure: value}}, "mean": {figure: value}, "difference": {figure: see paired_difference}}``};
+        figures are ``tokens``, ``flops``, those of ``FIGURES`` and ``<task>/<metric>`` (the mean of the fine-tuning's seeds, on
+        test, where there is none on dev).
+    """
+    tasks = run_folder.read_json(folder / TASKS / RESULTS_JSON).get("tasks", {})
+    found: dict[str, dict[str, Any]] = {}
+    for row in study.rows:
+        by_seed = {}
+        for seed in seeds:
+            run = study.run(folder, row, seed)
+            if is_done(run):
+                by_seed[seed] = _of_run(run) | _of_tasks(tasks, run)
+        names = dict.fromkeys(name for figures in by_seed.values() for name in figures)
+        values = {name: {s: figures[name] for s, figures in by_seed.items() if name in figures} for name in names}
+        entry = {"seeds": by_seed, "mean": {name: float(np.mean(list(v.values()))) for name, v in values.items()}}
+        if row.against:
+            others = found[row.against]["seeds"]
+            first = {name: {s: figures[name] for s, figures in others.items() if name in figures} for name in names}
+            entry["difference"] = {name: paired_difference(values[name], first[name]) for name in names}
+        found[row.name] = entry
+    return found
+
+
+def _of_run(run: Path) -> dict[str, float]:
+    """At the end of a pre-training run."""
+    records = run_folder.read_jsonl(run / run_folder.METRICS)
+    newest: dict[str, Any] = {}
+    for record in records:
+        newest |= {name: value for name, value in record.items() if value is not None}
+    wanted = {"tokens": "train/tokens", "flops": "train/flops"} | FIGURES
+    return {name: newest[key] for name, key in wanted.items() if key in newest}
+
+
+def _of_tasks(tasks: Mapping[str, Any], run: Path) -> dict[str, float]:
+    figures = {}
+    for task, entry in tasks.items():
+        for model in entry["models"].values():
+            if Path(model["source"]).parent.resolve() == run.resolve():
+                splits = model["summary"]
+                summary = (splits.get("test") or splits.get("dev") or {}).get(entry["metric"])
+                if summary:
+                    figures[f"{task}/{entry['metric']}"] = summary["mean"]
+    return figures
+
+
+def tasks_of(found: Found) -> list[str]:
+    """The tasks' figures, as ``<task>/<metric>``."""
+    return list(dict.fromkeys(name for entry in found.values() for name in entry["mean"] if "/" in name))
+
+
+def cells(study: Study, found: Found, tasks: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table; a row without a finished run says so."""
+    columns = ["row", "changed", "seeds", "tokens", "FLOPs", "generator loss", "AUC"]
+    for task in tasks:
+        columns += [task, "difference", "95% interval", "verdict"]
+    return columns, [_cells(row, found[row.name], tasks) for row in study.rows]
+
+
+def _cells(row: Row, entry: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
+    changed = shlex.join(words(row.options))
+    if not entry["seeds"]:
+        return [row.name, changed, "not run", "", "", "", "", *[""] * 4 * len(tasks)]
+    mean = entry["mean"]
+    found = [row.name, changed, " ".join(map(str, entry["seeds"])), f"{mean['tokens']:,.0f}", f"{mean['flops']:.3g}"]
+    found += [f"{mean[name]:.4f}" if name in mean else "–" for name in ("generator_loss", "auc")]
+    for task in tasks:
+        found.append(_each(entry, task))
+        found += _difference(entry["difference"].get(task)) if row.against else ["", "", "the first row"]
+        if row.against and entry["difference"].get(task):
+            found[-1] += f" (against {row.against})"
+    return found
+
+
+def _each(entry: Mapping[str, Any], task: str) -> str:
+    """The mean and, in parentheses, the value of every seed: an interval from two says little."""
+    values = [figures[task] for figures in entry["seeds"].values() if task in figures]
+    if not values:
+        return "not fine-tuned"
+    return f"{entry['mean'][task]:.4f} ({', '.join(f'{value:.4f}' for value in values)})"
+
+
+def markdown(study: Study, found: Found) -> str:
+    columns, rows = cells(study, found, tasks_of(found))
+    lines = [columns, ["---"] * len(columns), *rows]
+    return (
+        "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        + f"\n\n{NOTE}\n"
+    )
+
+
+def html(study: Study, found: Found, name: str) -> str:
+    """A page that works offline: the table and, where rows have curves, one chart a task."""
+    tasks = tasks_of(found)
+    sections = [("Figures", table(*cells(study, found, tasks)))]
+    drawn = [chart(_curves(study, found, task), task, "of each seed, and the mean over seeds") for task in tasks]
+    if drawn and any(row.curve for row in study.rows):
+        sections.insert(0, ("Tasks over arithmetic", charts(drawn)))
+    return page(name, sections, lead=NOTE)
+
+
+def _curves(study: Study, found: Found, task: str):
+    from plotly import graph_objects as go  # here: a table needs no second of importing
+
+    figure = go.Figure()
+    for colour, curve in zip(COLOURS, dict.fromkeys(row.curve for row in study.rows if row.curve)):
+        rows = [row.name for row in study.rows if row.curve == curve and task in found[row.name]["mean"]]
+        means = sorted((found[name]["mean"]["flops"], found[name]["mean"][task]) for name in rows)
+        each = [(f["flops"], f[task]) for name in rows for f in found[name]["seeds"].values() if task in f]
+        common = {"legendgroup": curve, "name": label(curve)}
+        figure.add_scatter(
+            x=[x for x, _ in means],
+            y=[y for _, y in means],
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5},
+            **common,
+        )
+        dots = {"color": colour, "size": 6, "symbol": "circle-open"}
+        figure.add_scatter(
+            x=[x for x, _ in each], y=[y for _, y in each], mode="markers", marker=dots, showlegend=False, **common
+        )
+    figure.update_xaxes(title={"text": "FLOPs of pre-training"}, rangemode="tozero")
+    return figure.update_yaxes(title={"text": task.rpartition("/")[2]}).update_layout(legend={"y": -0.25})
