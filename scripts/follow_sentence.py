@@ -125,11 +125,9 @@ def main() -> None:
     print(f"  {' '.join(original)}\n  {' '.join(map(str, ids.tolist()))}")
 
     print("\n2 what is selected, and what the generator reads there (data/masking.py)")
-    share, limit = objective.mask_prob, objective.mask_token_prob
+    n, share, limit = len(ids) - 2, objective.mask_prob, objective.mask_token_prob
     rule = "" if collator.masking.continues is None else ", whole words by their first token"
-    print(
-        f"  {selected_count(len(ids) - 2, share)} of {len(ids) - 2} candidates ({share:.0%}): those with the lowest numbers{rule}"
-    )
+    print(f"  {selected_count(n, share)} of {n} candidates ({share:.0%}): those with the lowest numbers{rule}")
     key = config.run.seed, collator.store.corpus, bins.passes[number : number + 1], np.zeros(1, np.int64)
     streams = [example_streams(*key, purpose) for purpose in (Purpose.SELECT, Purpose.CORRUPT)]
     first, second = (uniform(stream, np.arange(len(ids))) for stream in streams)
@@ -152,10 +150,8 @@ def main() -> None:
         guesses = ", ".join(f"{token} {p:.4f}" for token, p in zip(tokens(best.indices), best.values))
         print(f"  position {i}, where it reads {read[i]}: {guesses}, …; all tokens {p.sum():.4f}")
         print(f"    {original[i]} {p[ids[i]]:.4f}, so the loss is {slot_loss[0, s]:.4f}")
-        print(
-            f"    number {batch.slot_uniform[0, s]:.4f} lies in {end - p[drawn]:.4f} to {end:.4f}:",
-            *tokens(drawn[None]),
-        )
+        part = f"{end - p[drawn]:.4f} to {end:.4f}: {tokens(drawn[None])[0]}"
+        print(f"    number {batch.slot_uniform[0, s]:.4f} lies in {part}")
 
     print("\n5 the discriminator judges every token (model/rtd.py)")
     shown = ids.scatter(0, torch.tensor(selected), output.sampled[0, slots])
