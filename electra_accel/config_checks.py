@@ -7,6 +7,7 @@ from typing import Any
 
 from electra_accel.config import WARM_START, Config, Data, Model, flatten
 from electra_accel.errors import UserError
+from electra_accel.options import outside_interval
 
 # What may change when a run is resumed: where and how it runs, what is recorded, how long it goes on.
 FREE_GROUPS = ("checkpoint", "tracking")
@@ -40,7 +41,7 @@ def check(config: Config, steps: int | None = None) -> list[str]:
     Raises:
         UserError: one line with all problems.
     """
-    problems = [*_networks(config), *_text(config), *_outside_interval(config), *_batch(config)]
+    problems = [*_networks(config), *_text(config), *_numbers(config), *_batch(config)]
     warnings = []
     objective, train, warmup = config.objective, config.train, config.optim.warmup_steps
     if objective.mask_token_prob + objective.random_token_prob > 1:
@@ -72,16 +73,10 @@ def check(config: Config, steps: int | None = None) -> list[str]:
     return warnings
 
 
-def _outside_interval(config: Config) -> list[str]:
-    values = flatten(config)
+def _numbers(config: Config) -> list[str]:
     problems = []
     for group in fields(config):
-        for option in fields(group.type):
-            name, interval = f"{group.name}.{option.name}", option.metadata["within"]
-            value = values[name]
-            numbers = value if isinstance(value, list) else [value]
-            if interval and value is not None and not all(_within(interval, number) for number in numbers):
-                problems.append(f"{name} must lie in {interval}, not {value}")
+        problems += outside_interval(getattr(config, group.name), group.name)
     if len(config.optim.betas) != 2:
         problems.append(f"optim.betas must be two numbers, not {config.optim.betas}")
     return problems
@@ -98,12 +93,6 @@ def deadline_time(text: str) -> float:
         wait = datetime.timedelta(hours=int(hours), minutes=int(minutes))
         return (datetime.datetime.now() + wait).timestamp()
     return datetime.datetime.fromisoformat(text).timestamp()
-
-
-def _within(interval: str, x: float) -> bool:
-    """Whether x lies in an interval such as ``[0, 1)``; nan lies in none."""
-    low, high = map(float, interval[1:-1].split(","))
-    return (low < x or (interval[0] == "[" and x == low)) and (x < high or (interval[-1] == "]" and x == high))
 
 
 def _text(config: Config) -> list[str]:

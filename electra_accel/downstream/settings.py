@@ -5,13 +5,13 @@ kind, or the model's size. Nothing here imports torch, so that ``--help`` and mi
 """
 
 import datetime
-import math
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from electra_accel.config import COUNT, NOT_NEGATIVE, POSITIVE, option
 from electra_accel.config_checks import deadline_time
 from electra_accel.errors import UserError
+from electra_accel.options import outside_interval
 
 METRICS = {
     "classification": ("accuracy", "macro_f1", "matthews"),
@@ -161,8 +161,8 @@ def check(settings: Settings, tasks: list[Task]) -> None:
             problems.append(f"{name} names one of them twice")
     if not settings.run.seeds:
         problems.append("run.seeds is empty")
-    for group in (getattr(settings, f.name) for f in fields(settings) if is_dataclass(f.type) and f.name != "task"):
-        problems += _outside_interval(group)
+    for group in ("run", "optim", "train", "checkpoint", "tracking"):
+        problems += outside_interval(getattr(settings, group), group)
     try:
         if settings.run.deadline:
             deadline_time(settings.run.deadline)
@@ -179,7 +179,7 @@ def check(settings: Settings, tasks: list[Task]) -> None:
 
 
 def _of_task(task: Task) -> list[str]:
-    problems = _outside_interval(task)
+    problems = outside_interval(task, "task")
     if task.kind is None:
         problems.append(f"task.kind is missing: {', '.join(METRICS)}")
     if bool(task.train_file) == bool(task.dataset):
@@ -198,24 +198,6 @@ def _of_task(task: Task) -> list[str]:
     if task.metric not in METRICS[task.kind]:
         problems.append(f"task.metric {task.metric} is none of {task.kind}'s: {', '.join(METRICS[task.kind])}")
     return problems
-
-
-def _outside_interval(group: Any) -> list[str]:
-    problems = []
-    for known in fields(group):
-        interval, value = known.metadata["within"], getattr(group, known.name)
-        if interval and value is not None and not _within(interval, value):
-            problems.append(f"{type(group).__name__.lower()}.{known.name} must lie in {interval}, not {value}")
-    return problems
-
-
-def _within(interval: str, x: float) -> bool:
-    low, high = map(float, interval[1:-1].split(","))
-    return (
-        math.isfinite(x)
-        and low <= x <= high
-        and not (interval[0] == "(" and x == low or interval[-1] == ")" and x == high)
-    )
 
 
 def resolve(task: Task) -> Task:
