@@ -3,24 +3,22 @@
 config.yaml  environment.json  status.json  results.json  results.md  <task>/<model>/seed-<n>/ (see job.py)
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import torch
-
 from electra_accel import run_folder
-from electra_accel.cli import PREEMPTED
 from electra_accel.downstream import results
 from electra_accel.downstream.heads import require_positions
 from electra_accel.downstream.job import Job, State
 from electra_accel.downstream.saving import require_models
 from electra_accel.downstream.settings import Settings
-from electra_accel.errors import OneProcessError, Preempted, UserError
+from electra_accel.errors import UserError
 from electra_accel.tracking.recorder import Recorder
 from electra_accel.tracking.tasks import RESULTS_JSON
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.tracking.trackers import run_id, wandb_mode, wandb_project
+from electra_accel.training.ending import recorded_end
 from electra_accel.training.engine import Engine
 from electra_accel.training.opening import environment
 from electra_accel.training.preemption import STOP_FILE
@@ -75,38 +73,15 @@ def write_results(folder: Path, jobs: list[Job]) -> str:
     return table
 
 
-@contextmanager
-def recorded_status(folder: Path, jobs: list[Job], terminal: Terminal) -> Iterator[None]:
-    """Keep status.json true however the run ends; its ``step`` counts finished fine-tunings."""
-
-    def write(state: str, reason: str, code: int) -> None:
-        terminal.stop()
-        try:
-            run_folder.write_status(folder, state, finished(jobs), reason, code)
-        except Exception as error:  # a full disk must not hide why the run ended
-            terminal.warn(f"{run_folder.STATUS} could not be written: {error}")
-        if code:
-            terminal.line(f"stopped ({reason}); the same command with --run.dir {folder} goes on")
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        text = "out of GPU memory: try a smaller --train.micro_batch_size; the step stays the same"
-        write("failed", text, 2)
-        raise OneProcessError(text) from error
-    except UserError as error:
-        write("failed", str(error), 2)
-        raise
-    except Preempted as asked:
-        write("preempted", str(asked), PREEMPTED)
-        raise
-    except KeyboardInterrupt:
-        write("failed", "interrupted", 130)
-        raise
-    except BaseException as error:
-        write("failed", f"{type(error).__name__}: {error}", 1)
-        raise
-    write("done", "", 0)
+def recorded_status(folder: Path, jobs: list[Job], terminal: Terminal) -> AbstractContextManager[None]:
+    """Keeps status.json true however the run ends; its ``step`` counts finished fine-tunings."""
+    return recorded_end(
+        folder,
+        lambda state, reason, code: run_folder.write_status(folder, state, finished(jobs), reason, code),
+        terminal,
+        stopped=lambda: f"after {finished(jobs)} of {len(jobs)} fine-tunings",
+        memory_remedy="a smaller --train.micro_batch_size; the step stays the same",
+    )
 
 
 def recorder_of(engine: Engine, settings: Settings, warn: Callable[[str], None]) -> Callable[[Job, State], Recorder]:

@@ -5,24 +5,23 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from electra_accel import run_folder
-from electra_accel.cli import PREEMPTED
 from electra_accel.config import Config
 from electra_accel.config_checks import difference
 from electra_accel.config_parser import dump, load
 from electra_accel.data.plan import Layout
-from electra_accel.errors import OneProcessError, Preempted, UserError
+from electra_accel.errors import UserError
 from electra_accel.tracking.report import write_report
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.training import checkpoint
+from electra_accel.training.ending import recorded_end
 from electra_accel.training.engine import Engine
 from electra_accel.training.preemption import STOP_FILE
 from electra_accel.training.progress import Progress
@@ -101,56 +100,32 @@ def require_space(folder: Path, model: nn.Module, keep: int) -> None:
     run_folder.require_writable(folder, needed_bytes=parameters * (12 * (keep + 1) + 4))
 
 
-@contextmanager
 def recorded_status(
     folder: Path, config: Config, progress: Progress, layout: Layout, terminal: Terminal
-) -> Iterator[None]:
-    """Keep status.json and the report true however the run ends, and turn running out of GPU memory into the user's line.
+) -> AbstractContextManager[None]:
+    """Keeps status.json and the report true however the run ends.
 
-    Every process reports its end: the one that fails may not be the first. The end of a warm start before its last step is
-    that of its run too.
+    The end of a warm start before its last step is that of its run too.
     """
     whole_run = folder.parent if config.is_warm_start else folder
 
-    def write(state: str, reason: str, code: int) -> None:
-        terminal.stop()
-        try:
-            run_folder.write_status(folder, state, progress.step, reason, code)
-            if code and whole_run != folder:
-                run_folder.write_status(whole_run, state, 0, reason, code)
-            if terminal.speaks:
-                write_report(folder)
-        except Exception as error:  # a full disk, or a page that cannot be drawn, must not hide why the run ended
-            terminal.warn(f"{run_folder.STATUS} or the report could not be written: {error}")
-        if code:
-            why = f" ({reason})" if state == "preempted" else ""
-            terminal.line(
-                f"stopped at step {progress.step}{why}; the same command with --run.dir {whole_run} goes on from the last "
-                "checkpoint"
-            )
+    def record(state: str, reason: str, code: int) -> None:
+        reason = progress.stopped_because if state == "done" else reason
+        run_folder.write_status(folder, state, progress.step, reason, code)
+        if code and whole_run != folder:
+            run_folder.write_status(whole_run, state, 0, reason, code)
+        if terminal.speaks:
+            write_report(folder)
 
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        remedy = f"--train.micro_batch_tokens {layout.rows // 2 * config.train.bin_tokens}"
-        if layout.rows == 1:
-            remedy = "--model.gradient_checkpointing true"
-        text = f"out of GPU memory: try {remedy}; the global step stays the same"
-        write("failed", text, 2)
-        raise OneProcessError(text) from error  # the other processes may have room
-    except UserError as error:
-        write("failed", str(error), 2)
-        raise
-    except Preempted as asked:
-        write("preempted", str(asked), PREEMPTED)
-        raise
-    except KeyboardInterrupt:
-        write("failed", "interrupted", 130)
-        raise
-    except BaseException as error:
-        write("failed", f"{type(error).__name__}: {error}", 1)
-        raise
-    write("done", progress.stopped_because, 0)
+    smaller = f"--train.micro_batch_tokens {layout.rows // 2 * config.train.bin_tokens}"
+    remedy = "--model.gradient_checkpointing true" if layout.rows == 1 else smaller
+    return recorded_end(
+        whole_run,
+        record,
+        terminal,
+        stopped=lambda: f"at step {progress.step}",
+        memory_remedy=f"{remedy}; the global step stays the same",
+    )
 
 
 def begin(folder: Path, config: Config, engine: Engine, progress: Progress | None) -> None:
