@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -11,13 +12,14 @@ from electra_accel.errors import OneProcessError, Preempted, UserError
 
 LET_THE_FIRST_SPEAK = 3.0  # seconds; launchers end all processes of a host when one has left
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the state is saved, start me again
+READER_LEFT = 141  # 128 + SIGPIPE, as a shell reports it
 
 
 def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     """Runs ``main`` and leaves the process with its return value as exit code (None: 0).
 
-    UserError becomes ``error: …`` on one line of stderr and exit code 2, Preempted exit code 75, Ctrl-C exit code 130.
-    Anything else is a bug and keeps its traceback.
+    UserError becomes ``error: …`` on one line of stderr and exit code 2, Preempted exit code 75, Ctrl-C exit code 130, and a
+    reader of stdout that leaves early, as ``head`` does, 141. Anything else is a bug and keeps its traceback.
 
     Several processes meet a mistake of the user together: what one host lacks, all processes of that host lack, and
     ``Engine.together`` passes on what only some have met. So the first process of each host speaks for all of it;
@@ -26,6 +28,8 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         code = main() or 0
+    except SystemExit as ended:  # of --help
+        code = ended.code
     except UserError as error:
         if speaks or isinstance(error, OneProcessError):
             print("error:", " ".join(str(error).split()), file=sys.stderr)
@@ -33,12 +37,29 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
             time.sleep(LET_THE_FIRST_SPEAK)
         code = 2
     except Preempted:
-        code = PREEMPTED  # recorded_status has said it
+        code = PREEMPTED  # recorded_end has said it
     except KeyboardInterrupt:
         if speaks:
             print("interrupted", file=sys.stderr)
         code = 130  # 128 + SIGINT, as a shell reports it
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise  # it was another pipe
+        code = READER_LEFT
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = code or READER_LEFT
+    if code == READER_LEFT:  # what is still to be printed goes nowhere, or Python complains of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a pipe whose reader has left."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:

@@ -1,5 +1,8 @@
 """Exit codes and stderr of scripts, in real processes."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.helpers import run_script
@@ -47,3 +50,16 @@ def test_a_bug_keeps_its_traceback():
     result = run_script("-c", PROGRAM.format(body="raise ValueError('a bug')"))
     assert result.returncode == 1
     assert "Traceback" in result.stderr and "ValueError: a bug" in result.stderr
+
+
+@pytest.mark.parametrize("body", ["print('word ' * 100_000)", "print('one line'); time.sleep(0.5); sys.exit(0)"])
+def test_a_reader_that_leaves_early(body: str):
+    """As head does: no traceback, also where what was printed is only sent at the end; other pipes stay bugs."""
+    program = "import os, sys, time\n" + PROGRAM.format(body=body)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == ("", 141)
+    result = run_script("-c", PROGRAM.format(body="raise BrokenPipeError"))
+    assert result.returncode == 1 and "Traceback" in result.stderr
