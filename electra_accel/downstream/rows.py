@@ -69,6 +69,8 @@ def read_file(path: Path, task: Task) -> list[Row]:
 def read_dataset(task: Task) -> dict[str, list[Row]]:
     """The splits of ``task.dataset`` by our names: train, and dev and test where it has them.
 
+    A test split whose labels are all -1 is left out: that is how benchmarks such as GLUE withhold them.
+
     Raises:
         UserError: no such data set, the hub cannot be reached, or a column is missing.
     """
@@ -82,13 +84,13 @@ def read_dataset(task: Task) -> dict[str, list[Row]]:
         raise UserError(
             f"task.dataset {task.dataset} cannot be had from the hub: {reason}; download it and name files"
         ) from None
-    splits = {}
+    splits, label = {}, task.label_column
     for ours, theirs in SPLITS.items():
         split = next((found[name] for name in theirs if name in found), None)
-        if split is not None:
-            names = _class_names(split.features.get(task.label_column))
-            records = enumerate(split, start=1)
-            splits[ours] = list(_from_records(f"{task.dataset} {ours}", records, task, names))
+        if split is None or (ours == "test" and label in split.column_names and all(y == -1 for y in split[label])):
+            continue
+        names = _class_names(split.features.get(label))
+        splits[ours] = list(_from_records(f"{task.dataset} {ours}", enumerate(split, start=1), task, names))
     if "train" not in splits:
         raise UserError(f"task.dataset {task.dataset} has no split train, only {', '.join(found)}")
     return splits
@@ -163,10 +165,15 @@ def _from_records(
                 f"{source}, row {number}: no column {missing[0]!r}; it has: {', '.join(record)} "
                 "(options task.text_columns and task.label_column)"
             )
-        cells = [record[name] for name in wanted]
+        cells, where = [record[name] for name in wanted], f"{source}, row {number}"
         if names:
-            cells[-1] = [names[c] for c in cells[-1]] if isinstance(cells[-1], list) else names[cells[-1]]
-        yield _row(f"{source}, row {number}", cells, task)
+            numbers = cells[-1] if isinstance(cells[-1], list) else [cells[-1]]
+            if wrong := [c for c in numbers if c is None or not 0 <= c < len(names)]:
+                raise UserError(
+                    f"{where}: the label {wrong[0]} is none of the {len(names)} classes (option task.label_column)"
+                )
+            cells[-1] = [names[c] for c in numbers] if isinstance(cells[-1], list) else names[numbers[0]]
+        yield _row(where, cells, task)
 
 
 def _row(where: str, cells: Iterable[Any], task: Task) -> Row:

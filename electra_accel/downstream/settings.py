@@ -41,7 +41,9 @@ class Task:
         None, "scored once with the best epoch; default: test_fraction of the training texts", "FILE"
     )
     dataset: str | None = option(
-        None, "hub id in place of files: NAME or NAME:CONFIG; its splits train, validation and test", "NAME"
+        None,
+        "hub id in place of files: NAME or NAME:CONFIG; its splits train, validation and, where it has labels, test",
+        "NAME",
     )
     text_columns: list[str] | None = option(
         None, "one or two; default: text, pairs sentence1 sentence2, tagging tokens", "NAME"
@@ -79,7 +81,7 @@ class Run:
 
 @dataclass
 class Optim:
-    """AdamW; the defaults are those of the ELECTRA paper, table 7"""
+    """AdamW; defaults of the ELECTRA paper, table 7 (where its released code has another one, it is named)"""
 
     learning_rate: float | None = option(
         None, "peak, of the head; default by hidden size: below 512 3e-4, below 1024 1e-4, else 5e-5", within=POSITIVE
@@ -92,7 +94,9 @@ class Optim:
     warmup_fraction: float = option(
         0.1, "share of the steps with linear warmup; then linearly down to 0", within="[0, 1)"
     )
-    weight_decay: float = option(0.0, "on matrices; biases and LayerNorm have none", within=NOT_NEGATIVE)
+    weight_decay: float = option(
+        0.0, "on matrices; biases and LayerNorm have none; released code: 0.01", within=NOT_NEGATIVE
+    )
 
 
 @dataclass

@@ -6,8 +6,9 @@ import json
 
 import pandas
 import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
 
-from electra_accel.downstream.rows import Row, read_file
+from electra_accel.downstream.rows import Row, read_dataset, read_file
 from electra_accel.errors import UserError
 from tests.downstream.small import task
 
@@ -64,6 +65,29 @@ def test_lists_of_words(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text('{"tokens": ["a", "b"], "tags": ["O", "B-X"]}')
     assert read_file(path, task(kind="tagging")) == [Row(("a", "b"), ("O", "B-X"))]
+
+
+def test_a_dataset_as_on_the_hub(tmp_path):
+    """Numbers of classes become their names; a test split whose labels are withheld, all -1, is left out."""
+    label, tags = ClassLabel(names=["bad", "good"]), List(ClassLabel(names=["O", "B-X"]))
+
+    def write_split(split: str, labels: list) -> None:
+        rows = {"text": ["a", "b"], "label": labels, "tokens": [["a"], ["b", "c"]], "tags": [[1], [0, 1]]}
+        features = Features({"text": Value("string"), "label": label, "tokens": List(Value("string")), "tags": tags})
+        Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}.parquet")
+
+    for split, labels in (("train", [1, 0]), ("validation", [0, 0]), ("test", [-1, -1])):
+        write_split(split, labels)
+    found = read_dataset(task(train_file=None, dataset=str(tmp_path)))
+    assert found == {
+        "train": [Row(("a",), "good"), Row(("b",), "bad")],
+        "dev": [Row(("a",), "bad"), Row(("b",), "bad")],
+    }
+    found = read_dataset(task(train_file=None, dataset=str(tmp_path), kind="tagging"))
+    assert found["test"] == [Row(("a",), ("B-X",)), Row(("b", "c"), ("O", "B-X"))]
+    write_split("validation", [-1, 1])
+    with pytest.raises(UserError, match="dev, row 1: the label -1 is none of the 2 classes"):
+        read_dataset(task(train_file=None, dataset=str(tmp_path)))
 
 
 BROKEN = {
