@@ -4,7 +4,8 @@
     python scripts/follow_sentence.py --run runs/my-text "The chef ate the meal." "Another text for the same row."
     python scripts/follow_sentence.py --generator pair/generator --discriminator pair/discriminator "The chef ate the meal."
 
-The first text is followed; the others are packed into rows with it. docs/tutorial.md (docs/tutorial.ko.md) explains the output.
+The first text is followed; the others are packed into rows with it. Each heading names the files in electra_accel/ that do what
+stands below it. docs/tutorial.md (docs/tutorial.ko.md) explains the output.
 """
 
 import argparse

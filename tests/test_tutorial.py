@@ -262,7 +262,8 @@ def test_every_command_runs(tmp_path):
     other = (tmp_path / "all.txt").read_text("utf-8").splitlines()[400:460]
     (tmp_path / "general_eval.txt").write_text("\n".join(other), encoding="utf-8")
     reviews = [
-        (f"별점 {i % 10}점 영화 {'정말 재미있어요' if i % 2 else '너무 지루해요'} {i}", i % 2) for i in range(400)
+        (f"별점 {i % 10}점 영화 {'배우들의 연기도 훌륭했습니다' if i % 2 else '너무 지루해요 돈이 아깝다'} {i}", i % 2)
+        for i in range(400)
     ]
     rows = "".join(f"{i},{text}\n" for i, (text, _) in enumerate(reviews))
     (tmp_path / "reviews.csv").write_text("id,sen\n" + rows, encoding="utf-8")
