@@ -4,12 +4,13 @@ import hashlib
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
+from electra_accel.data.encode import normalise
 from electra_accel.errors import UserError
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # ids 0 to 4 of the vocabularies trained here
@@ -147,7 +148,7 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Trains a WordPiece vocabulary and saves it (see :func:`save_tokenizer`).
 
-    Text is treated as BERT does, but accents are kept and case too unless ``lowercase``: words split at spaces and
+    Text is composed (see ``encode.normalise``) and treated as BERT does, but accents are kept and case too unless ``lowercase``: words split at spaces and
     punctuation, each Chinese character alone; Hangul syllables stay whole. A character that makes up less than a millionth
     of the text, or is not among the vocab_size / 4 most frequent, becomes [UNK].
 
@@ -165,8 +166,11 @@ def train_tokenizer(
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
+    def composed() -> Iterator[list[str]]:
+        return ([normalise(text) for text in batch] for batch in batches())
+
     characters: Counter[str] = Counter()
-    for batch in batches():
+    for batch in composed():
         characters.update("".join(batch))
     alphabet = _alphabet(characters, backend, vocab_size // 4)
     inside = [c for c in alphabet if _can_continue_a_word(c, backend)]
@@ -178,7 +182,7 @@ def train_tokenizer(
         special_tokens=SPECIAL_TOKENS + [f"##{c}" for c in inside],
         show_progress=False,
     )
-    backend.train_from_iterator(batches(), trainer)
+    backend.train_from_iterator(composed(), trainer)
     learned = backend.get_vocab()
     vocab = {token: number for number, token in enumerate(sorted(learned, key=learned.get))}
     tokenizer = BertTokenizer(vocab=vocab, do_lower_case=lowercase, strip_accents=False)

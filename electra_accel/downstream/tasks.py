@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from electra_accel.data.encode import normalise
 from electra_accel.data.split import text_hashes
 from electra_accel.downstream.rows import Row, read_dataset, read_file
 from electra_accel.downstream.settings import Task
@@ -201,8 +202,9 @@ def _padded(rows: list[np.ndarray], value: int) -> torch.Tensor:
 def encode(rows: list[Row], data: TaskData, tokenizer: PreTrainedTokenizerFast) -> Encoded:
     """Tokenise, cut to task.max_length, and put the targets where they belong."""
     task, is_tagging = data.task, data.task.kind == "tagging"
-    texts = [list(row.texts) if is_tagging else row.texts[0] for row in rows]
-    seconds = [row.texts[1] for row in rows] if len(task.text_columns) == 2 else None
+    given = [[normalise(text) for text in row.texts] for row in rows]  # as pre-training does
+    texts = given if is_tagging else [row[0] for row in given]
+    seconds = [row[1] for row in given] if len(task.text_columns) == 2 else None
     found = tokenizer(
         texts,
         seconds,

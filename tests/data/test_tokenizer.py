@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 from transformers import AutoTokenizer, BertTokenizer, ElectraConfig
@@ -168,3 +169,11 @@ def test_unusable_tokenizers_are_one_line(tmp_path):
         trained(tmp_path / "b", vocab_size=10)
     with pytest.raises(UserError, match="no usable text"):
         train_tokenizer(lambda: [[""]], 100, tmp_path / "c")
+
+
+def test_decomposed_text_gives_the_vocabulary_of_composed_text(tmp_path):
+    """macOS writes Hangul as single letters; what encodes text composes it, so the vocabulary has to be of composed text."""
+    texts = ["영화가 정말 재미있습니다.", "café in the evening"] * 20
+    decomposed = [unicodedata.normalize("NFD", text) for text in texts]
+    vocabularies = [train_tokenizer(lambda: [those], 300, tmp_path).get_vocab() for those in (texts, decomposed)]
+    assert decomposed != texts and vocabularies[0] == vocabularies[1]

@@ -1,10 +1,12 @@
 """Splits share no text, and targets stand where they belong."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 import torch
 
-from electra_accel.data.tokenizer import load_tokenizer
+from electra_accel.data.tokenizer import load_tokenizer, train_tokenizer
 from electra_accel.downstream.rows import Row
 from electra_accel.downstream.tasks import IGNORED, TaskData, encode, load_task
 from electra_accel.errors import UserError
@@ -115,3 +117,16 @@ def test_unknown_labels_are_named(tmp_path):
     files = {f"{name}_file": str(write_jsonl(tmp_path / f"{name}.jsonl", records)) for name, records in files.items()}
     with pytest.raises(UserError, match="dev has the label 'maybe'"):
         load_task(task(**files))
+
+
+def test_decomposed_text_gives_the_ids_of_composed_text(tmp_path):
+    """As pre-training reads it: macOS writes Hangul as single letters, which no vocabulary holds."""
+    texts = ["정말 재밌다", "별로 재미없다"]
+    tokenizer = train_tokenizer(lambda: [texts * 20], 120, tmp_path)
+    data = TaskData(task(), {}, ("no", "yes"), 0.0, 1.0, ())
+    composed, decomposed = (
+        encode([Row((unicodedata.normalize(form, text),), "yes") for text in texts], data, tokenizer).ids
+        for form in ("NFC", "NFD")
+    )
+    assert all(np.array_equal(*both) for both in zip(composed, decomposed, strict=True))
+    assert tokenizer.unk_token_id not in np.concatenate(composed)
