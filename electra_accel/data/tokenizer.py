@@ -148,9 +148,10 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Trains a WordPiece vocabulary and saves it (see :func:`save_tokenizer`).
 
-    Text is composed (see ``encode.normalise``) and treated as BERT does, but accents are kept and case too unless ``lowercase``: words split at spaces and
-    punctuation, each Chinese character alone; Hangul syllables stay whole. A character that makes up less than a millionth
-    of the text, or is not among the vocab_size / 4 most frequent, becomes [UNK].
+    Text is composed (see ``encode.normalise``) and treated as BERT does, but accents are kept and case too unless
+    ``lowercase``: words split at spaces and punctuation, each Chinese character alone; Hangul syllables stay whole. A
+    character that makes up less than a millionth of the text, or is not among the vocab_size / 4 most frequent, becomes
+    [UNK].
 
     The same text gives the same vocabulary. The library alone does not see to that: it numbers the "##" characters in the
     order of a hash table that differs between runs, and breaks ties between merges by these numbers. So they are numbered
