@@ -18,7 +18,7 @@ from electra_accel.tracking.adaptation import story_of_run
 from electra_accel.training.sharded import MODEL_FILE, OPTIMIZER_FILE, deepspeed_version
 from tests import published
 from tests.helpers import ROOT
-from tests.pretraining import finish, options, run_here, run_short, start, write_corpus
+from tests.pretraining import finish, metrics, options, run_here, run_short, start, write_corpus
 
 SHORT = {"train.steps": 6, "eval.every": 3, "checkpoint.every": 3, "tracking.log_every": 3, "eval.batches": 1}
 PAIR = {
@@ -271,3 +271,27 @@ def test_a_warm_start_and_what_follows_under_zero(place):
             for name in ("one", "two")
         )
         assert one == pytest.approx(two, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(deepspeed_version() is None, reason="DeepSpeed is not installed")
+def test_a_given_pair_is_adapted_under_zero3_as_alone(place, run):
+    """Where transformers knows of ZeRO-3, it shares out a checkpoint's weights as it reads them, and nothing is trained."""
+    code, out, err = run("alone", tracking__samples="none")
+    assert code == 0, out + err
+    launch = [
+        "--config_file",
+        ROOT / "accelerate_configs/zero3.yaml",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+    ]
+    arguments = options("text.txt", "zero3", **SHORT | PAIR | {"tracking.samples": "none"})
+    code, out, err = finish(start(arguments, place, launch, WANDB_MODE="disabled"), timeout=500)
+    assert code == 0, out + err
+    alone, shared = ({r["step"]: r for r in metrics(place / name) if "eval/auc" in r} for name in ("alone", "zero3"))
+    assert list(alone) == list(shared) == [0, 3, 6]
+    for name in ("eval/generator_loss", "eval/discriminator_loss", "eval/auc"):
+        assert shared[6][name] == pytest.approx(alone[6][name], rel=1e-3), name

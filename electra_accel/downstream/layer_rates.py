@@ -29,8 +29,10 @@ def build_adamw(model: PreTrainedModel, optim: Optim) -> torch.optim.AdamW:
 
 
 def _scale_rates(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+    """From the head's rate, which stays as it is: ZeRO-3 makes several steps of the optimizer out of one."""
+    whole = next(group["lr"] for group in optimizer.param_groups if group["scale"] == 1)
     for group in optimizer.param_groups:
-        group["lr"] *= group["scale"]
+        group["lr"] = whole * group["scale"]
 
 
 def depth_of(name: str, model: nn.Module) -> int:

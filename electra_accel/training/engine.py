@@ -87,6 +87,12 @@ class Engine:
         self.card = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
         plugin = self.accelerator.state.deepspeed_plugin
         self.zero_stage: int | None = plugin.zero_stage if plugin else None
+        if self.zero_stage == 3:
+            from transformers.integrations import unset_hf_deepspeed_config
+
+            # Networks are whole until they are prepared. Without this, from_pretrained would share out their weights as it
+            # reads them, whatever zero3_init_flag says, and the copies that prepare makes would be empty.
+            unset_hf_deepspeed_config()
         self.fsdp = launched == "fsdp"
         if self.fsdp:
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = FSDP_PRECISION
