@@ -18,6 +18,7 @@ SHORT = {
     "own-text.yaml": "--tokenizer.train_vocab_size 600",
     "reviews-ko.yaml": "--tokenizer.train_vocab_size 600",
     "train_tokenizer.py": "--vocab_size 600",
+    "finetune.py": "--train.epochs 1 --run.seeds 1 2",
 }
 
 
@@ -46,6 +47,9 @@ def test_every_command_runs(tmp_path):
     (tmp_path / "general" / "text.txt").write_text("\n".join(other), encoding="utf-8")
     rows = "".join(f"{i},별점 {i % 10}점 영화 정말 재미있어요 추천합니다\n" for i in range(400))
     (tmp_path / "reviews.csv").write_text("id,sen\n" + rows, encoding="utf-8")
+    labelled = "text\tlabel\n" + "".join(f"row {i} of the table\t{i % 2}\n" for i in range(60))
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.tsv").write_text(labelled, encoding="utf-8")
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",

@@ -70,7 +70,7 @@ def markdown(results: dict[str, Any]) -> str:
                 _spread(by_split.get("dev")),
                 _spread(by_split.get("test")),
             ]
-            cells += ["", "", "the first model"] if place == 0 else _difference(difference)
+            cells += ["", "", "the first model"] if place == 0 else difference_cells(difference)
             lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
     lines += [
         "",
@@ -88,7 +88,8 @@ def _spread(figure: dict[str, Any] | None) -> str:
     return f"{figure['mean']:.4f}" + (f" ± {figure['sd']:.4f}" if figure["sd"] is not None else "")
 
 
-def _difference(found: dict[str, Any] | None) -> list[str]:
+def difference_cells(found: dict[str, Any] | None) -> list[str]:
+    """Of a table: a paired difference, its interval, and the verdict."""
     if found is None or found["low"] is None:
         return [f"{found['mean']:+.4f}" if found else "–", "–", verdict(found)]
     return [f"{found['mean']:+.4f}", f"{found['low']:+.4f} to {found['high']:+.4f}", verdict(found)]

@@ -9,9 +9,10 @@ import numpy as np
 
 from electra_accel import run_folder
 from electra_accel.downstream.opening import RESULTS_JSON
-from electra_accel.downstream.results import _difference, paired_difference
+from electra_accel.downstream.results import difference_cells
 from electra_accel.downstream.study import TASKS, Row, Study, is_done, words
 from electra_accel.tracking.page import COLOURS, chart, charts, label, page, table
+from electra_accel.tracking.paired import paired_difference
 
 FIGURES = {"generator_loss": "eval/generator_loss", "auc": "eval/auc"}  # of metrics.jsonl, newest value
 Found = Mapping[str, Mapping[str, Any]]
@@ -94,7 +95,7 @@ def _cells(row: Row, entry: Mapping[str, Any], tasks: Sequence[str]) -> list[str
     found += [f"{mean[name]:.4f}" if name in mean else "–" for name in ("generator_loss", "auc")]
     for task in tasks:
         found.append(_each(entry, task))
-        found += _difference(entry["difference"].get(task)) if row.against else ["", "", "the first row"]
+        found += difference_cells(entry["difference"].get(task)) if row.against else ["", "", "the first row"]
         if row.against and entry["difference"].get(task):
             found[-1] += f" (against {row.against})"
     return found
