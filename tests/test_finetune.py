@@ -138,6 +138,7 @@ def test_stops_when_asked(place, monkeypatch, capfd):
     """A deadline that is now: the state is saved, the exit code says so, and the same command ends the run."""
     code, out, err = run_here(line("asked", "--run.deadline=0:00"), place, monkeypatch, capfd, SCRIPT)
     assert (code, err) == (75, "")
+    assert "stopped after 0 of 1 fine-tunings (run.deadline" in out and "--run.dir asked goes on" in out
     assert run_folder.read_status(place / "asked")["state"] == "preempted"
     assert (place / "asked" / "t" / "first" / "seed-1" / "checkpoints" / "step-00000001").is_dir()
     code, out, err = run_here(line("asked"), place, monkeypatch, capfd, SCRIPT)
