@@ -151,8 +151,11 @@ class Optim:
 class Train:
     """how long, and how much at once"""
 
-    steps: int | None = option(None, "optimizer steps; exactly one of steps and epochs", within=COUNT)
+    steps: int | None = option(None, "optimizer steps; exactly one of steps, epochs and flops", within=COUNT)
     epochs: float | None = option(None, "passes over the training text; default from a pair: 3", within=POSITIVE)
+    flops: float | None = option(
+        None, "as many steps as fit into so many floating point operations, counted as train/flops is", within=POSITIVE
+    )
     batch_tokens: int | None = option(
         None,
         "token slots of a global step, all processes; default: the size's published batch, from a pair 8192",
@@ -296,7 +299,7 @@ def resolve(config: Config, steps: int | None = None) -> Config:
         train.bin_tokens = config.data.max_length
     if train.batch_tokens is None:
         train.batch_tokens = max(1, recommended.batch_tokens // max(1, train.bin_tokens)) * train.bin_tokens
-    if train.steps is None and train.epochs is None:
+    if train.steps is None and train.epochs is None and train.flops is None:
         train.epochs = recommended.epochs
     if optim.warmup_steps is None and (steps := steps or train.steps):
         published = recommended.warmup_steps

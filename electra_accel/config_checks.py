@@ -13,7 +13,7 @@ from electra_accel.options import outside_interval
 FREE_GROUPS = ("checkpoint", "tracking")
 FREE_OPTIONS = (
     "run.dir", "run.resume", "run.deadline", "data.num_workers", "model.gradient_checkpointing", "train.steps", "train.epochs",
-    "train.micro_batch_tokens", "train.precision", "train.compile", "eval.every",
+    "train.flops", "train.micro_batch_tokens", "train.precision", "train.compile", "eval.every",
 )  # fmt: skip
 _ONE_NETWORK = "objective.kind mlm trains one network: leave model.generator out"
 _WARM_START_SPELLINGS = (WARM_START, "warm_start", "warmstart")
@@ -49,13 +49,17 @@ def check(config: Config, steps: int | None = None) -> list[str]:
     if objective.generator_weight == 0 and (config.is_mlm or objective.discriminator_weight == 0):
         both = "objective.generator_weight and objective.discriminator_weight are both"
         problems.append(f"{'objective.generator_weight is' if config.is_mlm else both} 0: nothing would be learnt")
-    if train.steps is None and train.epochs is None:
-        problems.append("give one of train.steps and train.epochs")
-    if train.steps is not None and train.epochs is not None:
+    lengths = {f"train.{name}": getattr(train, name) for name in ("steps", "epochs", "flops")}
+    lengths = {name: f"{value:g}" for name, value in lengths.items() if value is not None}
+    if not lengths:
+        problems.append("give one of train.steps, train.epochs and train.flops")
+    if len(lengths) > 1:
         problems.append(
-            f"train.steps {train.steps} and train.epochs {train.epochs:g} (perhaps of the recipe) both say how long to train: "
-            "add --train.epochs null, or --train.steps null"
+            f"{' and '.join(map(' '.join, lengths.items()))} (perhaps of the recipe) all say how long to train: add "
+            + ", or ".join(f"--{name} null" for name in reversed(lengths))
         )
+    if train.flops and config.warm_starts:
+        problems.append("train.flops does not count a generator's warm start: give train.steps or train.epochs")
     try:
         if config.run.deadline and deadline_time(config.run.deadline) < datetime.datetime.now().timestamp() - 60:
             problems.append(f"run.deadline {config.run.deadline} is past")

@@ -29,7 +29,7 @@ from tests.helpers import ROOT
         (["--train.steps=0"], "train.steps must lie in [1, inf), not 0"),
         (["--train.epochs=2"], "train.steps 1000 and train.epochs 2 (perhaps"),
         (["--train.epochs=2"], "add --train.epochs null"),
-        (["--train.steps=null"], "give one of train.steps and train.epochs"),
+        (["--train.steps=null"], "give one of train.steps, train.epochs and train.flops"),
         (["--train.batch_tokens=300"], "train.batch_tokens 300 is not a multiple of train.bin_tokens 128: 256 or 384"),
         (["--train.batch_tokens=100"], "train.batch_tokens 100 is not a multiple of train.bin_tokens 128: 128"),
         (["--train.bin_tokens=64"], "train.bin_tokens 64 is less than data.max_length 128"),
@@ -183,7 +183,7 @@ def test_identity_leaves_nothing_out_by_accident():
     free = flatten(Config()).keys() - identity(Config()).keys()
     assert {name for name in free if name.split(".")[0] not in ("checkpoint", "tracking")} == {
         "run.dir", "run.resume", "run.deadline", "data.num_workers", "model.gradient_checkpointing", "train.steps",
-        "train.epochs", "train.micro_batch_tokens", "train.precision", "train.compile", "eval.every",
+        "train.epochs", "train.flops", "train.micro_batch_tokens", "train.precision", "train.compile", "eval.every",
     }  # fmt: skip
 
 

@@ -1,60 +1,47 @@
 """scripts/study.py: study files name real options, and a study is run, continued and put into a table and a chart."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 from electra_accel import run_folder
-from electra_accel.config import Config, flatten
-from electra_accel.downstream.settings_parser import parse
-from electra_accel.downstream.study import read_study, words
-from electra_accel.model.pair import build_encoder, build_pair
-from electra_accel.training.networks import Pair, flops
-from tests.helpers import ROOT
+from electra_accel.downstream.study import read_study
+from tests.helpers import ROOT, wait_for
 from tests.pretraining import options, run_here, write_corpus
 
 FILES = sorted((ROOT / "recipes" / "studies").glob("*.yaml"))
 SCRIPT = "study.py"
-VALUES = {"data": "data", "pair": "pair", "tokenizer": "vocab.txt"}
+LABELLED = ("train", "dev", "test")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_study_names_real_options(file):
-    study = read_study(file, VALUES)
-    known = set(flatten(Config())) | {"config"}
-    assert set(study.pretrain) <= known and (ROOT / study.pretrain["config"]).exists()
-    for row in study.rows:
-        assert set(row.options) <= known
-    asked = parse(["--models", "x", *words(study.finetune)], description="")
-    assert asked.tasks[0].train_file == "data/nsmc_sentiment_train.tsv" and asked.settings.run.seeds == [1, 2, 3]
+def test_a_study_of_ours_is_ready_to_run(file, tmp_path, monkeypatch, capfd):
+    """Each row and the fine-tuning pass the checks of the two scripts, and no two rows are the same."""
+    for name in LABELLED:
+        (tmp_path / f"nsmc_sentiment_{name}.tsv").touch()
+    values = [f"{name}={tmp_path}" for name in ("data", "pair", "tokenizer")]
+    code, out, err = run_here([file, "--set", *values, "--dry_run"], ROOT, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (0, ""), err
+    study = read_study(str(file), {"data": "d", "pair": "p", "tokenizer": "t"})
+    assert out.count("scripts/pretrain.py") == 2 * len(study.rows) == 2 * len({str(row.words) for row in study.rows})
 
 
-def test_both_objectives_get_the_same_flops():
-    rows = {
-        row.name: row.options["train.steps"]
-        for row in read_study(ROOT / "recipes/studies/rtd-against-mlm.yaml", VALUES).rows
-    }
-    shape = dict(vocab_size=8000, pad_token_id=0, max_length=64, dropout=0.1, seed=1)
-    costs = []
-    for pair in (
-        build_pair("tiny", generator_width=None, sharing="tied", **shape),
-        Pair(build_encoder("tiny", **shape), None),
-    ):
-        token, selected = flops(pair, context=25)
-        costs.append(token + 0.3 * selected)
-    for budget in ("short", "long"):
-        assert rows[f"rtd-{budget}"] * costs[0] == pytest.approx(rows[f"mlm-{budget}"] * costs[1], rel=0.02)
-
-
-def write_study(place):
-    changed = dict(train__steps=6, eval__every=6, eval__batches=1, checkpoint__every=3, model__generator_width=None)
-    fixed = dict(word[2:].split("=", 1) for word in options("text.txt", "", **changed))
+def write_study(place: Path) -> None:
+    """Two rows with as many FLOPs, and one that is not run."""
+    changed = dict(train__steps=None, train__flops=1e11, eval__every=50, eval__batches=1, tracking__samples_every=50)
+    fixed = dict(word[2:].split("=", 1) for word in options("text.txt", "", **changed, model__generator_width=None))
     del fixed["run.dir"]
     study = {
         "pretrain": fixed,
         "finetune": {
-            **{f"task.{name}_file": "{data}/" + f"{name}.jsonl" for name in ("train", "dev", "test")},
+            **{f"task.{name}_file": "{data}/" + f"{name}.jsonl" for name in LABELLED},
             "task.kind": "classification",
             "task.name": "t",
             "train.epochs": 1,
@@ -69,51 +56,85 @@ def write_study(place):
     (place / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
 
 
+def write_data(place: Path) -> None:
+    write_corpus(place / "text.txt", most=300)
+    for name in LABELLED:
+        records = [{"text": f"the module number {i} of {name}", "label": i % 2} for i in range(40)]
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+LINE = ["study.yaml", "--set", "data=.", "--seeds", "1", "--rows", "base", "one-network"]
+
+
+@pytest.mark.slow
 def test_a_study_runs_goes_on_and_is_told(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    write_corpus(tmp_path / "text.txt", most=300)
-    for name in ("train", "dev", "test"):
-        records = [{"text": f"the module number {i}", "label": i % 2} for i in range(40)]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_data(tmp_path)
     write_study(tmp_path)
-    command = ["study.yaml", "--set", "data=.", "--seeds", "1", "--rows", "base", "one-network"]
-    for again in (False, True):
-        code, out, err = run_here(command, tmp_path, monkeypatch, capfd, SCRIPT)
-        assert code == 0, out + err
-        assert ("scripts/pretrain.py" in out) is not again
     folder = tmp_path / "runs" / "study"
+    for again in (False, True):
+        code, out, err = run_here(LINE, tmp_path, monkeypatch, capfd, SCRIPT)
+        assert code == 0, out + err
+        assert ("runs/study/base-1 is finished" in out) is again
     found = json.loads((folder / "results.json").read_text())
     base, alone = found["base"], found["one-network"]
     assert base["seeds"].keys() == {"1"} and "auc" in base["mean"] and "auc" not in alone["mean"]
-    recorded = [
-        r["train/flops"] for r in run_folder.read_jsonl(folder / "base-1" / "metrics.jsonl") if "train/flops" in r
-    ]
-    assert base["mean"]["flops"] == recorded[-1] > alone["mean"]["flops"] > 0
+    for entry, run in ((base, "base-1"), (alone, "one-network-1")):
+        last = run_folder.read_jsonl(folder / run / "metrics.jsonl")[-1]
+        assert entry["mean"]["flops"] == last["train/flops"] == pytest.approx(1e11, rel=0.08)
+        assert last["step"] > 10
+    assert alone["mean"]["tokens"] > 1.05 * base["mean"]["tokens"]
     tasks = json.loads((folder / "tasks" / "results.json").read_text())["tasks"]["t"]["models"]
     for entry, model in ((base, "base-1"), (alone, "one-network-1")):
         assert entry["mean"]["t/accuracy"] == tasks[model]["seeds"]["1"]["test"]["accuracy"]
     difference = alone["difference"]["t/accuracy"]
     assert difference["mean"] == pytest.approx(alone["mean"]["t/accuracy"] - base["mean"]["t/accuracy"])
     table = (folder / "results.md").read_text().splitlines()
-    assert (
-        sum("| not run |" in line for line in table) == 1 and "| not-yet | --model.sharing none | not run |" in table[4]
-    )
+    assert sum("| not run |" in line for line in table) == 1
+    assert "| not-yet | --model.sharing=none | not run |" in table[4]
     html = (folder / "results.html").read_text()
     assert 'class="chart"' in html and "two networks" in html
+
+    code, out, err = run_here(
+        [*LINE, "--pretrain", "--run.seed 3 --optim.learning_rate 1e-4"], tmp_path, monkeypatch, capfd, SCRIPT
+    )
+    assert code == 2 and "another configuration" in out + err  # what is finished is not taken for something else
+
+
+def test_a_study_that_is_asked_to_stop_passes_it_on(tmp_path):
+    write_data(tmp_path)
+    write_study(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "scripts" / SCRIPT, *LINE, "--pretrain", "--train.flops 1e15"],
+        cwd=tmp_path,
+        env=os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    run = tmp_path / "runs" / "study" / "base-1"
+    deadline = time.monotonic() + 200
+    while not run_folder.read_jsonl(run / "metrics.jsonl") and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    code, out, _ = wait_for(process, 60)
+    assert code == 75, out
+    assert run_folder.read_status(run)["state"] == "preempted" and list((run / "checkpoints").glob("step-*"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rows: [", "not YAML"),
+        ("rows: [", "broken YAML"),
         ("rows: []", "a study holds pretrain, finetune, rows"),
-        ("{pretrain: {}, finetune: {}, rows: {}}", "rows is not a list"),
+        ("{pretrain: {}, finetune: {}, rows: {a: b}}", "rows must be a list"),
         ("{pretrain: {}, finetune: {}, rows: []}", "no rows"),
         ("{pretrain: {}, finetune: {}, rows: [{name: a/b}]}", "row 1: a row has a name"),
         ("{pretrain: {}, finetune: {}, rows: [{name: a, steps: 3}]}", "unknown: steps"),
         ("{pretrain: {}, finetune: {}, rows: [{name: a}, {name: a}]}", "row 2: a stands there twice"),
         ("{pretrain: {}, finetune: {}, rows: [{name: a, against: b}]}", "none of the rows above: b"),
-        ("{pretrain: {}, finetune: {}, rows: [{name: a, options: 3}]}", "options are no names and values"),
+        ("{pretrain: {}, finetune: {}, rows: [{name: a, options: 3}]}", "options must be names and values"),
         ("{pretrain: {x: '{corpus}/a'}, finetune: {}, rows: [{name: a}]}", "--set corpus="),
         (None, "No such file"),
     ],
@@ -126,9 +147,20 @@ def test_a_broken_study_is_one_line(tmp_path, monkeypatch, capfd, text, message)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(["--rows", "none"], "--rows none"), (["--set", "data"], "write NAME=VALUE")]
+    ("arguments", "message"),
+    [
+        (["--rows", "none"], "--rows none"),
+        (["--set", "data"], "write NAME=VALUE"),
+        (["--seeds", "1", "1"], "--seeds names one of them twice"),
+        (["--pretrain", "--train.step 3"], "row base: command line: unknown option train.step"),
+        (["--pretrain", "--train.epochs 3"], "row base: train.epochs 3 and train.flops 1e+11"),
+        (["--finetune", "--task.kind pair --task.text_columns text"], "finetune: task.kind pair takes 2"),
+        (["--set", "data=nowhere"], "finetune: task.train_file: there is no file nowhere/train.jsonl"),
+    ],
 )
-def test_a_mistake_on_the_command_line_is_one_line(tmp_path, monkeypatch, capfd, arguments, message):
+def test_a_mistake_is_one_line_before_anything_runs(tmp_path, monkeypatch, capfd, arguments, message):
+    write_data(tmp_path)
     write_study(tmp_path)
     code, _, err = run_here(["study.yaml", "--set", "data=.", *arguments], tmp_path, monkeypatch, capfd, SCRIPT)
     assert code == 2 and message in err and err.count("\n") == 1, err
+    assert not (tmp_path / "runs").exists()

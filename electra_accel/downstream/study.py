@@ -1,4 +1,4 @@
-"""A study: the same pre-training with one thing changed at a time, several seeds each, and what it does to a task.
+"""A study: the same pre-training with one thing changed at a time, several seeds each, and what that does to a task.
 
 A study file names the options that all rows share and those of each row; ``scripts/study.py`` runs it. Each row and seed is a
 pre-training run of its own in STUDY/<row>-<seed>/; their networks are fine-tuned in STUDY/tasks/. Nothing here imports torch,
@@ -6,17 +6,20 @@ so that mistakes are answered at once.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from electra_accel import run_folder
+from electra_accel import config_checks, config_parser, options, run_folder
+from electra_accel.config import resolve
+from electra_accel.downstream import settings, settings_parser
 from electra_accel.errors import UserError
 
 TASKS = "tasks"
+_PARTS = {"pretrain": dict, "finetune": dict, "rows": list}
+_OF_A_ROW = ("name", "options", "against", "curve")
 
 
 @dataclass(frozen=True)
@@ -25,30 +28,54 @@ class Row:
 
     Attributes:
         name: also the beginning of its runs' folders.
-        options: of ``scripts/pretrain.py``, over those that all rows share.
-        against: the row that it is compared with; None for that one itself.
+        words: its options of ``scripts/pretrain.py``, as words of a command line; they come after those that all rows share.
+        against: the row that it is compared with; None for the first one.
         curve: the line of the chart that it is a point of; None without a chart.
     """
 
     name: str
-    options: Mapping[str, Any]
+    words: list[str]
     against: str | None
     curve: str | None
 
 
 @dataclass(frozen=True)
 class Study:
-    """``pretrain`` and ``finetune`` are options by name, as the two scripts take them."""
+    """``pretrain`` and ``finetune``: what all rows share, as words of the two scripts' command lines."""
 
-    rows: tuple[Row, ...]
-    pretrain: Mapping[str, Any]
-    finetune: Mapping[str, Any]
+    rows: list[Row]
+    pretrain: list[str]
+    finetune: list[str]
 
-    def run(self, folder: Path, row: Row, seed: int) -> Path:
-        return folder / f"{row.name}-{seed}"
+    def check(self) -> None:
+        """Find what the scripts would refuse, before hours are spent on the rows above it.
+
+        Raises:
+            UserError: names the row.
+        """
+        for row in self.rows:
+            with _named(f"row {row.name}"):
+                asked = config_parser.parse([*self.pretrain, *row.words], "")
+                config_checks.check(resolve(asked.config))
+        with _named("finetune"):
+            asked = settings_parser.parse(["--models", "any", *self.finetune], "")
+            settings.check(asked.settings, asked.tasks)
+            files = [(task, f"{name}_file") for task in asked.tasks for name in ("train", "dev", "test")]
+            for task, option in files:
+                if (path := getattr(task, option)) and not Path(path).is_file():
+                    raise UserError(f"task.{option}: there is no file {path}")
 
 
-def read_study(path: Path, values: Mapping[str, str]) -> Study:
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Puts the place in the study before what is wrong there."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def read_study(path: str, values: Mapping[str, str]) -> Study:
     """
     Args:
         values: of the names in braces in the file's options, such as ``{data}``.
@@ -56,73 +83,73 @@ def read_study(path: Path, values: Mapping[str, str]) -> Study:
     Raises:
         UserError: the file is missing, is no YAML, or is not written as those in recipes/studies; a name has no value.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {error}") from None
-    allowed = {"pretrain": dict, "finetune": dict, "rows": list}
-    if not isinstance(content, dict) or set(content) != set(allowed):
-        raise UserError(f"{path}: a study holds {', '.join(allowed)}; see recipes/studies")
-    if wrong := [key for key, kind in allowed.items() if not isinstance(content[key], kind)]:
-        raise UserError(f"{path}: {wrong[0]} is not a {'list' if wrong[0] == 'rows' else 'group of options'}")
+    content = options.read_yaml(path, "study")
+    if not isinstance(content, dict) or set(content) != set(_PARTS):
+        raise UserError(f"{path}: a study holds {', '.join(_PARTS)}; see recipes/studies")
+    content = {part: content[part] or kind() for part, kind in _PARTS.items()}  # `rows:` with nothing behind it is ""
+    if wrong := [part for part, kind in _PARTS.items() if not isinstance(content[part], kind)]:
+        raise UserError(f"{path}: {wrong[0]} must be {'a list' if wrong[0] == 'rows' else 'names and values'}")
     rows: list[Row] = []
     for number, entry in enumerate(content["rows"], start=1):
         rows.append(_row(f"{path}, row {number}", entry, [row.name for row in rows], values))
     if not rows:
         raise UserError(f"{path}: no rows")
-    return Study(tuple(rows), *(_filled(str(path), content[key], values) for key in ("pretrain", "finetune")))
+    return Study(rows, *(_words(f"{path}, {part}", content[part], values) for part in ("pretrain", "finetune")))
 
 
 def _row(where: str, entry: Any, above: list[str], values: Mapping[str, str]) -> Row:
-    if not isinstance(entry, dict) or not re.fullmatch(r"[\w.-]+", str(entry.get("name", ""))):
+    if not isinstance(entry, dict) or not re.fullmatch(r"\w[\w.-]*", str(entry.get("name", ""))):
         raise UserError(f"{where}: a row has a name of letters, digits, - and .")
-    if unknown := set(entry) - {"name", "options", "against", "curve"}:
-        raise UserError(f"{where}: unknown: {', '.join(sorted(unknown))}; a row has name, options, against, curve")
-    name, against = str(entry["name"]), entry.get("against", above[0] if above else None)
-    if name in above:
-        raise UserError(f"{where}: {name} stands there twice")
+    if unknown := set(entry) - set(_OF_A_ROW):
+        raise UserError(f"{where}: unknown: {', '.join(sorted(unknown))}; a row has {', '.join(_OF_A_ROW)}")
+    name, against = entry["name"], entry.get("against", above[0] if above else None)
+    if name in (*above, TASKS):
+        raise UserError(f"{where}: {name} stands there twice, or is the folder of the fine-tunings")
     if against is not None and against not in above:
         raise UserError(f"{where}: against is none of the rows above: {against}")
-    options = entry.get("options", {})
-    if not isinstance(options, dict):
-        raise UserError(f"{where}: options are no names and values")
-    return Row(name, _filled(where, options, values), against, entry.get("curve"))
+    chosen = entry.get("options") or {}
+    if not isinstance(chosen, dict):
+        raise UserError(f"{where}: options must be names and values")
+    return Row(name, _words(where, chosen, values), against, entry.get("curve"))
 
 
-def _filled(where: str, options: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """The options with values in the place of names in braces."""
+def _words(where: str, chosen: Mapping[str, Any], values: Mapping[str, str]) -> list[str]:
+    """Options as words of a command line, with values in the place of names in braces."""
 
-    def fill(value: Any) -> Any:
-        if isinstance(value, list):
-            return [fill(item) for item in value]
-        if not isinstance(value, str):
-            return value
-        try:
-            return value.format_map(values)
-        except (KeyError, ValueError, IndexError, AttributeError) as error:
-            raise UserError(f"{where}: {value!r} needs a value: --set {str(error).strip(chr(39))}=…") from None
+    def value_of(found: re.Match) -> str:
+        if found[1] not in values:
+            raise UserError(f"{where}: {found[0]} needs a value: --set {found[1]}=…")
+        return values[found[1]]
 
-    return {name: fill(value) for name, value in options.items()}
+    words = [word for name, value in chosen.items() for word in options.words_of(name, value, where)]
+    return [re.sub(r"\{(\w+)\}", value_of, word) for word in words]
 
 
-def words(options: Mapping[str, Any]) -> list[str]:
-    """Options as words of a command line; a list is several words, as the scripts take it."""
+def run_of(folder: Path, row: Row, seed: int) -> Path:
+    return folder / f"{row.name}-{seed}"
+
+
+def finished_seeds(folder: Path, row: Row) -> list[int]:
+    """The seeds of a row whose pre-training is finished, by the run folders that are there."""
+    ends = (path.name.removeprefix(f"{row.name}-") for path in folder.glob(f"{row.name}-*"))
+    seeds = sorted(int(end) for end in ends if end.isdecimal())
+    return [seed for seed in seeds if run_folder.read_status(run_of(folder, row, seed))["state"] == "done"]
+
+
+def networks_of(folder: Path, rows: Iterable[Row]) -> list[str]:
+    """What is fine-tuned: the discriminator of every finished run, of one network alone its encoder.
+
+    Raises:
+        UserError: a finished run's network is gone.
+    """
     found = []
-    for name, value in options.items():
-        values = value if isinstance(value, list) else [value]
-        found += [
-            f"--{name}",
-            *("null" if v is None else str(v).lower() if isinstance(v, bool) else str(v) for v in values),
-        ]
+    for row in rows:
+        for seed in finished_seeds(folder, row):
+            run = run_of(folder, row, seed)
+            networks = [path for path in (run / "discriminator", run / "encoder") if path.is_dir()]
+            if not networks:
+                raise UserError(
+                    f"{run} is finished, but has no discriminator/ or encoder/; remove it, or export it again"
+                )
+            found.append(str(networks[0]))
     return found
-
-
-def is_done(run: Path) -> bool:
-    return run_folder.read_status(run)["state"] == "done"
-
-
-def network_of(run: Path) -> Path:
-    """The folder of a finished run that is fine-tuned: its discriminator, of one network alone its encoder."""
-    return next(folder for folder in (run / "discriminator", run / "encoder") if folder.is_dir())

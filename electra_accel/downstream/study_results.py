@@ -10,7 +10,7 @@ import numpy as np
 from electra_accel import run_folder
 from electra_accel.downstream.opening import RESULTS_JSON
 from electra_accel.downstream.results import difference_cells
-from electra_accel.downstream.study import TASKS, Row, Study, is_done, words
+from electra_accel.downstream.study import TASKS, Row, Study, finished_seeds, run_of
 from electra_accel.tracking.page import COLOURS, chart, charts, label, page, table
 from electra_accel.tracking.paired import paired_difference
 
@@ -24,7 +24,7 @@ NOTE = (
 )
 
 
-def collect(study: Study, folder: Path, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+def collect(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
     """All figures by row: of every finished seed, their mean, and the difference to the row that it is compared with.
 
     Returns:
@@ -35,20 +35,20 @@ def collect(study: Study, folder: Path, seeds: Sequence[int]) -> dict[str, dict[
     tasks = run_folder.read_json(folder / TASKS / RESULTS_JSON).get("tasks", {})
     found: dict[str, dict[str, Any]] = {}
     for row in study.rows:
-        by_seed = {}
-        for seed in seeds:
-            run = study.run(folder, row, seed)
-            if is_done(run):
-                by_seed[seed] = _of_run(run) | _of_tasks(tasks, run)
-        names = dict.fromkeys(name for figures in by_seed.values() for name in figures)
-        values = {name: {s: figures[name] for s, figures in by_seed.items() if name in figures} for name in names}
+        runs = {seed: run_of(folder, row, seed) for seed in finished_seeds(folder, row)}
+        by_seed = {seed: _of_run(run) | _of_tasks(tasks, run) for seed, run in runs.items()}
+        values = _by_figure(by_seed)
         entry = {"seeds": by_seed, "mean": {name: float(np.mean(list(v.values()))) for name, v in values.items()}}
         if row.against:
-            others = found[row.against]["seeds"]
-            first = {name: {s: figures[name] for s, figures in others.items() if name in figures} for name in names}
-            entry["difference"] = {name: paired_difference(values[name], first[name]) for name in names}
+            first = _by_figure(found[row.against]["seeds"])
+            entry["difference"] = {name: paired_difference(v, first.get(name, {})) for name, v in values.items()}
         found[row.name] = entry
     return found
+
+
+def _by_figure(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, dict[int, float]]:
+    names = dict.fromkeys(name for figures in by_seed.values() for name in figures)
+    return {name: {seed: figures[name] for seed, figures in by_seed.items() if name in figures} for name in names}
 
 
 def _of_run(run: Path) -> dict[str, float]:
@@ -87,7 +87,7 @@ def cells(study: Study, found: Found, tasks: Sequence[str]) -> tuple[list[str], 
 
 
 def _cells(row: Row, entry: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
-    changed = shlex.join(words(row.options))
+    changed = shlex.join(row.words)
     if not entry["seeds"]:
         return [row.name, changed, "not run", "", "", "", "", *[""] * 4 * len(tasks)]
     mean = entry["mean"]

@@ -18,7 +18,7 @@ from electra_accel.tracking import intervals
 from electra_accel.tracking.experiments import Experiment, Judgement
 
 # May change when a run is resumed, and still make two experiments.
-LENGTH_AND_ROUNDING = {"train.steps", "train.epochs", "train.precision", "train.compile"}
+LENGTH_AND_ROUNDING = {"train.steps", "train.epochs", "train.flops", "train.precision", "train.compile"}
 WITHOUT_EFFECT = set(FREE_OPTIONS) - LENGTH_AND_ROUNDING
 LONGEST_LABEL = 48
 

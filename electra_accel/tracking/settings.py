@@ -114,7 +114,8 @@ def _is_config(word: str) -> bool:
 
 def _start(settings: Mapping[str, Any]) -> list[str]:
     """The options from which other defaults follow: the starting point, the length of a row and of the run."""
-    names = ("model.size", "model.generator", "model.discriminator", "data.max_length", "train.steps", "train.epochs")
+    names = ("model.size", "model.generator", "model.discriminator", "data.max_length")
+    names += ("train.steps", "train.epochs", "train.flops")
     return [name for name in names if settings.get(name) is not None]
 
 

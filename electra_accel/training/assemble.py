@@ -22,9 +22,10 @@ from electra_accel.data.store import MixedStore
 from electra_accel.data.tokenizer import fingerprint
 from electra_accel.data.vocabulary import read_tokens
 from electra_accel.errors import UserError
+from electra_accel.model.metrics import training_flops
 from electra_accel.model.pair import Pair
 from electra_accel.training.engine import Engine
-from electra_accel.training.networks import flops, given_tokenizer
+from electra_accel.training.networks import flops, given_tokenizer, shapes
 from electra_accel.training.window import Window
 
 PREPARED = Path("prepared")  # where texts are tokenised to, once per content and settings
@@ -194,8 +195,24 @@ def steps_per_pass(loader: StepLoader, prepared: Prepared) -> float:
 
 def total_steps(config: Config, loader: StepLoader, prepared: Prepared) -> tuple[int, float]:
     """Optimizer steps of the run, and of one pass over the training text."""
-    one_pass = steps_per_pass(loader, prepared)
-    return config.train.steps or max(1, math.ceil(config.train.epochs * one_pass)), one_pass
+    train, one_pass = config.train, steps_per_pass(loader, prepared)
+    if train.flops:
+        context = context_length(config, loader, prepared)
+        costs = training_flops(*shapes(config, prepared.tokenizer), context)
+        return max(1, int(train.flops / flops_per_step(loader, prepared, costs))), one_pass
+    return train.steps or max(1, math.ceil(train.epochs * one_pass)), one_pass
+
+
+def flops_per_step(loader: StepLoader, prepared: Prepared, costs: tuple[float, float]) -> float:
+    """Expected floating point operations of a global step.
+
+    Args:
+        costs: forward and backward, per real token and per selected position; see ``metrics.training_flops``.
+    """
+    histogram = pass_lengths(loader, prepared)
+    lengths = np.arange(len(histogram))
+    in_a_pass = float(histogram @ lengths) * costs[0] + float(histogram @ loader.plan.slots(None, lengths)) * costs[1]
+    return in_a_pass / steps_per_pass(loader, prepared)
 
 
 def data_identity(loader: StepLoader, prepared: Prepared) -> str:

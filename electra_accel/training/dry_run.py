@@ -60,19 +60,13 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
 
     parameters = sum(p.numel() for p in model.parameters())
     context = assemble.context_length(config, loader, prepared)
-    per_token, per_slot = networks.flops(pair, context)
-    lengths = assemble.pass_lengths(loader, prepared)
-    tokens_per_step = float(lengths @ range(len(lengths))) / one_pass
-    flops = steps * tokens_per_step * (per_token + config.objective.mask_prob * per_slot)
+    flops = steps * assemble.flops_per_step(loader, prepared, networks.flops(pair, context))
     first = []
     if warm_start.is_due(config, folder, checkpoint):
-        per_token, per_slot = networks.flops(Pair(pair.generator, None), context)
-        of_warm_start = config.model.warm_start_steps * tokens_per_step
-        before = of_warm_start * (per_token + config.objective.mask_prob * per_slot)
+        costs = networks.flops(Pair(pair.generator, None), context)
+        before = config.model.warm_start_steps * assemble.flops_per_step(loader, prepared, costs)
         flops += before
-        first.append(
-            f"warm start {config.model.warm_start_steps:,} steps first: {of_warm_start:,.0f} tokens, {before:.2e} FLOP"
-        )
+        first.append(f"warm start {config.model.warm_start_steps:,} steps first: {before:.2e} FLOP")
     hours = flops / (UTILISATION * A100_BF16) / 3600
     planned_for = torch.cuda.get_device_name() if device == "cuda" else "the CPU"
     if device == "cpu" and not cpu:

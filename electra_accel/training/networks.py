@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
-from transformers import ElectraForMaskedLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import ElectraConfig, ElectraForMaskedLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from electra_accel.config import Config
 from electra_accel.data.tokenizer import load_tokenizer, vocabulary_conflict
@@ -26,6 +26,7 @@ from electra_accel.model.pair import (
     check_network,
     check_pair,
     freeze_embeddings,
+    pair_configs,
     warm_start_generator,
 )
 from electra_accel.model.rtd import ReplacedTokenDetection
@@ -145,3 +146,25 @@ def joint_module(config: Config, pair: Pair) -> nn.Module:
 def flops(pair: Pair, context: float) -> tuple[float, float]:
     """Forward and backward, per real token and per selected position; see ``metrics.training_flops``."""
     return training_flops(pair.generator.config, pair.discriminator and pair.discriminator.config, context)
+
+
+def shapes(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[ElectraConfig, ElectraConfig | None]:
+    """The configurations of the networks that :func:`networks` will give, before there are any weights; one network: None last.
+
+    Raises:
+        UserError: those of given networks cannot be had.
+    """
+    model = config.model
+    if config.from_pair:
+        sources = {"model.discriminator": model.discriminator}
+        if not config.is_mlm:
+            sources = {"model.generator": model.generator} | sources
+        found = [load_config(option, source, model.revision) for option, source in sources.items()]
+        for each in found:
+            each.vocab_size = max(each.vocab_size, len(tokenizer))  # tokens may have been added
+    else:
+        common = dict(max_length=config.data.max_length, pad_token_id=tokenizer.pad_token_id)
+        width = model.generator_width
+        found = pair_configs(model.size, vocab_size=len(tokenizer), generator_width=width, **common)
+        found = found[1:] if config.is_mlm else found
+    return (*found, None)[:2]

@@ -75,7 +75,7 @@ def finished(folder: Path, total_steps: int) -> str | None:
         return None
     if status["reason"]:
         return f"run.dir {folder} is finished: {status['reason']}"
-    return f"run.dir {folder} is finished; the same command with more --train.steps (or --train.epochs) goes on"
+    return f"run.dir {folder} is finished; the same command with more --train.steps (or --train.epochs, --train.flops) goes on"
 
 
 def require_equal_data(engine: Engine, fingerprint: str) -> None:
