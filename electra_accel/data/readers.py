@@ -24,7 +24,7 @@ from electra_accel.errors import UserError
 
 FORMATS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _OPENERS = {".gz": gzip.open, ".xz": lzma.open}
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape half a character, which no UTF-8 text can hold
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape half a character, which no UTF-8 text can hold
 _BLOCK_CHARACTERS = 8192
 
 
@@ -49,7 +49,7 @@ def decompressed_bytes(path: Path) -> int:
     opener = _OPENERS.get(path.suffix.lower())
     if opener is None:
         return size
-    with _one_line_errors(path), open(path, "rb") as compressed:
+    with one_line_errors(path), open(path, "rb") as compressed:
         text = len(opener(compressed).read(4 << 20))
         return text * size // max(1, compressed.tell())
 
@@ -67,7 +67,7 @@ def read_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[str]:
         UserError: the file is missing, empty, damaged, not UTF-8, not what its suffix says, or lacks the column.
     """
     suffix = format_of(path)
-    with _one_line_errors(path):
+    with one_line_errors(path):
         with open_bytes(path) as file:
             if not file.read(1):
                 raise UserError(f"{path} is empty")
@@ -84,11 +84,12 @@ def read_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[str]:
             elif suffix == ".tsv":
                 yield from _column(path, _tsv_rows(text), text_column)
             else:
-                yield from _fields(path, _records(path, text), text_column)
+                yield from _fields(path, json_records(path, text), text_column)
 
 
 @contextmanager
-def _one_line_errors(path: Path) -> Iterator[None]:
+def one_line_errors(path: Path) -> Iterator[None]:
+    """Whatever reading ``path`` raises becomes a UserError that names the file and, where it can be told, the line."""
     try:
         yield
     except FileNotFoundError:
@@ -104,6 +105,8 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         ) from None
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path}: damaged or cut-off compressed file ({error}); fetch or compress it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def _undecodable_line(path: Path) -> int:
@@ -183,15 +186,15 @@ def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Ite
         yield row[column]
 
 
-def _records(path: Path, file: IO[str]) -> Iterator[tuple[int, Any]]:
-    """Records of a json array (read as a whole) or of a file with one value a line, with their line numbers."""
+def json_records(path: Path, file: IO[str]) -> Iterator[tuple[str, Any]]:
+    """Records of a json array (read as a whole) or of a file with one value a line, each with its place: "line 3", "row 3"."""
     first = file.readline()
     if first.lstrip().startswith("["):
         try:
-            for record in json.loads(first + file.read()):
-                yield 1, record
+            records = json.loads(first + file.read())
         except json.JSONDecodeError as error:
             raise UserError(f"{path}, line {error.lineno}: not valid json: {error.msg}") from None
+        yield from ((f"row {number}", record) for number, record in enumerate(records, start=1))
         return
     number = 1
     while first:
@@ -202,21 +205,21 @@ def _records(path: Path, file: IO[str]) -> Iterator[tuple[int, Any]]:
                 raise UserError(
                     f"{path}, line {number}: not valid json: {error.msg}, column {error.colno} (one value a line, or one array)"
                 ) from None
-            yield number, record
+            yield f"line {number}", record
         first = file.readline()
         number += 1
 
 
-def _fields(path: Path, records: Iterator[tuple[int, Any]], name: str) -> Iterator[str]:
+def _fields(path: Path, records: Iterator[tuple[str, Any]], name: str) -> Iterator[str]:
     found, names = False, []  # a field may be left out of some records, but not of all
-    for number, record in records:
+    for place, record in records:
         if isinstance(record, dict):
             found = found or name in record
             names = names or list(record)
             record = record.get(name)
         if not isinstance(record, str | None):
-            raise UserError(f"{path}, line {number}: {name!r} holds a {type(record).__name__}, not text")
-        yield _LONE_SURROGATE.sub("\ufffd", record) if record else ""
+            raise UserError(f"{path}, {place}: {name!r} holds a {type(record).__name__}, not text")
+        yield LONE_SURROGATE.sub("\ufffd", record) if record else ""
     if names and not found:
         raise _no_column(path, name, names)
 

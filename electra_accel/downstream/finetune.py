@@ -47,7 +47,7 @@ def finetune(
         UserError: model or data cannot be used; the loss is not finite; no space is left.
         Preempted: a process was asked to stop; the state is saved.
     """
-    rows = {name: job.data.splits[name] for name in job.data.splits} | {"train": job.data.train_rows(job.seed)}
+    rows = {name: job.data.rows(name, job.seed) for name in job.data.splits}
     encoded = {name: encode(split, job.data, job.encoder.tokenizer) for name, split in rows.items()}
     newest = partial(checkpoint.newest_valid, job.folder / run_folder.CHECKPOINTS, terminal.warn)
     path = engine.on_main(newest)

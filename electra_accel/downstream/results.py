@@ -11,14 +11,16 @@ from electra_accel.tracking.paired import COVERS, by_seed, paired_difference, ve
 def collect(jobs: list[Job]) -> dict[str, Any]:
     """What ``results.json`` holds, of the fine-tunings that are finished.
 
-    ``{"tasks": {task: {"kind", "metric", "models": {model: {"source", "untrained", "fingerprint", "seeds": {"1": result},
-    "summary": {split: {metric: {"mean", "sd", "seeds", "difference"}}}}}}}, "finished": 5, "of": 6}``; ``sd`` is the sample's
-    (n - 1), None of one seed.
+    ``{"tasks": {task: {"kind", "metric", "notes", "models": {model: {"source", "untrained", "fingerprint", "seeds": {"1":
+    result}, "summary": {split: {metric: {"mean", "sd", "seeds", "undefined", "difference"}}}}}}}, "finished": 5, "of": 6}``;
+    ``sd`` is the sample's (n - 1), None of one seed. ``undefined``: so many of the seeds have no such figure (a correlation
+    with a constant); ``mean`` is that of the others, and where there are none the metric is left out.
     """
     tasks: dict[str, Any] = {}
     for job in jobs:
         task = job.data.task
-        entry = tasks.setdefault(task.name, {"kind": task.kind, "metric": task.metric, "models": {}})
+        new = {"kind": task.kind, "metric": task.metric, "notes": list(job.data.notes[1:]), "models": {}}
+        entry = tasks.setdefault(task.name, new)
         encoder = job.encoder
         new = {name: getattr(encoder, name) for name in ("source", "untrained", "fingerprint")} | {"seeds": {}}
         model = entry["models"].setdefault(encoder.name, new)
@@ -38,13 +40,14 @@ def _summary(seeds: dict[str, dict], first: dict[str, dict] | None) -> dict[str,
         metrics = dict.fromkeys(name for result in seeds.values() for name in result.get(split, {}))
         for metric in metrics:
             values = by_seed(seeds, split, metric)
-            if not values:
+            numbers = [value for value in values.values() if value is not None]
+            if not numbers:
                 continue
-            numbers = list(values.values())
             summary.setdefault(split, {})[metric] = {
                 "mean": float(np.mean(numbers)),
                 "sd": float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None,
-                "seeds": len(numbers),
+                "seeds": len(values),
+                "undefined": len(values) - len(numbers),
                 "difference": paired_difference(values, by_seed(first, split, metric)) if first is not None else None,
             }
     return summary
@@ -59,17 +62,12 @@ def markdown(results: dict[str, Any]) -> str:
     for name, entry in results["tasks"].items():
         metric = entry["metric"]
         for place, (model, found) in enumerate(entry["models"].items()):
-            by_split = {split: metrics.get(metric) for split, metrics in found["summary"].items()}
-            judged = by_split.get("test") or by_split.get("dev")
+            scored = [split for split in ("dev", "test") if any(split in result for result in found["seeds"].values())]
+            by_split = {split: found["summary"].get(split, {}).get(metric) for split in scored}
+            judged = by_split[scored[-1]] if scored else None
             difference = judged and judged["difference"]
-            cells = [
-                name,
-                metric,
-                model,
-                len(found["seeds"]),
-                _spread(by_split.get("dev")),
-                _spread(by_split.get("test")),
-            ]
+            spreads = [_spread(by_split[split]) if split in by_split else "–" for split in ("dev", "test")]
+            cells = [name, metric, model, len(found["seeds"]), *spreads]
             cells += ["", "", "the first model"] if place == 0 else difference_cells(difference)
             lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
     lines += [
@@ -77,6 +75,8 @@ def markdown(results: dict[str, Any]) -> str:
         "Mean ± standard deviation over seeds; dev chose the epoch, test was scored once with it. The difference is that on "
         f"test where there is one, else on dev. {COVERS}",
     ]
+    notes = [f"- {name}: {note}." for name, entry in results["tasks"].items() for note in entry["notes"]]
+    lines += ["", *notes] if notes else []
     if results["finished"] < results["of"]:
         lines.append(f"\n{results['finished']} of {results['of']} fine-tunings are finished.")
     return "\n".join(lines) + "\n"
@@ -84,8 +84,10 @@ def markdown(results: dict[str, Any]) -> str:
 
 def _spread(figure: dict[str, Any] | None) -> str:
     if figure is None:
-        return "–"
-    return f"{figure['mean']:.4f}" + (f" ± {figure['sd']:.4f}" if figure["sd"] is not None else "")
+        return "undefined"
+    found = f"{figure['mean']:.4f}" + (f" ± {figure['sd']:.4f}" if figure["sd"] is not None else "")
+    defined = figure["seeds"] - figure["undefined"]
+    return found + (f" ({defined} of {figure['seeds']} defined)" if figure["undefined"] else "")
 
 
 def difference_cells(found: dict[str, Any] | None) -> list[str]:

@@ -1,20 +1,32 @@
 """Labelled rows of a file or of a data set on the hub, as they are written there.
 
-csv and tsv are read by ``data/readers.py``; jsonl and parquet, whose labels may be numbers or lists, and columns as in the
-CoNLL shared tasks are read here.
+csv, tsv and json are read by ``data/readers.py``; parquet, whose labels may be numbers or lists, and columns as in the CoNLL
+shared tasks are read here.
 """
 
 import io
-import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_accel.data.readers import FORMATS, format_of, open_bytes, read_texts
+from electra_accel.data.readers import (
+    FORMATS,
+    LONE_SURROGATE,
+    format_of,
+    json_records,
+    one_line_errors,
+    open_bytes,
+    read_texts,
+)
 from electra_accel.downstream.settings import Task
 from electra_accel.errors import UserError
 
-SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid"), "test": ("test",)}  # names on the hub
+SPLITS = {
+    "train": ("train",),
+    "dev": ("validation", "dev", "valid", "validation_matched"),  # the last one and its test: MNLI
+    "test": ("test", "test_matched"),
+}  # names on the hub
 
 
 class Row(NamedTuple):
@@ -22,7 +34,7 @@ class Row(NamedTuple):
 
     Attributes:
         texts: one text, or the two of a pair; tagging: the words.
-        label: as it is written (a number too); tagging: one tag a word.
+        label: as it is written (a whole number as one: 1.0 is 1); tagging: one tag a word.
     """
 
     texts: tuple[str, ...]
@@ -38,25 +50,20 @@ def read_file(path: Path, task: Task) -> list[Row]:
     suffix = path.suffixes[-2:-1] if path.suffix.lower() in (".gz", ".xz") else path.suffixes[-1:]
     known = bool(suffix) and suffix[0].lower() in FORMATS
     try:
-        if task.kind == "tagging" and (not known or suffix[0].lower() in (".txt", ".tsv", ".csv")):
-            rows = list(_columns_of_words(path))
-        elif format_of(path) == ".txt":
-            raise UserError(
-                f"{path}: a txt file has no columns; give csv, tsv, jsonl or parquet (option task.train_file)"
-            )
-        elif format_of(path) in (".csv", ".tsv"):
-            columns = [
-                list(read_texts(path, name, join_lines=False)) for name in (*task.text_columns, task.label_column)
-            ]
-            rows = [
-                _row(f"{path}, row {n}", cells, task) for n, cells in enumerate(zip(*columns, strict=True), start=1)
-            ]
-        else:
-            rows = list(_from_records(str(path), _records(path), task))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8; convert the file, for example by `iconv -f cp949 -t utf-8`") from None
+        with one_line_errors(path):
+            if task.kind == "tagging" and (not known or suffix[0].lower() in (".txt", ".tsv", ".csv")):
+                rows = list(_columns_of_words(path))
+            elif format_of(path) == ".txt":
+                raise UserError(
+                    f"{path}: a txt file has no columns; give csv, tsv, jsonl or parquet (option task.train_file)"
+                )
+            elif format_of(path) in (".csv", ".tsv"):
+                names = (*task.text_columns, task.label_column)
+                columns = [list(read_texts(path, name, join_lines=False)) for name in names]
+                cells = enumerate(zip(*columns, strict=True), start=1)
+                rows = [_row(f"{path}, row {number}", row, task) for number, row in cells]
+            else:
+                rows = list(_from_records(str(path), _records(path), task))
     except UserError as error:
         raise UserError(
             str(error).replace("option data.text_column", "options task.text_columns and task.label_column")
@@ -86,11 +93,12 @@ def read_dataset(task: Task) -> dict[str, list[Row]]:
         ) from None
     splits, label = {}, task.label_column
     for ours, theirs in SPLITS.items():
-        split = next((found[name] for name in theirs if name in found), None)
+        split = next((found[name].flatten() for name in theirs if name in found), None)  # a.b of records in records
         if split is None or (ours == "test" and label in split.column_names and all(y == -1 for y in split[label])):
             continue
         names = _class_names(split.features.get(label))
-        splits[ours] = list(_from_records(f"{task.dataset} {ours}", enumerate(split, start=1), task, names))
+        places = ((f"row {number}", record) for number, record in enumerate(split, start=1))
+        splits[ours] = list(_from_records(f"{task.dataset} {ours}", places, task, names))
     if "train" not in splits:
         raise UserError(f"task.dataset {task.dataset} has no split train, only {', '.join(found)}")
     return splits
@@ -126,46 +134,37 @@ def _columns_of_words(path: Path) -> Iterator[Row]:
         yield Row(tuple(words), tuple(tags))
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict]]:
-    """The records of a json, jsonl or parquet file with their line or row."""
+def _records(path: Path) -> Iterator[tuple[str, Any]]:
+    """The records of a json, jsonl or parquet file, each with its place in it."""
     with open_bytes(path) as file:
         if format_of(path) == ".parquet":
             import pyarrow  # here: readers of other formats need not wait for it
             import pyarrow.parquet
 
             try:
-                yield from enumerate(pyarrow.parquet.read_table(file).to_pylist(), start=1)
-            except pyarrow.ArrowException as error:
+                records = pyarrow.parquet.read_table(file).to_pylist()
+            except (pyarrow.ArrowException, OSError) as error:
                 raise UserError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
-            return
-        text = io.TextIOWrapper(file, "utf-8-sig").read()
-    whole = text.lstrip().startswith("[")
-    for number, line in enumerate([text] if whole else text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            at = error.lineno if whole else number
-            raise UserError(f"{path}, line {at}: not valid json: {error.msg}, column {error.colno}") from None
-        for row, record in enumerate(value, start=1) if whole else [(number, value)]:
-            if not isinstance(record, dict):
-                raise UserError(f"{path}, row {row}: not a record with named fields but {str(record)[:40]!r}")
-            yield row, record
+            yield from ((f"row {number}", record) for number, record in enumerate(records, start=1))
+        else:
+            yield from json_records(path, io.TextIOWrapper(file, "utf-8-sig"))
 
 
 def _from_records(
-    source: str, records: Iterable[tuple[int, dict]], task: Task, names: list[str] | None = None
+    source: str, records: Iterable[tuple[str, Any]], task: Task, names: list[str] | None = None
 ) -> Iterator[Row]:
     """Args: names: what numbers in the label column stand for, if they are classes."""
     wanted = (*task.text_columns, task.label_column)
-    for number, record in records:
+    for place, record in records:
+        where = f"{source}, {place}"
+        if not isinstance(record, dict):
+            raise UserError(f"{where}: not a record with named fields but {str(record)[:40]!r}")
         if missing := [name for name in wanted if name not in record]:
             raise UserError(
-                f"{source}, row {number}: no column {missing[0]!r}; it has: {', '.join(record)} "
+                f"{where}: no column {missing[0]!r}; it has: {', '.join(record)} "
                 "(options task.text_columns and task.label_column)"
             )
-        cells, where = [record[name] for name in wanted], f"{source}, row {number}"
+        cells = [record[name] for name in wanted]
         if names:
             numbers = cells[-1] if isinstance(cells[-1], list) else [cells[-1]]
             if wrong := [c for c in numbers if c is None or not 0 <= c < len(names)]:
@@ -184,9 +183,16 @@ def _row(where: str, cells: Iterable[Any], task: Task) -> Row:
             raise UserError(f"{where}: {task.text_columns[0]} and {task.label_column} must be lists of one length")
         if not words:
             raise UserError(f"{where}: no words in column {task.text_columns[0]!r}")
-        return Row(tuple(map(str, words)), tuple(map(str, label)))
+        return Row(tuple(_text(word) for word in words), tuple(_text(tag) for tag in label))
     if wrong := [text for text in texts if not isinstance(text, str | None)]:
         raise UserError(f"{where}: the text is a {type(wrong[0]).__name__} (option task.text_columns)")
-    if label is None or isinstance(label, list | dict) or not str(label).strip():
+    nothing = label is None or (isinstance(label, float) and math.isnan(label))  # how tables write an empty cell
+    if nothing or isinstance(label, list | dict) or not str(label).strip():
         raise UserError(f"{where}: no label in column {task.label_column!r} (option task.label_column)")
-    return Row(tuple(text or "" for text in texts), str(label).strip())
+    return Row(tuple(_text(text or "") for text in texts), _text(label).strip())
+
+
+def _text(cell: Any) -> str:
+    """As it is written, but 1.0 as 1: a table with an empty cell in it makes floats of whole numbers."""
+    whole = isinstance(cell, float) and cell.is_integer()
+    return LONE_SURROGATE.sub("\ufffd", str(int(cell) if whole else cell))

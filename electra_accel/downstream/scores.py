@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from electra_accel.downstream.rows import Row
-from electra_accel.downstream.tasks import IGNORED, OUTSIDE, Encoded, TaskData
+from electra_accel.downstream.tasks import ENTITY_TAG, IGNORED, OUTSIDE, Encoded, TaskData
 
 
 def loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
@@ -59,7 +60,10 @@ def predictions(found: list[np.ndarray], rows: list[Row], encoded: Encoded, data
 
 
 def figures(records: list[dict[str, Any]], kind: str) -> dict[str, float | None]:
-    """Every figure of ``settings.METRICS`` for a kind of task; None where it is not defined (a constant prediction)."""
+    """Every figure of ``settings.METRICS`` for a kind of task; None where it is not defined (a constant prediction).
+
+    Of tags that are no entities' (parts of speech) there is the accuracy only.
+    """
     # Imported here: together they take seconds, which --help and mistakes should not wait for.
     import seqeval.metrics
     from scipy import stats
@@ -74,13 +78,16 @@ def figures(records: list[dict[str, Any]], kind: str) -> dict[str, float | None]
                 "pearson": stats.pearsonr(labels, predicted).statistic if len(labels) > 1 else math.nan,
             }
         elif kind == "tagging":
-            labels = [list(tags) for tags in labels]
-            found = {
-                "entity_f1": seqeval.metrics.f1_score(labels, predicted),
-                "entity_precision": seqeval.metrics.precision_score(labels, predicted),
-                "entity_recall": seqeval.metrics.recall_score(labels, predicted),
-                "accuracy": metrics.accuracy_score(sum(labels, []), sum(predicted, [])),
-            }
+            right, guessed = list(chain(*labels)), list(chain(*predicted))
+            found = {}
+            if all(ENTITY_TAG.fullmatch(tag) for tag in set(right)):
+                labels, predicted = ([list(map(_as_iobes, tags)) for tags in each] for each in (labels, predicted))
+                found = {
+                    "entity_f1": seqeval.metrics.f1_score(labels, predicted),
+                    "entity_precision": seqeval.metrics.precision_score(labels, predicted),
+                    "entity_recall": seqeval.metrics.recall_score(labels, predicted),
+                }
+            found["accuracy"] = metrics.accuracy_score(right, guessed)
         else:
             found = {
                 "accuracy": metrics.accuracy_score(labels, predicted),
@@ -88,3 +95,8 @@ def figures(records: list[dict[str, Any]], kind: str) -> dict[str, float | None]
                 "matthews": metrics.matthews_corrcoef(labels, predicted),
             }
     return {name: float(value) if math.isfinite(value) else None for name, value in found.items()}
+
+
+def _as_iobes(tag: str) -> str:
+    """seqeval knows BILOU's tags of a last and of a lone word in its strict modes only, and there refuses the other schemes."""
+    return {"L-": "E-", "U-": "S-"}.get(tag[:2], tag[:2]) + tag[2:]

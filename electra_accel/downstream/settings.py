@@ -5,7 +5,10 @@ kind, or the model's size. Nothing here imports torch, so that ``--help`` and mi
 """
 
 import datetime
+import re
 from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 from electra_accel.config import COUNT, NOT_NEGATIVE, POSITIVE, option
@@ -20,6 +23,12 @@ METRICS = {
     "tagging": ("entity_f1", "entity_precision", "entity_recall", "accuracy"),
 }  # of each kind of task; the first one chooses the epoch unless task.metric names another
 TEXT_COLUMNS = {"pair": ["sentence1", "sentence2"], "tagging": ["tokens"]}
+FRACTIONS = {"dev": 0.1, "test": 0.0}  # of the training texts, unless said otherwise
+NAME = re.compile(r"[\w+-][\w.+-]*")  # of a task, which is that of a folder too
+TAKEN = {
+    *("config.yaml", "environment.json", "status.json", "results.json", "results.md", "stop"),
+    *("checkpoints", "discriminator", "encoder", "generator", "metrics.jsonl"),
+}  # other things in a run's folder, and what a pre-training run is known by
 
 
 @dataclass
@@ -58,8 +67,12 @@ class Task:
     train_rows: int | None = option(
         None, "train on so many rows only: the first ones of a shuffle that the seed decides", within=COUNT
     )
-    dev_fraction: float = option(0.1, "share of the training texts for dev if no dev data is given", within="[0, 1)")
-    test_fraction: float = option(0.0, "share of the training texts for test if no test data is given", within="[0, 1)")
+    dev_fraction: float = option(
+        FRACTIONS["dev"], "share of the training texts for dev if no dev data is given", within="[0, 1)"
+    )
+    test_fraction: float = option(
+        FRACTIONS["test"], "share of the training texts for test if no test data is given", within="[0, 1)"
+    )
 
 
 @dataclass
@@ -107,7 +120,8 @@ class Train:
     batch_size: int = option(32, "examples of a step, all processes", within=COUNT)
     micro_batch_size: int | None = option(
         None,
-        "most examples at once per process (memory and speed, not results); default: 16 on a CPU, batch_size on a GPU",
+        "most examples at once per process, for memory and speed: without dropout the same figures up to rounding, with it "
+        "another draw of it; default: 16 on a CPU, batch_size on a GPU",
         within=COUNT,
     )
     precision: Literal["auto", "no", "bf16", "fp16"] = option(
@@ -184,12 +198,20 @@ def check(settings: Settings, tasks: list[Task]) -> None:
 
 def _of_task(task: Task) -> list[str]:
     problems = outside_interval(task, "task")
+    if not NAME.fullmatch(task.name) or task.name in TAKEN:
+        problems.append(
+            f"task.name {task.name!r} cannot be a folder of the run: letters, digits, _ . + -, and none of its files"
+        )
     if task.kind is None:
         problems.append(f"task.kind is missing: {', '.join(METRICS)}")
     if bool(task.train_file) == bool(task.dataset):
         problems.append("give either task.train_file or task.dataset")
     if task.dataset and (task.dev_file or task.test_file):
         problems.append("task.dataset brings its own splits: leave out task.dev_file and task.test_file")
+    files = [(f"task.{name}_file", getattr(task, f"{name}_file")) for name in ("train", "dev", "test")]
+    for (one, first), (other, second) in combinations([(name, path) for name, path in files if path], 2):
+        if Path(first).resolve() == Path(second).resolve():
+            problems.append(f"{one} and {other} are the same file, {second}: its figures would say nothing")
     if not task.dev_file and task.dev_fraction == 0:
         problems.append("nothing chooses the epoch: give task.dev_file, or a task.dev_fraction above 0")
     if task.dev_fraction + task.test_fraction >= 1:
@@ -210,7 +232,7 @@ def resolve(task: Task) -> Task:
     kind = task.kind or "classification"
     return replace(
         task,
-        name=task.name or source.partition(".")[0].partition(":")[0],
+        name=re.sub(r"[^\w+-]", "-", source.partition(".")[0].partition(":")[0]) if task.name is None else task.name,
         text_columns=task.text_columns or TEXT_COLUMNS.get(kind, ["text"]),
         label_column=task.label_column or ("tags" if kind == "tagging" else "label"),
         metric=task.metric or METRICS[kind][0],

@@ -5,6 +5,7 @@ Each batch is padded to its longest example. Targets of a tagging task stand at 
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +16,16 @@ from transformers import PreTrainedTokenizerFast
 from electra_accel.data.encode import normalise
 from electra_accel.data.split import text_hashes
 from electra_accel.downstream.rows import Row, read_dataset, read_file
-from electra_accel.downstream.settings import Task
+from electra_accel.downstream.settings import FRACTIONS, Task
 from electra_accel.errors import UserError
 from electra_accel.randomness import Purpose, key, permute, uniform
 
 IGNORED = -100  # target of a token that no word begins with
 OUTSIDE = "O"  # tag of words that nothing is known of
+ENTITY_TAG = re.compile("O|[BIESLU]-.+")  # IOB, IOBES and BILOU
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TaskData:
     """The rows of a task.
 
@@ -32,7 +34,7 @@ class TaskData:
         splits: train, dev and perhaps test.
         labels: all labels or tags, in the order of their ids; () for regression.
         mean, deviation: of the training labels of a regression, which is learnt in units of them; else 0 and 1.
-        notes: lines for a person: sizes, and texts that stand on both sides.
+        notes: lines for a person: sizes first, then texts that stand on both sides and options that are not used.
     """
 
     task: Task
@@ -47,10 +49,10 @@ class TaskData:
         text = "\n".join(repr((name, rows)) for name, rows in self.splits.items())
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
-    def train_rows(self, seed: int) -> list[Row]:
-        """All, or the first ``task.train_rows`` of the shuffle that belongs to ``seed``: fewer rows are a part of more."""
-        rows = self.splits["train"]
-        if self.task.train_rows is None:
+    def rows(self, split: str, seed: int) -> list[Row]:
+        """Those of a split; of train the first ``task.train_rows`` of ``seed``'s shuffle: fewer rows are a part of more."""
+        rows = self.splits[split]
+        if split != "train" or self.task.train_rows is None:
             return rows
         order = permute(np.arange(len(rows)), len(rows), key(seed, Purpose.SELECT))
         return [rows[i] for i in order[: self.task.train_rows]]
@@ -69,6 +71,9 @@ def load_task(task: Task) -> TaskData:
     else:
         files = {"train": task.train_file, "dev": task.dev_file, "test": task.test_file}
         splits = {name: read_file(Path(path), task) for name, path in files.items() if path}
+    for name, rows in splits.items():
+        _require_labels(task, name, rows)
+    given = set(splits)
     rows = splits["train"]
     numbers = uniform(key(Purpose.SPLIT), text_hashes(_whole_texts(rows)))
     low = 0.0
@@ -78,15 +83,18 @@ def load_task(task: Task) -> TaskData:
             low += fraction
     splits["train"] = _between(low, 1.0, rows, numbers)
     source = task.train_file or task.dataset
-    if empty := [name for name in ("train", "dev") if not splits.get(name)]:
-        raise UserError(f"{source}: no rows are left for {empty[0]}; give task.dev_file, or another task.dev_fraction")
+    if empty := [name for name in ("train", "dev", "test") if not splits.get(name, name == "test")]:
+        remedy = f"task.{empty[0]}_file, or another task.{empty[0]}_fraction"
+        if empty[0] == "train":
+            remedy = "a smaller task.dev_fraction or task.test_fraction"
+        raise UserError(f"{source}: none of its {len(rows)} rows is left for {empty[0]}; give {remedy}")
     if task.train_rows and task.train_rows > len(splits["train"]):
         raise UserError(
             f"{source} has {len(splits['train'])} rows to train on, fewer than task.train_rows {task.train_rows}"
         )
     labels = _labels(task, splits)
-    mean, deviation = _scale(task, splits) if task.kind == "regression" else (0.0, 1.0)
-    return TaskData(task, splits, labels, mean, deviation, tuple(_notes(splits)))
+    mean, deviation = _scale(source, splits["train"]) if task.kind == "regression" else (0.0, 1.0)
+    return TaskData(task, splits, labels, mean, deviation, tuple(_notes(task, splits, given)))
 
 
 def _between(low: float, high: float, rows: list[Row], numbers: np.ndarray) -> list[Row]:
@@ -97,13 +105,33 @@ def _whole_texts(rows: list[Row]) -> list[str]:
     return ["\n".join(row.texts) for row in rows]
 
 
-def _notes(splits: dict[str, list[Row]]) -> list[str]:
+def _notes(task: Task, splits: dict[str, list[Row]], given: set[str]) -> list[str]:
+    """Args: given: the splits that were not taken from the training rows."""
     hashes = {name: text_hashes(_whole_texts(rows)) for name, rows in splits.items()}
     notes = [", ".join(f"{len(rows):,} {name}" for name, rows in splits.items()) + " rows"]
-    for name in set(splits) - {"train"}:
-        if both := int(np.isin(hashes[name], hashes["train"]).sum()):
-            notes.append(f"{both:,} of the {len(splits[name]):,} texts of {name} stand in train too")
+    for name, other in (("dev", "train"), ("test", "train"), ("test", "dev")):
+        if name in splits and (both := int(np.isin(hashes[name], hashes[other]).sum())):
+            notes.append(f"{both:,} of the {len(splits[name]):,} texts of {name} stand in {other} too")
+    for name, usual in FRACTIONS.items():
+        if name in given and getattr(task, f"{name}_fraction") != usual:
+            notes.append(f"task.{name}_fraction is not used: {name} rows are given")
     return notes
+
+
+def _require_labels(task: Task, split: str, rows: list[Row]) -> None:
+    """Raises UserError where a label is no number or no entity's tag and should be; names file and row."""
+    source = getattr(task, f"{split}_file") or f"{task.dataset}, {split}"
+    for number, row in enumerate(rows, start=1):
+        if task.kind == "regression" and not _is_number(row.label):
+            raise UserError(
+                f"{source}, row {number}: {row.label[:40]!r} is not a number (option task.label_column "
+                f"{task.label_column}, or task.kind)"
+            )
+        if task.metric == "entity_f1" and (wrong := [tag for tag in row.label if not ENTITY_TAG.fullmatch(tag)]):
+            raise UserError(
+                f"{source}, sentence {number}: the tag {wrong[0][:40]!r} is neither O nor B-TYPE or I-TYPE (E-, S-, L-, U-): "
+                "entities cannot be told: convert the tags (remove a header line), or give --task.metric accuracy"
+            )
 
 
 def _labels(task: Task, splits: dict[str, list[Row]]) -> tuple[str, ...]:
@@ -111,8 +139,8 @@ def _labels(task: Task, splits: dict[str, list[Row]]) -> tuple[str, ...]:
     if task.kind == "regression":
         return ()
     if task.kind == "tagging":  # a rare tag may stand in dev or test only
-        found = {tag for rows in splits.values() for row in rows for tag in row.label} | {OUTSIDE}
-        return tuple(sorted(found))
+        found = {tag for rows in splits.values() for row in rows for tag in row.label}
+        return tuple(sorted(found | {OUTSIDE} if task.metric == "entity_f1" else found))
     found = {row.label for row in splits["train"]}
     if len(found) < 2:
         raise UserError(
@@ -123,29 +151,46 @@ def _labels(task: Task, splits: dict[str, list[Row]]) -> tuple[str, ...]:
             f"{source}: column {task.label_column!r} holds {len(found):,} different labels in {len(splits['train']):,} rows; "
             "name another task.label_column, or task.kind regression"
         )
+    _require_known(task, splits, found)
+    if not all(_is_number(label) for label in found):
+        return tuple(sorted(found))
+    ordered = sorted(found, key=float)
+    if same := [both for both in zip(ordered, ordered[1:]) if float(both[0]) == float(both[1])]:
+        raise UserError(
+            f"{source}: the labels {same[0][0]!r} and {same[0][1]!r} are one number written in two ways; write it in one way "
+            f"(option task.label_column {task.label_column})"
+        )
+    return tuple(ordered)
+
+
+def _require_known(task: Task, splits: dict[str, list[Row]], known: set[str]) -> None:
+    """Raises UserError where dev or test has a label that no training row has."""
     for name in set(splits) - {"train"}:
-        if unknown := sorted({row.label for row in splits[name]} - found):
-            raise UserError(f"{source}: {name} has the label {unknown[0]!r}, which no training row has")
-    is_numbers = all(label.lstrip("-").isdecimal() for label in found)
-    return tuple(sorted(found, key=int) if is_numbers else sorted(found))
+        unknown = [(number, row.label) for number, row in enumerate(splits[name], start=1) if row.label not in known]
+        if not unknown:
+            continue
+        number, label = unknown[0]
+        given = getattr(task, f"{name}_file") or (task.dataset and f"{task.dataset}, {name}")
+        if given:
+            raise UserError(
+                f"{given}, row {number}: {name} has the label {label!r}, which no training row has (option task.label_column)"
+            )
+        raise UserError(
+            f"{task.train_file}: all rows with the label {label!r} went to {name}: it is too rare to be learnt; leave them "
+            f"out, or give task.{name}_file"
+        )
 
 
-def _scale(task: Task, splits: dict[str, list[Row]]) -> tuple[float, float]:
+def _scale(source: str, rows: list[Row]) -> tuple[float, float]:
     """Mean and standard deviation of the training labels."""
-    for name, rows in splits.items():
-        for number, row in enumerate(rows, start=1):
-            if not _is_number(row.label):
-                raise UserError(
-                    f"{task.train_file or task.dataset}: {name}, row {number}: {row.label[:40]!r} is not a number "
-                    f"(option task.label_column {task.label_column}, or task.kind)"
-                )
-    numbers = np.array([float(row.label) for row in splits["train"]])
+    numbers = np.array([float(row.label) for row in rows])
     if numbers.std() == 0:
-        raise UserError(f"{task.train_file or task.dataset}: all training labels are {numbers[0]}: nothing to learn")
+        raise UserError(f"{source}: all training labels are {numbers[0]}: nothing to learn")
     return float(numbers.mean()), float(numbers.std())
 
 
 def _is_number(text: str) -> bool:
+    """Whether it is a finite one."""
     try:
         return math.isfinite(float(text))
     except ValueError:

@@ -29,7 +29,7 @@ class TaskChange:
 
     Attributes:
         split: test, or dev where one of the two was not scored on test.
-        before, after: means over the seeds that both have; None where they have none in common.
+        before, after: means over the seeds of which both are defined; None where there are none.
         difference: after minus before with its interval, see ``paired.paired_difference``.
         verdict: "better", "worse", "within noise", or why it is not known.
     """
@@ -47,11 +47,13 @@ class TaskChange:
         found = self.difference
         if found is None:
             return f"{self.metric}: {self.verdict}, no seed is finished for both"
-        interval = "one seed"
+        interval = "one seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
         if found["low"] is not None:
-            interval = f"95% interval {found['low']:+.4f} to {found['high']:+.4f}, {found['seeds']} seeds"
+            interval = f"95% interval {found['low']:+.4f} to {found['high']:+.4f}, {interval}"
         where = "" if self.split == "test" else f" on {self.split}"
-        said = self.verdict if found["low"] is not None else "whether it is more than noise is not known"
+        said = self.verdict
+        if found["low"] is None:
+            said = f"whether it is more than noise is not known ({said.partition(':')[0]})"
         return f"{self.metric}{where} {self.before:.4f} -> {self.after:.4f} ({found['mean']:+.4f}, {interval}): {said}"
 
 
@@ -61,7 +63,7 @@ def sentence(changes: Sequence[TaskChange]) -> str:
     groups["within noise"] = [each.task for each in changes if each.verdict == "within noise"]
     parts = [f"{said} on {' and '.join(tasks)}" for said, tasks in groups.items() if tasks]
     unknown = [each.task for each in changes if each.verdict not in groups]
-    more = f"whether {' and '.join(unknown)} gained is not known: it takes two seeds or more" if unknown else ""
+    more = f"whether {' and '.join(unknown)} gained is not known: it takes more seeds" if unknown else ""
     return "; ".join(part for part in (f"fine-tuned, it is {', '.join(parts)}" if parts else "", more) if part)
 
 
@@ -153,6 +155,6 @@ def _change(task: str, metric: str, before: dict[str, dict], after: dict[str, di
     split = "test" if all(by_split["test"]) else "dev"
     first, last = by_split[split]
     found = paired_difference(last, first)
-    both = [seed for seed in last if seed in first]
+    both = [seed for seed in last if last[seed] is not None and first.get(seed) is not None]
     means = [float(np.mean([figures[seed] for seed in both])) if both else None for figures in (first, last)]
     return TaskChange(task, metric, split, *means, found, verdict(found))

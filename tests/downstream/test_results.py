@@ -8,7 +8,7 @@ from scipy import stats
 
 from electra_accel.downstream.heads import Encoder
 from electra_accel.downstream.job import RESULT, Job, State
-from electra_accel.downstream.results import collect, markdown, paired_difference
+from electra_accel.downstream.results import collect, markdown, paired_difference, verdict
 from electra_accel.downstream.settings import Settings
 from electra_accel.downstream.tasks import TaskData
 from tests.downstream.small import task
@@ -27,6 +27,17 @@ def test_paired_difference_is_that_of_scipy():
     assert paired_difference({1: 0.9, 2: 0.7}, {1: 0.8, 2: 0.8})["within_noise"] is True
     assert paired_difference({1: 0.9}, {1: 0.8})["within_noise"] is None
     assert paired_difference({1: 0.9}, {2: 0.8}) is None
+
+
+def test_what_two_seeds_cannot_say():
+    """Equal differences have no spread, a missing one may be any: no verdict. No difference at all is no gain."""
+    equal = paired_difference({1: 0.82, 2: 0.83}, {1: 0.81, 2: 0.82})
+    assert (equal["within_noise"], equal["low"], equal["mean"]) == (None, None, pytest.approx(0.01))
+    assert verdict(equal) == "equal with all seeds: not known"
+    assert paired_difference({1: 0.8, 2: 0.7}, {1: 0.8, 2: 0.7})["within_noise"] is True
+    missing = paired_difference({1: 0.85, 2: 0.88, 3: None}, {1: 0.8, 2: 0.8, 3: 0.8})
+    assert verdict(missing) == "undefined with 1 of 3 seeds: not known"
+    assert paired_difference({1: None}, {1: 0.8}) is None
 
 
 def test_table(tmp_path):
@@ -50,6 +61,21 @@ def test_table(tmp_path):
     assert lines[3].startswith("| nsmc | accuracy | adapted | 4 | 0.5000 ± 0.0000 | 0.8500 ± 0.0141 | +0.0450 | +0.0")
     assert lines[3].endswith("| better |")
     assert lines[-1] == "8 of 9 fine-tunings are finished."
+
+
+def test_a_seed_without_a_figure_is_shown(tmp_path):
+    """A constant prediction has no correlation: that is neither a figure nor a seed that was not run."""
+    jobs = []
+    data = TaskData(task(name="sts", kind="regression"), {}, (), 0, 1, ("5 train rows", "2 texts stand in train too"))
+    for name, figures in (("general", [0.5, 0.5, 0.5]), ("adapted", [0.8, None, 0.9]), ("flat", [None] * 3)):
+        for seed, value in enumerate(figures):
+            jobs.append(Job(Settings(), data, Encoder(name, name, False, None, None, ""), seed, tmp_path))
+            jobs[-1].folder.mkdir(parents=True)
+            (jobs[-1].folder / RESULT).write_text(json.dumps({"dev": {"spearman": 0.7}, "test": {"spearman": value}}))
+    lines = markdown(collect(jobs)).splitlines()
+    assert "| 0.8500 ± 0.0707 (2 of 3 defined) | +0.3500 | – | undefined with 1 of 3 seeds: not known |" in lines[3]
+    assert "| flat | 3 | 0.7000 ± 0.0000 | undefined | – | – | not known yet |" in lines[4]
+    assert lines[-1] == "- sts: 2 texts stand in train too."
 
 
 def test_the_first_of_equal_epochs_is_the_best():

@@ -8,6 +8,7 @@ import pandas
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
+from electra_accel.data.split import text_hashes
 from electra_accel.downstream.rows import Row, read_dataset, read_file
 from electra_accel.errors import UserError
 from tests.downstream.small import task
@@ -95,17 +96,22 @@ BROKEN = {
     "label.tsv": ("classification", "text\tlabel\na\tx\nb\t\n", ["row 2", "no label", "task.label_column"]),
     "cells.csv": ("classification", 'text,label\na,x\nb,"c\n', ["line 3", "csv"]),
     "cut.jsonl": ("classification", '{"text": "a", "label": 1}\n{"text": \n', ["line 2", "json"]),
-    "list.jsonl": ("classification", '{"text": "a", "label": 1}\n[1, 2]\n', ["row 2", "[1, 2]"]),
-    "field.jsonl": ("classification", '{"text": "a"}\n', ["row 1", "'label'"]),
-    "number.jsonl": ("classification", '{"text": 5, "label": 1}\n', ["row 1", "int"]),
-    "null.jsonl": ("classification", '{"text": "a", "label": null}\n', ["row 1", "no label"]),
+    "list.jsonl": ("classification", '{"text": "a", "label": 1}\n[1, 2]\n', ["line 2", "[1, 2]"]),
+    "field.jsonl": ("classification", '{"text": "a"}\n', ["line 1", "'label'"]),
+    "number.jsonl": ("classification", '{"text": 5, "label": 1}\n', ["line 1", "int"]),
+    "null.jsonl": ("classification", '\n{"text": "a", "label": null}\n', ["line 2", "no label"]),
+    "nan.json": ("classification", '[{"text": "a", "label": 1}, {"text": "a", "label": NaN}]', ["row 2", "no label"]),
     "text.txt": ("classification", "a line\n", ["txt", "tsv"]),
     "header.tsv": ("classification", "text\tlabel\n", ["no rows"]),
     "words.bio": ("tagging", "The O\nSeoul\n", ["line 2", "'Seoul'"]),
-    "lengths.jsonl": ("tagging", '{"tokens": ["a"], "tags": []}\n', ["row 1", "one length"]),
+    "lengths.jsonl": ("tagging", '{"tokens": ["a"], "tags": []}\n', ["line 1", "one length"]),
     "bytes.jsonl": ("classification", b'{"text": "f\xfc", "label": 1}\n', ["UTF-8"]),
     "table.parquet": ("classification", "not parquet", ["parquet"]),
-    "missing.bio": ("tagging", None, ["No such file"]),
+    "cut.jsonl.gz": ("classification", gzip.compress(b'{"text": "a", "label": 1}\n' * 99)[:-9], ["cut-off"]),
+    "not.jsonl.xz": ("classification", "not xz", ["damaged"]),
+    "cut.bio.gz": ("tagging", gzip.compress(b"The O\n" * 99)[:-9], ["cut-off"]),
+    "cut.parquet": ("classification", b"PAR1" + bytes(60) + b"PAR1", ["parquet"]),
+    "missing.bio": ("tagging", None, ["no such file"]),
     "missing.csv": ("classification", None, ["no such file"]),
 }
 
@@ -119,3 +125,14 @@ def test_broken_files_are_named(tmp_path, name):
     with pytest.raises(UserError) as caught:
         read_file(path, task(kind=kind))
     assert all(words in str(caught.value) for words in [name, *expected]), caught.value
+
+
+def test_half_a_character_and_whole_numbers(tmp_path):
+    """JSON can hold what no UTF-8 file can, and 1 as 1.0."""
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"text": "bad \\ud83d", "label": 1.0}\n{"text": "good", "label": 1}\n{"text": "x", "label": 0.5}\n'
+    )
+    found = read_file(path, task())
+    assert found == [Row(("bad \ufffd",), "1"), Row(("good",), "1"), Row(("x",), "0.5")]
+    assert len(text_hashes([row.texts[0] for row in found])) == 3

@@ -33,6 +33,16 @@ def test_figures_of_entities():
     assert found["accuracy"] == pytest.approx(4 / 6)
 
 
+def test_entities_in_other_schemes():
+    """Two lone words of one type side by side are two entities, in IOBES and in BILOU; parts of speech are none."""
+    for lone, last in (("S", "E"), ("U", "L")):
+        gold = [[f"{lone}-X", f"{lone}-X", "B-X", f"{last}-X", "O"]]
+        guess = [[f"{lone}-X", "O", "B-X", f"{last}-X", "O"]]
+        found = figures(records(gold, guess), "tagging")
+        assert (found["entity_precision"], found["entity_recall"]) == (1, pytest.approx(2 / 3))
+    assert figures(records([["NOUN", "VERB"]], [["NOUN", "O"]]), "tagging") == {"accuracy": 0.5}
+
+
 def test_figures_of_numbers():
     labels, predicted = [0.0, 1.0, 2.0, 5.0], [1.0, 2.0, 3.0, 100.0]
     found = figures(records(labels, predicted), "regression")

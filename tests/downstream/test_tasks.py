@@ -36,16 +36,20 @@ def test_given_splits_that_share_texts_are_told(tmp_path):
     train, dev = rows(50), rows(50, seed=2)[:20]
     train.append(dev[3])
     files = {f"{n}_file": str(write_jsonl(tmp_path / f"{n}.jsonl", r)) for n, r in (("train", train), ("dev", dev))}
-    note = load_task(task(**files)).notes[1]
+    files["test_file"] = str(write_jsonl(tmp_path / "test.jsonl", [dev[5], {"text": "w1 w2 w3 w4", "label": "no"}]))
+    found = load_task(task(**files, test_fraction=0.2)).notes
     shared = sum(r["text"] in {t["text"] for t in train} for r in dev)
-    assert note == f"{shared} of the 20 texts of dev stand in train too"
+    assert found[1] == f"{shared} of the 20 texts of dev stand in train too"
+    assert "1 of the 2 texts of test stand in dev too" in found
+    assert found[-1] == "task.test_fraction is not used: test rows are given"
 
 
 def test_fewer_training_rows_are_a_part_of_more(tmp_path):
     path = str(write_jsonl(tmp_path / "all.jsonl", rows(300)))
     few, more = (load_task(task(train_file=path, train_rows=n)) for n in (40, 100))
-    assert few.train_rows(1) == more.train_rows(1)[:40]
-    assert few.train_rows(1) != few.train_rows(2)
+    assert few.rows("train", 1) == more.rows("train", 1)[:40]
+    assert few.rows("train", 1) != few.rows("train", 2)
+    assert few.rows("dev", 1) == more.rows("dev", 2)
     assert few.splits == more.splits
 
 
@@ -99,6 +103,8 @@ WRONG = {
         ["'x'", "not a number"],
     ),
     "one number": ({"kind": "regression"}, [{"text": f"w{i}", "label": 3} for i in range(50)], ["all training labels"]),
+    "an empty test split": ({"test_fraction": 1e-9}, rows(60), ["left for test", "task.test_fraction"]),
+    "two ways": ({}, [{"text": f"w{i}", "label": ["1", "1.0", "2"][i % 3]} for i in range(50)], ["'1'", "'1.0'"]),
     "too few rows": ({"train_rows": 500}, rows(100), ["fewer than task.train_rows 500"]),
 }
 
@@ -115,8 +121,33 @@ def test_labels_that_no_such_task_can_have(tmp_path, what):
 def test_unknown_labels_are_named(tmp_path):
     files = {"train": rows(50), "dev": [{"text": "w1", "label": "maybe"}]}
     files = {f"{name}_file": str(write_jsonl(tmp_path / f"{name}.jsonl", records)) for name, records in files.items()}
-    with pytest.raises(UserError, match="dev has the label 'maybe'"):
+    with pytest.raises(UserError, match=r"dev.jsonl, row 1: dev has the label 'maybe'"):
         load_task(task(**files))
+
+
+def test_labels_of_any_writing(tmp_path):
+    """Numbers stand in their order, and what only looks like one is a word."""
+    for labels, wanted in ((["10", "-2", "1"], ("-2", "1", "10")), (["--1", "2"], ("--1", "2"))):
+        path = write_jsonl(
+            tmp_path / "a.jsonl", [{"text": f"w{i}", "label": labels[i % len(labels)]} for i in range(60)]
+        )
+        assert load_task(task(train_file=str(path))).labels == wanted
+
+
+NAVER = [("-", "LOC-B", "-"), ("PER-B", "PER-I", "-")]
+
+
+def test_tags_that_name_no_entities(tmp_path):
+    """They would be counted as if they did; as tags they are learnt, without one that nobody gave."""
+    records = [{"tokens": ["w1", f"w{i}", "w3"], "tags": NAVER[i % 2]} for i in range(60)]
+    path = str(write_jsonl(tmp_path / "naver.jsonl", records))
+    with pytest.raises(UserError, match="naver.jsonl, sentence 1: the tag '-' is neither .* --task.metric accuracy"):
+        load_task(task(kind="tagging", train_file=path))
+    data = load_task(task(kind="tagging", train_file=path, metric="accuracy"))
+    assert data.labels == ("-", "LOC-B", "PER-B", "PER-I")
+    (tmp_path / "header.tsv").write_text("word\tner\nSeoul\tB-LOC\n\nis\tO\n")
+    with pytest.raises(UserError, match="sentence 1: the tag 'ner' .*header"):
+        load_task(task(kind="tagging", train_file=str(tmp_path / "header.tsv")))
 
 
 def test_decomposed_text_gives_the_ids_of_composed_text(tmp_path):
