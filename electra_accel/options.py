@@ -101,6 +101,8 @@ def read_yaml(path: str, option: str) -> Any:
         raise UserError(f"{option} {path}: not UTF-8 at byte {error.start}") from error
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{path}, line {error.problem_mark.line + 1}: broken YAML: {error.problem}") from error
+    except yaml.YAMLError as error:  # a control character, which has no mark
+        raise UserError(f"{option} {path}: broken YAML: {' '.join(str(error).split())}") from error
 
 
 def words_of(name: str, value: Any, path: str) -> list[str]:

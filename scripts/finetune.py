@@ -64,7 +64,7 @@ def main() -> None:
             if engine.on_main(job.result):
                 terminal.line(f"{job.name} is finished")
                 continue
-            finetune(job, engine, opening.recorder_of(engine, settings, terminal.warn), terminal, stop)
+            finetune(job, engine, opening.recorder_of(engine, terminal), terminal, stop)
             engine.on_main(lambda: opening.write_results(folder, jobs))
         table = engine.on_main(lambda: opening.write_results(folder, jobs))
     terminal.line(table)

@@ -14,7 +14,7 @@ from electra_accel import run_folder
 from electra_accel.training.sharded import deepspeed_version
 from tests.downstream.small import make_encoder, rows, write_jsonl
 from tests.helpers import ROOT, run_script, shared_data
-from tests.pretraining import run_here
+from tests.pretraining import run_here, wandb_rows, wandb_segments, wandb_summary
 
 SCRIPT = "finetune.py"
 PREDICTIONS = ("predictions-dev.jsonl", "predictions-test.jsonl")
@@ -69,16 +69,19 @@ def test_models_are_compared(place, monkeypatch, capfd):
     assert run_folder.read_status(folder)["state"] == "done"
     assert json.loads((folder / "environment.json").read_text())["world_size"] == 1
 
-    more = line("compare", "--run.seeds", "1", "2", models=models)
+    more = line("compare", "--run.seeds", "2", models=models)
     code, out, err = run_here(more, place, monkeypatch, capfd, SCRIPT)
-    assert "t/first/seed-1 is finished" in out
+    assert (code, err) == (0, ""), "seeds that are given later stand in one table with those that are finished"
     entry = results(folder)["tasks"]["t"]["models"]["untrained-first"]
     assert entry["seeds"].keys() == {"1", "2"}
     assert entry["summary"]["test"]["accuracy"]["difference"]["seeds"] == 2
 
-    changed = line("compare", "--train.epochs", "9", models=models)
+    assert results(folder)["finished"] == results(folder)["of"] == 4
+    changed = line("compare", "--train.epochs", "9", "--run.seeds", "3", models=models)
     code, out, err = run_here(changed, place, monkeypatch, capfd, SCRIPT)
-    assert code == 2 and "train.epochs 8 -> 9" in err
+    assert code == 2 and "train.epochs 8 -> 9" in err and not (folder / "t" / "first" / "seed-3").exists()
+    code, out, err = run_here(line("compare", models=models), place, monkeypatch, capfd, SCRIPT)
+    assert code == 0 and "t/first/seed-1 is finished" in out and results(folder)["finished"] == 4
 
 
 @pytest.mark.parametrize(
@@ -105,6 +108,42 @@ def test_micro_batches_change_no_number(place, monkeypatch, capfd):
         curves.append([record["train/loss"] for record in curve if "train/loss" in record])
     assert len(curves[0]) == 10
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
+def test_trackers_are_told_where_and_how_it_ended(place, monkeypatch, capfd):
+    """The curves of dev, and at the end the figures of the best epoch, which the last values need not be."""
+    monkeypatch.setenv("WANDB_RUN_ID", "one-for-all")  # of a command with one run
+    words = line(
+        "tracked",
+        "--train.epochs=2",
+        "--run.seeds",
+        "1",
+        "2",
+        "--tracking.mode=offline",
+        "--tracking.trackers",
+        "wandb",
+    )
+    code, out, err = run_here(words, place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (0, "")
+    found = results(place / "tracked")["tasks"]["t"]["models"]["first"]["seeds"]
+    for seed in ("1", "2"):
+        folder = place / "tracked" / "t" / "first" / f"seed-{seed}"
+        assert f"t/first/seed-{seed} is recorded in metrics.jsonl, W&B offline, project electra-accel" in out
+        summary = wandb_summary(folder)
+        assert float(summary["final/test/accuracy"]) == pytest.approx(found[seed]["test"]["accuracy"], rel=1e-3)
+        assert float(summary["final/epoch"]) == found[seed]["best_epoch"]
+        [records] = wandb_segments(folder)
+        assert [row["train/epoch"] for row in wandb_rows(records) if "dev/accuracy" in row] == [1, 2]
+        assert (folder / run_folder.RUN_ID).read_text() != "one-for-all\n"
+
+
+def test_a_pre_training_run_is_left_alone(place, monkeypatch, capfd):
+    """Also one whose checkpoints were removed to save space."""
+    (place / "pretrained").mkdir()
+    (place / "pretrained" / run_folder.CONFIG).write_text("train: {steps: 5}\n")
+    code, _, err = run_here(line("pretrained"), place, monkeypatch, capfd, SCRIPT)
+    assert code == 2 and "run.dir pretrained is a pre-training run" in err
+    assert [path.name for path in (place / "pretrained").iterdir()] == [run_folder.CONFIG]
 
 
 @pytest.mark.slow
@@ -193,13 +232,16 @@ MISTAKES = {
     "no model": (["--models", "./nowhere"], ["models", "nowhere"]),
     "a folder that is no model": (["--models", "."], ["config.json"]),
     "no file": (["--task.train_file=none.tsv"], ["none.tsv"]),
-    "wrong column": (["--task.label_column=mood"], ["train.jsonl", "row 1", "'mood'", "text, label"]),
+    "wrong column": (["--task.label_column=mood"], ["train.jsonl", "line 1", "'mood'", "text, label"]),
     "wrong kind": (["--task.kind=regression"], ["'no'", "not a number"]),
     "too long": (["--task.max_length=200"], ["128 positions", "task.max_length 200"]),
     "fp16 on a CPU": (["--train.precision=fp16"], ["fp16", "GPU"]),
     "another folder": (["--run.dir=first"], ["run.dir first", "not empty"]),
     "unknown tracker": (["--tracking.trackers=paper"], ["paper"]),
-    "loss that is not finite": (["--optim.learning_rate=1e30"], ["not finite", "optim.learning_rate"]),
+    "loss that is not finite": (
+        ["--optim.learning_rate=1e30"],
+        ["not finite", "optim.learning_rate", "another --run.dir"],
+    ),
 }
 
 

@@ -6,7 +6,7 @@ Order and dropout are keyed by the seed, so a fine-tuning that goes on after a k
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,13 @@ import torch
 
 from electra_accel import run_folder
 from electra_accel.downstream import job as jobs
-from electra_accel.downstream.heads import build
+from electra_accel.downstream.heads import Encoder, build
 from electra_accel.downstream.job import Job, State
 from electra_accel.downstream.layer_rates import build_adamw, peak_learning_rate
 from electra_accel.downstream.rows import Row
 from electra_accel.downstream.saving import save_model
 from electra_accel.downstream.scores import figures, loss_sum, outputs, predictions
-from electra_accel.downstream.tasks import Encoded, encode
+from electra_accel.downstream.tasks import Encoded, TaskData, encode
 from electra_accel.errors import Preempted, UserError
 from electra_accel.randomness import Purpose, key, permute, torch_seed
 from electra_accel.tracking.recorder import Recorder
@@ -48,7 +48,7 @@ def finetune(
         Preempted: a process was asked to stop; the state is saved.
     """
     rows = {name: job.data.rows(name, job.seed) for name in job.data.splits}
-    encoded = {name: encode(split, job.data, job.encoder.tokenizer) for name, split in rows.items()}
+    encoded = {name: _encoded(job, name, split) for name, split in rows.items()}
     newest = partial(checkpoint.newest_valid, job.folder / run_folder.CHECKPOINTS, terminal.warn)
     path = engine.on_main(newest)
     state = engine.together(lambda: jobs.read_state(path))
@@ -77,7 +77,22 @@ def finetune(
         engine.on_main(lambda: save_model(job, best, result))
     engine.on_main(lambda: jobs.finish(job, result))
     engine.release()
+    last = {f"final/{split}/{name}": v for split in ("dev", "test") for name, v in result.get(split, {}).items()}
+    last = {name: value for name, value in last.items() if value is not None}
+    recorder.summary(last | {"final/epoch": state.best_epoch}, state.step)
     engine.on_main(recorder.close)
+
+
+def _encoded(job: Job, split: str, rows: list[Row]) -> Encoded:
+    """Rows of a split as tokens: made once for all seeds, unless each seed has its own rows."""
+    if split == "train" and job.data.task.train_rows:
+        return encode(rows, job.data, job.encoder.tokenizer)
+    return _encoded_for_all_seeds(job.data, job.encoder, split)
+
+
+@lru_cache(maxsize=3)  # the splits of one task and model
+def _encoded_for_all_seeds(data: TaskData, encoder: Encoder, split: str) -> Encoded:
+    return encode(data.splits[split], data, encoder.tokenizer)
 
 
 def _prepare(job: Job, engine: Engine, path) -> None:
@@ -118,6 +133,8 @@ def train(
         examples = examples[np.argsort(lengths[examples], kind="stable")]  # so that its parts need less padding
         targets = max(1.0, float(weights[examples].sum()))
         pieces = split_over(examples, engine, at_once)
+        asked_to_stop = stop_requests.reason()
+        votes = engine.read_later(engine.sum(torch.tensor(float(bool(asked_to_stop)), device=engine.device)))
         for micro, piece in enumerate(pieces):
             torch.manual_seed(torch_seed(job.seed, Purpose.DROPOUT, step, micro * engine.world_size + engine.rank))
             inputs, wanted = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
@@ -131,12 +148,15 @@ def train(
         state.step, state.targets = step + 1, state.targets + targets
         terminal.update(state.step)
         epoch_ends = state.step % steps_an_epoch == 0
-        asked_to_stop = next(filter(None, engine.everywhere(stop_requests.reason())), "")
-        save_due = epoch_ends or state.step % settings.checkpoint.every == 0 or asked_to_stop
+        preempted = votes() > 0
+        save_due = epoch_ends or state.step % settings.checkpoint.every == 0 or preempted
         if epoch_ends or save_due or state.step % settings.tracking.log_every == 0:
             whole = engine.sum(loss_so_far).item()
             if not np.isfinite(whole):
-                raise UserError(f"{job.name}: the loss is not finite at step {state.step}: lower --optim.learning_rate")
+                raise UserError(
+                    f"{job.name}: the loss is not finite at step {state.step}: "
+                    "give a lower --optim.learning_rate, and another --run.dir"
+                )
             state.seconds = time.monotonic() - began
         if epoch_ends or state.step % settings.tracking.log_every == 0:
             recorder.metrics(
@@ -167,9 +187,9 @@ def train(
             state.loss = engine.sum(loss_so_far).item() / engine.world_size
             state.seconds = time.monotonic() - began
             jobs.save(job, engine, state)
-        if asked_to_stop and state.step < total:
+        if preempted and state.step < total:
             engine.on_main(recorder.close)  # now: when the first process leaves, the launcher ends the others
-            raise Preempted(asked_to_stop)
+            raise Preempted(next(filter(None, engine.everywhere(asked_to_stop))))
     terminal.stop()
 
 

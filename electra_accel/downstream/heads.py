@@ -4,7 +4,6 @@ import copy
 import hashlib
 import pickle
 import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ _PARTS = ("discriminator", "encoder", "generator")  # folders of a run; the run'
 _UNUSABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoder:
     """What is fine-tuned.
 
@@ -53,24 +52,24 @@ class Encoder:
 
 
 def names(given: list[str]) -> list[str]:
-    """A short name for each model: the last part of its path that says something, with more of the path where two are equal."""
-    parts = []
-    for model in given:
-        path = Path(model.removeprefix(UNTRAINED)).parts
-        path = path[:-1] if len(path) > 1 and path[-1] in _PARTS else path
-        parts.append([re.sub(r"[^\w.+-]", "-", part) for part in path if part not in ("/", ".", "..")] or ["model"])
-    depth = [1] * len(given)
-    while True:
-        found = [
-            ("untrained-" if model.startswith(UNTRAINED) else "") + "-".join(part[-n:])
-            for model, part, n in zip(given, parts, depth)
-        ]
-        counts = Counter(found)
-        longer = [n + (counts[name] > 1 and n < len(part)) for name, part, n in zip(found, parts, depth)]
-        if longer == depth:
-            break
-        depth = longer
-    return [name if counts[name] == 1 else f"{name}-{number}" for number, name in enumerate(found, start=1)]
+    """A short name for each model: the last part of its path that says something, and more of it where another has that.
+
+    The models before it decide, so that one that is added behind them renames none.
+    """
+    found: list[str] = []
+    folders: list[tuple[str, list[str]]] = []
+    for number, model in enumerate(given, start=1):
+        path = [re.sub(r"[^\w.+-]", "-", part) for part in Path(model.removeprefix(UNTRAINED)).parts]
+        path = [part for part in path if part not in ("-", ".", "..")] or ["model"]
+        folder, kind = (path[:-1], path[-1:]) if len(path) > 1 and path[-1] in _PARTS else (path, [])
+        first = "untrained-" if model.startswith(UNTRAINED) else ""
+        # a run's other network is told by what it is, another run by where it stands
+        tail = kind if (first, folder) in folders else []
+        longer = [first + "-".join([*folder[-n:], *tail]) for n in range(1, len(folder) + 1)]
+        numbered = f"{longer[-1]}-{number}"
+        found.append(next((name for name in longer if name not in found), numbered))
+        folders.append((first, folder))
+    return found
 
 
 def open_encoder(given: str, name: str) -> Encoder:
@@ -85,10 +84,11 @@ def open_encoder(given: str, name: str) -> Encoder:
         raise UserError(f"models: there is no folder {source}")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"models: {source} has no config.json; give a Hugging Face folder, such as RUN/discriminator")
-    with _one_line_errors(source):
+    with _quiet(), _one_line_errors(source):
         config = AutoConfig.from_pretrained(source)
     try:
-        tokenizer = load_tokenizer(source)
+        with _quiet():
+            tokenizer = load_tokenizer(source)
     except UserError as error:
         raise UserError(f"models: {str(error).replace('option tokenizer.path', 'option models')}") from None
     if len(tokenizer) > config.vocab_size:
@@ -169,6 +169,8 @@ def _one_line_errors(source: str) -> Iterator[None]:
         yield
     except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:300]
+        if Path(source).is_dir():
+            raise UserError(f"models: cannot load {source}: {reason}") from error
         raise UserError(
-            f"models: cannot load {source} (a folder with config.json and weights, or a hub id): {reason}"
+            f"models: there is no folder {source}, and as a hub id it cannot be loaded: {reason}"
         ) from error

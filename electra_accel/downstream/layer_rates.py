@@ -8,14 +8,22 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from electra_accel.downstream.heads import is_encoder
 from electra_accel.downstream.settings import Optim
+from electra_accel.errors import UserError
+
+LAYER = re.compile(r"\blayers?\.(\d+)\.")  # in the name of a parameter
 
 
 def build_adamw(model: PreTrainedModel, optim: Optim) -> torch.optim.AdamW:
     """AdamW whose learning rate, when it is set equally for all groups before a step, holds for the head.
 
     A hook scales it down for the layers below at the step itself, so that whoever sets it need not know of layers.
+
+    Raises:
+        UserError: optim.layer_decay is not 1, and the model has no layers that can be told apart.
     """
     decay = layer_decay(optim, model.config)
+    if decay != 1:
+        _require_layers(model)
     groups: dict[tuple[float, float], dict] = {}
     for name, parameter in model.named_parameters():
         scale = decay ** (depth_of_head(model) - depth_of(name, model))
@@ -38,14 +46,26 @@ def _scale_rates(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) ->
 def depth_of(name: str, model: nn.Module) -> int:
     """0 for the embeddings and their projection, n for the n-th layer, one more than there are layers for the head.
 
-    In the released code (google-research/electra, model/optimization.py, _get_layer_lrs) the head is one step further up: no
-    parameter has its rate times the decay to the first power, and every layer below the head learns more slowly than the
-    paper says. Here the top layer has exactly one factor.
+    What stands beside the layers and is no embedding, such as a last norm, learns like the top layer. In the released code
+    (google-research/electra, model/optimization.py, _get_layer_lrs) the head is one step further up: no parameter has its rate
+    times the decay to the first power, and every layer below the head learns more slowly than the paper says. Here the top
+    layer has exactly one factor.
     """
-    layer = re.search(r"\blayers?\.(\d+)\.", name)
     if not is_encoder(name, model):
         return depth_of_head(model)
-    return int(layer[1]) + 1 if layer else 0
+    if layer := LAYER.search(name):
+        return int(layer[1]) + 1
+    return 0 if "embed" in name else depth_of_head(model) - 1
+
+
+def _require_layers(model: nn.Module) -> None:
+    """Raises UserError where the layers cannot be told by the names of their parameters."""
+    numbers = {int(layer[1]) for name, _ in model.named_parameters() if (layer := LAYER.search(name))}
+    if numbers != set(range(model.config.num_hidden_layers)):
+        raise UserError(
+            f"models: the layers of {type(model).__name__} share weights or have no numbers, so none learns more slowly "
+            "than another: give --optim.layer_decay 1"
+        )
 
 
 def depth_of_head(model: nn.Module) -> int:

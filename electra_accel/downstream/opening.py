@@ -3,27 +3,31 @@
 config.yaml  environment.json  status.json  results.json  results.md  <task>/<model>/seed-<n>/ (see job.py)
 """
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from electra_accel import run_folder
 from electra_accel.downstream import results
 from electra_accel.downstream.heads import require_positions
-from electra_accel.downstream.job import Job, State
+from electra_accel.downstream.job import RESULT, Job, State
 from electra_accel.downstream.saving import require_models
 from electra_accel.downstream.settings import Settings
 from electra_accel.errors import UserError
+from electra_accel.options import read_yaml
 from electra_accel.tracking.recorder import Recorder
 from electra_accel.tracking.tasks import RESULTS_JSON
 from electra_accel.tracking.terminal import Terminal
-from electra_accel.tracking.trackers import run_id, wandb_mode, wandb_project
+from electra_accel.tracking.trackers import recorded_in, run_id, wandb_mode, wandb_project
 from electra_accel.training.ending import recorded_end
 from electra_accel.training.engine import Engine
 from electra_accel.training.opening import environment
 from electra_accel.training.preemption import STOP_FILE
 
 RESULTS_TABLE = "results.md"
+SEED_FOLDER = re.compile(r"seed-(-?\d+)")
 
 
 def open_run(folder: Path, jobs: list[Job]) -> None:
@@ -33,19 +37,29 @@ def open_run(folder: Path, jobs: list[Job]) -> None:
         UserError: it holds something else, or figures of another configuration; a model is too short for its task, or was to
             be saved and is gone.
     """
-    if (
-        folder.is_dir()
-        and not (folder / run_folder.CONFIG).exists()
-        and {p.name for p in folder.iterdir()} - {STOP_FILE}
-    ):
+    config = folder / run_folder.CONFIG
+    if config.exists():
+        known = read_yaml(str(config), "run.dir")
+        if not isinstance(known, dict) or "models" not in known:
+            raise UserError(f"run.dir {folder} is a pre-training run; choose another --run.dir")
+    elif folder.is_dir() and {path.name for path in folder.iterdir()} - {STOP_FILE}:
         raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")
-    if (folder / run_folder.CHECKPOINTS).exists():
-        raise UserError(f"run.dir {folder} is a pre-training run; choose another --run.dir")
     run_folder.require_creatable(folder)
     for job in jobs:
         require_positions(job.encoder, job.data.task.max_length)
-        job.require_same()
         require_models(job)
+    for job in with_earlier_seeds(jobs):
+        job.require_same()
+
+
+def with_earlier_seeds(jobs: list[Job]) -> list[Job]:
+    """``jobs``, and those that their folder holds finished of the same tasks and models with other seeds."""
+    found = {job.folder: job for job in jobs}
+    for job in jobs:
+        for path in job.folder.parent.glob(f"seed-*/{RESULT}"):
+            if seed := SEED_FOLDER.fullmatch(path.parent.name):
+                found.setdefault(path.parent, replace(job, seed=int(seed[1])))
+    return list(found.values())
 
 
 def begin(folder: Path, config: str, engine: Engine) -> None:
@@ -65,11 +79,11 @@ def finished(jobs: list[Job]) -> int:
 
 def write_results(folder: Path, jobs: list[Job]) -> str:
     """results.json and results.md of what is finished by now; returns the table."""
-    found = results.collect(jobs)
+    found = results.collect(with_earlier_seeds(jobs))
     table = results.markdown(found)
     run_folder.write_json(folder / RESULTS_JSON, found)
     run_folder.write_atomically(folder / RESULTS_TABLE, table)
-    run_folder.write_status(folder, "running", found["finished"])
+    run_folder.write_status(folder, "running", finished(jobs))
     return table
 
 
@@ -84,24 +98,21 @@ def recorded_status(folder: Path, jobs: list[Job], terminal: Terminal) -> Abstra
     )
 
 
-def recorder_of(engine: Engine, settings: Settings, warn: Callable[[str], None]) -> Callable[[Job, State], Recorder]:
+def recorder_of(engine: Engine, terminal: Terminal) -> Callable[[Job, State], Recorder]:
     """What starts the recorder of a fine-tuning: its metrics.jsonl, and a run of its own in each tracker."""
 
     def start(job: Job, state: State) -> Recorder:
-        recorder = Recorder(engine.accelerator, job.folder, samples="none", warn=warn)
+        recorder = Recorder(engine.accelerator, job.folder, samples="none", warn=terminal.warn)
         if engine.is_main and engine.accelerator.log_with:
-            try:
-                recorder.trackers = _trackers(engine, settings, job)
-            except Exception as error:  # a tracker never stops training, whatever it throws
-                warn(f"trackers could not be started ({error}); the figures are in metrics.jsonl only")
+            terminal.line(f"{job.name} is recorded in {_start_trackers(recorder, job, state)}")
         return recorder
 
     return start
 
 
-def _trackers(engine: Engine, settings: Settings, job: Job) -> list:
-    tracking, accelerator = settings.tracking, engine.accelerator
-    values = flatten_values(settings) | {f"task.{name}": str(value) for name, value in vars(job.data.task).items()}
+def _start_trackers(recorder: Recorder, job: Job, state: State) -> str:
+    tracking, accelerator = job.settings.tracking, recorder.accelerator
+    values = flatten_values(job.settings) | {f"task.{name}": str(value) for name, value in vars(job.data.task).items()}
     values |= {"model": job.encoder.source, "seed": job.seed}
     wandb = {
         "name": job.name,
@@ -113,10 +124,14 @@ def _trackers(engine: Engine, settings: Settings, job: Job) -> list:
         "job_type": "fine-tuning",
         "tags": [*tracking.tags, job.data.task.name, job.encoder.name],
     }
+    project = wandb_project(tracking.project)
+
+    def where(mode: str) -> str:
+        return recorded_in(recorder.names, job.folder, project, mode)
+
     accelerator.trackers.clear()  # it keeps those of the fine-tuning before
     accelerator.project_configuration.logging_dir = str(job.folder)  # of trackers that write files
-    accelerator.init_trackers(wandb_project(tracking.project), config=values, init_kwargs={"wandb": wandb})
-    return list(accelerator.trackers)
+    return recorder.start_trackers(project, values, wandb, state.step, where, summaries={})
 
 
 def flatten_values(settings: Settings) -> dict[str, int | float | str]:

@@ -27,6 +27,8 @@ def collect(jobs: list[Job]) -> dict[str, Any]:
         if result := job.result():
             model["seeds"][str(job.seed)] = result
     for entry in tasks.values():
+        for model in entry["models"].values():
+            model["seeds"] = dict(sorted(model["seeds"].items(), key=lambda found: int(found[0])))
         first = next(iter(entry["models"].values()))
         for model in entry["models"].values():
             model["summary"] = _summary(model["seeds"], None if model is first else first["seeds"])

@@ -145,7 +145,7 @@ def fold(model: PreTrainedModel, mean: float, deviation: float) -> None:
 def _facts(job: Job, model: PreTrainedModel, result: dict[str, Any]) -> dict[str, Any]:
     """For the card: names and numbers, no texts, no paths of this machine."""
     task, encoder, optim = job.data.task, job.encoder, job.settings.optim
-    start = "/".join(Path(encoder.source).parts[-2:])
+    start = encoder.name.removeprefix("untrained-") if Path(encoder.source).exists() else encoder.source
     figures = {
         split: ", ".join(f"{name} {value:.4f}" for name, value in result[split].items() if value is not None)
         for split in ("dev", "test")

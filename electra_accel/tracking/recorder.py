@@ -6,8 +6,10 @@ that is resumed from an earlier checkpoint would lose the replayed steps if it u
 
 import importlib
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from electra_accel import run_folder
 from electra_accel.config import Config
@@ -54,40 +56,71 @@ class Recorder:
         """
         if not self.accelerator.is_main_process:
             return known_id, ""
-        identifier = run_id(self.folder, known_id)
+        identifier = run_id(self.folder, known_id, os.environ.get("WANDB_RUN_ID"))
         if config.tracking.trackers == []:
             return identifier, run_folder.METRICS
         environment = run_folder.read_json(self.folder / run_folder.ENVIRONMENT)
         held_out = run_folder.read_json(self.folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
-        names = [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
         project, values = wandb_project(config.tracking.project), tracked_settings(config, environment, held_out)
         wandb = wandb_settings(config, self.folder, identifier, environment)
+
+        def where(mode: str) -> str:
+            return destination(config, self.names, self.folder, mode)
+
+        return identifier, self.start_trackers(project, values, wandb, step, where, SUMMARIES)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the trackers that the run was given."""
+        return [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
+
+    def start_trackers(
+        self,
+        project: str,
+        values: dict[str, int | float | str],
+        wandb: dict[str, Any],
+        step: int,
+        where: Callable[[str], str],
+        summaries: Mapping[str, str],
+    ) -> str:
+        """Start those that the run was given; W&B offline where it cannot be reached. On the main process.
+
+        Args:
+            values: the run's settings; ``wandb``: arguments of ``wandb.init``.
+            step: that the run goes on from.
+            where: says where a run is recorded whose W&B is in a mode, see :func:`destination`.
+            summaries: how W&B sums figures up whose last value does not say it.
+
+        Returns:
+            In words where the run is recorded; only in metrics.jsonl where trackers fail: they never stop training.
+        """
         others = {"tensorboard": {"purge_step": step + 1}} if step else {}  # what is trained again is not shown twice
 
         def begin() -> str:
             self.accelerator.init_trackers(project, config=values, init_kwargs=others | {"wandb": wandb})
             self.trackers = list(self.accelerator.trackers)
-            pages = [_define_axes(tracker.tracker) for tracker in self.trackers if tracker.name == "wandb"]
-            return " ".join([destination(config, names, self.folder, wandb["mode"]), *filter(None, pages)])
+            runs = [tracker.tracker for tracker in self.trackers if tracker.name == "wandb"]
+            pages = [_define_axes(run, summaries) for run in runs]
+            return " ".join([where(wandb["mode"]), *filter(None, pages)])
 
         try:
             try:
-                return identifier, begin()
+                return begin()
             except Exception as error:
-                if "wandb" not in names or wandb["mode"] != "online":
+                if "wandb" not in self.names or wandb["mode"] != "online":
                     raise
                 self.warn(f"W&B cannot be reached ({error}): the run is recorded offline, to be uploaded later")
                 self.accelerator.trackers.clear()  # it keeps those that failed
                 importlib.import_module("wandb").teardown()  # its service still holds the run's id
                 wandb["mode"] = "offline"
-                return identifier, begin()
+                return begin()
         except Exception as error:  # a tracker never stops training, whatever it throws
             self.trackers = []
             self.warn(f"trackers could not be started ({error}); the run is recorded in metrics.jsonl only")
-            return identifier, "metrics.jsonl only"
+            return "metrics.jsonl only"
 
     def metrics(self, values: dict[str, float], calibration: list[tuple[float, float, int]] | None = None) -> None:
-        """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step and train/tokens.
+        """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step.
 
         Args:
             calibration: of the discriminator, at an evaluation (``model.metrics.Calibration.bins``).
@@ -154,12 +187,12 @@ class Recorder:
                 self.warn(f"tracker {tracker.name} failed ({error}) and is dropped; metrics.jsonl goes on")
 
 
-def _define_axes(run) -> str | None:
+def _define_axes(run, summaries: Mapping[str, str]) -> str | None:
     """Tell W&B what curves are drawn over and how figures are summed up; returns the address of the run's page, if any."""
     run.define_metric("train/step")
     run.define_metric("train/tokens")
     run.define_metric("*", step_metric="train/step")
-    for name, summary in SUMMARIES.items():
+    for name, summary in summaries.items():
         run.define_metric(name, step_metric="train/step", summary=summary)
     return run.url
 

@@ -55,28 +55,33 @@ def destination(config: Config, trackers: list[str], folder: Path, mode: str | N
     Args:
         mode: of W&B, if it is not :func:`wandb_mode`.
     """
-    line = ", ".join([run_folder.METRICS, *(name for name in trackers if name != "wandb")])
-    if "wandb" not in trackers:
-        return line
     mode = mode or wandb_mode(config.tracking.mode)
-    line += f", W&B {mode}, project {wandb_project(config.tracking.project)}"
-    if mode == "offline":
-        line += f" (later, if you like: wandb sync {folder}/wandb/offline-run-*)"
-    if config.tracking.samples == "all" and mode != "disabled":
+    line = recorded_in(trackers, folder, wandb_project(config.tracking.project), mode)
+    if "wandb" in trackers and config.tracking.samples == "all" and mode != "disabled":
         upload = "are uploaded to W&B" if mode != "offline" else "will be uploaded to W&B if you sync the run"
         line += f"\n          sentences of the held-out text {upload}; --tracking.samples local keeps them here"
     return line
 
 
-def run_id(folder: Path, known: str) -> str:
-    """The one tracker id of a run folder, kept there: WANDB_RUN_ID, else the folder's, else ``known``, else a new one.
+def recorded_in(trackers: list[str], folder: Path, project: str, mode: str) -> str:
+    """Where figures of a run go. ``mode``: of W&B."""
+    line = ", ".join([run_folder.METRICS, *(name for name in trackers if name != "wandb")])
+    if "wandb" in trackers:
+        line += f", W&B {mode}, project {project}"
+        line += f" (later, if you like: wandb sync {folder}/wandb/offline-run-*)" if mode == "offline" else ""
+    return line
+
+
+def run_id(folder: Path, known: str, given: str | None = None) -> str:
+    """The one tracker id of a run folder, kept there: ``given``, else the folder's, else ``known``, else a new one.
 
     Args:
         known: the id in the checkpoint that the run goes on from; "" for none.
+        given: WANDB_RUN_ID, where this is the only run of the command.
     """
     path = folder / run_folder.RUN_ID
     kept = path.read_text(encoding="utf-8").strip() if path.exists() else ""
-    chosen = os.environ.get("WANDB_RUN_ID") or kept or known or uuid.uuid4().hex[:12]
+    chosen = given or kept or known or uuid.uuid4().hex[:12]
     run_folder.write_atomically(path, chosen + "\n")
     return chosen
 

@@ -10,6 +10,7 @@ from electra_accel.downstream.heads import build, names, open_encoder, require_p
 from electra_accel.downstream.rows import Row
 from electra_accel.downstream.tasks import TaskData
 from electra_accel.errors import UserError
+from electra_accel.model.fingerprint import fingerprint
 from tests.downstream.small import make_encoder, task
 
 ROWS = {"train": [Row(("a",), "x"), Row(("b",), "y")]}
@@ -32,9 +33,25 @@ def test_names():
         "adapted",
         "electra-small-discriminator",
     ]
-    assert names(["a/run/encoder", "b/run/encoder", "untrained:b/run/encoder"]) == ["a-run", "b-run", "untrained-run"]
-    assert names(["run/encoder", "run/discriminator"]) == ["run-1", "run-2"]
-    assert names(["."]) == ["model"]
+    assert names(["a/run/encoder", "b/run/encoder", "untrained:b/run/encoder"]) == ["run", "b-run", "untrained-run"]
+    assert names(["x/run/encoder", "x/run/discriminator", "y/run/encoder"]) == ["run", "run-discriminator", "y-run"]
+    assert names([".", "../a b", "/"]) == ["model", "a-b", "model-3"]
+
+
+def test_a_model_that_is_added_renames_none():
+    """The folder of a fine-tuning has its name."""
+    given = [
+        "a/run/encoder",
+        "b/run/encoder",
+        "a/run/discriminator",
+        "untrained:a/run/encoder",
+        "c/b/run",
+        "run",
+        "c/run",
+    ]
+    found = names(given)
+    assert len(set(found)) == len(given)
+    assert all(names(given[:n]) == found[:n] for n in range(len(given)))
 
 
 @pytest.mark.parametrize("kind", ["classification", "tagging"])
@@ -62,6 +79,29 @@ def test_fingerprint_knows_the_weights(folder, tmp_path):
     same, other = (make_encoder(tmp_path / str(seed), seed=seed) for seed in (1, 2))
     fingerprints = [open_encoder(str(path), "x").fingerprint for path in (folder, same, other)]
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_fingerprint_knows_how_a_vocabulary_is_used(tmp_path):
+    """Of a vocab.txt alone: a tokenizer.json says it all."""
+    folder = make_encoder(tmp_path / "a")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+
+    def fingerprints():
+        for lower in (True, False):
+            (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"do_lower_case": lower}))
+            yield fingerprint(folder)
+
+    assert len(set(fingerprints())) == 1
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("a")
+    assert len(set(fingerprints())) == 2
+
+
+def test_a_mistyped_folder_is_no_hub_id(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="there is no folder no-such-model, and as a hub id it cannot be loaded"):
+        open_encoder("no-such-model", "x")
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_what_is_no_encoder_is_named(folder, tmp_path):

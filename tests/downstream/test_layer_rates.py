@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, ElectraConfig
+from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, ElectraConfig, ModernBertConfig
 
-from electra_accel.downstream.layer_rates import build_adamw, layer_decay, peak_learning_rate
+from electra_accel.downstream.layer_rates import build_adamw, depth_of, layer_decay, peak_learning_rate
 from electra_accel.downstream.settings import Optim
+from electra_accel.errors import UserError
 
 SHAPE = dict(vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32)
 PEAK, DECAY = 0.01, 0.5
@@ -53,3 +54,19 @@ def test_every_parameter_is_in_one_group_and_matrices_decay():
 def test_published_rates(hidden, rate, decay):
     config = ElectraConfig(hidden_size=hidden)
     assert (peak_learning_rate(Optim(), config), layer_decay(Optim(), config)) == (rate, decay)
+
+
+def test_a_last_norm_is_the_top_layers():
+    model = AutoModelForSequenceClassification.from_config(ModernBertConfig(pad_token_id=0, **SHAPE))
+    depths = {name: depth_of(name, model) for name, _ in model.named_parameters()}
+    assert depths["model.final_norm.weight"] == 3
+    assert {depth for name, depth in depths.items() if "embeddings" in name} == {0}
+    assert {depth for name, depth in depths.items() if not name.startswith("model.")} == {4}
+
+
+def test_layers_that_cannot_be_told_apart_are_refused():
+    """ALBERT's share their weights: with a decay all of the encoder would learn like the embeddings."""
+    model = AutoModelForSequenceClassification.from_config(AlbertConfig(embedding_size=8, **SHAPE))
+    with pytest.raises(UserError, match="--optim.layer_decay 1"):
+        build_adamw(model, Optim())
+    assert {group["scale"] for group in build_adamw(model, Optim(layer_decay=1.0)).param_groups} == {1}
