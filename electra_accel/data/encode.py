@@ -20,7 +20,7 @@ _SHORTEST_REST = 6  # tokens; the shortest data.max_length allows this many betw
 
 
 def normalise(text: str) -> str:
-    """Composed Unicode (NFC): macOS writes Hangul as single letters, which no vocabulary holds."""
+    """Composed Unicode (NFC): macOS writes Hangul as single letters, which hardly a vocabulary holds."""
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
