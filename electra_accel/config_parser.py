@@ -4,9 +4,7 @@ A YAML file is read as if its keys were written on the command line: ``train: {s
 both accept the same values (``1e-3`` is a number, ``no`` is a word, ``null`` the default) and give the same errors.
 """
 
-import shutil
 import sys
-import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +48,7 @@ def parse(argv: list[str], description: str) -> Arguments:
     Raises:
         UserError: unknown option, wrong type, missing or broken file; names the file and the key.
     """
-    files, words, flags = _split(argv)
+    files, words, flags = options.split(argv, FLAGS)
     if "--help" in flags:
         print(help_page(description))
         sys.exit(0)
@@ -71,23 +69,6 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
 
 
-def _split(argv: list[str]) -> tuple[list[str], list[str], set[str]]:
-    """Files of ``--config``, the words that set options, and the flags."""
-    files, rest, flags = [], [], set()
-    words = iter(argv)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name == "--config":
-            files.append(value if equals else next(words, ""))
-            if not files[-1]:
-                raise UserError("--config: give a YAML file")
-        elif word in FLAGS or word == "-h":
-            flags.add("--help" if word == "-h" else word)
-        else:
-            rest.append(word)
-    return files, rest, flags
-
-
 def _words_of(path: str) -> list[str]:
     """A YAML file as words of a command line."""
     words = []
@@ -104,10 +85,5 @@ def _mapping(content: Any, where: str) -> dict:
 
 
 def help_page(description: str) -> str:
-    """Every option by group, with its default in brackets; as wide as the terminal, at most 110 columns."""
-    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
-    order = "The command line overrides --config files, and they the defaults, which stand in [brackets]."
-    lines = [description.strip(), "", textwrap.fill(order, width), ""]
-    for flag, text in FLAGS.items():
-        lines.append(options.help_entry(f"{flag} FILE" if flag == "--config" else flag, text, width))
-    return "\n".join([*lines, *options.help_lines(Config, width)])
+    """Every option by group, with its default in brackets."""
+    return options.help_page(Config, FLAGS, description)

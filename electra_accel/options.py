@@ -6,8 +6,10 @@ A field of the dataclass is an option that ``config.option`` made, or a group: a
 
 import difflib
 import re
+import shutil
 import textwrap
 from argparse import ArgumentError
+from collections.abc import Container, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -105,6 +107,27 @@ def read_yaml(path: str, option: str) -> Any:
         raise UserError(f"{option} {path}: broken YAML: {' '.join(str(error).split())}") from error
 
 
+def split(argv: list[str], flags: Container[str]) -> tuple[list[str], list[str], set[str]]:
+    """A command line as files of ``--config``, the words that set options, and those of ``flags`` that are in it.
+
+    Raises:
+        UserError: ``--config`` without a file.
+    """
+    files, rest, found = [], [], set()
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "--config":
+            files.append(value if equals else next(words, ""))
+            if not files[-1]:
+                raise UserError("--config: give a YAML file")
+        elif word in flags or word == "-h":
+            found.add("--help" if word == "-h" else word)
+        else:
+            rest.append(word)
+    return files, rest, found
+
+
 def words_of(name: str, value: Any, path: str) -> list[str]:
     """One option of a YAML file as words of a command line.
 
@@ -117,8 +140,17 @@ def words_of(name: str, value: Any, path: str) -> list[str]:
     return [f"--{name}", *value] if isinstance(value, list) else [f"--{name}={value or 'null'}"]
 
 
+def help_page(root: type, flags: Mapping[str, str], description: str) -> str:
+    """Every flag, and every option by group, with its default in brackets; as wide as the terminal, at most 110 columns."""
+    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
+    order = "The command line overrides --config files, and they the defaults, which stand in [brackets]."
+    lines = [description.strip(), "", textwrap.fill(order, width), ""]
+    for flag, text in flags.items():
+        lines.append(help_entry(f"{flag} FILE" if flag == "--config" else flag, text, width))
+    return "\n".join([*lines, *help_lines(root, width)])
+
+
 def help_lines(root: type, width: int) -> list[str]:
-    """Every option by group, with its default in brackets."""
     lines = []
     titles = {known.name: known.type.__doc__ for known in fields(root) if is_dataclass(known.type)}
     defaults = root()

@@ -4,6 +4,7 @@
         --task.train_file train.tsv --task.dev_file dev.tsv --task.test_file test.tsv --run.dir runs/sentiment --run.seeds 1 2 3
     accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/finetune.py --models …
     python scripts/finetune.py --models … --suite recipes/suites/korean.yaml --suite_data DIR --run.dir runs/korean
+    python scripts/finetune.py --config runs/korean/config.yaml --dry_run     # read and check everything, train nothing
 
 The first model is what the others are compared with. Figures are in RUN/results.json and RUN/results.md, predictions, curves
 and checkpoints in RUN/<task>/<model>/seed-<n>/. The same command goes on where it stopped; more models, seeds or tasks
@@ -23,39 +24,31 @@ from electra_accel.tracking.terminal import Terminal, quiet_libraries
 def main() -> None:
     asked = parse(sys.argv[1:], description=__doc__)
     settings = asked.settings
-    check(settings, asked.tasks)
+    check(settings, asked.tasks, asked.of_tasks)
     quiet_libraries()
     terminal = Terminal(speaks=os.environ.get("RANK", "0") == "0")
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.downstream import opening
+    from electra_accel.downstream import dry_run, opening
     from electra_accel.downstream.finetune import finetune
-    from electra_accel.downstream.heads import names, open_encoder
-    from electra_accel.downstream.job import Job
-    from electra_accel.downstream.tasks import load_task
     from electra_accel.tracking.trackers import usable_trackers
     from electra_accel.training.engine import Engine
     from electra_accel.training.opening import require_equal_data
     from electra_accel.training.preemption import STOP_FILE, StopRequests
 
     folder = Path(settings.run.dir or default_folder())
+    if asked.dry_run:
+        return dry_run.report(asked, terminal, folder)
     trackers = usable_trackers(settings.tracking.trackers, terminal.warn)
     engine = Engine(precision=settings.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
     stop = StopRequests(folder / STOP_FILE if engine.is_main else None, settings.run.deadline)
 
-    named = zip(settings.models, names(settings.models), strict=True)
-    encoders = engine.together(lambda: [open_encoder(model, name) for model, name in named])
-    tasks = engine.together(lambda: [load_task(task) for task in asked.tasks])
+    jobs = engine.together(lambda: opening.read_jobs(asked, folder))
+    tasks = opening.tasks_of(jobs)
     require_equal_data(engine, " ".join(data.fingerprint() for data in tasks))
-    jobs = [
-        Job(settings, data, encoder, seed, folder)
-        for data in tasks
-        for encoder in encoders
-        for seed in settings.run.seeds
-    ]
     engine.on_main(lambda: opening.open_run(folder, jobs))
-    engine.on_main(lambda: opening.begin(folder, dump(settings, asked.tasks), engine))
+    engine.on_main(lambda: opening.begin(folder, dump(asked), engine))
     for data in tasks:
         terminal.line(f"{data.task.name}: {'; '.join(data.notes)}")
 

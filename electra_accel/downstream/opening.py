@@ -11,10 +11,12 @@ from pathlib import Path
 
 from electra_accel import run_folder
 from electra_accel.downstream import results
-from electra_accel.downstream.heads import require_positions
+from electra_accel.downstream.heads import names, open_encoder, require_positions
 from electra_accel.downstream.job import RESULT, Job, State
 from electra_accel.downstream.saving import require_models
 from electra_accel.downstream.settings import Settings
+from electra_accel.downstream.settings_parser import Arguments
+from electra_accel.downstream.tasks import TaskData, load_task
 from electra_accel.errors import UserError
 from electra_accel.options import read_yaml
 from electra_accel.tracking.recorder import Recorder
@@ -28,6 +30,28 @@ from electra_accel.training.preemption import STOP_FILE
 
 RESULTS_TABLE = "results.md"
 SEED_FOLDER = re.compile(r"seed-(-?\d+)")
+
+
+def read_jobs(asked: Arguments, folder: Path) -> list[Job]:
+    """Read models and data: one fine-tuning for each task, model and seed, in this order.
+
+    Raises:
+        UserError: one of them cannot be used.
+    """
+    named = zip(asked.settings.models, names(asked.settings.models), strict=True)
+    encoders = [open_encoder(model, name) for model, name in named]
+    tasks = [(load_task(task), settings) for task, settings in zip(asked.tasks, asked.of_tasks, strict=True)]
+    return [
+        Job(settings, data, encoder, seed, folder)
+        for data, settings in tasks
+        for encoder in encoders
+        for seed in asked.settings.run.seeds
+    ]
+
+
+def tasks_of(jobs: list[Job]) -> list[TaskData]:
+    """Each once, in order."""
+    return list(dict.fromkeys(job.data for job in jobs))
 
 
 def open_run(folder: Path, jobs: list[Job]) -> None:

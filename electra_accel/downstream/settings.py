@@ -6,6 +6,7 @@ kind, or the model's size. Nothing here imports torch, so that ``--help`` and mi
 
 import datetime
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -155,7 +156,7 @@ class Settings:
     """All options, in the order of ``--help`` and config.yaml."""
 
     models: list[str] = option([], "folders or hub ids; untrained:FOLDER has its shape and random weights", "MODEL")
-    suite: str | None = option(None, "YAML file with a list of tasks", "FILE")
+    suite: str | None = option(None, "YAML file with a list of tasks, see recipes/suites", "FILE")
     suite_data: str | None = option(None, "folder that {data} stands for in the suite", "FOLDER")
     task: Task = field(default_factory=Task)
     run: Run = field(default_factory=Run)
@@ -165,8 +166,11 @@ class Settings:
     tracking: Tracking = field(default_factory=Tracking)
 
 
-def check(settings: Settings, tasks: list[Task]) -> None:
+def check(settings: Settings, tasks: list[Task], of_tasks: Sequence[Settings] = ()) -> None:
     """Find everything that is impossible, before any work is done.
+
+    Args:
+        of_tasks: the settings of each task, where they may differ from ``settings``.
 
     Raises:
         UserError: one line with all problems.
@@ -179,8 +183,10 @@ def check(settings: Settings, tasks: list[Task]) -> None:
             problems.append(f"{name} names one of them twice")
     if not settings.run.seeds:
         problems.append("run.seeds is empty")
-    for group in ("run", "optim", "train", "checkpoint", "tracking"):
-        problems += outside_interval(getattr(settings, group), group)
+    for each in (settings, *of_tasks):
+        for group in ("run", "optim", "train", "checkpoint", "tracking"):
+            found = outside_interval(getattr(each, group), group)
+            problems += [problem for problem in found if problem not in problems]
     try:
         if settings.run.deadline:
             deadline_time(settings.run.deadline)
@@ -190,7 +196,7 @@ def check(settings: Settings, tasks: list[Task]) -> None:
     if twice := sorted({str(name) for name in names if names.count(name) > 1}):
         problems.append(f"two tasks are called {', '.join(twice)}")
     for task in tasks:
-        where = f"task {task.name}: " if settings.suite else ""
+        where = f"task {task.name}: " if len(tasks) > 1 else ""
         problems += [where + problem for problem in _of_task(task)]
     if problems:
         raise UserError("; ".join(problems))

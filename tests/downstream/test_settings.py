@@ -11,7 +11,7 @@ from tests.helpers import ROOT
 
 def asked(*words):
     found = parse([str(word) for word in words], "")
-    check(found.settings, found.tasks)
+    check(found.settings, found.tasks, found.of_tasks)
     return found
 
 
@@ -25,7 +25,7 @@ def test_command_line():
     [task] = found.tasks
     assert (task.name, task.metric, task.text_columns) == ("pairs", "accuracy", ["sentence1", "sentence2"])
     assert task.label_column == "label"
-    again = yaml.safe_load(dump(found.settings, found.tasks))
+    again = yaml.safe_load(dump(found))
     assert Task(**again["tasks"][0]) == task and again["run"]["seeds"] == [4, 5]
 
 
@@ -36,6 +36,25 @@ def test_suites_of_the_recipes():
         found = asked("--models", "a", "--suite", file, "--suite_data", "/data", "--task.max_length", 64)
         assert len(found.tasks) == number
         assert all(task.train_file.startswith("/data/") and task.max_length == 64 for task in found.tasks)
+
+
+def test_a_task_of_a_suite_may_have_its_own_epochs(tmp_path):
+    """And learning rate; config.yaml gives the same back, and the command line comes last in both."""
+    entries = "- {name: a, kind: classification, train_file: '{data}/a.tsv'}\n- {name: b, kind: pair, dataset: x}\n"
+    (tmp_path / "suite.yaml").write_text(f"tasks:\n{entries[:-2]}, train.epochs: 10, optim.learning_rate: 1e-3}}\n")
+    line = ["--models", "m", "n", "--suite", tmp_path / "suite.yaml", "--suite_data", "d", "--run.seeds", "7"]
+    found = asked(*line, "--train.epochs", 5, "--optim.layer_decay", 1)
+    assert [each.train.epochs for each in found.of_tasks] == [5, 5]
+    found = asked(*line)
+    assert [each.train.epochs for each in found.of_tasks] == [3, 10]
+    assert [each.optim.learning_rate for each in found.of_tasks] == [None, 1e-3]
+    (tmp_path / "config.yaml").write_text(dump(found))
+    again = asked("--config", tmp_path / "config.yaml")
+    assert (again.tasks, dump(again)) == (found.tasks, dump(found))
+    assert [each.optim for each in again.of_tasks] == [each.optim for each in found.of_tasks]
+    again = asked("--config", tmp_path / "config.yaml", "--run.seeds", 8, "--train.epochs", 1)
+    assert [(each.run.seeds, each.train.epochs) for each in again.of_tasks] == [([8], 1)] * 2
+    assert again.settings.models == ["m", "n"]
 
 
 SUITE = "tasks:\n- {name: a, kind: classification, train_file: '{data}/a.tsv'}\n"
@@ -61,6 +80,17 @@ WRONG = {
     "no data": (["--models", "m"], SUITE, ["{data}", "--suite_data", "task a"]),
     "same names": (["--models", "m", "--suite_data", "d", "--task.name", "b"], SUITE + SUITE[7:], ["called b"]),
     "key of a suite": (["--models", "m", "--suite_data", "d"], SUITE.replace("kind", "kin"), ["task a", "task.kin "]),
+    "an option of all tasks": (
+        ["--models", "m", "--suite_data", "d"],
+        SUITE.replace("}\n", ", run.dir: x}\n"),
+        ["task a", "run.dir holds for all", "train.epochs"],
+    ),
+    "epochs of a task": (
+        ["--models", "m", "--suite_data", "d"],
+        SUITE.replace("}\n", ", train.epochs: 0}\n"),
+        ["train.epochs must lie in"],
+    ),
+    "a control character": (["--models", "m"], "tasks: \x00\n", ["suite.yaml", "broken YAML"]),
     "no tasks": (["--models", "m"], "task: 1\n", ["tasks:", "recipes/suites"]),
     "broken suite": (["--models", "m"], "tasks: [\n", ["line 2", "YAML"]),
 }

@@ -1,0 +1,54 @@
+"""``--dry_run`` of fine-tuning: everything up to the first step, without a process group or a GPU; nothing is written."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from electra_accel.downstream import opening
+from electra_accel.downstream.heads import build
+from electra_accel.downstream.job import Job
+from electra_accel.downstream.layer_rates import build_adamw, layer_decay, peak_learning_rate
+from electra_accel.downstream.settings_parser import Arguments
+from electra_accel.tracking.terminal import Terminal
+from electra_accel.tracking.trackers import recorded_in, usable_trackers, wandb_mode, wandb_project
+from electra_accel.training.hardware import choose_precision, unusable_gpu, wants_cpu
+
+
+def report(asked: Arguments, terminal: Terminal, folder: Path) -> None:
+    """Read models and data, build each model for each task, print what a run in ``folder`` would do.
+
+    Raises:
+        UserError: whatever would stop the run.
+    """
+    tracking, cpu = asked.settings.tracking, wants_cpu(asked.cpu)
+    trackers = usable_trackers(tracking.trackers, terminal.warn)
+    precision = choose_precision(asked.settings.train.precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
+    if complaint := unusable_gpu(cpu):
+        terminal.warn(f"a run on this machine would stop: {complaint}")
+    elif precision == "fp16" and (cpu or not torch.cuda.is_available()):
+        terminal.warn("fp16 needs a GPU: a run on this machine would stop")
+    jobs = opening.read_jobs(asked, folder)
+    opening.open_run(folder, jobs)
+    for data in opening.tasks_of(jobs):
+        terminal.line(f"{data.task.name}: {'; '.join(data.notes)}")
+        for job in jobs:
+            if job.data is data and job.seed == asked.settings.run.seeds[0]:
+                terminal.line(_plan(job))
+    done = f"{opening.finished(jobs)} of {len(jobs)} fine-tunings are finished"
+    mode, project = wandb_mode(tracking.mode), wandb_project(tracking.project)
+    terminal.line(f"records   {recorded_in(trackers, folder / '<task>/<model>/seed-<n>', project, mode)}")
+    terminal.line(f"run       {folder}, {done if folder.exists() else f'new, {len(jobs)} fine-tunings'}")
+    terminal.line("dry run: nothing was trained")
+
+
+def _plan(job: Job) -> str:
+    settings, model = job.settings, build(job.encoder, job.data, job.seed)
+    build_adamw(model, settings.optim)
+    rows = len(job.data.rows("train", job.seed))
+    steps = settings.train.epochs * -(-rows // settings.train.batch_size)
+    return (
+        f"{job.data.task.name}/{job.encoder.name}: {sum(p.numel() for p in model.parameters()):,} parameters; {steps:,} steps "
+        f"({settings.train.epochs} epochs of {rows:,} rows, {settings.train.batch_size} at once) for each seed; learning rate "
+        f"{peak_learning_rate(settings.optim, model.config):g}, layer-wise decay {layer_decay(settings.optim, model.config):g}"
+    )
