@@ -110,6 +110,28 @@ def test_micro_batches_change_no_number(place, monkeypatch, capfd):
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
 
 
+def test_a_dry_run_reads_everything_and_writes_nothing(place, monkeypatch, capfd):
+    """Of a command line, and of the config.yaml that a run wrote, which goes on as the same run."""
+    models = ("first/discriminator", "untrained:second/discriminator")
+    code, out, err = run_here(line("planned", "--dry_run", models=models), place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (0, "") and not (place / "planned").exists()
+    assert "t: 300 train, 60 dev, 90 test rows" in out
+    assert "80 steps (8 epochs of 300 rows, 32 at once) for each seed; learning rate 0.005, layer-wise decay 1" in out
+    assert "t/untrained-second: " in out and "planned, new, 2 fine-tunings" in out
+    weights = (place / "first" / "discriminator" / "model.safetensors").rename(place / "aside")
+    code, out, err = run_here(line("planned", "--dry_run", models=models), place, monkeypatch, capfd, SCRIPT)
+    weights_again = weights.rename(place / "first" / "discriminator" / "model.safetensors")
+    assert code == 2 and "cannot load first/discriminator" in err and weights_again.exists()
+
+    code, _, err = run_here(line("done", "--train.epochs=1"), place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (0, "")
+    again = ["--config", "done/config.yaml"]
+    code, out, err = run_here([*again, "--dry_run"], place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (0, "") and "done, 1 of 1 fine-tunings are finished" in out
+    code, out, err = run_here(again, place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (0, "") and "t/first/seed-1 is finished" in out
+
+
 def test_trackers_are_told_where_and_how_it_ended(place, monkeypatch, capfd):
     """The curves of dev, and at the end the figures of the best epoch, which the last values need not be."""
     monkeypatch.setenv("WANDB_RUN_ID", "one-for-all")  # of a command with one run

@@ -85,7 +85,7 @@ def test_every_command_runs(tmp_path, monkeypatch, capfd):
         code, out, err = run_here([*arguments, *more], tmp_path, monkeypatch, capfd, script.removeprefix("scripts/"))
         assert code == 0, f"{words}\n{err}"
         ran += 1
-    assert ran == 10
+    assert ran == 12
     assert "fine-tuned, it is " in (tmp_path / "exported/books/discriminator/README.md").read_text("utf-8").lower()
     assert (tmp_path / "runs/kept/scores/books/seed-2/model/config.json").exists()
 

@@ -90,7 +90,7 @@ def test_stock_transformers_predicts_what_was_scored(place, monkeypatch, capfd):
     found = json.loads((place / "pair" / "results.json").read_text())["tasks"]["t"]["models"]["first"]["seeds"]["1"]
     assert f"| test | accuracy {found['test']['accuracy']:.4f}, " in card and str(place) not in card
     assert f"| weights of | epoch {found['best_epoch']} of 6, seed 1 |" in card
-    assert "base_model" not in card
+    assert "base_model" not in card and "| fine-tuned from | first |" in card
 
 
 def test_too_late(place, monkeypatch, capfd):

@@ -91,6 +91,25 @@ def test_a_dataset_as_on_the_hub(tmp_path):
         read_dataset(task(train_file=None, dataset=str(tmp_path)))
 
 
+def test_labels_in_a_record_of_the_hub(tmp_path):
+    """As KLUE's: a figure among others, under a name with a dot."""
+    rows = {"text": ["a", "b"], "labels": [{"real-label": 3.5, "label": 4}, {"real-label": 0.0, "label": 0}]}
+    for split in ("train", "validation"):
+        Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}.parquet")
+    found = read_dataset(task(train_file=None, dataset=str(tmp_path), label_column="labels.real-label"))
+    assert found["dev"] == [Row(("a",), "3.5"), Row(("b",), "0")]
+
+
+def test_splits_of_mnli(tmp_path):
+    """Two dev splits: the one whose texts are like those of training is dev; both test splits are without labels."""
+    (tmp_path / "data").mkdir()
+    for name in ("train", "validation_mismatched", "validation_matched", "test_matched", "test_mismatched"):
+        rows = {"text": [name], "label": [-1 if "test" in name else 1]}
+        Dataset.from_dict(rows).to_parquet(tmp_path / "data" / f"{name}-00000-of-00001.parquet")
+    found = read_dataset(task(train_file=None, dataset=str(tmp_path)))
+    assert found == {"train": [Row(("train",), "1")], "dev": [Row(("validation_matched",), "1")]}
+
+
 BROKEN = {
     "columns.tsv": ("classification", "sentence\tlabel\na\tb\n", ["'text'", "sentence, label", "task.text_columns"]),
     "label.tsv": ("classification", "text\tlabel\na\tx\nb\t\n", ["row 2", "no label", "task.label_column"]),

@@ -36,6 +36,10 @@ def test_suites_of_the_recipes():
         found = asked("--models", "a", "--suite", file, "--suite_data", "/data", "--task.max_length", 64)
         assert len(found.tasks) == number
         assert all(task.train_file.startswith("/data/") and task.max_length == 64 for task in found.tasks)
+    for suite, epochs in (("hub-korean", [3, 3, 3]), ("hub-english", [3, 3, 3, 10, 3, 3, 3, 10])):
+        found = asked("--models", "a", "--suite", ROOT / "recipes" / "suites" / f"{suite}.yaml")
+        assert [each.train.epochs for each in found.of_tasks] == epochs
+        assert all(task.dataset for task in found.tasks)
 
 
 def test_a_task_of_a_suite_may_have_its_own_epochs(tmp_path):
