@@ -42,6 +42,7 @@ def main() -> None:
     trackers = usable_trackers(settings.tracking.trackers, terminal.warn)
     engine = Engine(precision=settings.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
+    settings.run.dir = str(folder)  # so that config.yaml says where to go on
     stop = StopRequests(folder / STOP_FILE if engine.is_main else None, settings.run.deadline)
 
     jobs = engine.together(lambda: opening.read_jobs(asked, folder))
@@ -52,12 +53,13 @@ def main() -> None:
     for data in tasks:
         terminal.line(f"{data.task.name}: {'; '.join(data.notes)}")
 
+    start_recorder = opening.recorder_of(engine, terminal)
     with stop, opening.recorded_status(folder, jobs, terminal):
         for job in jobs:
             if engine.on_main(job.result):
                 terminal.line(f"{job.name} is finished")
                 continue
-            finetune(job, engine, opening.recorder_of(engine, terminal), terminal, stop)
+            finetune(job, engine, start_recorder, terminal, stop)
             engine.on_main(lambda: opening.write_results(folder, jobs))
         table = engine.on_main(lambda: opening.write_results(folder, jobs))
     terminal.line(table)

@@ -159,6 +159,19 @@ def test_trackers_are_told_where_and_how_it_ended(place, monkeypatch, capfd):
         assert (folder / run_folder.RUN_ID).read_text() != "one-for-all\n"
 
 
+@pytest.mark.slow
+def test_wandb_without_a_network_is_tried_once(place, monkeypatch, capfd):
+    """A key is stored, and nothing is reached: all fine-tunings are recorded offline."""
+    reached_not = {"API_KEY": "0" * 40, "BASE_URL": "http://127.0.0.1:9", "INIT_TIMEOUT": "2", "MODE": "online"}
+    for name, value in reached_not.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    words = line("unreached", "--train.epochs=1", "--run.seeds", "1", "2", "--tracking.trackers", "wandb")
+    code, out, err = run_here(words, place, monkeypatch, capfd, SCRIPT)
+    assert code == 0 and (out + err).count("W&B cannot be reached") == 1
+    assert out.count("W&B offline") == 2
+    assert all(wandb_summary(place / "unreached" / "t" / "first" / f"seed-{seed}") for seed in (1, 2))
+
+
 def test_a_pre_training_run_is_left_alone(place, monkeypatch, capfd):
     """Also one whose checkpoints were removed to save space."""
     (place / "pretrained").mkdir()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from electra_accel import run_folder
 from electra_accel.downstream import results
@@ -123,32 +124,42 @@ def recorded_status(folder: Path, jobs: list[Job], terminal: Terminal) -> Abstra
 
 
 def recorder_of(engine: Engine, terminal: Terminal) -> Callable[[Job, State], Recorder]:
-    """What starts the recorder of a fine-tuning: its metrics.jsonl, and a run of its own in each tracker."""
+    """What starts the recorder of each fine-tuning: its metrics.jsonl, and a run of its own in each tracker."""
+    mode = (
+        None  # of W&B, as the last one found it: where it could not be reached, the next ones need not wait for it too
+    )
 
     def start(job: Job, state: State) -> Recorder:
+        nonlocal mode
         recorder = Recorder(engine.accelerator, job.folder, samples="none", warn=terminal.warn)
         if engine.is_main and engine.accelerator.log_with:
-            terminal.line(f"{job.name} is recorded in {_start_trackers(recorder, job, state)}")
+            wandb = _wandb_settings(job, mode or wandb_mode(job.settings.tracking.mode))
+            terminal.line(f"{job.name} is recorded in {_start_trackers(recorder, job, state, wandb)}")
+            mode = wandb["mode"]
         return recorder
 
     return start
 
 
-def _start_trackers(recorder: Recorder, job: Job, state: State) -> str:
-    tracking, accelerator = job.settings.tracking, recorder.accelerator
-    values = flatten_values(job.settings) | {f"task.{name}": str(value) for name, value in vars(job.data.task).items()}
-    values |= {"model": job.encoder.source, "seed": job.seed}
-    wandb = {
+def _wandb_settings(job: Job, mode: str) -> dict[str, Any]:
+    tracking = job.settings.tracking
+    return {
         "name": job.name,
         "id": run_id(job.folder, ""),
         "resume": "allow",
         "dir": str(job.folder.absolute()),
-        "mode": wandb_mode(tracking.mode),
+        "mode": mode,
         "group": tracking.group or job.run.name,
         "job_type": "fine-tuning",
         "tags": [*tracking.tags, job.data.task.name, job.encoder.name],
     }
-    project = wandb_project(tracking.project)
+
+
+def _start_trackers(recorder: Recorder, job: Job, state: State, wandb: dict[str, Any]) -> str:
+    """In words where the fine-tuning is recorded; ``wandb`` has the mode then that W&B is in."""
+    accelerator, project = recorder.accelerator, wandb_project(job.settings.tracking.project)
+    values = flatten_values(job.settings) | {f"task.{name}": str(value) for name, value in vars(job.data.task).items()}
+    values |= {"model": job.encoder.source, "seed": job.seed}
 
     def where(mode: str) -> str:
         return recorded_in(recorder.names, job.folder, project, mode)

@@ -86,7 +86,8 @@ class Recorder:
         """Start those that the run was given; W&B offline where it cannot be reached. On the main process.
 
         Args:
-            values: the run's settings; ``wandb``: arguments of ``wandb.init``.
+            values: the run's settings.
+            wandb: arguments of ``wandb.init``; its ``mode`` becomes offline where W&B cannot be reached.
             step: that the run goes on from.
             where: says where a run is recorded whose W&B is in a mode, see :func:`destination`.
             summaries: how W&B sums figures up whose last value does not say it.
