@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -150,14 +151,16 @@ def is_encoder(name: str, model: PreTrainedModel) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' own account of new and unused weights: the head is always new."""
+    """Without transformers' account of new and unused weights (the head is always new) and the hub's of each attempt."""
     log = transformers.logging
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    verbosity, bars, of_hub = log.get_verbosity(), log.is_progress_bar_enabled(), hub_logging.get_verbosity()
     log.set_verbosity_error()
     log.disable_progress_bar()
+    hub_logging.set_verbosity_error()
     try:
         yield
     finally:
+        hub_logging.set_verbosity(of_hub)
         log.set_verbosity(verbosity)
         if bars:
             log.enable_progress_bar()
