@@ -1,14 +1,22 @@
 """What a Hugging Face folder holds, in 32 digits: two folders with the same ones are the same model, wherever they stand."""
 
 import hashlib
+import json
 from pathlib import Path
+
+BERT = {
+    "do_lower_case": True,
+    "strip_accents": None,
+    "tokenize_chinese_chars": True,
+}  # unless tokenizer_config.json differs
+CASED = BERT | {"do_lower_case": False}
 
 
 def fingerprint(folder: Path, untrained: bool = False) -> str:
     """32 hexadecimal digits over configuration, weights and tokenizer.
 
-    A tokenizer.json says all that turns text into ids. Where there is only a vocab.txt, tokenizer_config.json says the rest
-    (lower case, accents), and counts too.
+    A tokenizer.json says all that turns text into ids. Where there is only a vocab.txt, tokenizer_config.json says what becomes
+    of capitals and accents, which counts too.
 
     Args:
         untrained: the shape and the tokenizer alone count, and what is trained on them begins at random weights.
@@ -18,8 +26,20 @@ def fingerprint(folder: Path, untrained: bool = False) -> str:
     """
     digest = hashlib.blake2b(b"untrained" if untrained else b"", digest_size=16)
     weights = [] if untrained else [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    tokenizer = [*folder.glob("tokenizer.json")] or [*folder.glob("tokenizer_config.json")]
-    for path in sorted([folder / "config.json", *tokenizer, *folder.glob("vocab.txt"), *weights]):
+    digest.update(_letters(folder).encode())
+    for path in sorted([folder / "config.json", *folder.glob("tokenizer.json"), *folder.glob("vocab.txt"), *weights]):
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "blake2b").digest())
     return digest.hexdigest()
+
+
+def _letters(folder: Path) -> str:
+    """How BertTokenizer treats letters where it is made from a vocab.txt; "" for one that leaves them as they are."""
+    if (folder / "tokenizer.json").exists() or not (folder / "vocab.txt").exists():
+        return ""
+    try:
+        said = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # a damaged file is refused where the tokenizer is loaded
+        said = {}
+    found = {name: said.get(name, usual) for name, usual in BERT.items()}
+    return "" if found == CASED else json.dumps(found)

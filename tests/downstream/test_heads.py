@@ -87,14 +87,24 @@ def test_fingerprint_knows_how_a_vocabulary_is_used(tmp_path):
     settings = json.loads((folder / "tokenizer_config.json").read_text())
 
     def fingerprints():
-        for lower in (True, False):
-            (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"do_lower_case": lower}))
+        for more in (
+            {"do_lower_case": True},
+            {"do_lower_case": False},
+            {"do_lower_case": False, "strip_accents": True},
+        ):
+            (folder / "tokenizer_config.json").write_text(json.dumps(settings | more))
             yield fingerprint(folder)
 
     assert len(set(fingerprints())) == 1
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").write_text("a")
-    assert len(set(fingerprints())) == 2
+    assert len(set(fingerprints())) == 3
+    cased, longer = ({"do_lower_case": False, "model_max_length": length} for length in (128, 512))
+    same = []
+    for more in (cased, longer):
+        (folder / "tokenizer_config.json").write_text(json.dumps(more))
+        same.append(fingerprint(folder))
+    assert same[0] == same[1]
 
 
 def test_a_mistyped_folder_is_no_hub_id(tmp_path, monkeypatch):
