@@ -59,7 +59,7 @@ class Study:
                 config_checks.check(resolve(asked.config))
         with _named("finetune"):
             asked = settings_parser.parse(["--models", "any", *self.finetune], "")
-            settings.check(asked.settings, asked.tasks)
+            settings.check(asked.settings, asked.tasks, asked.of_tasks)
             files = [(task, f"{name}_file") for task in asked.tasks for name in ("train", "dev", "test")]
             for task, option in files:
                 if (path := getattr(task, option)) and not Path(path).is_file():
