@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from electra_accel.model.attention import attention_path, compute_dtype, pack, segment_boundaries
+from electra_accel.model.attention import attention_path, compute_dtype, pack, packed_attention, segment_boundaries
 from electra_accel.model.rtd import ReplacedTokenDetection
 from tests.model.batches import pack_examples, toy_examples, toy_pair
 
@@ -68,3 +68,20 @@ def test_there_is_no_attention_dropout_whatever_the_configuration_says():
     model = ReplacedTokenDetection(*pair)
     batch, _ = pack_examples(toy_examples(12))
     assert torch.equal(model.train()(batch).counters, model.eval()(batch).counters)
+
+
+def test_on_a_cpu_bf16_queries_lose_nothing_to_the_kernel():
+    """bf16 in, fp32 products, bf16 out: outputs and gradients are those of the fp32 kernel, rounded once."""
+    packing = pack(SEGMENTS, segments=4, dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(1)
+    wide = [torch.randn(4, 2, 8, 16, generator=generator).bfloat16().float().requires_grad_() for _ in range(3)]
+    half = [tensor.detach().bfloat16().requires_grad_() for tensor in wide]
+    weight = torch.randn(4, 8, 2, 16, generator=generator).bfloat16()
+    expected, _ = packed_attention(None, *wide, None, packing=packing)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = packed_attention(None, *half, None, packing=packing)
+    assert torch.equal(output, expected.bfloat16())
+    expected.backward(weight.float())
+    output.backward(weight)
+    for ours, reference in zip(half, wide, strict=True):
+        assert torch.equal(ours.grad, reference.grad.bfloat16())
