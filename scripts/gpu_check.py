@@ -228,7 +228,7 @@ def main() -> int:
     if engine.device.type != "cuda":
         raise UserError("no NVIDIA GPU on this machine; make test covers what can be tested without one")
     facts = machine(engine)
-    tests = run_tests(["-m", "gpu"])
+    tests = run_tests(["-m", "gpu", "tests/gpu"])
     speeds = {size: measure(size, folder, TRAINING_SECONDS, asked.text) for size in SIZES}
     text = page(facts, tests, speeds)
     if asked.markdown:

@@ -16,6 +16,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from electra_accel.errors import UserError
@@ -58,6 +59,9 @@ def save(folder: Path, model: nn.Module, optimizer: Any, scaler: Any, *, writes:
     Raises:
         OSError: where the files cannot be written.
     """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # an evaluation, which has no backward pass, leaves the root's weights gathered, as other objects
     weights, state = {}, {}
     steps = _steps(optimizer)
     if steps is not None:

@@ -45,8 +45,10 @@ def shard(model: ReplacedTokenDetection, fsdp_config: dict) -> torch.optim.AdamW
     mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
     units = [module for module in model.modules() if is_unit(module)]
     assert len(units) == 8, "the layers of both networks"
-    for module in [*units, model]:
+    for module in units:
         fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=FSDP_PRECISION)
+    # As Accelerate does: the root stays whole between forward and backward.
+    fully_shard(model, mesh=mesh, mp_policy=FSDP_PRECISION)
     return optimizer_of(model)
 
 
@@ -70,6 +72,12 @@ def train(model: torch.nn.Module, optimizer: torch.optim.AdamW, rank: int, world
     return norms
 
 
+@torch.no_grad()
+def evaluate(model: torch.nn.Module) -> None:
+    """A forward pass alone, after which the root's weights stay gathered."""
+    model(pack_examples(toy_examples(12))[0])
+
+
 def main(folder: Path, fsdp_config: dict) -> None:
     torch.distributed.init_process_group("gloo")
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -80,6 +88,7 @@ def main(folder: Path, fsdp_config: dict) -> None:
         if rank == 0:
             (folder / name).mkdir()
             (folder / name / "norms").write_text(" ".join(map(str, norms)))
+        evaluate(model)
         torch.distributed.barrier()
         sharded.save(folder / name, model, optimizer, None, writes=rank == 0)
     # A second module goes on from the middle.
