@@ -65,6 +65,11 @@ def test_models_are_compared(place, monkeypatch, capfd):
     curve = run_folder.read_jsonl(folder / "t" / "first" / "seed-1" / run_folder.METRICS)
     dev = [record["dev/accuracy"] for record in curve if "dev/accuracy" in record]
     assert len(dev) == 8 and max(dev) == found["dev"]["accuracy"] == dev[found["best_epoch"] - 1]
+    rates = {record["step"]: record["train/learning_rate"] for record in curve if "train/learning_rate" in record}
+    # 80 steps of which 8 are the warmup; rates of the last step of each epoch of 10, and linearly down
+    assert [rates[step] for step in range(10, 81, 10)] == pytest.approx(
+        [5e-3 * (81 - step) / 73 for step in range(10, 81, 10)]
+    )
     assert "| t | accuracy | untrained-first | 1 |" in (folder / "results.md").read_text()
     assert run_folder.read_status(folder)["state"] == "done"
     assert json.loads((folder / "environment.json").read_text())["world_size"] == 1

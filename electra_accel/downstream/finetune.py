@@ -49,6 +49,10 @@ def finetune(
     """
     rows = {name: job.data.rows(name, job.seed) for name in job.data.splits}
     encoded = {name: _encoded(job, name, split) for name, split in rows.items()}
+    if job.seed == job.settings.run.seeds[0]:
+        for split, cut, length in ((name, encoded[name].cut, len(rows[name])) for name in rows):
+            if cut:
+                terminal.line(f"{job.name}: {cut:,} of {length:,} texts of {split} are cut at task.max_length")
     newest = partial(checkpoint.newest_valid, job.folder / run_folder.CHECKPOINTS, terminal.warn)
     path = engine.on_main(newest)
     state = engine.together(lambda: jobs.read_state(path))
@@ -63,6 +67,7 @@ def finetune(
         "seconds": round(state.seconds, 2),
         "rows": {name: len(split) for name, split in rows.items()},
         "cut_texts": {name: split.cut for name, split in encoded.items()},
+        "computed_with": _computed_with(job, engine),
         "dev": state.dev[state.best_epoch - 1],
     }
     best = checkpoint.path_of(job.folder / run_folder.CHECKPOINTS, state.best_step)
@@ -81,6 +86,17 @@ def finetune(
     last = {name: value for name, value in last.items() if value is not None}
     recorder.summary(last | {"final/epoch": state.best_epoch}, state.step)
     engine.on_main(recorder.close)
+
+
+def _computed_with(job: Job, engine: Engine) -> str:
+    """What decides rounding and the draws of dropout, beside the seed."""
+    precision = "fp32" if engine.precision == "no" else engine.precision
+    return f"{engine.device.type}, {precision}, {engine.world_size} x {_at_once(job, engine)} examples at once"
+
+
+def _at_once(job: Job, engine: Engine) -> int:
+    settings = job.settings.train
+    return settings.micro_batch_size or (CPU_MICRO_BATCH if engine.device.type == "cpu" else settings.batch_size)
 
 
 def _encoded(job: Job, split: str, rows: list[Row]) -> Encoded:
@@ -114,7 +130,7 @@ def train(
     """Train from ``state``, which is updated in place, to the last epoch; a checkpoint of the best epoch stays."""
     settings, metric = job.settings, job.data.task.metric
     size, model, weights, lengths = settings.train.batch_size, engine.model, data.weights(), data.lengths()
-    at_once = settings.train.micro_batch_size or (CPU_MICRO_BATCH if engine.device.type == "cpu" else size)
+    at_once = _at_once(job, engine)
     steps_an_epoch = -(-len(data) // size)
     total = settings.train.epochs * steps_an_epoch
     peak = peak_learning_rate(settings.optim, job.encoder.config)

@@ -32,8 +32,30 @@ def collect(jobs: list[Job]) -> dict[str, Any]:
         first = next(iter(entry["models"].values()))
         for model in entry["models"].values():
             model["summary"] = _summary(model["seeds"], None if model is first else first["seeds"])
+        entry["notes"] += _notes(entry["models"])
     finished = sum(len(model["seeds"]) for entry in tasks.values() for model in entry["models"].values())
     return {"tasks": tasks, "finished": finished, "of": len(jobs)}
+
+
+def _notes(models: dict[str, dict]) -> list[str]:
+    """What a reader of the table should know of how its figures came about."""
+    notes = []
+    for name, model in models.items():
+        results = list(model["seeds"].values())
+        for split in ("train", "dev", "test"):
+            cut = max((result.get("cut_texts", {}).get(split, 0) for result in results), default=0)
+            if cut:
+                notes.append(
+                    f"{name}: {cut:,} of {results[0]['rows'][split]:,} texts of {split} are cut at task.max_length"
+                )
+    ways = sorted(
+        {result.get("computed_with", "") for model in models.values() for result in model["seeds"].values()} - {""}
+    )
+    if len(ways) > 1:
+        notes.append(
+            f"not all figures were computed in the same way ({'; '.join(ways)}), which moves them as another seed does"
+        )
+    return notes
 
 
 def _summary(seeds: dict[str, dict], first: dict[str, dict] | None) -> dict[str, dict[str, Any]]:

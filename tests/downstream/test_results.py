@@ -84,3 +84,22 @@ def test_the_first_of_equal_epochs_is_the_best():
         state.step = 10 * epoch
         state.judge({"accuracy": figure}, "accuracy")
     assert (state.best_epoch, state.best_step) == (3, 30)
+
+
+def test_the_table_tells_of_cut_texts_and_of_figures_computed_in_different_ways(tmp_path):
+    for seed, how in ((1, "cpu, fp32, 1 x 16 examples at once"), (2, "cuda, bf16, 1 x 32 examples at once")):
+        job = Job(
+            Settings(),
+            TaskData(task(name="nsmc"), {}, (), 0, 1, ()),
+            Encoder("a", "a", False, None, None, ""),
+            seed,
+            tmp_path,
+        )
+        job.folder.mkdir(parents=True)
+        result = {"best_epoch": 1, "dev": {"accuracy": 0.5}, "rows": {"train": 300, "dev": 60}, "computed_with": how}
+        (job.folder / RESULT).write_text(json.dumps(result | {"cut_texts": {"train": 200 + seed, "dev": 0}}))
+        if seed == 1:
+            assert "not all figures" not in markdown(collect([job]))
+    text = markdown(collect([Job(job.settings, job.data, job.encoder, seed, tmp_path) for seed in (1, 2)]))
+    assert "- nsmc: a: 202 of 300 texts of train are cut at task.max_length." in text and "of dev are cut" not in text
+    assert "computed in the same way (cpu, fp32, 1 x 16 examples at once; cuda, bf16, 1 x 32 examples at once)" in text
