@@ -4,8 +4,8 @@
     python scripts/follow_sentence.py --run runs/my-text "The chef ate the meal." "Another text for the same row."
     python scripts/follow_sentence.py --generator pair/generator --discriminator pair/discriminator "The chef ate the meal."
 
-The first text is followed; the others are packed into rows with it. Each heading names the files in electra_accel/ that do what
-stands below it. docs/tutorial.md (docs/tutorial.ko.md) explains the output.
+The first text is followed, of a long one its first piece; the others are packed into rows with it. Each heading names the files
+in electra_accel/ that do what stands below it. docs/tutorial.md (docs/tutorial.ko.md) explains the output.
 """
 
 import argparse
@@ -63,8 +63,9 @@ def pair_of(asked: argparse.Namespace, folder: Path):
 
 
 def row_of(judged, texts: list[str], folder: Path):
-    """Collator and bin of the row in which the first of the texts lies, as the first pass over them packs it."""
+    """How many pieces the first text is cut into; collator and bin of the row that holds the first one, in the first pass."""
     from electra_accel.data.corpus import Corpus
+    from electra_accel.data.encode import Encoder
     from electra_accel.data.prepare import Prepared, prepare
     from electra_accel.training.assemble import step_loader
 
@@ -78,7 +79,10 @@ def row_of(judged, texts: list[str], folder: Path):
     config.train.batch_tokens = config.train.bin_tokens  # a global step of one row
     loader = step_loader(config, prepared, held_out=False, world_size=1, rank=0, device="cpu")
     loader.plan.passes = 1  # not one pass after another without end
-    return loader.collator, next(step.bins for step in loader.plan.steps() if 0 in step.bins.examples)
+    special_ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id)
+    encoder = Encoder(tokenizer.backend_tokenizer.to_str(), special_ids, config.data.max_length, join_lines=False)
+    pieces = len(encoder(texts[:1]).lengths)
+    return pieces, loader.collator, next(step.bins for step in loader.plan.steps() if 0 in step.bins.examples)
 
 
 def main() -> None:
@@ -100,7 +104,7 @@ def main() -> None:
         judged = pair_of(asked, Path(name))
         pair, config, objective = judged.pair, judged.config, judged.config.objective
         config.run.seed = config.run.seed if asked.seed is None else asked.seed
-        collator, bins = row_of(judged, texts, Path(name))
+        pieces, collator, bins = row_of(judged, texts, Path(name))
     batch = collator.collate(bins)
     number = bins.examples.tolist().index(0)  # of the sentence among the examples of the row
     parts = [(batch.segment_ids[0] == n).nonzero().flatten() for n in [*range(1, len(bins.examples) + 1), 0]]
@@ -123,6 +127,8 @@ def main() -> None:
     print("\n1 text, tokens, ids (data/encode.py)")
     print(f"  {texts[0]}  ({len(texts[0])} characters)")
     print(f"  {normalise(texts[0])}  (normalised: {len(normalise(texts[0]))} characters)")
+    if pieces > 1:
+        print(f"  longer than data.max_length {config.data.max_length}: the first of its {pieces} pieces is followed")
     print(f"  {' '.join(original)}\n  {' '.join(map(str, ids.tolist()))}")
 
     print("\n2 what is selected, and what the generator reads there (data/masking.py)")

@@ -9,11 +9,18 @@ folder, and says which rows were not run. DIR/results.md is the table, DIR/resul
 also charts. Stopping and exit codes as of pretrain.py.
 """
 
+import argparse
+import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from electra_accel import run_folder
 from electra_accel.cli import PREEMPTED, argument_parser, exit_with_one_line
@@ -21,6 +28,7 @@ from electra_accel.downstream.study import TASKS, networks_of, read_study, run_o
 from electra_accel.errors import Preempted, UserError
 
 SCRIPTS = Path(__file__).parent
+OF_SCRIPTS = ("--pretrain", "--finetune")
 
 
 def main() -> None:
@@ -36,31 +44,54 @@ def main() -> None:
         "--launcher", default="", metavar="WORDS", help='such as "accelerate launch …", in quotes [python]'
     )
     parser.add_argument("--dry_run", action="store_true", help="check, print the commands, and stop")
-    asked = parser.parse_args(sys.argv[1:])
+    asked = parser.parse_args(joined(sys.argv[1:], parser))
 
     if wrong := [pair for pair in asked.set if "=" not in pair]:
         raise UserError(f"--set {wrong[0]}: write NAME=VALUE")
     study = read_study(asked.file, dict(pair.split("=", 1) for pair in asked.set))
-    study.finetune.extend(shlex.split(asked.finetune))
+    study.finetune.extend(words_of("--finetune", asked.finetune))
     for row in study.rows:
-        row.words.extend(shlex.split(asked.pretrain))
+        row.words.extend(words_of("--pretrain", asked.pretrain))
     names, folder = [row.name for row in study.rows], asked.dir or Path("runs") / Path(asked.file).stem
     if unknown := [name for name in asked.rows or [] if name not in names]:
         raise UserError(f"--rows {unknown[0]}: {asked.file} has {', '.join(names)}")
     if len(set(asked.seeds)) < len(asked.seeds):
         raise UserError("--seeds names one of them twice")
+    if min(asked.seeds) < 0:
+        raise UserError(f"--seeds {min(asked.seeds)}: give numbers from 0 on")
+    launcher = words_of("--launcher", asked.launcher)
+    if launcher and not shutil.which(launcher[0]):
+        raise UserError(
+            f"--launcher {launcher[0]}: there is no such program; give its path, or activate its environment"
+        )
     study.check()
 
-    launcher = shlex.split(asked.launcher) or [sys.executable]
     for seed in asked.seeds:
         for row in (row for row in study.rows if not asked.rows or row.name in asked.rows):
-            of_run = ["--run.seed", str(seed), "--run.dir", str(run_of(folder, row, seed))]
-            execute([*launcher, SCRIPTS / "pretrain.py", *study.pretrain, *row.words, *of_run], asked.dry_run)
+            words = [*study.pretrain, *row.words, "--run.seed", str(seed)]
+            execute(launcher, "pretrain.py", words, run_of(folder, row, seed), asked.dry_run)
             report(study, folder, asked.dry_run)
     models = ["…"] if asked.dry_run else networks_of(folder, study.rows)
-    of_tasks = ["--models", *models, "--run.dir", str(folder / TASKS)]
-    execute([*launcher, SCRIPTS / "finetune.py", *study.finetune, *of_tasks], asked.dry_run)
+    execute(launcher, "finetune.py", [*study.finetune, "--models", *models], folder / TASKS, asked.dry_run)
     print(report(study, folder, asked.dry_run))
+
+
+def joined(words: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    """``--pretrain X`` as ``--pretrain=X``: argparse would take an X such as ``--cpu`` for an option of ours."""
+    found: list[str] = []
+    for word in words:
+        if found and found[-1] in OF_SCRIPTS and word.partition("=")[0] not in parser._option_string_actions:
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
+
+
+def words_of(option: str, text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"{option} {text}: {error}; close the quote, or put a backslash before it") from None
 
 
 def report(study, folder: Path, only_print: bool) -> str:
@@ -77,28 +108,54 @@ def report(study, folder: Path, only_print: bool) -> str:
     return markdown(study, found)
 
 
-def execute(command: list, only_print: bool) -> None:
-    """Run one of our scripts. A signal goes to it alone: it saves, and its end is ours.
+def execute(launcher: list[str], script: str, words: list[str], run: Path, only_print: bool) -> None:
+    """Run one of our scripts in the folder ``run``. A signal is passed on: it saves, and its end is ours.
 
     Raises:
         UserError: it did not end well.
         Preempted: it was asked to stop, and has saved its state.
     """
-    print(shlex.join(map(str, command)), flush=True)
+    command = [*(launcher or [sys.executable]), str(SCRIPTS / script), *words, "--run.dir", str(run)]
+    print(shlex.join(command), flush=True)
     if only_print:
         return
+    earlier = run_folder.read_status(run)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
+
+    def pass_on(number: int, _) -> None:
+        if not launcher:
+            process.send_signal(number)
+            return
+        # A launcher of one process dies and leaves it behind, so the whole group is told; one of several passes on what it
+        # hears, but dies of SIGUSR1. SIGINT, as of Ctrl-C: SIGTERM ends loader workers too, and a run that misses one before
+        # its step is over fails unsaved.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+
     passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in passed_on}
+    before = {number: signal.signal(number, pass_on) for number in passed_on}
     code = process.wait()
+    while has_living(process.pid):
+        time.sleep(0.2)
     for number, handler in before.items():
         signal.signal(number, handler)
-    if code == PREEMPTED:
+    status = run_folder.read_status(run)
+    # Launchers flatten exit codes; a status that was there before says nothing of this run, which may have failed at once.
+    if code == PREEMPTED or (status["state"] == "preempted" and status != earlier):
         raise Preempted("its run was stopped and has saved its state")
     if code:
         raise UserError(
-            f"{command[1]} ended with exit code {code}, see above; once that is mended the same command goes on"
+            f"{script} ended with exit code {code}, see above; once that is mended the same command goes on"
         )
+
+
+def has_living(group: int) -> bool:
+    """Whether a process of the group has not ended; one that has may stay in it as long as no init asks for it."""
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, PermissionError, psutil.Error):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 if __name__ == "__main__":

@@ -2,18 +2,20 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from electra_accel import run_folder
 from electra_accel.downstream.study import read_study
-from tests.helpers import ROOT, wait_for
+from tests.helpers import ROOT
 from tests.pretraining import options, run_here, write_corpus
 
 FILES = sorted((ROOT / "recipes" / "studies").glob("*.yaml"))
@@ -101,26 +103,57 @@ def test_a_study_runs_goes_on_and_is_told(tmp_path, monkeypatch, capfd):
     assert code == 2 and "another configuration" in out + err  # what is finished is not taken for something else
 
 
-def test_a_study_that_is_asked_to_stop_passes_it_on(tmp_path):
+ONE_PROCESS = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+ONE_PROCESS += [str(ROOT / "accelerate_configs" / "single.yaml"), "--main_process_port", "0"]
+
+
+@pytest.mark.parametrize("launcher", [[], ONE_PROCESS], ids=["python", "accelerate launch"])
+def test_a_study_that_is_asked_to_stop_passes_it_on(tmp_path, launcher):
+    """With a launcher that dies of the signal and whose exit code is another than its script's."""
     write_data(tmp_path)
     write_study(tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "scripts" / SCRIPT, *LINE, "--pretrain", "--train.flops 1e15"],
-        cwd=tmp_path,
-        env=os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    how = ["--pretrain", "--train.flops 1e15 --data.num_workers 1", "--launcher", shlex.join(launcher)]
+    out = tmp_path / "out.txt"  # no pipe, which whoever is left would hold open
+    with open(out, "w") as file:
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "scripts" / SCRIPT, *LINE, *how],
+            cwd=tmp_path,
+            env=os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"},
+            stdout=file,
+            stderr=file,
+        )
     run = tmp_path / "runs" / "study" / "base-1"
     deadline = time.monotonic() + 200
-    while not run_folder.read_jsonl(run / "metrics.jsonl") and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
-    code, out, _ = wait_for(process, 60)
-    assert code == 75, out
+    try:
+        while len(run_folder.read_jsonl(run / "metrics.jsonl")) < 3 and time.monotonic() < deadline:
+            assert process.poll() is None, out.read_text()
+            time.sleep(0.5)
+        assert len(processes_in(tmp_path)) >= 3 + bool(launcher)  # the study, its run, a loader worker
+        process.send_signal(signal.SIGTERM)
+        code, left = process.wait(60), processes_in(tmp_path)
+        assert (code, left) == (75, []), out.read_text()
+    finally:
+        for each in processes_in(tmp_path):
+            each.kill()
+        process.wait(60)
     assert run_folder.read_status(run)["state"] == "preempted" and list((run / "checkpoints").glob("step-*"))
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """All that work there, whoever their parents are."""
+    return [each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(folder)]
+
+
+def test_a_launcher_that_fails_is_no_stop_though_the_run_was_stopped_before(tmp_path, monkeypatch, capfd):
+    """Its exit code tells nothing, and neither does what an earlier run wrote."""
+    write_data(tmp_path)
+    write_study(tmp_path)
+    run = tmp_path / "runs" / "study" / "base-1"
+    run.mkdir(parents=True)
+    run_folder.write_status(run, "preempted", 3, "signal SIGTERM", 75)
+    line = [*LINE, "--launcher", shlex.join([sys.executable, "-c", "raise SystemExit(1)"])]
+    code, _, err = run_here(line, tmp_path, monkeypatch, capfd, SCRIPT)
+    assert code == 2 and "pretrain.py ended with exit code 1" in err, err
 
 
 @pytest.mark.parametrize(
@@ -155,6 +188,12 @@ def test_a_broken_study_is_one_line(tmp_path, monkeypatch, capfd, text, message)
         (["--pretrain", "--train.step 3"], "row base: command line: unknown option train.step"),
         (["--pretrain", "--train.epochs 3"], "row base: train.epochs 3 and train.flops 1e+11"),
         (["--finetune", "--task.kind pair --task.text_columns text"], "finetune: task.kind pair takes 2"),
+        (["--launcher", "no-such-program launch"], "--launcher no-such-program: there is no such program"),
+        (["--launcher", "python 'a"], "--launcher python 'a: No closing quotation"),
+        (["--pretrain", '--run.note "a'], '--pretrain --run.note "a: No closing quotation'),
+        (["--finetune", "--a 'b"], "--finetune --a 'b: No closing quotation"),
+        (["--finetune", "--pretrain", "--train.steps 3"], "argument --finetune: expected one argument"),
+        (["--seeds", "1", "-1"], "--seeds -1: give numbers from 0 on"),
         (["--set", "data=nowhere"], "finetune: task.train_file: there is no file nowhere/train.jsonl"),
     ],
 )
@@ -164,3 +203,13 @@ def test_a_mistake_is_one_line_before_anything_runs(tmp_path, monkeypatch, capfd
     code, _, err = run_here(["study.yaml", "--set", "data=.", *arguments], tmp_path, monkeypatch, capfd, SCRIPT)
     assert code == 2 and message in err and err.count("\n") == 1, err
     assert not (tmp_path / "runs").exists()
+
+
+def test_one_option_of_a_script_needs_no_blank_in_its_quotes(tmp_path, monkeypatch, capfd):
+    write_data(tmp_path)
+    write_study(tmp_path)
+    line = ["study.yaml", "--set", "data=.", "--finetune", "--train.epochs=2", "--pretrain", "--cpu", "--dry_run"]
+    code, out, err = run_here(line, tmp_path, monkeypatch, capfd, SCRIPT)
+    assert code == 0, err
+    *pretrain, finetune = out.strip().splitlines()
+    assert "--train.epochs=2" in finetune and len(pretrain) == 6 and all(" --cpu " in line for line in pretrain)

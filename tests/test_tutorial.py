@@ -208,6 +208,15 @@ def test_a_text_without_a_known_token_is_named(pair, monkeypatch, capfd):
     assert code == 2 and "vocabulary" in err.splitlines()[-1], err
 
 
+def test_of_a_long_text_the_first_piece_is_followed(monkeypatch, tmp_path, capfd):
+    """Which is said, and how many there are; of a text that is whole nothing is (the page quotes all that is printed)."""
+    code, out, err = run_here(["soup " * 100], tmp_path, monkeypatch, capfd, "follow_sentence.py")
+    assert code == 0, err
+    text = sections(out)[1]
+    assert text[2] == "  longer than data.max_length 48: the first of its 3 pieces is followed"
+    assert text[3].split() == ["[CLS]", *["soup"] * 46, "[SEP]"]
+
+
 def test_both_languages_say_the_same():
     """The same sections, commands and output, and the same figures in the same tables."""
     english, korean = ((ROOT / page).read_text(encoding="utf-8") for page in PAGES)

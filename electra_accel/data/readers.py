@@ -64,7 +64,7 @@ def read_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[str]:
             a book without blank lines is still many texts.
 
     Raises:
-        UserError: the file is missing, empty, damaged, not UTF-8, not what its suffix says, or lacks the column.
+        UserError: the file is missing, empty, damaged, not UTF-8, not what its suffix says, or lacks the column or has two.
     """
     suffix = format_of(path)
     with one_line_errors(path):
@@ -174,9 +174,7 @@ def _unquoted(cell: str) -> str:
 
 def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[str]:
     _, header = next(rows, (1, []))
-    if name not in header:
-        raise _no_column(path, name, header)
-    column = header.index(name)
+    column = _index(path, name, header)
     for number, row in rows:
         if len(row) != len(header):
             raise UserError(
@@ -230,16 +228,23 @@ def _parquet(path: Path, file: IO[bytes], name: str) -> Iterator[str]:
 
     try:
         table = pyarrow.parquet.ParquetFile(file)
-        columns = table.schema_arrow.names
-        if name not in columns:
-            raise _no_column(path, name, columns)
-        kind = str(table.schema_arrow.field(name).type)
+        kind = str(table.schema_arrow.types[_index(path, name, table.schema_arrow.names)])
         if "string" not in kind:  # string, large_string, string_view, dictionary<values=string, …>
             raise UserError(f"{path}: column {name!r} holds {kind}, not text (option data.text_column)")
         for batch in table.iter_batches(batch_size=1000, columns=[name]):
             yield from (text or "" for text in batch.column(0).cast(pyarrow.string()).to_pylist())
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OSError) as error:
         raise UserError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _index(path: Path, name: str, columns: list[str]) -> int:
+    if name not in columns:
+        raise _no_column(path, name, columns)
+    if columns.count(name) > 1:
+        raise UserError(
+            f"{path}: {columns.count(name)} columns are called {name!r}; rename all but the one that is meant"
+        )
+    return columns.index(name)
 
 
 def _no_column(path: Path, name: str, columns: list[str]) -> UserError:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import (
@@ -31,6 +32,7 @@ from electra_accel.tracking.tasks import UNTRAINED
 
 _PARTS = ("discriminator", "encoder", "generator")  # folders of a run; the run's name says more
 _UNUSABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
+_NO_CONFIG = (*_UNUSABLE, StrictDataclassError, TypeError, AttributeError)  # the last three: a value of another type
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,7 @@ def open_encoder(given: str, name: str) -> Encoder:
         raise UserError(f"models: there is no folder {source}")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"models: {source} has no config.json; give a Hugging Face folder, such as RUN/discriminator")
-    with _quiet(), _one_line_errors(source):
+    with _quiet(), _one_line_errors(source, _NO_CONFIG):
         config = AutoConfig.from_pretrained(source)
     try:
         with _quiet():
@@ -167,10 +169,10 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _one_line_errors(source: str) -> Iterator[None]:
+def _one_line_errors(source: str, expected: tuple[type[Exception], ...] = _UNUSABLE) -> Iterator[None]:
     try:
         yield
-    except _UNUSABLE as error:
+    except expected as error:
         reason = " ".join(str(error).split())[:300]
         if Path(source).is_dir():
             raise UserError(f"models: cannot load {source}: {reason}") from error

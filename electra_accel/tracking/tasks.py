@@ -105,20 +105,39 @@ def read_results(finetuned: Path) -> dict[str, dict]:
     """The tasks of a folder of fine-tunings, as ``downstream.results.collect`` gives them.
 
     Raises:
-        UserError: it is not one, or was written by a version that did not yet record what the models were.
+        UserError: it is not one, is damaged, or was written by a version that did not yet record what the models were.
     """
     tasks = run_folder.read_json(finetuned / RESULTS_JSON).get("tasks")
     if not tasks:
         raise UserError(
             f"{finetuned} holds no figures of tasks (no {RESULTS_JSON}): give a run.dir of scripts/finetune.py"
         )
+    if not _has_figures(tasks):
+        raise UserError(
+            f"{finetuned / RESULTS_JSON} is not as scripts/finetune.py writes it: give its finetune command again, which "
+            "writes it anew and trains nothing"
+        )
     models = [model for entry in tasks.values() for model in entry["models"].values()]
-    if not all("fingerprint" in model for model in models):
+    if not all({"fingerprint", "untrained"} <= model.keys() for model in models):
         raise UserError(
             f"{finetuned / RESULTS_JSON} does not say which weights its figures are of: give its finetune command again, "
             "which writes it anew and trains nothing"
         )
     return tasks
+
+
+def _has_figures(tasks: Any) -> bool:
+    """Whether what is read here is there and of its kind; what the weights were is looked at apart."""
+    found = []
+    try:
+        for entry in tasks.values():
+            for model in entry["models"].values():
+                Path(model["source"])
+                for split in ("test", "dev"):
+                    found.extend(by_seed(model["seeds"], split, entry["metric"]).values())
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return all(isinstance(figure, float | int | None) for figure in found)
 
 
 def _seeds_of(

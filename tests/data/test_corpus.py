@@ -64,6 +64,10 @@ def test_lines_and_blocks_of_plain_text(tmp_path):
     assert 10 < len(blocks) and max(map(len, blocks)) < 10_000
 
 
+def test_other_columns_may_have_one_name(tmp_path):
+    assert read(write(tmp_path / "a.csv", "n,sen,n\n1,x,2\n")) == ["x"]
+
+
 def test_cells_without_text_are_empty_strings(tmp_path):
     assert read(write(tmp_path / "a.csv", 'sen,n\n,1\nx,2\n\n"",3\n')) == ["", "x", ""]
     assert read(write(tmp_path / "a.jsonl", '{"sen": null}\n{"n": 1}\n{"sen": "x"}\n')) == ["", "", "x"]
@@ -109,6 +113,8 @@ BROKEN = [
     ("a.txt.gz", b"text", ["damaged"]),
     ("a.txt.xz", lzma.compress(bytes(range(256)) * 99)[:60], ["cut-off"]),
     ("a.csv", "id,text,label\n1,x,0\n", ["'sen'", "id, text, label", "data.text_column"]),
+    ("a.csv", "sen,n,sen\n1,x,0\n", ["2 columns are called 'sen'", "rename"]),
+    ("a.tsv", "sen\tn\tsen\tsen\n1\tx\t0\t0\n", ["3 columns are called 'sen'", "rename"]),
     ("a.jsonl", '{"id": 1, "text": "x"}\n', ["'sen'", "id, text", "data.text_column"]),
     ("a.zip", "x", [".parquet", ".xz"]),
 ]
@@ -130,6 +136,9 @@ def test_missing_files_and_columns(tmp_path):
         read(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="'id' holds int64"):
         read(tmp_path / "a.parquet", column="id")
+    pyarrow.parquet.write_table(table.rename_columns(["sen", "sen"]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="a.parquet: 2 columns are called 'sen'"):
+        read(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="none.txt: no such file"):
         read(tmp_path / "none.txt")
     with pytest.raises(UserError, match="none.*no file that matches"):

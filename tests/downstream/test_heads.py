@@ -114,6 +114,17 @@ def test_a_mistyped_folder_is_no_hub_id(tmp_path, monkeypatch):
         open_encoder("no-such-model", "x")
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"), [({"hidden_size": "wide"}, "hidden_size"), ({"id2label": 3}, ""), ({"num_labels": "x"}, "")]
+)
+def test_a_configuration_with_a_value_of_another_type_is_named(tmp_path, changed, said):
+    folder = make_encoder(tmp_path / "a")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changed))
+    with pytest.raises(UserError, match=f"cannot load {folder}: .*{said}"):
+        open_encoder(str(folder), "x")
+
+
 def test_what_is_no_encoder_is_named(folder, tmp_path):
     lacking, short = (make_encoder(tmp_path / name) for name in ("lacking", "short"))
     weights = load_file(lacking / "model.safetensors")

@@ -157,6 +157,31 @@ REFUSED = {
 }
 
 
+ONE = {"source": "general", "untrained": False, "fingerprint": "f"}
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        [1],
+        {"a": {}},
+        {"a": 1},
+        {"a": {"models": {"m": ONE | {"seeds": {}}}}},
+        {"a": {"metric": "accuracy", "models": [ONE]}},
+        {"a": {"metric": "accuracy", "models": {"m": 1}}},
+        {"a": {"metric": "accuracy", "models": {"m": ONE}}},
+        {"a": {"metric": "accuracy", "models": {"m": ONE | {"seeds": {"one": {"test": {"accuracy": 0.5}}}}}}},
+        {"a": {"metric": "accuracy", "models": {"m": ONE | {"seeds": {"1": {"test": {"accuracy": "high"}}}}}}},
+        {"a": {"metric": "accuracy", "models": {"m": ONE | {"seeds": {"1": {"test": 1}}}}}},
+    ],
+    ids=str,
+)
+def test_figures_of_another_shape_are_refused(place, tasks):
+    (place / "finetuned" / RESULTS_JSON).write_text(json.dumps({"tasks": tasks}))
+    with pytest.raises(UserError, match=f"finetuned/{RESULTS_JSON} is not as scripts/finetune.py writes it"):
+        changes(place)
+
+
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_told_is_said(place, what):
     alter, expected = REFUSED[what]
