@@ -180,8 +180,11 @@ def test_what_would_stop_the_run_is_found_before_its_warm_start(run, place):
     warm = {"model.generator": "warm-start", "model.warm_start_steps": 2}
     (place / "foreign").mkdir()
     (place / "foreign" / "thesis.txt").write_text("mine", "utf-8")
+    (place / "tuned").mkdir()
+    (place / "tuned" / "config.yaml").write_text("models: [general]\n", "utf-8")
     for name, more, said in (
         ("foreign", {}, "run.dir foreign is not empty and not a run of ours"),
+        ("tuned", {}, "run.dir tuned holds fine-tunings; choose another --run.dir"),
         ("nowhere", {"run.resume": "nothing-here"}, "run.resume nothing-here is not a whole checkpoint"),
         (
             "long",

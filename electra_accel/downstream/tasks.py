@@ -112,6 +112,12 @@ def _notes(task: Task, splits: dict[str, list[Row]], given: set[str]) -> list[st
     for name, other in (("dev", "train"), ("test", "train"), ("test", "dev")):
         if name in splits and (both := int(np.isin(hashes[name], hashes[other]).sum())):
             notes.append(f"{both:,} of the {len(splits[name]):,} texts of {name} stand in {other} too")
+    if task.kind in ("classification", "pair"):
+        for name in (name for name in ("dev", "test") if name in splits):
+            if missing := sorted({row.label for row in splits["train"]} - {row.label for row in splits[name]}):
+                notes.append(
+                    f"{name} has no row with the label {', '.join(map(repr, missing[:3]))}{', …' * (len(missing) > 3)}"
+                )
     for name, usual in FRACTIONS.items():
         if name in given and getattr(task, f"{name}_fraction") != usual:
             notes.append(f"task.{name}_fraction is not used: {name} rows are given")

@@ -18,6 +18,7 @@ from electra_accel.config_checks import difference
 from electra_accel.config_parser import dump, load
 from electra_accel.data.plan import Layout
 from electra_accel.errors import UserError
+from electra_accel.options import read_yaml
 from electra_accel.tracking.report import write_report
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.training import checkpoint
@@ -39,6 +40,9 @@ def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path 
     """
     known = folder / run_folder.CONFIG
     if known.exists():
+        content = read_yaml(str(known), "run.dir")
+        if isinstance(content, dict) and "models" in content:
+            raise UserError(f"run.dir {folder} holds fine-tunings; choose another --run.dir")
         if config.run.resume == "never":
             raise UserError(f"run.dir {folder} holds a run already and run.resume is never; choose another --run.dir")
         require_same(folder, config)

@@ -44,6 +44,17 @@ def test_given_splits_that_share_texts_are_told(tmp_path):
     assert found[-1] == "task.test_fraction is not used: test rows are given"
 
 
+def test_a_class_that_is_not_judged_is_told(tmp_path):
+    """Dev chooses the epoch: without one of two classes it would choose by the other alone."""
+    records = rows(50)
+    files = {"train_file": str(write_jsonl(tmp_path / "train.jsonl", records))}
+    only = [record for record in rows(40, seed=2) if record["label"] == "no"]
+    files["dev_file"] = str(write_jsonl(tmp_path / "dev.jsonl", only))
+    assert "dev has no row with the label 'yes'" in load_task(task(**files)).notes
+    files["dev_file"] = str(write_jsonl(tmp_path / "both.jsonl", rows(40, seed=2)))
+    assert not [note for note in load_task(task(**files)).notes if "no row" in note]
+
+
 def test_fewer_training_rows_are_a_part_of_more(tmp_path):
     path = str(write_jsonl(tmp_path / "all.jsonl", rows(300)))
     few, more = (load_task(task(train_file=path, train_rows=n)) for n in (40, 100))
