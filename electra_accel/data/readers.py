@@ -248,4 +248,11 @@ def _index(path: Path, name: str, columns: list[str]) -> int:
 
 
 def _no_column(path: Path, name: str, columns: list[str]) -> UserError:
-    return UserError(f"{path}: no column {name!r}; it has: {', '.join(columns)} (option data.text_column)")
+    hint = separator_hint(columns)
+    return UserError(f"{path}: no column {name!r}; it has: {', '.join(columns)}{hint} (option data.text_column)")
+
+
+def separator_hint(columns: list[str]) -> str:
+    """For the line about a missing column: words where the only column there looks like several."""
+    joined = len(columns) == 1 and any(sign in columns[0] for sign in ",;|\t")
+    return ", one column: are its fields separated by something else than the suffix says?" if joined else ""

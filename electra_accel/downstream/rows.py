@@ -18,6 +18,7 @@ from electra_accel.data.readers import (
     one_line_errors,
     open_bytes,
     read_texts,
+    separator_hint,
 )
 from electra_accel.downstream.settings import Task
 from electra_accel.errors import UserError
@@ -161,7 +162,7 @@ def _from_records(
             raise UserError(f"{where}: not a record with named fields but {str(record)[:40]!r}")
         if missing := [name for name in wanted if name not in record]:
             raise UserError(
-                f"{where}: no column {missing[0]!r}; it has: {', '.join(record)} "
+                f"{where}: no column {missing[0]!r}; it has: {', '.join(record)}{separator_hint(list(record))} "
                 "(options task.text_columns and task.label_column)"
             )
         cells = [record[name] for name in wanted]

@@ -134,6 +134,8 @@ def test_missing_files_and_columns(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(UserError, match="no column 'sen'; it has: id, text"):
         read(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="it has: id,sen, one column: are its fields separated by something else"):
+        read(write(tmp_path / "commas.tsv", "id,sen\n1,good\n"))
     with pytest.raises(UserError, match="'id' holds int64"):
         read(tmp_path / "a.parquet", column="id")
     pyarrow.parquet.write_table(table.rename_columns(["sen", "sen"]), tmp_path / "a.parquet")
