@@ -127,8 +127,7 @@ def execute(launcher: list[str], script: str, words: list[str], run: Path, only_
             process.send_signal(number)
             return
         # A launcher of one process dies and leaves it behind, so the whole group is told; one of several passes on what it
-        # hears, but dies of SIGUSR1. SIGINT, as of Ctrl-C: SIGTERM ends loader workers too, and a run that misses one before
-        # its step is over fails unsaved.
+        # hears. SIGINT, as of Ctrl-C, because launchers know it: torchrun would die of SIGUSR1.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
 
