@@ -67,7 +67,9 @@ def assert_as_computed(printed: str, engine: str, precision: str) -> None:
     assert (name, found_precision, size) == (engine, precision, "tiny")
     assert float(measured) == pytest.approx(float(formula), rel=0.02)
     if precision == "bf16":  # which the estimate is for
-        assert 0.8 < float(activations) < 1.25
+        # On a GPU, that is. On a CPU attention keeps its four tensors in fp32, and its output in bf16 besides: 10 bytes times
+        # hidden size more, where the estimate has 28 and 4 times the inner size, which is 4 times the hidden one.
+        assert 0.8 < float(activations) / (1 + 10 / (28 + 4 * 4)) < 1.25
 
 
 def test_a_batch_that_is_not_a_multiple_of_the_bin_is_one_line():
