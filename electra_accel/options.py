@@ -52,8 +52,8 @@ def read(root: type[Options], sources: list[tuple[list[str], str]]) -> Options:
     for words, source in sources:
         given = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
         if unknown := [name for name in given if name not in kinds]:
-            hints = [difflib.get_close_matches(name, kinds, n=1) for name in unknown]
-            named = [f"{name} (did you mean {hint[0]}?)" if hint else name for name, hint in zip(unknown, hints)]
+            hints = [_nearest(name, list(kinds)) for name in unknown]
+            named = [f"{name} (did you mean {hint}?)" if hint else name for name, hint in zip(unknown, hints)]
             raise UserError(f"{source}: unknown option {', '.join(named)}; --help lists all")
         lists = {f"--{name}=[]" for name, (_, several) in kinds.items() if several}
         words = [word.removesuffix("=[]") if word in lists else word for word in words]
@@ -70,6 +70,17 @@ def read(root: type[Options], sources: list[tuple[list[str], str]]) -> Options:
         if value not in (None, [None]):  # not given, or taken back by null: the default stays
             setattr(getattr(found, group) if group else found, short, value)
     return found
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """The option that an unknown one was probably meant to be; ``lr`` and the like are read as initials."""
+    short = name.rpartition(".")[2]
+    initials = [option for option in known if _initials(option.rpartition(".")[2]) == short]
+    return next(iter(initials or difflib.get_close_matches(name, known, n=1)), None)
+
+
+def _initials(words: str) -> str:
+    return "".join(word[0] for word in words.split("_"))
 
 
 def _kind(annotation: Any) -> tuple[Any, bool]:

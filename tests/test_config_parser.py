@@ -115,6 +115,7 @@ def test_unreadable_files(tmp_path: Path):
     [
         (["--train.stesp", "3"], "train.stesp (did you mean train.steps?)"),
         (["--train.ste", "3"], "train.ste"),  # no abbreviations
+        (["--train.lr", "3"], "train.lr (did you mean optim.learning_rate?)"),
         (["--trian.steps=3", "--nonsense"], "nonsense"),
         (["--train.steps", "3x"], "train.steps must be a whole number, not 3x"),
         (["--train.steps"], "train.steps"),

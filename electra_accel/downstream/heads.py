@@ -66,8 +66,8 @@ def names(given: list[str]) -> list[str]:
         path = [part for part in path if part not in ("-", ".", "..")] or ["model"]
         folder, kind = (path[:-1], path[-1:]) if len(path) > 1 and path[-1] in _PARTS else (path, [])
         first = "untrained-" if model.startswith(UNTRAINED) else ""
-        # a run's other network is told by what it is, another run by where it stands
-        tail = kind if (first, folder) in folders else []
+        # a run's other network is told by what it is, as its generator always is; another run by where it stands
+        tail = kind if (first, folder) in folders or kind == ["generator"] else []
         longer = [first + "-".join([*folder[-n:], *tail]) for n in range(1, len(folder) + 1)]
         numbered = f"{longer[-1]}-{number}"
         found.append(next((name for name in longer if name not in found), numbered))

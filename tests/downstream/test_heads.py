@@ -35,6 +35,7 @@ def test_names():
     ]
     assert names(["a/run/encoder", "b/run/encoder", "untrained:b/run/encoder"]) == ["run", "b-run", "untrained-run"]
     assert names(["x/run/encoder", "x/run/discriminator", "y/run/encoder"]) == ["run", "run-discriminator", "y-run"]
+    assert names(["x/run/generator", "y/run/discriminator"]) == ["run-generator", "run"]
     assert names([".", "../a b", "/"]) == ["model", "a-b", "model-3"]
 
 
