@@ -59,7 +59,8 @@ parity: $(INSTALLED_ENGINES)
 	python -m tests.parity.table $(ARGS)
 
 ablations: $(INSTALLED)
-	python scripts/study.py recipes/studies/ablations.yaml --set $(if $(DATA),data=$(DATA)) $(if $(PAIR),pair=$(PAIR)) $(ARGS)
+	$(if $(and $(DATA),$(PAIR)),,$(error make ablations DATA=folder PAIR=folder: see recipes/studies/ablations.yaml))
+	python scripts/study.py recipes/studies/ablations.yaml --set data=$(DATA) pair=$(PAIR) $(ARGS)
 
 golden: $(INSTALLED_TEST)
 	python -m tests.test_golden

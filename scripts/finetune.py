@@ -31,6 +31,7 @@ def main() -> None:
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.downstream import dry_run, opening
     from electra_accel.downstream.finetune import finetune
+    from electra_accel.downstream.job import remove_checkpoints
     from electra_accel.tracking.trackers import usable_trackers
     from electra_accel.training.engine import Engine
     from electra_accel.training.opening import require_equal_data
@@ -53,10 +54,16 @@ def main() -> None:
     for data in tasks:
         terminal.line(f"{data.task.name}: {'; '.join(data.notes)}")
 
+    if others := engine.on_main(lambda: opening.results_of_others(folder, jobs)):
+        terminal.warn(
+            f"{folder} also holds results of {', '.join(others)}: not in this table; name their models and tasks too"
+        )
+
     start_recorder = opening.recorder_of(engine, terminal)
     with stop, opening.recorded_status(folder, jobs, terminal):
         for job in jobs:
             if engine.on_main(job.result):
+                engine.on_main(lambda job=job: remove_checkpoints(job))
                 terminal.line(f"{job.name} is finished")
                 continue
             finetune(job, engine, start_recorder, terminal, stop)

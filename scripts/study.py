@@ -2,11 +2,11 @@
 
     python scripts/study.py recipes/studies/ablations.yaml --set data=FOLDER pair=FOLDER --seeds 1 2
 
-All rows share the options in the file; those in --pretrain and --finetune come after them all. Everything is checked before
-the first run. Pre-training goes seed by seed through the rows, each in a run folder of its own, so a study that is stopped
-leaves whole seeds. The same command goes on, and more seeds or rows may be added; the table has all that is finished in the
-folder, and says which rows were not run. DIR/results.md is the table, DIR/results.json holds all figures, DIR/results.html
-also charts. Stopping and exit codes as of pretrain.py.
+All rows share the options in the file; those in --pretrain and --finetune come after them all. Options, the files that they
+name and the labels are checked before the first run. Pre-training goes seed by seed through the rows, each in a run folder of
+its own, so a study that is stopped leaves whole seeds. The same command goes on, and more seeds or rows may be added; the
+table has all that is finished in the folder, and says which rows were not run. DIR/results.md is the table, DIR/results.json
+holds all figures, DIR/results.html also charts. Stopping and exit codes as of pretrain.py.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from electra_accel import run_folder
 from electra_accel.cli import PREEMPTED, argument_parser, exit_with_one_line
 from electra_accel.downstream.study import TASKS, networks_of, read_study, run_of
 from electra_accel.errors import Preempted, UserError
+from electra_accel.tracking.terminal import quiet_libraries
 
 SCRIPTS = Path(__file__).parent
 OF_SCRIPTS = ("--pretrain", "--finetune")
@@ -65,6 +66,11 @@ def main() -> None:
             f"--launcher {launcher[0]}: there is no such program; give its path, or activate its environment"
         )
     study.check()
+    # Imported only now, so that --help and mistakes are answered at once.
+    from electra_accel.downstream.study_inputs import check_inputs
+
+    quiet_libraries()
+    check_inputs(study, asked.rows or names)
 
     for seed in asked.seeds:
         for row in (row for row in study.rows if not asked.rows or row.name in asked.rows):

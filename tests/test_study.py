@@ -1,6 +1,7 @@
 """scripts/study.py: study files name real options, and a study is run, continued and put into a table and a chart."""
 
 import json
+import lzma
 import os
 import shlex
 import signal
@@ -15,6 +16,7 @@ import yaml
 
 from electra_accel import run_folder
 from electra_accel.downstream.study import read_study
+from tests.downstream.small import make_encoder
 from tests.helpers import ROOT
 from tests.pretraining import options, run_here, write_corpus
 
@@ -27,8 +29,12 @@ LABELLED = ("train", "dev", "test")
 def test_a_study_of_ours_is_ready_to_run(file, tmp_path, monkeypatch, capfd):
     """Each row and the fine-tuning pass the checks of the two scripts, and no two rows are the same."""
     for name in LABELLED:
-        (tmp_path / f"nsmc_sentiment_{name}.tsv").touch()
-    values = [f"{name}={tmp_path}" for name in ("data", "pair", "tokenizer")]
+        rows = "".join(f"w{i}\t{i % 2}\n" for i in range(2100))
+        (tmp_path / f"nsmc_sentiment_{name}.tsv").write_text("text\tlabel\n" + rows)
+    with lzma.open(tmp_path / "nsmc_reviews.csv.xz", "wt") as reviews:
+        reviews.write("id,sen\n1,good\n")
+    networks = [make_encoder(tmp_path / name) for name in ("generator", "discriminator")]
+    values = [f"data={tmp_path}", f"pair={tmp_path}", f"tokenizer={networks[0]}"]
     code, out, err = run_here([file, "--set", *values, "--dry_run"], ROOT, monkeypatch, capfd, SCRIPT)
     assert (code, err) == (0, ""), err
     study = read_study(str(file), {"data": "d", "pair": "p", "tokenizer": "t"})
@@ -194,7 +200,15 @@ def test_a_broken_study_is_one_line(tmp_path, monkeypatch, capfd, text, message)
         (["--finetune", "--a 'b"], "--finetune --a 'b: No closing quotation"),
         (["--finetune", "--pretrain", "--train.steps 3"], "argument --finetune: expected one argument"),
         (["--seeds", "1", "-1"], "--seeds -1: give numbers from 0 on"),
-        (["--set", "data=nowhere"], "finetune: task.train_file: there is no file nowhere/train.jsonl"),
+        (["--set", "data=nowhere"], "finetune, task t: nowhere/train.jsonl: no such file"),
+        (["--finetune", "--task.label_column mood"], "finetune, task t: train.jsonl, line 1: no column 'mood'"),
+        (["--finetune", "--task.train_rows 41"], "finetune, task t: ./train.jsonl has 40 rows to train on, fewer than"),
+        (["--pretrain", "--data.eval_files a.txt"], "row base: a.txt: no such file"),
+        (["--rows", "not-yet", "--pretrain", "--data.train_files t.txt"], "row not-yet: t.txt: no such file"),
+        (
+            ["--pretrain", "--tokenizer.train_vocab_size null --tokenizer.path ./x"],
+            "row base: ./x: no such tokenizer folder",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_runs(tmp_path, monkeypatch, capfd, arguments, message):

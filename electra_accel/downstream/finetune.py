@@ -70,7 +70,7 @@ def finetune(
         "computed_with": _computed_with(job, engine),
         "dev": state.dev[state.best_epoch - 1],
     }
-    best = checkpoint.path_of(job.folder / run_folder.CHECKPOINTS, state.best_step)
+    best = engine.on_main(lambda: jobs.best_checkpoint(job, state))
     if "test" in rows:
         # The best epoch's weights, by the one way of loading that every engine has.
         engine.release()
@@ -135,7 +135,7 @@ def train(
     total = settings.train.epochs * steps_an_epoch
     peak = peak_learning_rate(settings.optim, job.encoder.config)
     warmup = round(settings.optim.warmup_fraction * total)
-    loss_so_far = torch.tensor(state.loss, dtype=torch.float64, device=engine.device)
+    loss_so_far = torch.tensor(state.loss if engine.is_main else 0.0, dtype=torch.float64, device=engine.device)
     began, order_of = time.monotonic() - state.seconds, -1
     terminal.start(state.step, total)
     model.train()
@@ -185,7 +185,8 @@ def train(
                     "speed/examples_per_second": state.step * size / state.seconds,
                 }
             )
-            trained_loss, state.targets = whole / state.targets, 0.0
+            state.epoch_loss, state.epoch_targets = state.epoch_loss + whole, state.epoch_targets + state.targets
+            state.targets = 0.0
             loss_so_far.zero_()
         if epoch_ends:
             records = score(engine, *dev, job)
@@ -196,11 +197,13 @@ def train(
             named = {f"dev/{name}": float("nan") if value is None else value for name, value in found.items()}
             recorder.metrics({"train/step": state.step, "train/epoch": epoch + 1.0, **named})
             shown = ", ".join(f"{name} {'undefined' if v is None else format(v, '.4f')}" for name, v in found.items())
+            loss_of_epoch = state.epoch_loss / state.epoch_targets
+            state.epoch_loss = state.epoch_targets = 0.0
             terminal.line(
-                f"{job.name}  epoch {epoch + 1}/{settings.train.epochs}  loss {trained_loss:.4f}  dev: {shown}"
+                f"{job.name}  epoch {epoch + 1}/{settings.train.epochs}  loss {loss_of_epoch:.4f}  dev: {shown}"
             )
         if save_due:
-            state.loss = engine.sum(loss_so_far).item() / engine.world_size
+            state.loss = engine.sum(loss_so_far).item()
             state.seconds = time.monotonic() - began
             jobs.save(job, engine, state)
         if preempted and state.step < total:

@@ -16,6 +16,7 @@ from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PretrainedConfig,
@@ -108,10 +109,22 @@ def open_encoder(given: str, name: str) -> Encoder:
 def require_positions(encoder: Encoder, max_length: int) -> None:
     """Raises UserError where an example of task.max_length would be longer than the model can take."""
     positions = getattr(encoder.config, "max_position_embeddings", None)
+    if positions:
+        positions -= _unused_positions(encoder)
     if positions and max_length > positions:
         raise UserError(
             f"models: {encoder.source} has {positions} positions, fewer than task.max_length {max_length}; lower it"
         )
+
+
+def _unused_positions(encoder: Encoder) -> int:
+    """RoBERTa and its kin count positions from their padding token's id on, so that the first rows serve no token."""
+    with torch.device("meta"), _quiet(), _one_line_errors(encoder.source):
+        model = AutoModel.from_config(encoder.config)
+    tables = [module.position_embeddings for module in model.modules() if hasattr(module, "position_embeddings")]
+    return max(
+        (table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None), default=0
+    )
 
 
 def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
@@ -140,7 +153,12 @@ def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # a head for other labels; in the encoder it is refused below
         )
-    new = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
+        new = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
+        head = [name for name in model.state_dict() if not name.startswith(f"{model.base_model_prefix}.")]
+        if learnt := [name for name in head if name not in new]:  # by a fine-tuning before this one
+            torch.manual_seed(torch_seed(seed, Purpose.INITIALISE))
+            fresh = architecture.from_config(config).state_dict()
+            model.load_state_dict({name: fresh[name] for name in learnt}, strict=False)
     if lost := sorted(name for name in new if is_encoder(name, model)):
         raise UserError(f"models: {encoder.source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …)")
     return model.train()

@@ -80,7 +80,8 @@ class State:
         step: optimizer steps done.
         dev: figures of each epoch so far.
         best_epoch, best_step: of the best main metric; from 1, 0 before the first.
-        loss, targets: sums since the last recorded figures; the loss is a process's share.
+        loss, targets: sums since the last recorded figures.
+        epoch_loss, epoch_targets: sums since the epoch began, up to the last recorded figures.
         seconds: of training and judging dev, over all resumes.
     """
 
@@ -90,6 +91,8 @@ class State:
     best_step: int = 0
     loss: float = 0.0
     targets: float = 0.0
+    epoch_loss: float = 0.0
+    epoch_targets: float = 0.0
     seconds: float = 0.0
 
     def judge(self, figures: dict[str, float | None], metric: str) -> bool:
@@ -135,6 +138,22 @@ def read_state(path: Path | None) -> State:
     return State(**json.loads((path / STATE).read_text(encoding="utf-8"))) if path else State()
 
 
+def best_checkpoint(job: Job, state: State) -> Path:
+    """That of the epoch that dev chose.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = checkpoint.path_of(job.folder / run_folder.CHECKPOINTS, state.best_step)
+    try:
+        checkpoint.verify(path)
+    except checkpoint.Damaged as reason:
+        raise UserError(
+            f"the best epoch's checkpoint {path} is damaged ({reason}): remove {job.folder} to train it again"
+        ) from None
+    return path
+
+
 def write_predictions(job: Job, split: str, records: list[dict]) -> None:
     """predictions-dev.jsonl or predictions-test.jsonl; no texts, rows are numbered. On the main process."""
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
@@ -145,4 +164,9 @@ def finish(job: Job, result: dict[str, Any]) -> None:
     """Write the result, which says that the fine-tuning is done; the checkpoints go. On the main process."""
     with run_folder.storage_errors(job.run):
         run_folder.write_json(job.folder / RESULT, result)
-        shutil.rmtree(job.folder / run_folder.CHECKPOINTS, ignore_errors=True)
+    remove_checkpoints(job)
+
+
+def remove_checkpoints(job: Job) -> None:
+    """Of a finished fine-tuning; a kill may have come between its result and this."""
+    shutil.rmtree(job.folder / run_folder.CHECKPOINTS, ignore_errors=True)

@@ -87,6 +87,13 @@ def with_earlier_seeds(jobs: list[Job]) -> list[Job]:
     return list(found.values())
 
 
+def results_of_others(folder: Path, jobs: list[Job]) -> list[str]:
+    """``task/model`` of finished fine-tunings in ``folder`` that the tables of ``jobs`` do not have."""
+    known = {job.folder.parent for job in jobs}
+    found = {path.parent.parent for path in folder.glob(f"*/*/seed-*/{RESULT}")} - known
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
 def begin(folder: Path, config: str, engine: Engine) -> None:
     """Take the folder: make and lock it, write config.yaml and environment.json."""
     with run_folder.storage_errors(folder):

@@ -48,11 +48,9 @@ def read_file(path: Path, task: Task) -> list[Row]:
     Raises:
         UserError: the file is missing, broken, empty, or lacks a column or a label; names it and the line or row.
     """
-    suffix = path.suffixes[-2:-1] if path.suffix.lower() in (".gz", ".xz") else path.suffixes[-1:]
-    known = bool(suffix) and suffix[0].lower() in FORMATS
     try:
         with one_line_errors(path):
-            if task.kind == "tagging" and (not known or suffix[0].lower() in (".txt", ".tsv", ".csv")):
+            if has_lines_of_words(path, task):
                 rows = list(_columns_of_words(path))
             elif format_of(path) == ".txt":
                 raise UserError(
@@ -72,6 +70,13 @@ def read_file(path: Path, task: Task) -> list[Row]:
     if not rows:
         raise UserError(f"{path} holds no rows")
     return rows
+
+
+def has_lines_of_words(path: Path, task: Task) -> bool:
+    """Whether a file has a word and its tag in a line, as in the CoNLL shared tasks, rather than records."""
+    suffix = path.suffixes[-2:-1] if path.suffix.lower() in (".gz", ".xz") else path.suffixes[-1:]
+    known = bool(suffix) and suffix[0].lower() in FORMATS
+    return task.kind == "tagging" and (not known or suffix[0].lower() in (".txt", ".tsv", ".csv"))
 
 
 def read_dataset(task: Task) -> dict[str, list[Row]]:

@@ -23,6 +23,7 @@ METRICS = {
     "regression": ("spearman", "pearson"),
     "tagging": ("entity_f1", "entity_precision", "entity_recall", "accuracy"),
 }  # of each kind of task; the first one chooses the epoch unless task.metric names another
+METRIC_NAMES = tuple(dict.fromkeys(name for names in METRICS.values() for name in names))
 TEXT_COLUMNS = {"pair": ["sentence1", "sentence2"], "tagging": ["tokens"]}
 FRACTIONS = {"dev": 0.1, "test": 0.0}  # of the training texts, unless said otherwise
 NAME = re.compile(r"[\w+-][\w.+-]*")  # of a task, which is that of a folder too
@@ -59,7 +60,7 @@ class Task:
         None, "one or two; default: text, pairs sentence1 sentence2, tagging tokens", "NAME"
     )
     label_column: str | None = option(None, "default: label, tagging tags", "NAME")
-    metric: Literal["accuracy", "macro_f1", "matthews", "spearman", "pearson", "entity_f1"] | None = option(
+    metric: Literal[METRIC_NAMES] | None = option(
         None, "chooses the epoch and stands in the table; default: accuracy, regression spearman, tagging entity_f1"
     )
     max_length: int = option(

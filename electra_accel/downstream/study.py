@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_accel import config_checks, config_parser, options, run_folder
-from electra_accel.config import resolve
+from electra_accel.config import Config, resolve
 from electra_accel.downstream import settings, settings_parser
 from electra_accel.errors import UserError
 
@@ -48,26 +48,33 @@ class Study:
     finetune: list[str]
 
     def check(self) -> None:
-        """Find what the scripts would refuse, before hours are spent on the rows above it.
+        """Find options that the scripts would refuse, before hours are spent on the rows above; ``study_inputs`` goes on.
 
         Raises:
             UserError: names the row.
         """
+        for row, config in self.configurations():
+            with named(f"row {row.name}"):
+                config_checks.check(config)
+        self.tasks()
+
+    def configurations(self) -> Iterator[tuple[Row, Config]]:
+        """Each row, and what it gives to ``scripts/pretrain.py``."""
         for row in self.rows:
-            with _named(f"row {row.name}"):
-                asked = config_parser.parse([*self.pretrain, *row.words], "")
-                config_checks.check(resolve(asked.config))
-        with _named("finetune"):
+            with named(f"row {row.name}"):
+                config = resolve(config_parser.parse([*self.pretrain, *row.words], "").config)
+            yield row, config
+
+    def tasks(self) -> list[settings.Task]:
+        """What the networks are fine-tuned on."""
+        with named("finetune"):
             asked = settings_parser.parse(["--models", "any", *self.finetune], "")
             settings.check(asked.settings, asked.tasks, asked.of_tasks)
-            files = [(task, f"{name}_file") for task in asked.tasks for name in ("train", "dev", "test")]
-            for task, option in files:
-                if (path := getattr(task, option)) and not Path(path).is_file():
-                    raise UserError(f"task.{option}: there is no file {path}")
+        return asked.tasks
 
 
 @contextmanager
-def _named(where: str) -> Iterator[None]:
+def named(where: str) -> Iterator[None]:
     """Puts the place in the study before what is wrong there."""
     try:
         yield

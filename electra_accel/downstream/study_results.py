@@ -12,15 +12,15 @@ from electra_accel.downstream.opening import RESULTS_JSON
 from electra_accel.downstream.results import difference_cells
 from electra_accel.downstream.study import TASKS, Row, Study, finished_seeds, run_of
 from electra_accel.tracking.page import COLOURS, chart, charts, label, page, table
-from electra_accel.tracking.paired import paired_difference
+from electra_accel.tracking.paired import by_seed, paired_difference
 
 FIGURES = {"generator_loss": "eval/generator_loss", "auc": "eval/auc"}  # of metrics.jsonl, newest value
 Found = Mapping[str, Mapping[str, Any]]
 NOTE = (
-    "Means over the seeds of pre-training, each the mean over those of fine-tuning. Differences are paired by the seed of "
-    "pre-training; their 95% interval (Student's t over those seeds) does not cover which texts are in the held-out or test "
-    "data. Within noise: the interval holds 0. Generator loss and AUC are those of the fixed held-out corruption; they compare "
-    "where objective, starting pair and vocabulary are the same."
+    "Means over the seeds of pre-training, each the mean over those seeds of fine-tuning that all networks have. Differences "
+    "are paired by the seed of pre-training; their 95% interval (Student's t over those seeds) does not cover which texts are "
+    "in the held-out or test data. Within noise: the interval holds 0. Generator loss and AUC are those of the fixed held-out "
+    "corruption; they compare where objective, starting pair and vocabulary are the same."
 )
 
 
@@ -29,14 +29,13 @@ def collect(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
 
     Returns:
         {row: ``{"seeds": {seed: {figure: value}}, "mean": {figure: value}, "difference": {figure: see paired_difference}}``};
-        figures are ``tokens``, ``flops``, those of ``FIGURES`` and ``<task>/<metric>`` (the mean of the fine-tuning's seeds, on
-        test, where there is none on dev).
+        figures are ``tokens``, ``flops``, those of ``FIGURES`` and ``<task>/<metric>`` (see ``_of_tasks``).
     """
-    tasks = run_folder.read_json(folder / TASKS / RESULTS_JSON).get("tasks", {})
+    of_tasks = _of_tasks(folder)
     found: dict[str, dict[str, Any]] = {}
     for row in study.rows:
         runs = {seed: run_of(folder, row, seed) for seed in finished_seeds(folder, row)}
-        by_seed = {seed: _of_run(run) | _of_tasks(tasks, run) for seed, run in runs.items()}
+        by_seed = {seed: _of_run(run) | of_tasks.get(run.resolve(), {}) for seed, run in runs.items()}
         values = _by_figure(by_seed)
         entry = {"seeds": by_seed, "mean": {name: float(np.mean(list(v.values()))) for name, v in values.items()}}
         if row.against:
@@ -61,16 +60,26 @@ def _of_run(run: Path) -> dict[str, float]:
     return {name: newest[key] for name, key in wanted.items() if key in newest}
 
 
-def _of_tasks(tasks: Mapping[str, Any], run: Path) -> dict[str, float]:
-    figures = {}
-    for task, entry in tasks.items():
+def _of_tasks(folder: Path) -> dict[Path, dict[str, float]]:
+    """``<task>/<metric>`` of each pre-training run that was fine-tuned, on test, or on dev where there is no test.
+
+    It is the mean over those seeds of fine-tuning that all networks have: where a study was stopped in between, one network's
+    luckier seeds would otherwise stand against another's.
+    """
+    found: dict[Path, dict[str, float]] = {}
+    for task, entry in run_folder.read_json(folder / TASKS / RESULTS_JSON).get("tasks", {}).items():
+        values: dict[Path, dict[str, float]] = {}
         for model in entry["models"].values():
-            if Path(model["source"]).parent.resolve() == run.resolve():
-                splits = model["summary"]
-                summary = (splits.get("test") or splits.get("dev") or {}).get(entry["metric"])
-                if summary:
-                    figures[f"{task}/{entry['metric']}"] = summary["mean"]
-    return figures
+            split = "test" if any("test" in result for result in model["seeds"].values()) else "dev"
+            of_seeds = by_seed(model["seeds"], split, entry["metric"])
+            if defined := {seed: value for seed, value in of_seeds.items() if value is not None}:
+                values[Path(model["source"]).parent.resolve()] = defined
+        common = set.intersection(*map(set, values.values())) if values else set()
+        for run, of_seeds in values.items():
+            if common:
+                mean = float(np.mean([of_seeds[seed] for seed in sorted(common)]))
+                found.setdefault(run, {})[f"{task}/{entry['metric']}"] = mean
+    return found
 
 
 def tasks_of(found: Found) -> list[str]:

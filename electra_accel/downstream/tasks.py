@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from electra_accel.data.encode import normalise
 from electra_accel.data.split import text_hashes
-from electra_accel.downstream.rows import Row, read_dataset, read_file
-from electra_accel.downstream.settings import FRACTIONS, Task
+from electra_accel.downstream.rows import Row, has_lines_of_words, read_dataset, read_file
+from electra_accel.downstream.settings import FRACTIONS, TEXT_COLUMNS, Task
 from electra_accel.errors import UserError
 from electra_accel.randomness import Purpose, key, permute, uniform
 
@@ -118,6 +118,12 @@ def _notes(task: Task, splits: dict[str, list[Row]], given: set[str]) -> list[st
                 notes.append(
                     f"{name} has no row with the label {', '.join(map(repr, missing[:3]))}{', …' * (len(missing) > 3)}"
                 )
+    if task.train_file and has_lines_of_words(Path(task.train_file), task):
+        usual = (TEXT_COLUMNS["tagging"], "tags")
+        if (task.text_columns, task.label_column) != usual:
+            notes.append(
+                "task.text_columns and task.label_column are not used: words stand first in a line and tags last"
+            )
     for name, usual in FRACTIONS.items():
         if name in given and getattr(task, f"{name}_fraction") != usual:
             notes.append(f"task.{name}_fraction is not used: {name} rows are given")
@@ -133,7 +139,7 @@ def _require_labels(task: Task, split: str, rows: list[Row]) -> None:
                 f"{source}, row {number}: {row.label[:40]!r} is not a number (option task.label_column "
                 f"{task.label_column}, or task.kind)"
             )
-        if task.metric == "entity_f1" and (wrong := [tag for tag in row.label if not ENTITY_TAG.fullmatch(tag)]):
+        if _has_entities(task) and (wrong := [tag for tag in row.label if not ENTITY_TAG.fullmatch(tag)]):
             raise UserError(
                 f"{source}, sentence {number}: the tag {wrong[0][:40]!r} is neither O nor B-TYPE or I-TYPE (E-, S-, L-, U-): "
                 "entities cannot be told: convert the tags (remove a header line), or give --task.metric accuracy"
@@ -146,7 +152,9 @@ def _labels(task: Task, splits: dict[str, list[Row]]) -> tuple[str, ...]:
         return ()
     if task.kind == "tagging":  # a rare tag may stand in dev or test only
         found = {tag for rows in splits.values() for row in rows for tag in row.label}
-        return tuple(sorted(found | {OUTSIDE} if task.metric == "entity_f1" else found))
+        if len(found) < 2:
+            raise UserError(f"{source}: one tag only, {min(found)!r}: nothing to learn")
+        return tuple(sorted(found | {OUTSIDE} if _has_entities(task) else found))
     found = {row.label for row in splits["train"]}
     if len(found) < 2:
         raise UserError(
@@ -167,6 +175,11 @@ def _labels(task: Task, splits: dict[str, list[Row]]) -> tuple[str, ...]:
             f"(option task.label_column {task.label_column})"
         )
     return tuple(ordered)
+
+
+def _has_entities(task: Task) -> bool:
+    """Whether its tags are those of entities: those of parts of speech are judged by accuracy alone."""
+    return task.kind == "tagging" and task.metric != "accuracy"
 
 
 def _require_known(task: Task, splits: dict[str, list[Row]], known: set[str]) -> None:

@@ -1,10 +1,13 @@
 """What a model is called, and that nothing but its head is new."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import RobertaConfig
 
 from electra_accel.downstream.heads import build, names, open_encoder, require_positions
 from electra_accel.downstream.rows import Row
@@ -65,6 +68,23 @@ def test_only_the_head_is_new(folder, kind):
     head = [name for name in one if name.endswith("weight") and not name.startswith("electra.")]
     assert all(torch.equal(one[name], same[name]) and not torch.equal(one[name], other[name]) for name in head)
     assert list(one[head[-1]].shape) == [3, 32]
+
+
+def test_a_fine_tuned_model_leaves_its_head_behind(folder, tmp_path):
+    """All of it, also where its size would fit; the encoder it learnt stays."""
+    learnt = build(open_encoder(str(folder), "x"), data(), 7)
+    with torch.no_grad():
+        for parameter in learnt.parameters():
+            parameter += 1
+    learnt.save_pretrained(tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / name, tmp_path / "model")
+    again = open_encoder(str(tmp_path / "model"), "x")
+    one, same, other = (build(again, data(), seed).state_dict() for seed in (1, 1, 2))
+    for name, value in learnt.state_dict().items():
+        in_encoder = name.startswith("electra.")
+        assert torch.equal(one[name], value) == in_encoder and torch.equal(one[name], same[name]), name
+        assert torch.equal(one[name], other[name]) == (in_encoder or name.endswith("bias")), name
 
 
 def test_untrained_has_the_shape_alone(folder):
@@ -135,6 +155,19 @@ def test_what_is_no_encoder_is_named(folder, tmp_path):
         build(open_encoder(str(lacking), "x"), data(), 1)
     with pytest.raises(UserError, match="128 positions, fewer than task.max_length 200"):
         require_positions(open_encoder(str(folder), "x"), 200)
+    counts_from_padding = RobertaConfig(
+        vocab_size=18,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=130,
+        pad_token_id=1,
+    )
+    roberta = replace(open_encoder(str(folder), "x"), config=counts_from_padding)
+    require_positions(roberta, 128)
+    with pytest.raises(UserError, match="128 positions, fewer than task.max_length 129"):
+        require_positions(roberta, 129)
     config = json.loads((short / "config.json").read_text())
     (short / "config.json").write_text(json.dumps(config | {"vocab_size": 5}))
     with pytest.raises(UserError, match="18 tokens in its tokenizer, 5 in the model"):

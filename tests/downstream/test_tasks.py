@@ -156,9 +156,22 @@ def test_tags_that_name_no_entities(tmp_path):
         load_task(task(kind="tagging", train_file=path))
     data = load_task(task(kind="tagging", train_file=path, metric="accuracy"))
     assert data.labels == ("-", "LOC-B", "PER-B", "PER-I")
+    nothing = [{"tokens": [f"w{i}"], "tags": ["O"]} for i in range(60)]
+    path = str(write_jsonl(tmp_path / "nothing.jsonl", nothing))
+    with pytest.raises(UserError, match="nothing.jsonl: one tag only, 'O': nothing to learn"):
+        load_task(task(kind="tagging", train_file=path))
     (tmp_path / "header.tsv").write_text("word\tner\nSeoul\tB-LOC\n\nis\tO\n")
     with pytest.raises(UserError, match="sentence 1: the tag 'ner' .*header"):
         load_task(task(kind="tagging", train_file=str(tmp_path / "header.tsv")))
+
+
+def test_columns_that_lines_of_words_do_not_have_are_told(tmp_path):
+    text = "".join(f"w{i}\tB-LOC\nis\tO\n\n" for i in range(60))
+    (tmp_path / "ner.conll").write_text(text)
+    fields = dict(kind="tagging", train_file=str(tmp_path / "ner.conll"))
+    told = "task.text_columns and task.label_column are not used: words stand first in a line and tags last"
+    assert told not in load_task(task(**fields)).notes
+    assert told in load_task(task(label_column="ner", **fields)).notes
 
 
 def test_decomposed_text_gives_the_ids_of_composed_text(tmp_path):

@@ -1,0 +1,88 @@
+"""scripts/finetune.py that ended early: it goes on with the same bits, and a damaged checkpoint is never scored."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from electra_accel import run_folder
+from electra_accel.downstream import job
+from electra_accel.errors import UserError
+from tests.finetuning import PREDICTIONS, SCRIPT, line, make_place
+from tests.helpers import ROOT
+from tests.pretraining import run_here
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return make_place(tmp_path_factory.mktemp("finetune"))
+
+
+@pytest.mark.slow
+def test_goes_on_after_a_kill_with_the_same_bits(place):
+    """With one thread: several share sums out as they find time."""
+    more = ["--checkpoint.every=3", "--train.epochs=30", "--tracking.log_every=2"]
+    program = [sys.executable, str(ROOT / "scripts" / SCRIPT)]
+    alone = dict(cwd=place, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run([*program, *line("undisturbed", *more)], check=True, capture_output=True, timeout=200, **alone)
+    silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*program, *line("killed", *more)], **alone, **silent)
+    folder = place / "killed" / "t" / "first" / "seed-1"
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/step-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    assert list(folder.glob("checkpoints/step-*"))
+    assert not (folder / "result.json").exists()
+    subprocess.run([*program, *line("killed", *more)], check=True, capture_output=True, timeout=200, **alone)
+    other = place / "undisturbed" / "t" / "first" / "seed-1"
+    for name in PREDICTIONS:
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+    curves = [run_folder.read_jsonl(path / run_folder.METRICS) for path in (folder, other)]
+    assert [{k: v for k, v in row.items() if not k.startswith("speed/")} for row in curves[0]] == [
+        {k: v for k, v in row.items() if not k.startswith("speed/")} for row in curves[1]
+    ]
+
+
+def test_stops_when_asked(place, monkeypatch, capfd):
+    """A deadline that is now: the state is saved, the exit code says so, and the same command ends the run."""
+    code, out, err = run_here(line("asked", "--run.deadline=0:00"), place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (75, "")
+    assert "stopped after 0 of 1 fine-tunings (run.deadline" in out and "--run.dir asked goes on" in out
+    assert run_folder.read_status(place / "asked")["state"] == "preempted"
+    assert (place / "asked" / "t" / "first" / "seed-1" / "checkpoints" / "step-00000001").is_dir()
+    code, out, err = run_here(line("asked"), place, monkeypatch, capfd, SCRIPT)
+    assert (code, err) == (0, "")
+
+
+def test_a_damaged_best_checkpoint_is_named_and_not_scored(place, monkeypatch, capfd):
+    """The best epoch is the first, as nothing is learnt; the run ends after the last one, before it scores test."""
+    write, options = job.write_predictions, line("damaged", "--optim.learning_rate=1e-12")
+
+    def interrupted(of, split, records):
+        if split == "test":
+            raise UserError("interrupted")
+        write(of, split, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "write_predictions", interrupted)
+        code, _, err = run_here(options, place, monkeypatch, capfd, SCRIPT)
+    assert code == 2 and "interrupted" in err
+    folder = place / "damaged" / "t" / "first" / "seed-1"
+    best, newest = sorted((folder / "checkpoints").glob("step-*"))
+    assert (best.name, newest.name) == ("step-00000010", "step-00000080")
+    weights = best / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    code, _, err = run_here(options, place, monkeypatch, capfd, SCRIPT)
+    assert code == 2 and err.count("\n") == 1, err
+    assert (
+        f"{best.relative_to(place)} is damaged (model.safetensors was altered" in err
+        and f"remove {folder.relative_to(place)}" in err
+    )
+    assert not (folder / PREDICTIONS[1]).exists() and not (folder / "result.json").exists()
