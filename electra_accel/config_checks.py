@@ -55,7 +55,7 @@ def check(config: Config, steps: int | None = None) -> list[str]:
         problems.append("give one of train.steps, train.epochs and train.flops")
     if len(lengths) > 1:
         problems.append(
-            f"{' and '.join(map(' '.join, lengths.items()))} (perhaps of the recipe) all say how long to train: add "
+            f"{' and '.join(map(' '.join, lengths.items()))} (perhaps of the recipe) say how long to train: add "
             + ", or ".join(f"--{name} null" for name in reversed(lengths))
         )
     if train.flops and config.warm_starts:

@@ -54,10 +54,8 @@ def main() -> None:
     for data in tasks:
         terminal.line(f"{data.task.name}: {'; '.join(data.notes)}")
 
-    if others := engine.on_main(lambda: opening.results_of_others(folder, jobs)):
-        terminal.warn(
-            f"{folder} also holds results of {', '.join(others)}: not in this table; name their models and tasks too"
-        )
+    if others := engine.on_main(lambda: opening.left_out(folder, jobs)):
+        terminal.warn(f"{folder} also holds {', '.join(others)}, of other rows or settings: not in this table")
 
     start_recorder = opening.recorder_of(engine, terminal)
     with stop, opening.recorded_status(folder, jobs, terminal):

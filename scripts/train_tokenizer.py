@@ -43,7 +43,8 @@ def main() -> None:
     )
     first = next(text for batch in read_documents(corpus) for text in batch.documents if text.strip())[:200]
     print(f"{len(tokenizer):,} tokens in {asked.out}; the first text reads: {' '.join(tokenizer.tokenize(first))}")
-    print(f"next: python scripts/prepare_data.py --tokenizer {asked.out} --train_files …")
+    column = "" if asked.text_column == "text" else f" --text_column {asked.text_column}"
+    print(f"next: python scripts/prepare_data.py --tokenizer {asked.out}{column} --train_files …")
 
 
 if __name__ == "__main__":

@@ -55,8 +55,14 @@ def test_models_are_compared(place, monkeypatch, capfd):
     assert code == 2 and "train.epochs 8 -> 9" in err and not (folder / "t" / "first" / "seed-3").exists()
     code, out, err = run_here(line("compare", models=models), place, monkeypatch, capfd, SCRIPT)
     assert code == 0 and "t/first/seed-1 is finished" in out and results(folder)["finished"] == 4
+    before = results(folder)
     code, out, err = run_here(line("compare", models=models[1:]), place, monkeypatch, capfd, SCRIPT)
-    assert code == 0 and "compare also holds results of t/first: not in this table" in out + err
+    assert (code, err) == (0, "") and results(folder) == before, "models that are not named stay, in their order"
+    identity = folder / "t" / "first" / "seed-1" / "identity.json"
+    identity.write_text(json.dumps(json.loads(identity.read_text()) | {"train.epochs": 9}))
+    code, out, err = run_here(line("compare", models=models[1:]), place, monkeypatch, capfd, SCRIPT)
+    assert code == 0 and "compare also holds t/first, of other rows or settings: not in this table" in out + err
+    assert results(folder)["tasks"]["t"]["models"].keys() == {"untrained-first"}
 
 
 @pytest.mark.parametrize(

@@ -50,16 +50,23 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for figures in the folder to be this fine-tuning's."""
+        return {"model": self.encoder.fingerprint} | self.shared_identity()
+
+    def shared_identity(self) -> dict[str, Any]:
+        """What must be equal for figures of two models to stand in one table."""
         task = {f"task.{name}": value for name, value in asdict(self.data.task).items() if name not in _PLACES}
         optim = {f"optim.{name}": value for name, value in asdict(self.settings.optim).items()}
         train = {f"train.{name}": getattr(self.settings.train, name) for name in ("epochs", "batch_size")}
-        return {"data": self.data.fingerprint(), "model": self.encoder.fingerprint, **task, **optim, **train}
+        return {"data": self.data.fingerprint(), **task, **optim, **train}
 
     def require_same(self) -> None:
         """Raises UserError where the folder holds figures of another configuration; names each key, old -> new."""
         known, wanted = run_folder.read_json(self.folder / IDENTITY), self.identity()
+        said = {"data": "other rows in its files", "model": "other weights or another tokenizer in its folder"}
         changed = [
-            f"{key} {known.get(key)} -> {value}" for key, value in wanted.items() if known and known.get(key) != value
+            said.get(key) or f"{key} {known.get(key)} -> {value}"
+            for key, value in wanted.items()
+            if known and known.get(key) != value
         ]
         if changed:
             raise UserError(

@@ -13,7 +13,7 @@ from typing import Any
 from electra_accel import run_folder
 from electra_accel.downstream import results
 from electra_accel.downstream.heads import names, open_encoder, require_positions
-from electra_accel.downstream.job import RESULT, Job, State
+from electra_accel.downstream.job import IDENTITY, RESULT, Job, State
 from electra_accel.downstream.saving import require_models
 from electra_accel.downstream.settings import Settings
 from electra_accel.downstream.settings_parser import Arguments
@@ -21,7 +21,7 @@ from electra_accel.downstream.tasks import TaskData, load_task
 from electra_accel.errors import UserError
 from electra_accel.options import read_yaml
 from electra_accel.tracking.recorder import Recorder
-from electra_accel.tracking.tasks import RESULTS_JSON
+from electra_accel.tracking.tasks import RESULTS_JSON, has_figures
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.tracking.trackers import recorded_in, run_id, wandb_mode, wandb_project
 from electra_accel.training.ending import recorded_end
@@ -87,9 +87,33 @@ def with_earlier_seeds(jobs: list[Job]) -> list[Job]:
     return list(found.values())
 
 
-def results_of_others(folder: Path, jobs: list[Job]) -> list[str]:
-    """``task/model`` of finished fine-tunings in ``folder`` that the tables of ``jobs`` do not have."""
+def earlier_results(folder: Path, jobs: list[Job]) -> dict[str, dict[str, Any]]:
+    """The tasks in ``results.json``, each with those of its models that can stand in one table with ``jobs``: trained on the
+    same rows with the same settings, and still there."""
+    tasks, wanted = run_folder.read_json(folder / RESULTS_JSON).get("tasks", {}), {}
+    if not has_figures(tasks) or not all({"kind", "notes"} <= entry.keys() for entry in tasks.values()):
+        return {}  # damaged, and about to be written anew
+    for job in jobs:
+        wanted[job.data.task.name] = job.shared_identity()
+    found: dict[str, dict[str, Any]] = {}
+    for task, entry in tasks.items():
+        models = {}
+        for name, model in entry["models"].items():
+            seeds = {seed: folder / task / name / f"seed-{seed}" for seed in model["seeds"]}
+            there = {seed: model["seeds"][seed] for seed, place in seeds.items() if (place / RESULT).is_file()}
+            known = [run_folder.read_json(seeds[seed] / IDENTITY) for seed in there]
+            if there and all(wanted.get(task, {}).items() <= identity.items() for identity in known):
+                models[name] = model | {"seeds": there}
+        found[task] = entry | {"models": models}
+    return {task: entry for task, entry in found.items() if entry["models"]}
+
+
+def left_out(folder: Path, jobs: list[Job]) -> list[str]:
+    """``task/model`` of finished fine-tunings in ``folder`` that the table of ``jobs`` will not have."""
     known = {job.folder.parent for job in jobs}
+    known |= {
+        folder / task / model for task, entry in earlier_results(folder, jobs).items() for model in entry["models"]
+    }
     found = {path.parent.parent for path in folder.glob(f"*/*/seed-*/{RESULT}")} - known
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
@@ -111,7 +135,7 @@ def finished(jobs: list[Job]) -> int:
 
 def write_results(folder: Path, jobs: list[Job]) -> str:
     """results.json and results.md of what is finished by now; returns the table."""
-    found = results.collect(with_earlier_seeds(jobs))
+    found = results.collect(with_earlier_seeds(jobs), earlier_results(folder, jobs))
     table = results.markdown(found)
     run_folder.write_json(folder / RESULTS_JSON, found)
     run_folder.write_atomically(folder / RESULTS_TABLE, table)

@@ -1,5 +1,6 @@
 """All figures of a run by task, model and seed, and what they say: means, spread, and differences to the first model."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,12 @@ from electra_accel.downstream.job import Job
 from electra_accel.tracking.paired import COVERS, by_seed, paired_difference, verdict
 
 
-def collect(jobs: list[Job]) -> dict[str, Any]:
+def collect(jobs: list[Job], earlier: Mapping[str, dict[str, Any]] | None = None) -> dict[str, Any]:
     """What ``results.json`` holds, of the fine-tunings that are finished.
+
+    Args:
+        earlier: tasks as returned before, with models that ``jobs`` do not have: they stay, where they were; the first model,
+            which the others are compared with, is then still the first.
 
     ``{"tasks": {task: {"kind", "metric", "notes", "models": {model: {"source", "untrained", "fingerprint", "seeds": {"1":
     result}, "summary": {split: {metric: {"mean", "sd", "seeds", "undefined", "difference"}}}}}}}, "finished": 5, "of": 6}``;
@@ -26,15 +31,19 @@ def collect(jobs: list[Job]) -> dict[str, Any]:
         model = entry["models"].setdefault(encoder.name, new)
         if result := job.result():
             model["seeds"][str(job.seed)] = result
+    for task, entry in (earlier or {}).items():
+        mine = tasks.setdefault(task, entry | {"models": {}})
+        if entry["models"].keys() - mine["models"].keys():
+            mine["models"] = entry["models"] | mine["models"]
     for entry in tasks.values():
         for model in entry["models"].values():
             model["seeds"] = dict(sorted(model["seeds"].items(), key=lambda found: int(found[0])))
         first = next(iter(entry["models"].values()))
         for model in entry["models"].values():
             model["summary"] = _summary(model["seeds"], None if model is first else first["seeds"])
-        entry["notes"] += _notes(entry["models"])
+        entry["notes"] += [note for note in _notes(entry["models"]) if note not in entry["notes"]]
     finished = sum(len(model["seeds"]) for entry in tasks.values() for model in entry["models"].values())
-    return {"tasks": tasks, "finished": finished, "of": len(jobs)}
+    return {"tasks": tasks, "finished": finished, "of": finished + sum(not job.result() for job in jobs)}
 
 
 def _notes(models: dict[str, dict]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from electra_accel.data.readers import (
     FORMATS,
     LONE_SURROGATE,
+    OPTION,
     format_of,
     json_records,
     one_line_errors,
@@ -64,9 +65,7 @@ def read_file(path: Path, task: Task) -> list[Row]:
             else:
                 rows = list(_from_records(str(path), _records(path), task))
     except UserError as error:
-        raise UserError(
-            str(error).replace("option data.text_column", "options task.text_columns and task.label_column")
-        ) from None
+        raise UserError(str(error).replace(OPTION, "options task.text_columns and task.label_column")) from None
     if not rows:
         raise UserError(f"{path} holds no rows")
     return rows

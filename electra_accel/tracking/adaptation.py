@@ -150,7 +150,7 @@ def tell(
         "collapse": advice.collapse(records, step),
         "forgetting": advice.forgetting(general) if start in TRAINED else None,
         "rising": advice.rising(evaluations),
-        "small": advice.small(counts.get("selected")),
+        "small": advice.small(counts.get("selected"), bool(options.get("data.eval_files"))),
     }
     return Story(
         name=name,

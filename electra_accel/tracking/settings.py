@@ -26,6 +26,8 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / run_folder.CONFIG
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if isinstance(content, dict) and "models" in content:
+            raise UserError(f"{folder} holds fine-tunings, no pre-training: see its results.md")
         return {f"{group}.{name}": value for group, options in content.items() for name, value in options.items()}
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error

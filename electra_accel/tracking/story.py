@@ -68,6 +68,8 @@ def vocabulary_text(added: Mapping[str, int]) -> str:
 
 def lines(story: Story) -> list[str]:
     """For the terminal: what was spent, figures before and after, the verdict, advice."""
+    if story.after_step == story.before_step:
+        return [verdict(story)]
     rows = [f"trained on {spent(story)}"]
     for prefix, changes in sets_of(story):
         title = "held-out text" if prefix == "eval" else "general text"
@@ -90,7 +92,9 @@ def lines(story: Story) -> list[str]:
 
 
 def markdown(story: Story) -> str:
-    """For a model card: the verdict and a table."""
+    """For a model card: the verdict and a table, if there is something to compare."""
+    if story.after_step == story.before_step:
+        return "\n".join([_sentence(story), *(_task_table(story) if story.tasks else ())])
     rows = [
         f"| {TEXTS[prefix]} | {change.name} | {_number(change.before)} | {_number(change.after)} | {difference(change)} "
         f"| {change.better} |"

@@ -112,7 +112,7 @@ def read_results(finetuned: Path) -> dict[str, dict]:
         raise UserError(
             f"{finetuned} holds no figures of tasks (no {RESULTS_JSON}): give a run.dir of scripts/finetune.py"
         )
-    if not _has_figures(tasks):
+    if not has_figures(tasks):
         raise UserError(
             f"{finetuned / RESULTS_JSON} is not as scripts/finetune.py writes it: give its finetune command again, which "
             "writes it anew and trains nothing"
@@ -126,7 +126,7 @@ def read_results(finetuned: Path) -> dict[str, dict]:
     return tasks
 
 
-def _has_figures(tasks: Any) -> bool:
+def has_figures(tasks: Any) -> bool:
     """Whether what is read here is there and of its kind; what the weights were is looked at apart."""
     found = []
     try:
@@ -162,6 +162,8 @@ def _seeds_of(
             f"{finetuned / RESULTS_JSON}: its figures of {wanted} are of other weights than the present ones; fine-tune these: "
             f"{command} --run.dir ANOTHER"
         )
+    if (finetuned / run_folder.CONFIG).is_file():
+        command = f"python scripts/finetune.py --config {finetuned / run_folder.CONFIG} --models {' '.join(pair)}"
     known = ", ".join(f"{UNTRAINED if model['untrained'] else ''}{model['source']}" for model in models.values())
     raise UserError(
         f"{finetuned / RESULTS_JSON} has no figures of {wanted}, only of {known}; fine-tune both: {command} --run.dir "

@@ -47,7 +47,13 @@ def train(
     model, objective, folder = engine.model, config.objective, recorder.folder
     last_save = time.monotonic()
     if progress.step >= total_steps or progress.stopped_because:
-        return  # killed after its last step, before all was exported
+        # Killed after its last step, before all was exported; or it had stopped before, and has fewer steps now.
+        if progress.judged_step < progress.step:
+            judge_held_out(config, engine, held_out, progress, recorder, terminal)
+            show_samples(config, engine, held_out, progress, recorder, terminal, tokenizer)
+            recorder.report()
+            save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=config.eval.patience > 0)
+        return
     if progress.step == 0:
         judge_held_out(config, engine, held_out, progress, recorder, terminal)
         show_samples(config, engine, held_out, progress, recorder, terminal, tokenizer)

@@ -29,7 +29,7 @@ class Progress:
         run_id: by which trackers know the run; empty where the run begins at another run's checkpoint.
         warned: health checks that were told of, and the last step at which each held.
         window: figures of the steps since the last log line, where the run stopped between two (``Window.unfinished``).
-        first, last: held-out figures of the untouched and of the present model.
+        first, last: held-out figures of the untouched and of the present model; ``judged_step``: when the latter were taken.
         best, best_step, best_figures: the best ``eval.metric`` so far, its step, and all figures of that step.
         bad_evaluations: how many evaluations ago that was.
         stopped_because: why the run ended before its last step; empty otherwise.
@@ -49,6 +49,7 @@ class Progress:
     window: dict = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
+    judged_step: int = -1
     best: float | None = None
     best_step: int = 0
     best_figures: dict[str, float] = field(default_factory=dict)
@@ -77,7 +78,7 @@ class Progress:
         """Take in held-out figures; True if ``metric`` (auc, or a loss) is the best so far."""
         if not self.first:
             self.first = figures
-        self.last = figures
+        self.last, self.judged_step = figures, self.step
         value = figures[f"eval/{metric}"]
         better = self.best is None or (value > self.best if metric == "auc" else value < self.best)
         if better:
