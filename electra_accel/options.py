@@ -96,8 +96,9 @@ def _complaint(error: str, kinds: dict[str, tuple[Any, bool]]) -> str:
     value = re.findall(r"(?:Got|Given) value: (.*)", error)
     if not key or not value:
         return error
-    kind = kinds[key[1]][0]
-    return f"{key[1]} must be {TYPE_WORDS.get(kind) or 'one of ' + ', '.join(get_args(kind))}, not {value[-1]}"
+    kind, several = kinds[key[1]]
+    hint = "; separate several by blanks" if several and "," in value[-1] else ""
+    return f"{key[1]} must be {TYPE_WORDS.get(kind) or 'one of ' + ', '.join(get_args(kind))}, not {value[-1]}{hint}"
 
 
 def read_yaml(path: str, option: str) -> Any:

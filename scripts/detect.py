@@ -58,8 +58,8 @@ def exported_pair(run: Path) -> tuple[str, str, int | None]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(
-                f"--run {run}: no {folder.name}/ in it, which a run writes when it ends; finish the run, or name folders with "
-                "--discriminator and --generator"
+                f"--run {run}: no {folder.name}/ in it, which a run writes when it ends; finish it, or export a checkpoint "
+                f"(python scripts/export.py {run} --to FOLDER) and name its folders with --discriminator and --generator"
             )
     return *map(str, folders), options and options.data.max_length
 

@@ -70,7 +70,7 @@ def main() -> None:
     from electra_accel.downstream.study_inputs import check_inputs
 
     quiet_libraries()
-    check_inputs(study, asked.rows or names)
+    check_inputs(study, folder, asked.rows or names, asked.seeds)
 
     for seed in asked.seeds:
         for row in (row for row in study.rows if not asked.rows or row.name in asked.rows):
@@ -147,6 +147,7 @@ def execute(launcher: list[str], script: str, words: list[str], run: Path, only_
     status = run_folder.read_status(run)
     # Launchers flatten exit codes; a status that was there before says nothing of this run, which may have failed at once.
     if code == PREEMPTED or (status["state"] == "preempted" and status != earlier):
+        print("the study stops with it; the same command goes on", flush=True)
         raise Preempted("its run was stopped and has saved its state")
     if code:
         raise UserError(

@@ -39,6 +39,22 @@ def train(place, monkeypatch, capfd):
     return run_short(SHORT, place, monkeypatch, capfd)
 
 
+def test_a_run_that_stopped_may_end_where_it_stands(train, place):
+    """With fewer steps than before: it is judged there, so that its story is of the weights that it exports."""
+    code, out, err = train("shortened", train__steps=40, run__deadline="0:00")
+    assert code == 75 and "stopped at step 1" in out + err
+    told = story_of_run(place / "shortened")
+    assert told.after_step == 0
+    code, out, err = train("shortened", train__steps=1)
+    assert code == 0, out + err
+    assert "held out at step 1: " in out and "nothing to compare" not in out
+    evaluations = [record["step"] for record in metrics(place / "shortened") if "eval/generator_loss" in record]
+    assert evaluations == [0, 1] and story_of_run(place / "shortened").cost.tokens > 0
+    logged = metrics(place / "shortened")
+    run_folder.write_status(place / "shortened", "running", 1)
+    assert train("shortened", train__steps=1)[0] == 0 and metrics(place / "shortened") == logged
+
+
 def test_a_kill_between_the_last_step_and_the_export(train, place):
     """Nothing is trained again, nothing is logged again, the export is made."""
     run = place / "late"

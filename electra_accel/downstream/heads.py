@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from electra_accel import run_folder
 from electra_accel.data.tokenizer import load_tokenizer
 from electra_accel.downstream.tasks import TaskData
 from electra_accel.errors import UserError
@@ -85,7 +86,10 @@ def open_encoder(given: str, name: str) -> Encoder:
     source = given.removeprefix(UNTRAINED)
     folder = Path(source)
     if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise UserError(f"models: there is no folder {source}")
+        export = f"; a run writes it when it ends: finish it, or python scripts/export.py {folder.parent} --to FOLDER"
+        raise UserError(
+            f"models: there is no folder {source}{export if (folder.parent / run_folder.CHECKPOINTS).is_dir() else ''}"
+        )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"models: {source} has no config.json; give a Hugging Face folder, such as RUN/discriminator")
     with _quiet(), _one_line_errors(source, _NO_CONFIG):

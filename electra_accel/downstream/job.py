@@ -50,33 +50,38 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for figures in the folder to be this fine-tuning's."""
-        return {"model": self.encoder.fingerprint} | self.shared_identity()
-
-    def shared_identity(self) -> dict[str, Any]:
-        """What must be equal for figures of two models to stand in one table."""
-        task = {f"task.{name}": value for name, value in asdict(self.data.task).items() if name not in _PLACES}
-        optim = {f"optim.{name}": value for name, value in asdict(self.settings.optim).items()}
-        train = {f"train.{name}": getattr(self.settings.train, name) for name in ("epochs", "batch_size")}
-        return {"data": self.data.fingerprint(), **task, **optim, **train}
+        return {"model": self.encoder.fingerprint} | shared_identity(self.settings, self.data)
 
     def require_same(self) -> None:
         """Raises UserError where the folder holds figures of another configuration; names each key, old -> new."""
-        known, wanted = run_folder.read_json(self.folder / IDENTITY), self.identity()
-        said = {"data": "other rows in its files", "model": "other weights or another tokenizer in its folder"}
-        changed = [
-            said.get(key) or f"{key} {known.get(key)} -> {value}"
-            for key, value in wanted.items()
-            if known and known.get(key) != value
-        ]
-        if changed:
-            raise UserError(
-                f"{self.folder} was made with another configuration ({'; '.join(changed)}); use the old values, or another "
-                "--run.dir"
-            )
+        require_same(self.folder, self.identity())
 
     def result(self) -> dict[str, Any] | None:
         """Figures of a finished fine-tuning: ``{"best_epoch": 2, "dev": {"accuracy": …}, "test": {…}, …}``."""
         return run_folder.read_json(self.folder / RESULT) or None
+
+
+def shared_identity(settings: Settings, data: TaskData) -> dict[str, Any]:
+    """What must be equal for figures of two models to stand in one table."""
+    task = {f"task.{name}": value for name, value in asdict(data.task).items() if name not in _PLACES}
+    optim = {f"optim.{name}": value for name, value in asdict(settings.optim).items()}
+    train = {f"train.{name}": getattr(settings.train, name) for name in ("epochs", "batch_size")}
+    return {"data": data.fingerprint(), **task, **optim, **train}
+
+
+def require_same(folder: Path, wanted: dict[str, Any]) -> None:
+    """Raises UserError where a fine-tuning's ``folder`` was made with other values than ``wanted``; names each key."""
+    known = run_folder.read_json(folder / IDENTITY)
+    said = {"data": "other rows in its files", "model": "other weights or another tokenizer in its folder"}
+    changed = [
+        said.get(key) or f"{key} {known.get(key)} -> {value}"
+        for key, value in wanted.items()
+        if known and known.get(key) != value
+    ]
+    if changed:
+        raise UserError(
+            f"{folder} was made with another configuration ({'; '.join(changed)}); use the old values, or another --run.dir"
+        )
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any
 from electra_accel import run_folder
 from electra_accel.downstream import results
 from electra_accel.downstream.heads import names, open_encoder, require_positions
-from electra_accel.downstream.job import IDENTITY, RESULT, Job, State
+from electra_accel.downstream.job import IDENTITY, RESULT, Job, State, shared_identity
 from electra_accel.downstream.saving import require_models
 from electra_accel.downstream.settings import Settings
 from electra_accel.downstream.settings_parser import Arguments
@@ -94,7 +94,7 @@ def earlier_results(folder: Path, jobs: list[Job]) -> dict[str, dict[str, Any]]:
     if not has_figures(tasks) or not all({"kind", "notes"} <= entry.keys() for entry in tasks.values()):
         return {}  # damaged, and about to be written anew
     for job in jobs:
-        wanted[job.data.task.name] = job.shared_identity()
+        wanted[job.data.task.name] = shared_identity(job.settings, job.data)
     found: dict[str, dict[str, Any]] = {}
     for task, entry in tasks.items():
         models = {}

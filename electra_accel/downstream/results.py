@@ -51,6 +51,13 @@ def _notes(models: dict[str, dict]) -> list[str]:
     notes = []
     for name, model in models.items():
         results = list(model["seeds"].values())
+        for split in ("test", "dev"):
+            blind = [seed for seed, found in model["seeds"].items() if found.get(split, {}).get("matthews") == 0]
+            if blind:
+                notes.append(
+                    f"{name}, seed {', '.join(blind)}: nothing was learnt (matthews 0 on {split}, as of one label for all rows)"
+                )
+                break
         for split in ("train", "dev", "test"):
             cut = max((result.get("cut_texts", {}).get(split, 0) for result in results), default=0)
             if cut:

@@ -56,7 +56,7 @@ class Study:
         for row, config in self.configurations():
             with named(f"row {row.name}"):
                 config_checks.check(config)
-        self.tasks()
+        self.finetunings()
 
     def configurations(self) -> Iterator[tuple[Row, Config]]:
         """Each row, and what it gives to ``scripts/pretrain.py``."""
@@ -65,12 +65,12 @@ class Study:
                 config = resolve(config_parser.parse([*self.pretrain, *row.words], "").config)
             yield row, config
 
-    def tasks(self) -> list[settings.Task]:
-        """What the networks are fine-tuned on."""
+    def finetunings(self) -> list[tuple[settings.Task, settings.Settings]]:
+        """What the networks are fine-tuned on, and how."""
         with named("finetune"):
             asked = settings_parser.parse(["--models", "any", *self.finetune], "")
             settings.check(asked.settings, asked.tasks, asked.of_tasks)
-        return asked.tasks
+        return list(zip(asked.tasks, asked.of_tasks, strict=True))
 
 
 @contextmanager

@@ -124,6 +124,9 @@ def _notes(task: Task, splits: dict[str, list[Row]], given: set[str]) -> list[st
             notes.append(
                 "task.text_columns and task.label_column are not used: words stand first in a line and tags last"
             )
+    for name, rows in splits.items():
+        if empty := sum(not "".join(row.texts).strip() for row in rows):
+            notes.append(f"{empty:,} of the {len(rows):,} rows of {name} have no text")
     for name, usual in FRACTIONS.items():
         if name in given and getattr(task, f"{name}_fraction") != usual:
             notes.append(f"task.{name}_fraction is not used: {name} rows are given")

@@ -88,6 +88,6 @@ def small(selected: int | None, has_files: bool) -> str | None:
         return None
     more = "give more of it (data.eval_files)" if has_files else "raise data.eval_fraction, or give data.eval_files"
     return (
-        f"the held-out text is small: only {selected:,} tokens are judged by the generator; {more}, and raise eval.batches where "
-        "that is the limit"
+        f"the held-out text is small: only {selected:,} tokens are judged by the generator; {more}, and raise eval.batches "
+        "where that is the limit"
     )

@@ -92,26 +92,22 @@ def lines(story: Story) -> list[str]:
 
 
 def markdown(story: Story) -> str:
-    """For a model card: the verdict and a table, if there is something to compare."""
-    if story.after_step == story.before_step:
-        return "\n".join([_sentence(story), *(_task_table(story) if story.tasks else ())])
-    rows = [
-        f"| {TEXTS[prefix]} | {change.name} | {_number(change.before)} | {_number(change.after)} | {difference(change)} "
-        f"| {change.better} |"
-        for prefix, changes in sets_of(story)
-        for change in changes.values()
-        if change.after is not None
-    ]
-    head = f"| held-out text | figure | step {story.before_step:,} | step {story.after_step:,} | change | better |"
+    """For a model card: the verdict and a table; of one evaluation only, its figures."""
+    compares = story.after_step != story.before_step
+    columns = ["held-out text", "figure", f"step {story.before_step:,}"]
+    columns += [f"step {story.after_step:,}", "change", "better"] if compares else ["better"]
+    rows = []
+    for prefix, changes in sets_of(story):
+        for change in (change for change in changes.values() if change.after is not None):
+            more = [_number(change.after), difference(change)] if compares else []
+            rows.append([TEXTS[prefix], change.name, _number(change.before), *more, change.better])
     return "\n".join(
         [
             _sentence(story),
             "",
-            head,
-            "|---|---|---|---|---|---|",
-            *rows,
+            *("| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows)),
             "",
-            f"Always on the same corruption of the same text. {INTERVAL}",
+            "Always on the same corruption of the same text." + (f" {INTERVAL}" if compares else ""),
             *(_task_table(story) if story.tasks else ()),
         ]
     )

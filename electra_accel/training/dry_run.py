@@ -8,8 +8,9 @@ import torch
 from electra_accel.config import Config, resolve
 from electra_accel.config_checks import check
 from electra_accel.model.pair import Pair
+from electra_accel.tracking import advice
 from electra_accel.tracking.summary import plan_lines
-from electra_accel.tracking.terminal import Terminal
+from electra_accel.tracking.terminal import Terminal, duration
 from electra_accel.tracking.trackers import destination, usable_trackers
 from electra_accel.training import assemble, networks, opening, warm_start
 from electra_accel.training.hardware import choose_precision, unusable_gpu, wants_cpu
@@ -58,6 +59,9 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     opening.require_space(existing, model, config.checkpoint.keep)
 
+    judged = min(prepared.manifest["splits"]["held_out"]["tokens"], config.eval.batches * config.train.batch_tokens)
+    if message := advice.small(round(config.eval.mask_prob * judged), bool(config.data.eval_files)):
+        terminal.warn(message)
     parameters = sum(p.numel() for p in model.parameters())
     context = assemble.context_length(config, loader, prepared)
     flops = steps * assemble.flops_per_step(loader, prepared, networks.flops(pair, context))
@@ -79,8 +83,8 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
         *(_judged_text(name, prepared.manifest["splits"][name], config) for name in held_out),
         f"memory    {parameters:,} parameters: {16 * parameters / 1e9:.2f} GB for weights, gradients and optimizer on each "
         f"process, and the activations of {loader.layout.rows * loader.plan.limits.tokens:,} tokens",
-        f"time      {flops:.2e} FLOP in all: {hours:.2f} hours of one A100 at {UTILISATION:.0%} of its bf16 peak (computed, "
-        "not measured)",
+        f"time      {flops:.2e} FLOP in all: {duration(hours * 3600)} of one A100 at {UTILISATION:.0%} of its bf16 peak "
+        "(computed, not measured)",
         f"records   {destination(config, trackers, folder)}",
         f"run       {opening.finished(folder, steps) or run}",
         "dry run: nothing was trained",
