@@ -119,6 +119,7 @@ def test_unreadable_files(tmp_path: Path):
         (["--trian.steps=3", "--nonsense"], "nonsense"),
         (["--train.steps", "3x"], "train.steps must be a whole number, not 3x"),
         (["--train.steps"], "train.steps"),
+        (["--optim.betas", ".9,.99"], "optim.betas must be a number, not .9,.99; separate several by blanks"),
         (["--optim.betas", ".9", "null"], "optim.betas: null cannot stand among other values"),
         (["stray"], "stray"),
         (["--data.text_column"], "data.text_column"),

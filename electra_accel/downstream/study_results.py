@@ -157,5 +157,5 @@ def _curves(study: Study, found: Found, task: str):
         figure.add_scatter(
             x=[x for x, _ in each], y=[y for _, y in each], mode="markers", marker=dots, showlegend=False, **common
         )
-    figure.update_xaxes(title={"text": "FLOPs of pre-training"}, rangemode="tozero")
+    figure.update_xaxes(title={"text": "FLOPs of pre-training"}, type="log", dtick="D2", exponentformat="power")
     return figure.update_yaxes(title={"text": task.rpartition("/")[2]}).update_layout(legend={"y": -0.25})

@@ -78,6 +78,17 @@ def test_a_seed_without_a_figure_is_shown(tmp_path):
     assert lines[-1] == "- sts: 2 texts stand in train too."
 
 
+def test_seeds_that_learnt_nothing_are_named(tmp_path):
+    data, encoder = TaskData(task(name="t"), {}, (), 0, 1, ()), Encoder("a", "a", False, None, None, "")
+    jobs = [Job(Settings(), data, encoder, seed, tmp_path) for seed in (1, 2, 3)]
+    for job, found in zip(jobs, (0.0, 0.4, 0.0), strict=True):
+        job.folder.mkdir(parents=True)
+        figures = {"accuracy": 0.5, "matthews": found}
+        (job.folder / RESULT).write_text(json.dumps({"dev": {"accuracy": 0.5, "matthews": 0.1}, "test": figures}))
+    notes = collect(jobs)["tasks"]["t"]["notes"]
+    assert notes == ["a, seed 1, 3: nothing was learnt (matthews 0 on test, as of one label for all rows)"]
+
+
 def test_the_first_of_equal_epochs_is_the_best():
     state = State()
     for epoch, figure in enumerate([None, 0.5, 0.7, 0.7, None], start=1):

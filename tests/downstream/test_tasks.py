@@ -165,6 +165,13 @@ def test_tags_that_name_no_entities(tmp_path):
         load_task(task(kind="tagging", train_file=str(tmp_path / "header.tsv")))
 
 
+def test_rows_without_text_are_told(tmp_path):
+    records = rows(60) + [{"text": " ", "label": "no"}, {"text": "", "label": "yes"}]
+    path = str(write_jsonl(tmp_path / "all.jsonl", records))
+    notes = load_task(task(train_file=path, dev_file=str(write_jsonl(tmp_path / "dev.jsonl", rows(9))))).notes
+    assert "2 of the 62 rows of train have no text" in notes and not any("rows of dev have" in note for note in notes)
+
+
 def test_columns_that_lines_of_words_do_not_have_are_told(tmp_path):
     text = "".join(f"w{i}\tB-LOC\nis\tO\n\n" for i in range(60))
     (tmp_path / "ner.conll").write_text(text)
