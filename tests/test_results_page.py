@@ -54,14 +54,15 @@ def test_fine_tuning_names_networks_that_are_made_above(commands):
 
 def test_studies(commands, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    [words, dry, own] = of(commands, "study.py")
+    *ours, dry, own = of(commands, "study.py")
     assert dry == [*own, "--dry_run"] == ["study.yaml", "--set", "data=folder", "--seeds", "1", "2", "--dry_run"]
     [example] = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.S)
     (tmp_path / "study.yaml").write_text(example)
     read_study(str(tmp_path / "study.yaml"), {"data": "folder"}).check()
-    values = dict(word.split("=", 1) for word in words if re.match(r"(data|tokenizer)=", word))
-    rows = words[words.index("--rows") + 1 : words.index("--pretrain")]
-    assert set(rows) <= {row.name for row in read_study(words[0], values).rows}
+    for words in ours:
+        values = dict(word.split("=", 1) for word in words if re.match(r"(data|tokenizer)=", word))
+        rows = words[words.index("--rows") + 1 : words.index("--pretrain")]
+        assert len(rows) > 1 and set(rows) <= {row.name for row in read_study(words[0], values).rows}
     assert ["make", "ablations", "DATA=folder", "PAIR=runs/general"] in commands
 
 
