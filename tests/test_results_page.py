@@ -41,7 +41,7 @@ def test_pre_training(commands, monkeypatch):
         asked = config_parser.parse(words, "")
         config_checks.check(resolve(asked.config))
         folders.append(asked.config.run.dir)
-    assert len(folders) == len(set(folders)) == 7
+    assert len(folders) == len(set(folders)) == 8
 
 
 def test_fine_tuning_names_networks_that_are_made_above(commands):
