@@ -58,9 +58,11 @@ gpu-check: $(INSTALLED_TEST)
 parity: $(INSTALLED_ENGINES)
 	python -m tests.parity.table $(ARGS)
 
-ablations: $(INSTALLED)
-	$(if $(and $(DATA),$(PAIR)),,$(error make ablations DATA=folder PAIR=folder: see recipes/studies/ablations.yaml))
+ablations: $(if $(and $(DATA),$(PAIR)),$(INSTALLED),needs-data-and-pair)
 	python scripts/study.py recipes/studies/ablations.yaml --set data=$(DATA) pair=$(PAIR) $(ARGS)
+
+needs-data-and-pair:
+	$(error make ablations DATA=folder PAIR=folder: see recipes/studies/ablations.yaml)
 
 golden: $(INSTALLED_TEST)
 	python -m tests.test_golden

@@ -55,7 +55,10 @@ def main() -> None:
         terminal.line(f"{data.task.name}: {'; '.join(data.notes)}")
 
     if others := engine.on_main(lambda: opening.left_out(folder, jobs)):
-        terminal.warn(f"{folder} also holds {', '.join(others)}, of other rows or settings: not in this table")
+        terminal.warn(
+            f"{folder} also holds {', '.join(others)}, perhaps of other rows or settings: not in this table; to have them in "
+            "one, name them in --models"
+        )
 
     start_recorder = opening.recorder_of(engine, terminal)
     with stop, opening.recorded_status(folder, jobs, terminal):

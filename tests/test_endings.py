@@ -100,6 +100,8 @@ def test_early_stopping_exports_the_best_step_which_may_be_the_start(train, plac
     assert "step 0 (the best by discriminator_loss)" in card
     first = next(record for record in metrics(run) if record["step"] == 0)
     assert f"{first['eval/auc']:.4f}" in card
+    outdone = "no better: none of 2 later evaluations is better than step 0, which this is"
+    assert outdone in out and outdone.capitalize() in card and "advice: the held-out text is small" in out
     assert checkpoint.path_of(run / "checkpoints", 0).is_dir(), "the best checkpoint is never pruned"
     code, out, _ = train(
         "stopped", optim__learning_rate=0.3, optim__schedule="constant", train__steps=40, eval__patience=2

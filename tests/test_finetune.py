@@ -61,7 +61,7 @@ def test_models_are_compared(place, monkeypatch, capfd):
     identity = folder / "t" / "first" / "seed-1" / "identity.json"
     identity.write_text(json.dumps(json.loads(identity.read_text()) | {"train.epochs": 9}))
     code, out, err = run_here(line("compare", models=models[1:]), place, monkeypatch, capfd, SCRIPT)
-    assert code == 0 and "compare also holds t/first, of other rows or settings: not in this table" in out + err
+    assert code == 0 and "compare also holds t/first, perhaps of other rows or settings: not in this table" in out + err
     assert results(folder)["tasks"]["t"]["models"].keys() == {"untrained-first"}
 
 
@@ -181,7 +181,7 @@ def test_two_processes_compute_the_same(place, engine, rows, epochs, decay):
         "--tracking.log_every=1",
         f"--train.epochs={epochs}",
         f"--task.train_rows={rows}",
-        "--optim.layer_decay=0.5",
+        f"--optim.layer_decay={decay}",
     ]
     config = ["--config_file", f"accelerate_configs/{engine}.yaml", "--main_process_port", "0", "--num_processes", "2"]
     launch = ["-m", "accelerate.commands.launch", *config, *(["--cpu"] if engine == "ddp" else [])]

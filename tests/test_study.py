@@ -66,6 +66,8 @@ def write_study(place: Path) -> None:
 
 def write_data(place: Path) -> None:
     write_corpus(place / "text.txt", most=300)
+    (place / "more.txt").write_text("a module\n")
+    (place / "empty.csv").write_text("text\n")
     for name in LABELLED:
         records = [{"text": f"the module number {i} of {name}", "label": i % 2} for i in range(40)]
         (place / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -209,6 +211,7 @@ def test_a_broken_study_is_one_line(tmp_path, monkeypatch, capfd, text, message)
         (["--finetune", "--task.label_column mood"], "finetune, task t: train.jsonl, line 1: no column 'mood'"),
         (["--finetune", "--task.train_rows 41"], "finetune, task t: ./train.jsonl has 40 rows to train on, fewer than"),
         (["--pretrain", "--data.eval_files a.txt"], "row base: a.txt: no such file"),
+        (["--pretrain", "--data.eval_files more.txt empty.csv"], "row base: empty.csv holds no text"),
         (["--rows", "not-yet", "--pretrain", "--data.train_files t.txt"], "row not-yet: t.txt: no such file"),
         (
             ["--pretrain", "--tokenizer.train_vocab_size null --tokenizer.path ./x"],

@@ -26,9 +26,7 @@ FORMATS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape half a character, which no UTF-8 text can hold
 _BLOCK_CHARACTERS = 8192
-
-
-OPTION = "option data.text_column, in other scripts --text_column"
+COLUMN_OPTION = "option data.text_column, in other scripts --text_column"  # what a wrong column is mended by
 
 
 def format_of(path: Path) -> str:
@@ -233,7 +231,7 @@ def _parquet(path: Path, file: IO[bytes], name: str) -> Iterator[str]:
         table = pyarrow.parquet.ParquetFile(file)
         kind = str(table.schema_arrow.types[_index(path, name, table.schema_arrow.names)])
         if "string" not in kind:  # string, large_string, string_view, dictionary<values=string, …>
-            raise UserError(f"{path}: column {name!r} holds {kind}, not text ({OPTION})")
+            raise UserError(f"{path}: column {name!r} holds {kind}, not text ({COLUMN_OPTION})")
         for batch in table.iter_batches(batch_size=1000, columns=[name]):
             yield from (text or "" for text in batch.column(0).cast(pyarrow.string()).to_pylist())
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OSError) as error:
@@ -252,7 +250,7 @@ def _index(path: Path, name: str, columns: list[str]) -> int:
 
 def _no_column(path: Path, name: str, columns: list[str]) -> UserError:
     hint = separator_hint(columns)
-    return UserError(f"{path}: no column {name!r}; it has: {', '.join(columns)}{hint} ({OPTION})")
+    return UserError(f"{path}: no column {name!r}; it has: {', '.join(columns)}{hint} ({COLUMN_OPTION})")
 
 
 def separator_hint(columns: list[str]) -> str:

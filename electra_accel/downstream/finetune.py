@@ -70,7 +70,8 @@ def finetune(
         "computed_with": _computed_with(job, engine),
         "dev": state.dev[state.best_epoch - 1],
     }
-    best = engine.on_main(lambda: jobs.best_checkpoint(job, state))
+    keeps = job.settings.run.save_models == "best"
+    best = engine.on_main(lambda: jobs.best_checkpoint(job, state)) if keeps or "test" in rows else None
     if "test" in rows:
         # The best epoch's weights, by the one way of loading that every engine has.
         engine.release()
@@ -78,7 +79,7 @@ def finetune(
         records = score(engine, rows["test"], encoded["test"], job)
         engine.on_main(lambda: jobs.write_predictions(job, "test", records))
         result["test"] = figures(records, job.data.task.kind)
-    if job.settings.run.save_models == "best":
+    if keeps:
         engine.on_main(lambda: save_model(job, best, result))
     engine.on_main(lambda: jobs.finish(job, result))
     engine.release()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ from electra_accel.randomness import Purpose, torch_seed
 from electra_accel.tracking.tasks import UNTRAINED
 
 _PARTS = ("discriminator", "encoder", "generator")  # folders of a run; the run's name says more
+TASK_HEADS = ("ForSequenceClassification", "ForTokenClassification")
 _UNUSABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
 _NO_CONFIG = (*_UNUSABLE, StrictDataclassError, TypeError, AttributeError)  # the last three: a value of another type
 
@@ -121,6 +123,7 @@ def require_positions(encoder: Encoder, max_length: int) -> None:
         )
 
 
+@lru_cache
 def _unused_positions(encoder: Encoder) -> int:
     """RoBERTa and its kin count positions from their padding token's id on, so that the first rows serve no token."""
     with torch.device("meta"), _quiet(), _one_line_errors(encoder.source):
@@ -159,13 +162,19 @@ def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
         )
         new = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
         head = [name for name in model.state_dict() if not name.startswith(f"{model.base_model_prefix}.")]
-        if learnt := [name for name in head if name not in new]:  # by a fine-tuning before this one
+        learnt = [name for name in head if name not in new] if was_fine_tuned(encoder.config) else []
+        if learnt:
             torch.manual_seed(torch_seed(seed, Purpose.INITIALISE))
             fresh = architecture.from_config(config).state_dict()
             model.load_state_dict({name: fresh[name] for name in learnt}, strict=False)
     if lost := sorted(name for name in new if is_encoder(name, model)):
         raise UserError(f"models: {encoder.source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …)")
     return model.train()
+
+
+def was_fine_tuned(config: PretrainedConfig) -> bool:
+    """Whether its head is that of a task, by what saved it says."""
+    return any(name.endswith(TASK_HEADS) for name in getattr(config, "architectures", None) or ())
 
 
 def is_encoder(name: str, model: PreTrainedModel) -> bool:

@@ -72,7 +72,7 @@ def shared_identity(settings: Settings, data: TaskData) -> dict[str, Any]:
 def require_same(folder: Path, wanted: dict[str, Any]) -> None:
     """Raises UserError where a fine-tuning's ``folder`` was made with other values than ``wanted``; names each key."""
     known = run_folder.read_json(folder / IDENTITY)
-    said = {"data": "other rows in its files", "model": "other weights or another tokenizer in its folder"}
+    said = {"data": "other rows in its files", "model": "another network, or its weights or tokenizer have changed"}
     changed = [
         said.get(key) or f"{key} {known.get(key)} -> {value}"
         for key, value in wanted.items()

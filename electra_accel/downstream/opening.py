@@ -99,12 +99,14 @@ def earlier_results(folder: Path, jobs: list[Job]) -> dict[str, dict[str, Any]]:
     for task, entry in tasks.items():
         models = {}
         for name, model in entry["models"].items():
-            seeds = {seed: folder / task / name / f"seed-{seed}" for seed in model["seeds"]}
-            there = {seed: model["seeds"][seed] for seed, place in seeds.items() if (place / RESULT).is_file()}
-            known = [run_folder.read_json(seeds[seed] / IDENTITY) for seed in there]
-            if there and all(wanted.get(task, {}).items() <= identity.items() for identity in known):
-                models[name] = model | {"seeds": there}
-        found[task] = entry | {"models": models}
+            places = {path.parent for path in (folder / task / name).glob(f"seed-*/{RESULT}")}
+            seeds = {SEED_FOLDER.fullmatch(place.name)[1]: run_folder.read_json(place / RESULT) for place in places}
+            identities = [run_folder.read_json(place / IDENTITY) for place in places]
+            if seeds and all(wanted.get(task, {}).items() <= identity.items() for identity in identities):
+                models[name] = model | {"seeds": seeds}
+        of_models = tuple(f"{name}{sign}" for name in entry["models"] for sign in (":", ", seed"))
+        notes = [note for note in entry["notes"] if not note.startswith((*of_models, results.MIXED))]
+        found[task] = entry | {"models": models, "notes": notes}
     return {task: entry for task, entry in found.items() if entry["models"]}
 
 

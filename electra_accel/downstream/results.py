@@ -8,6 +8,8 @@ import numpy as np
 from electra_accel.downstream.job import Job
 from electra_accel.tracking.paired import COVERS, by_seed, paired_difference, verdict
 
+MIXED = "not all figures were computed in the same way"
+
 
 def collect(jobs: list[Job], earlier: Mapping[str, dict[str, Any]] | None = None) -> dict[str, Any]:
     """What ``results.json`` holds, of the fine-tunings that are finished.
@@ -51,13 +53,11 @@ def _notes(models: dict[str, dict]) -> list[str]:
     notes = []
     for name, model in models.items():
         results = list(model["seeds"].values())
-        for split in ("test", "dev"):
-            blind = [seed for seed, found in model["seeds"].items() if found.get(split, {}).get("matthews") == 0]
-            if blind:
-                notes.append(
-                    f"{name}, seed {', '.join(blind)}: nothing was learnt (matthews 0 on {split}, as of one label for all rows)"
-                )
-                break
+        judged = "test" if any("test" in result for result in results) else "dev"
+        if blind := [seed for seed, found in model["seeds"].items() if found.get(judged, {}).get("matthews") == 0]:
+            notes.append(
+                f"{name}, seed {', '.join(blind)}: nothing was learnt (matthews 0 on {judged}, as of one label for all rows)"
+            )
         for split in ("train", "dev", "test"):
             cut = max((result.get("cut_texts", {}).get(split, 0) for result in results), default=0)
             if cut:
@@ -68,9 +68,7 @@ def _notes(models: dict[str, dict]) -> list[str]:
         {result.get("computed_with", "") for model in models.values() for result in model["seeds"].values()} - {""}
     )
     if len(ways) > 1:
-        notes.append(
-            f"not all figures were computed in the same way ({'; '.join(ways)}), which moves them as another seed does"
-        )
+        notes.append(f"{MIXED} ({'; '.join(ways)}), which moves them as another seed does")
     return notes
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_accel.data.readers import (
+    COLUMN_OPTION,
     FORMATS,
     LONE_SURROGATE,
-    OPTION,
     format_of,
     json_records,
     one_line_errors,
@@ -65,7 +65,7 @@ def read_file(path: Path, task: Task) -> list[Row]:
             else:
                 rows = list(_from_records(str(path), _records(path), task))
     except UserError as error:
-        raise UserError(str(error).replace(OPTION, "options task.text_columns and task.label_column")) from None
+        raise UserError(str(error).replace(COLUMN_OPTION, "options task.text_columns and task.label_column")) from None
     if not rows:
         raise UserError(f"{path} holds no rows")
     return rows

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from electra_accel import run_folder
 from electra_accel.config import Config
-from electra_accel.data.corpus import Corpus, read_documents
+from electra_accel.data.corpus import Corpus, read_documents, resolve
 from electra_accel.data.prepare import Prepared
-from electra_accel.downstream.job import require_same, shared_identity
-from electra_accel.downstream.study import TASKS, Study, named, run_of
+from electra_accel.downstream.job import RESULT, require_same, shared_identity
+from electra_accel.downstream.study import TASKS, Study, finished_seeds, named, run_of
 from electra_accel.downstream.tasks import load_task
+from electra_accel.errors import UserError
 from electra_accel.training import opening
 from electra_accel.training.networks import given_tokenizer
 
@@ -17,8 +18,8 @@ from electra_accel.training.networks import given_tokenizer
 def check_inputs(study: Study, folder: Path, rows: Container[str], seeds: Sequence[int]) -> None:
     """Open text, tokenizer and given networks' configurations of the rows of these names, and read the labelled data whole.
 
-    Of text files the first lines are read: that is where a wrong column or format shows. Data sets of the hub are left to the
-    runs, except labelled ones.
+    Of each text file the first texts are read: that is where a wrong column or format shows. Data sets of the hub are left to
+    the runs, except labelled ones.
 
     Raises:
         UserError: one of them cannot be used, or the study's ``folder`` holds runs of another configuration; names the row.
@@ -36,8 +37,10 @@ def check_inputs(study: Study, folder: Path, rows: Container[str], seeds: Sequen
     for task, settings in study.finetunings():
         with named(f"finetune, task {task.name}"):
             wanted = shared_identity(settings, load_task(task))
-            for known in sorted((folder / TASKS / task.name).glob("*/seed-*")):
-                require_same(known, wanted)
+            networks = {run_of(folder, row, seed).name for row in study.rows for seed in finished_seeds(folder, row)}
+            for result in sorted((folder / TASKS / task.name).glob(f"*/seed-*/{RESULT}")):
+                if result.parent.parent.name in networks:
+                    require_same(result.parent, wanted)
 
 
 def _open_texts(config: Config) -> None:
@@ -45,5 +48,7 @@ def _open_texts(config: Config) -> None:
     if data.prepared:
         Prepared(Path(data.prepared))
     for files in (data.train_files, data.eval_files, data.eval_general_files, data.replay_files):
-        if files:
-            next(read_documents(Corpus(files=tuple(files), text_column=data.text_column), data.join_lines))
+        for path in resolve(Corpus(files=tuple(files))) if files else ():
+            corpus = Corpus(files=(str(path),), text_column=data.text_column)
+            if next(read_documents(corpus, data.join_lines), None) is None:
+                raise UserError(f"{path} holds no text")

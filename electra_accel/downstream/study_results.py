@@ -1,7 +1,7 @@
 """What a study has found: all figures, a table in Markdown, and a page with its tasks over the arithmetic of pre-training."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,13 @@ def collect(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
         {row: ``{"seeds": {seed: {figure: value}}, "mean": {figure: value}, "difference": {figure: see paired_difference}}``};
         figures are ``tokens``, ``flops``, those of ``FIGURES`` and ``<task>/<metric>`` (see ``_of_tasks``).
     """
-    of_tasks = _of_tasks(folder)
+    finished = {
+        row.name: {seed: run_of(folder, row, seed) for seed in finished_seeds(folder, row)} for row in study.rows
+    }
+    of_tasks = _of_tasks(folder, {run.resolve() for runs in finished.values() for run in runs.values()})
     found: dict[str, dict[str, Any]] = {}
     for row in study.rows:
-        runs = {seed: run_of(folder, row, seed) for seed in finished_seeds(folder, row)}
-        by_seed = {seed: _of_run(run) | of_tasks.get(run.resolve(), {}) for seed, run in runs.items()}
+        by_seed = {seed: _of_run(run) | of_tasks.get(run.resolve(), {}) for seed, run in finished[row.name].items()}
         values = _by_figure(by_seed)
         entry = {"seeds": by_seed, "mean": {name: float(np.mean(list(v.values()))) for name, v in values.items()}}
         if row.against:
@@ -60,8 +62,8 @@ def _of_run(run: Path) -> dict[str, float]:
     return {name: newest[key] for name, key in wanted.items() if key in newest}
 
 
-def _of_tasks(folder: Path) -> dict[Path, dict[str, float]]:
-    """``<task>/<metric>`` of each pre-training run that was fine-tuned, on test, or on dev where there is no test.
+def _of_tasks(folder: Path, runs: Container[Path]) -> dict[Path, dict[str, float]]:
+    """``<task>/<metric>`` of each of the pre-training ``runs`` that was fine-tuned, on test, or on dev where there is no test.
 
     It is the mean over those seeds of fine-tuning that all networks have: where a study was stopped in between, one network's
     luckier seeds would otherwise stand against another's.
@@ -72,8 +74,10 @@ def _of_tasks(folder: Path) -> dict[Path, dict[str, float]]:
         for model in entry["models"].values():
             split = "test" if any("test" in result for result in model["seeds"].values()) else "dev"
             of_seeds = by_seed(model["seeds"], split, entry["metric"])
-            if defined := {seed: value for seed, value in of_seeds.items() if value is not None}:
-                values[Path(model["source"]).parent.resolve()] = defined
+            run = Path(model["source"]).parent.resolve()
+            defined = {seed: value for seed, value in of_seeds.items() if value is not None}
+            if run in runs and defined:
+                values[run] = defined
         common = set.intersection(*map(set, values.values())) if values else set()
         for run, of_seeds in values.items():
             if common:

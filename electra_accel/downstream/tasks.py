@@ -118,7 +118,8 @@ def _notes(task: Task, splits: dict[str, list[Row]], given: set[str]) -> list[st
                 notes.append(
                     f"{name} has no row with the label {', '.join(map(repr, missing[:3]))}{', …' * (len(missing) > 3)}"
                 )
-    if task.train_file and has_lines_of_words(Path(task.train_file), task):
+    files = [path for path in (task.train_file, task.dev_file, task.test_file) if path]
+    if files and all(has_lines_of_words(Path(path), task) for path in files):
         usual = (TEXT_COLUMNS["tagging"], "tags")
         if (task.text_columns, task.label_column) != usual:
             notes.append(

@@ -22,6 +22,8 @@ INTERVAL = (
 
 def verdict(story: Story) -> str:
     """In one sentence whether the networks read the domain's text better; never whether tasks gain (``tasks.sentence``)."""
+    if story.later:
+        return f"no better: none of {story.later:,} later evaluations is better than step {story.before_step:,}, which this is"
     if story.after_step == story.before_step:
         return f"judged at step {story.before_step:,} only: there is nothing to compare"
     change = story.domain[story.primary]
@@ -68,8 +70,9 @@ def vocabulary_text(added: Mapping[str, int]) -> str:
 
 def lines(story: Story) -> list[str]:
     """For the terminal: what was spent, figures before and after, the verdict, advice."""
+    told = [f"advice: {advice}" for advice in story.advice.values()]
     if story.after_step == story.before_step:
-        return [verdict(story)]
+        return [verdict(story), *told]
     rows = [f"trained on {spent(story)}"]
     for prefix, changes in sets_of(story):
         title = "held-out text" if prefix == "eval" else "general text"
@@ -88,7 +91,7 @@ def lines(story: Story) -> list[str]:
             "  ± is a 95% interval as if before and after were judged on different text: too wide rather than narrow"
         )
     rows.append(f"  {verdict(story)}")
-    return rows + [f"advice: {advice}" for advice in story.advice.values()]
+    return rows + told
 
 
 def markdown(story: Story) -> str:

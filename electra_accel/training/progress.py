@@ -61,7 +61,8 @@ class Progress:
 
     @classmethod
     def from_json(cls, value: dict) -> "Progress":
-        return cls(**value | {"cursor": Cursor.from_json(value["cursor"])})
+        judged = {"judged_step": value["step"]}  # where an earlier version did not say it
+        return cls(**judged | value | {"cursor": Cursor.from_json(value["cursor"])})
 
     def axes(self) -> dict[str, float]:
         """What curves are drawn over: steps, real tokens, passes, floating point operations, hours, hours of all processes."""
@@ -136,7 +137,7 @@ def read(path: Path, folder: Path, data: str, total_steps: int) -> Progress:
     if progress.step > total_steps:
         raise UserError(f"{path} is at step {progress.step} already, beyond train.steps {total_steps}; raise it")
     if path.resolve().parent.parent != folder.resolve():
-        progress.run_id, progress.warned = "", {}
+        progress.run_id, progress.warned, progress.judged_step = "", {}, -1
         # The origin's best checkpoint is not in this folder: what is best here begins anew.
         progress.best, progress.best_step, progress.best_figures, progress.bad_evaluations = None, 0, {}, 0
     return progress

@@ -10,7 +10,10 @@ from electra_accel.downstream.study_results import collect, markdown
 
 
 def test_networks_are_compared_on_the_seeds_of_fine_tuning_that_all_have(tmp_path):
-    """The second row's fine-tunings were stopped after its luckier seed: both rows learn the task equally well."""
+    """The second row's fine-tunings were stopped after its luckier seed: both rows learn the task equally well.
+
+    A network whose row was removed from the study has no say.
+    """
     networks = {"a-1": {"1": 0.9, "2": 0.5}, "b-1": {"1": 0.9}, "c-1": {"1": 0.8, "2": None}}
     models = {}
     for run, accuracies in networks.items():
@@ -19,6 +22,10 @@ def test_networks_are_compared_on_the_seeds_of_fine_tuning_that_all_have(tmp_pat
         run_folder.append_jsonl(tmp_path / run / run_folder.METRICS, {"step": 3, "train/tokens": 9, "train/flops": 1.0})
         seeds = {seed: {"dev": {"accuracy": 1.0}, "test": {"accuracy": value}} for seed, value in accuracies.items()}
         models[run] = {"source": str(tmp_path / run / "discriminator"), "seeds": seeds}
+    models["removed-1"] = {
+        "source": str(tmp_path / "removed-1" / "discriminator"),
+        "seeds": {"7": seeds["1"]},
+    }  # its row is
     (tmp_path / "tasks").mkdir()
     tasks = {"tasks": {"t": {"metric": "accuracy", "models": models}}}
     (tmp_path / "tasks" / "results.json").write_text(json.dumps(tasks))
