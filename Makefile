@@ -29,7 +29,7 @@ INSTALLED_TEST := $(INSTALLED)-test
 INSTALLED_ENGINES := $(INSTALLED)-engines
 PINS := $(VENV)/electra-accel-constraints.txt
 
-.PHONY: help pretrain test check style gpu-check parity ablations golden slurm-test
+.PHONY: help pretrain test check style gpu-check parity ablations needs-data-and-pair golden slurm-test
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile

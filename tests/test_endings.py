@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from electra_accel import run_folder
-from electra_accel.tracking.adaptation import story_of_run
+from electra_accel.tracking import settings
+from electra_accel.tracking.adaptation import held_out_sets, story_of_run, tell
 from electra_accel.training import checkpoint
 from tests.pretraining import exported_weights, finish, metrics, options, run_short, start, write_corpus
 
@@ -103,6 +104,10 @@ def test_early_stopping_exports_the_best_step_which_may_be_the_start(train, plac
     outdone = "no better: none of 2 later evaluations is better than step 0, which this is"
     assert outdone in out and outdone.capitalize() in card and "advice: the held-out text is small" in out
     assert checkpoint.path_of(run / "checkpoints", 0).is_dir(), "the best checkpoint is never pruned"
+    better = {"step": 6, "eval/generator_loss": 1.0, "eval/discriminator_loss": 0.01}
+    records = [*metrics(run), better]
+    told = tell("x", records, settings.read(run), held_out_sets(run), step=0)
+    assert told.later == 0, "a checkpoint of the start that is exported although a later step was better"
     code, out, _ = train(
         "stopped", optim__learning_rate=0.3, optim__schedule="constant", train__steps=40, eval__patience=2
     )

@@ -1,6 +1,7 @@
 """scripts/finetune.py as a user runs it: it learns, compares, and names mistakes."""
 
 import json
+import shutil
 
 import pytest
 
@@ -56,6 +57,7 @@ def test_models_are_compared(place, monkeypatch, capfd):
     code, out, err = run_here(line("compare", models=models), place, monkeypatch, capfd, SCRIPT)
     assert code == 0 and "t/first/seed-1 is finished" in out and results(folder)["finished"] == 4
     before = results(folder)
+    shutil.copytree(folder / "t" / "first" / "seed-1", folder / "t" / "first" / "seed-1-mine")  # a user's own copy
     code, out, err = run_here(line("compare", models=models[1:]), place, monkeypatch, capfd, SCRIPT)
     assert (code, err) == (0, "") and results(folder) == before, "models that are not named stay, in their order"
     identity = folder / "t" / "first" / "seed-1" / "identity.json"

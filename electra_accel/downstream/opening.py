@@ -99,9 +99,10 @@ def earlier_results(folder: Path, jobs: list[Job]) -> dict[str, dict[str, Any]]:
     for task, entry in tasks.items():
         models = {}
         for name, model in entry["models"].items():
-            places = {path.parent for path in (folder / task / name).glob(f"seed-*/{RESULT}")}
-            seeds = {SEED_FOLDER.fullmatch(place.name)[1]: run_folder.read_json(place / RESULT) for place in places}
-            identities = [run_folder.read_json(place / IDENTITY) for place in places]
+            places = [path.parent for path in (folder / task / name).glob(f"seed-*/{RESULT}")]
+            found_seeds = {seed[1]: place for place in places if (seed := SEED_FOLDER.fullmatch(place.name))}
+            seeds = {seed: run_folder.read_json(place / RESULT) for seed, place in found_seeds.items()}
+            identities = [run_folder.read_json(place / IDENTITY) for place in found_seeds.values()]
             if seeds and all(wanted.get(task, {}).items() <= identity.items() for identity in identities):
                 models[name] = model | {"seeds": seeds}
         of_models = tuple(f"{name}{sign}" for name in entry["models"] for sign in (":", ", seed"))

@@ -52,7 +52,7 @@ class Story:
         start: what it started from, in words (see :func:`start_of`).
         before_step, after_step: after which the figures were taken; the second is the exported step, or the last evaluation
             before it.
-        later: evaluations after the exported step, where that is the first judged one (chosen by ``eval.patience``); else 0.
+        later: evaluations after the exported step, where ``eval.patience`` chose the first judged one; else 0.
         domain, general: changes by key of ``FIGURES``; ``general`` is empty without data.eval_general_files.
         primary: the key that the verdict is on.
         chance: generator accuracy of always guessing the most frequent token of the domain's text.
@@ -143,7 +143,7 @@ def tell(
         return None
     step = exported_step(evaluations, options) if step is None else step
     first = evaluations[0]
-    later = len(evaluations) - 1 if step == first["step"] else 0
+    later = len(evaluations) - 1 if step == first["step"] == exported_step(evaluations, options) else 0
     evaluations = [record for record in evaluations if record["step"] <= max(step, first["step"])]
     domain, general = (changes(first, evaluations[-1], prefix, sets.get(prefix, {})) for prefix in SETS)
     counts = sets.get("eval", {})
