@@ -1,7 +1,8 @@
 """Command line and YAML -> Config, and back: defaults < ``--config`` files < command line, wherever ``--config`` is.
 
 A YAML file is read as if its keys were written on the command line: ``train: {steps: 100}`` is ``--train.steps=100``. So
-both accept the same values (``1e-3`` is a number, ``no`` is a word, ``null`` the default) and give the same errors.
+both accept the same values (``1e-3`` is a number, ``no`` is a word, ``null`` the default) and give the same errors. Only a
+file can hold the text "null", in quotes.
 """
 
 import sys
@@ -48,11 +49,11 @@ def parse(argv: list[str], description: str) -> Arguments:
     Raises:
         UserError: unknown option, wrong type, missing or broken file; names the file and the key.
     """
-    files, words, flags = options.split(argv, FLAGS)
+    files, given, flags = options.split(argv, FLAGS)
     if "--help" in flags:
         print(help_page(description))
         sys.exit(0)
-    config = options.read(Config, [*((_words_of(file), file) for file in files), (words, "command line")])
+    config = options.read(Config, [*((_options_of(file), file) for file in files), (given, "command line")])
     if "--print_config" in flags:
         print(dump(resolve(config)), end="")
         sys.exit(0)
@@ -61,7 +62,7 @@ def parse(argv: list[str], description: str) -> Arguments:
 
 def load(path: Path) -> Config:
     """The configuration in a YAML file, such as config.yaml of a run; errors as in :func:`parse`."""
-    return options.read(Config, [(_words_of(str(path)), str(path))])
+    return options.read(Config, [(_options_of(str(path)), str(path))])
 
 
 def dump(config: Config) -> str:
@@ -69,13 +70,17 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
 
 
-def _words_of(path: str) -> list[str]:
-    """A YAML file as words of a command line."""
-    words = []
-    for group, values in _mapping(options.read_yaml(path, "--config"), path).items():
-        for name, value in _mapping(values, f"{path}: {group}").items():
-            words += options.words_of(f"{group}.{name}", value, path)
-    return words
+def _options_of(path: str) -> options.Given:
+    """The options in a YAML file."""
+    groups = {
+        group: _mapping(values, f"{path}: {group}")
+        for group, values in _mapping(options.read_yaml(path, "--config"), path).items()
+    }
+    return [
+        options.values_of(f"{group}.{name}", value, path)
+        for group, values in groups.items()
+        for name, value in values.items()
+    ]
 
 
 def _mapping(content: Any, where: str) -> dict:

@@ -1,27 +1,28 @@
-"""Options written as a dataclass -> what sets them (words of a command line, YAML), what explains them, what is wrong in them.
+"""Options written as a dataclass -> what sets them (a command line, YAML), what explains them, what is wrong in them.
 
 A field of the dataclass is an option that ``config.option`` made, or a group: a dataclass of options, which are then called
-``group.option``.
+``group.option``. Text is text: ``#1``, ``~`` and ``007`` mean themselves. Only the bare word ``null`` gives an option its
+default back; in a YAML file ``"null"`` in quotes is a text too.
 """
 
 import difflib
-import re
 import shutil
 import textwrap
-from argparse import ArgumentError
 from collections.abc import Container, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from jsonargparse import ArgumentParser
 
 from electra_accel.errors import UserError
 
 Options = TypeVar("Options")
+Given = list[tuple[str, list[str | None]]]  # options with their values, in order; None is the bare word null
 TYPE_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 METAVARS = {int: "N", float: "X", bool: "true|false", str: "TEXT"}
+TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+NULL, EMPTY = "null", "[]"
 
 
 def names(root: type, prefix: str = "") -> list[tuple[str, Any]]:
@@ -32,44 +33,65 @@ def names(root: type, prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def read(root: type[Options], sources: list[tuple[list[str], str]]) -> Options:
-    """A new ``root`` with what the words of command lines set; the last source wins, ``null`` gives the default back.
+def read(root: type[Options], sources: list[tuple[Given, str]]) -> Options:
+    """A new ``root`` with the given options set; the last source wins, and null gives the default back.
 
     Args:
-        sources: words, and what they were read from, for errors.
+        sources: options, and where they were given, for errors.
 
     Raises:
         UserError: unknown option or wrong type; names the source and the option.
     """
     kinds = {name: _kind(option.type) for name, option in names(root)}
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
-    for name, (kind, several) in kinds.items():
-        arity = {"nargs": "*"} if several else {}
-        if kind is bool:
-            arity = {"nargs": "?", "const": True}  # --train.compile alone means true
-        parser.add_argument(f"--{name}", type=kind | None, **arity)
-    namespace = parser.get_defaults()
-    for words, source in sources:
-        given = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
-        if unknown := [name for name in given if name not in kinds]:
+    found: dict[str, Any] = {}
+    for given, source in sources:
+        if unknown := [name for name, _ in given if name not in kinds]:
             hints = [_nearest(name, list(kinds)) for name in unknown]
             named = [f"{name} (did you mean {hint}?)" if hint else name for name, hint in zip(unknown, hints)]
             raise UserError(f"{source}: unknown option {', '.join(named)}; --help lists all")
-        lists = {f"--{name}=[]" for name, (_, several) in kinds.items() if several}
-        words = [word.removesuffix("=[]") if word in lists else word for word in words]
-        try:
-            namespace = parser.parse_args(words, namespace=namespace)
-        except ArgumentError as error:
-            raise UserError(f"{source}: {_complaint(str(error), kinds)}") from error
-    found = root()
-    for name in kinds:
-        group, _, short = name.rpartition(".")
-        value = namespace[name]
-        if isinstance(value, list) and None in value and value != [None]:
-            raise UserError(f"{name}: null cannot stand among other values")
-        if value not in (None, [None]):  # not given, or taken back by null: the default stays
-            setattr(getattr(found, group) if group else found, short, value)
-    return found
+        for name, values in given:
+            try:
+                found[name] = _typed(values, *kinds[name])
+            except ValueError as error:
+                raise UserError(f"{source}: {name} {error}") from None
+    options = root()
+    for name, value in found.items():
+        if value is not None:
+            group, _, short = name.rpartition(".")
+            setattr(getattr(options, group) if group else options, short, value)
+    return options
+
+
+def _typed(values: list[str | None], kind: Any, several: bool) -> Any:
+    """The value of an option; None where its default is wanted back.
+
+    Raises:
+        ValueError: what is wrong with it; the text goes on after the option's name.
+    """
+    if values == [None]:
+        return None
+    if None in values:
+        raise ValueError("cannot have null among other values")
+    if several:
+        return [_value(word, kind, several) for word in values]
+    if kind is bool and not values:
+        return True  # --train.compile alone
+    if len(values) != 1:
+        raise ValueError(f"takes one value, not {len(values)}: {' '.join(values)}" if values else "needs a value")
+    return _value(values[0], kind, several)
+
+
+def _value(word: str, kind: Any, several: bool) -> Any:
+    try:
+        if kind is bool:
+            return TRUTH[word.lower()]
+        if kind in (int, float, str):
+            return kind(word)
+        return {choice: choice for choice in get_args(kind)}[word]
+    except (KeyError, ValueError):
+        wanted = TYPE_WORDS.get(kind) or "one of " + ", ".join(get_args(kind))
+        hint = "; separate several by blanks" if several and "," in word else ""
+        raise ValueError(f"must be {wanted}, not {word[:100]}{hint}") from None
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
@@ -90,66 +112,109 @@ def _kind(annotation: Any) -> tuple[Any, bool]:
     return (get_args(annotation)[0], True) if get_origin(annotation) is list else (annotation, False)
 
 
-def _complaint(error: str, kinds: dict[str, tuple[Any, bool]]) -> str:
-    """What jsonargparse says, in short."""
-    key = re.search(r'Parser key "([^"]+)"', error)
-    value = re.findall(r"(?:Got|Given) value: (.*)", error)
-    if not key or not value:
-        return error
-    kind, several = kinds[key[1]]
-    hint = "; separate several by blanks" if several and "," in value[-1] else ""
-    return f"{key[1]} must be {TYPE_WORDS.get(kind) or 'one of ' + ', '.join(get_args(kind))}, not {value[-1]}{hint}"
+def split(argv: list[str], flags: Container[str]) -> tuple[list[str], Given, set[str]]:
+    """A command line as files of ``--config``, the options that are given, and those of ``flags`` that are in it.
 
-
-def read_yaml(path: str, option: str) -> Any:
-    """What a YAML file holds, with every single value as a string: types are for :func:`read`.
+    A word that begins with ``--`` names an option, all other words are values of the option before them. ``--name=value``
+    gives a value that begins with ``--``, and no further one.
 
     Raises:
-        UserError: names ``option``, the file, and the line where it is broken.
+        UserError: ``--config`` without a file; a value without an option.
     """
-    try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader)
-    except OSError as error:
-        raise UserError(f"{option} {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{option} {path}: not UTF-8 at byte {error.start}") from error
-    except yaml.MarkedYAMLError as error:
-        raise UserError(f"{path}, line {error.problem_mark.line + 1}: broken YAML: {error.problem}") from error
-    except yaml.YAMLError as error:  # a control character, which has no mark
-        raise UserError(f"{option} {path}: broken YAML: {' '.join(str(error).split())}") from error
-
-
-def split(argv: list[str], flags: Container[str]) -> tuple[list[str], list[str], set[str]]:
-    """A command line as files of ``--config``, the words that set options, and those of ``flags`` that are in it.
-
-    Raises:
-        UserError: ``--config`` without a file.
-    """
-    files, rest, found = [], [], set()
-    words = iter(argv)
+    files, given, found = [], [], set()
+    words, takes_more = iter(argv), False
     for word in words:
         name, equals, value = word.partition("=")
         if name == "--config":
             files.append(value if equals else next(words, ""))
+            takes_more = False
             if not files[-1]:
                 raise UserError("--config: give a YAML file")
         elif word in flags or word == "-h":
             found.add("--help" if word == "-h" else word)
+            takes_more = False
+        elif word.startswith("--"):
+            given.append((name[2:], [] if not equals or value == EMPTY else [_or_null(value)]))
+            takes_more = not equals
+        elif takes_more:
+            given[-1][1].append(_or_null(word))
         else:
-            rest.append(word)
-    return files, rest, found
+            raise UserError(f"command line: {word!r} belongs to no option; --help lists all")
+    return files, given, found
 
 
-def words_of(name: str, value: Any, path: str) -> list[str]:
-    """One option of a YAML file as words of a command line.
+def _or_null(word: str) -> str | None:
+    return None if word == NULL else word
+
+
+def values_of(name: str, value: Any, path: str) -> tuple[str, list[str | None]]:
+    """One option of a YAML file, for :func:`read`.
 
     Raises:
         UserError: it is neither a value nor a list of values.
     """
     values = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, str) for item in values):
+    if not all(isinstance(item, str | None) for item in values):
         raise UserError(f"{path}: {name} must be one value or a list of values")
-    return [f"--{name}", *value] if isinstance(value, list) else [f"--{name}={value or 'null'}"]
+    return name, values
+
+
+def words_of(name: str, values: list[str | None], path: str) -> list[str]:
+    """One option as words of a command line.
+
+    Raises:
+        UserError: a text for which a command line has no words.
+    """
+    if NULL in values or len(values) > 1 and any(word and word.startswith("--") for word in values):
+        raise UserError(f"{path}: {name} cannot be given on a command line: {' '.join(map(str, values))}")
+    words = [NULL if word is None else word for word in values]
+    return [f"--{name}={words[0]}"] if len(words) == 1 else [f"--{name}", *words]
+
+
+class _UniqueNames:
+    """YAML allows a name once in a mapping; PyYAML takes the last of several without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in lines:
+                problem = f"{key.value!r} stands in line {lines[key.value]} already; keep one of the two"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+            key.style = key.style or '"'  # a name is a text, also one that is written null
+        return super().construct_mapping(node, deep)
+
+
+class _Texts(_UniqueNames, yaml.BaseLoader):
+    """Every value is a text as it is written, or None for the bare word null and for nothing at all."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str | None:
+        return None if node.style is None and node.value in (NULL, "") else node.value
+
+
+class _Values(_UniqueNames, yaml.SafeLoader):
+    """Numbers, texts, true and false, as any YAML reader has them."""
+
+
+def read_yaml(path: str | Path, option: str = "", typed: bool = False) -> Any:
+    """What a YAML file holds: texts, and None for null, as types are for :func:`read`; with ``typed`` as YAML has them.
+
+    Raises:
+        UserError: names ``option``, the file, and the line where it is broken or has a name twice.
+    """
+    where = f"{option} {path}".strip()
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Values if typed else _Texts)
+    except OSError as error:
+        raise UserError(f"{where}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 at byte {error.start}") from error
+    except yaml.MarkedYAMLError as error:
+        raise UserError(f"{path}, line {error.problem_mark.line + 1}: broken YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:  # a control character, which has no mark; a date such as 2026-99-99
+        raise UserError(f"{where}: broken YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: broken YAML: nested too deeply") from error
 
 
 def help_page(root: type, flags: Mapping[str, str], description: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
+from electra_accel.options import read_yaml
 
 
 def main() -> int:
@@ -43,14 +44,7 @@ def read(path: Path) -> dict:
     Raises:
         UserError: no such file; not a grid.
     """
-    import yaml
-
-    try:
-        sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {error}") from None
+    sweep = read_yaml(path, typed=True)
     sweep = sweep if isinstance(sweep, dict) else {}
     kinds = {"name": str, "program": str, "method": str, "parameters": dict}
     if wrong := [key for key, kind in kinds.items() if not isinstance(sweep.get(key), kind)]:

@@ -23,7 +23,7 @@ from tests.helpers import ROOT
         (["--data.eval_fraction=0"], "no held-out text"),
         (["--optim.betas", ".9", "1"], "optim.betas must lie in [0, 1)"),
         (["--optim.betas", ".9"], "optim.betas must be two numbers"),
-        (["--optim.learning_rate=.inf"], "optim.learning_rate must lie in (0, inf)"),
+        (["--optim.learning_rate=inf"], "optim.learning_rate must lie in (0, inf)"),
         (["--data.max_length=7"], "data.max_length must lie in [8, 1023], not 7"),
         (["--data.max_length=1024"], "data.max_length must lie in [8, 1023], not 1024"),
         (["--train.steps=0"], "train.steps must lie in [1, inf), not 0"),

@@ -8,6 +8,8 @@ import yaml
 
 from electra_accel.config import Config, flatten, resolve
 from electra_accel.config_parser import dump, help_page, load, parse
+from electra_accel.errors import UserError
+from electra_accel.options import read_yaml
 from tests.config_examples import PAIR, SCRATCH, config_of, error_of
 from tests.helpers import run_script
 
@@ -67,6 +69,62 @@ def test_null_takes_back_what_a_file_set(tmp_path: Path):
     assert config_of("--config", empty) == Config()
 
 
+TEXTS = ["#sen", "# 1", "~", "[a]", "{a: 1}", "a: b", "- a", "@x", "0x10", "1_000", "yes", "'q'", '"q"', "", " x ", "-1", "NULL"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_is_text(tmp_path: Path, text: str):
+    """Whatever YAML would make of it, on the command line, in a file, and in the config.yaml that is written of both."""
+    one, several = "tracking.notes", "data.train_files"
+    asked = config_of(f"--{one}={text}", f"--{several}", text, text)
+    assert (asked.tracking.notes, asked.data.train_files) == (text, [text, text])
+    path = write(tmp_path, yaml.safe_dump({"tracking": {"notes": text}, "data": {"train_files": [text, text]}}))
+    assert config_of("--config", path) == asked == load(Path(write(tmp_path, dump(asked), "again.yaml")))
+    assert yaml.safe_load(dump(asked))["tracking"]["notes"] == text
+
+
+def test_only_the_bare_word_null_takes_an_option_back(tmp_path: Path):
+    set_before = ["--tracking.notes=x", "--data.text_column", "y"]
+    assert config_of(*set_before, "--tracking.notes=null", "--data.text_column", "null") == Config()
+    texts = write(tmp_path, "tracking: {notes: \"null\", group: ~}\ndata: {text_column: 'null', train_files: ['null']}\n")
+    config = config_of("--config", texts)
+    assert (config.tracking.notes, config.tracking.group, config.data.text_column) == ("null", "~", "null")
+    assert config.data.train_files == ["null"]
+    assert load(Path(write(tmp_path, dump(config), "again.yaml"))) == config
+
+
+def test_words_that_begin_with_dashes():
+    """A value may begin with one dash; after = with two."""
+    config = config_of("--run.seed", "-1", "--tracking.notes=--fast", "--data.train_files", "-a.txt", "-")
+    assert (config.run.seed, config.tracking.notes, config.data.train_files) == (-1, "--fast", ["-a.txt", "-"])
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "name"),
+    [
+        ("train: {steps: 1}\nrun: {seed: 1}\ntrain: {batch_tokens: 8}\n", 3, "train"),
+        ("train:\n  steps: 1\n  batch_tokens: 8\n  steps: 2\n", 4, "steps"),
+        ("train: {steps: 1, steps: 1}\n", 1, "steps"),
+        ("train: {steps: 1}\n'train': {steps: 1}\n", 2, "train"),
+    ],
+)
+def test_a_name_twice_in_a_file_is_an_error(tmp_path: Path, text: str, line: int, name: str):
+    path = write(tmp_path, text)
+    for typed in (False, True):
+        with pytest.raises(UserError) as caught:
+            read_yaml(path, typed=typed)
+        assert f"{path}, line {line}" in str(caught.value) and f"'{name}'" in str(caught.value)
+    assert f"{path}, line {line}" in error_of("--config", path)
+    with pytest.raises(UserError, match=f"line {line}"):  # of a run that goes on
+        load(Path(path))
+
+
+def test_odd_yaml_is_one_line(tmp_path: Path):
+    for text in ("a: &x [*x]\n", "[" * 5000, "null: 3\n", "null: {null: 3}\n", "? [a]\n: b\n", "run: 2026-99-99\n", "a: \x07"):
+        assert error_of("--config", write(tmp_path, text))
+    assert config_of("--config", write(tmp_path, "\ufefftrain: {steps: 5}\n")).train.steps == 5
+
+
 def test_flags(tmp_path: Path):
     arguments = parse(["--cpu", *SCRATCH, "--dry_run"], "")
     assert (arguments.cpu, arguments.dry_run, arguments.recipe) == (True, True, "run")
@@ -120,8 +178,12 @@ def test_unreadable_files(tmp_path: Path):
         (["--train.steps", "3x"], "train.steps must be a whole number, not 3x"),
         (["--train.steps"], "train.steps"),
         (["--optim.betas", ".9,.99"], "optim.betas must be a number, not .9,.99; separate several by blanks"),
-        (["--optim.betas", ".9", "null"], "optim.betas: null cannot stand among other values"),
+        (["--optim.betas", ".9", "null"], "optim.betas cannot have null among other values"),
         (["stray"], "stray"),
+        (["--cpu", "stray"], "stray"),
+        (["--train.steps=5", "6"], "6"),
+        (["--train.steps", "5", "6"], "train.steps takes one value"),
+        (["--train.compile", "perhaps"], "train.compile must be true or false, not perhaps"),
         (["--data.text_column"], "data.text_column"),
     ],
 )

@@ -173,6 +173,8 @@ def test_a_launcher_that_fails_is_no_stop_though_the_run_was_stopped_before(tmp_
     ("text", "message"),
     [
         ("rows: [", "broken YAML"),
+        ("{pretrain: {}, finetune: {}, rows: [], pretrain: {a.b: 1}}", "line 1: broken YAML: 'pretrain' stands"),
+        ("{pretrain: {}, finetune: {}, rows: [{name: }]}", "row 1: a row has a name"),
         ("rows: []", "a study holds pretrain, finetune, rows"),
         ("{pretrain: {}, finetune: {}, rows: {a: b}}", "rows must be a list"),
         ("{pretrain: {}, finetune: {}, rows: []}", "no rows"),

@@ -99,7 +99,8 @@ def test_two_trials_run_one_after_the_other_and_are_recorded_apart(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("method: [", "not YAML"),
+        ("method: [", "broken YAML"),
+        ("{name: x, name: y}", "line 1: broken YAML: 'name' stands"),
         ("name: x", "no program, method, parameters"),
         ("{name: x, program: p, method: bayes, parameters: {}}", "method bayes needs W&B"),
         ("{name: x, program: p, method: grid, parameters: {a: 3}}", "parameters.a has neither a value nor a list"),

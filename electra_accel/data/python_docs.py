@@ -19,7 +19,7 @@ from pathlib import Path
 # where it comes first.
 PACKAGES = (
     "numpy pandas torch transformers datasets accelerate tokenizers huggingface_hub safetensors pyarrow networkx "
-    "fsspec jsonargparse pydantic requests httpx jinja2 rich click tqdm packaging filelock typing_extensions"
+    "fsspec pydantic requests httpx jinja2 rich click tqdm packaging filelock typing_extensions"
 ).split()
 
 # Tests, vendored copies, and the parts of the large packages that take long to parse and hold little prose.

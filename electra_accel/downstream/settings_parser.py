@@ -1,7 +1,7 @@
 """Command line and YAML files -> Settings and tasks, and back: defaults < ``--config`` files < suite < command line.
 
-The values of a file are read as if they were written on the command line, so that both accept the same and give the same
-errors. A ``--config`` file may hold tasks as a suite file does; config.yaml of a run does.
+The values of a file are read as if they were written on the command line (see ``options``), so that both accept the same and
+give the same errors. A ``--config`` file may hold tasks as a suite file does; config.yaml of a run does.
 """
 
 import sys
@@ -23,7 +23,7 @@ FLAGS = {
 }
 OF_A_TASK = ("train.epochs", *(name for name, _ in options.names(Settings) if name.startswith("optim.")))
 
-Source = tuple[list[str], str]  # words of a command line, and where they come from
+Source = tuple[options.Given, str]  # options, and where they come from
 
 
 @dataclass
@@ -48,13 +48,13 @@ def parse(argv: list[str], description: str) -> Arguments:
     Raises:
         UserError: unknown option, wrong type, missing or broken file; names the file and the option.
     """
-    files, words, flags = options.split(argv, FLAGS)
+    files, given, flags = options.split(argv, FLAGS)
     if "--help" in flags:
         print(help_page(description))
         sys.exit(0)
     contents = [(file, _content(file, "--config")) for file in files]
-    shared = [(_words_of(content, file), file) for file, content in contents]
-    line = (words, "command line")
+    shared = [(_options_of(content, file), file) for file, content in contents]
+    line = (given, "command line")
     settings = options.read(Settings, [*shared, line])
     suites = [(file, content["tasks"]) for file, content in contents if "tasks" in content]
     if settings.suite:
@@ -97,9 +97,9 @@ def _content(path: str, option: str) -> dict:
     return content
 
 
-def _words_of(content: dict, path: str) -> list[str]:
+def _options_of(content: dict, path: str) -> options.Given:
     """Everything in a ``--config`` file but its tasks."""
-    words = []
+    found = []
     for name, value in content.items():
         if name != "tasks":
             group = (
@@ -107,29 +107,28 @@ def _words_of(content: dict, path: str) -> list[str]:
                 if isinstance(value, dict)
                 else {name: value}
             )
-            for option, each in group.items():
-                words += options.words_of(option, each, path)
-    return words
+            found += [options.values_of(option, each, path) for option, each in group.items()]
+    return found
 
 
 def _entries(path: str, tasks: Any, data: str | None) -> list[Source]:
-    """Each task of a file as words of a command line."""
+    """The options of each task of a file."""
     if not isinstance(tasks, list) or not tasks or not all(isinstance(entry, dict) for entry in tasks):
         raise UserError(f"{path}: must hold 'tasks:' and a list of tasks; see recipes/suites/")
     found = []
     for number, entry in enumerate(tasks, start=1):
         where = f"{path}, task {entry.get('name') or number}"
-        words = [f"--task.name={number}"] if "name" not in entry else []
+        given = [("task.name", [str(number)])] if "name" not in entry else []
         for name, value in entry.items():
             if "." in name and name not in OF_A_TASK:
                 raise UserError(
                     f"{where}: {name} holds for all tasks; of its own a task may have {', '.join(OF_A_TASK)}"
                 )
-            wanted = options.words_of(name if "." in name else f"task.{name}", value, where)
-            if data is None and any("{data}" in word for word in wanted):
+            option, values = options.values_of(name if "." in name else f"task.{name}", value, where)
+            if data is None and any("{data}" in each for each in values if each):
                 raise UserError(f"{where}: {name} begins with {{data}}: say which folder that is by --suite_data")
-            words += [word.replace("{data}", data or "") for word in wanted]
-        found.append((words, where))
+            given.append((option, [each and each.replace("{data}", data or "") for each in values]))
+        found.append((given, where))
     return found
 
 

@@ -105,7 +105,7 @@ def read_study(path: str, values: Mapping[str, str]) -> Study:
 
 
 def _row(where: str, entry: Any, above: list[str], values: Mapping[str, str]) -> Row:
-    if not isinstance(entry, dict) or not re.fullmatch(r"\w[\w.-]*", str(entry.get("name", ""))):
+    if not isinstance(entry, dict) or not re.fullmatch(r"\w[\w.-]*", str(entry.get("name") or "")):
         raise UserError(f"{where}: a row has a name of letters, digits, - and .")
     if unknown := set(entry) - set(_OF_A_ROW):
         raise UserError(f"{where}: unknown: {', '.join(sorted(unknown))}; a row has {', '.join(_OF_A_ROW)}")
@@ -128,7 +128,8 @@ def _words(where: str, chosen: Mapping[str, Any], values: Mapping[str, str]) -> 
             raise UserError(f"{where}: {found[0]} needs a value: --set {found[1]}=…")
         return values[found[1]]
 
-    words = [word for name, value in chosen.items() for word in options.words_of(name, value, where)]
+    given = [options.values_of(name, value, where) for name, value in chosen.items()]
+    words = [word for name, found in given for word in options.words_of(name, found, where)]
     return [re.sub(r"\{(\w+)\}", value_of, word) for word in words]
 
 

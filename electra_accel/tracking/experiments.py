@@ -6,11 +6,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import yaml
-
 from electra_accel import run_folder
 from electra_accel.config import Config, Eval, flatten
 from electra_accel.errors import UserError
+from electra_accel.options import read_yaml
 
 # As W&B holds them: lists and None are text. A run that did not know eval.metric trained a pair.
 DEFAULTS = {
@@ -133,7 +132,7 @@ def read_run_folder(folder: Path) -> Experiment:
 
 
 def _mapping(path: Path) -> dict:
-    value = yaml.safe_load(path.read_text("utf-8"))
+    value = read_yaml(path, typed=True)
     if not isinstance(value, dict):
         raise ValueError(f"it should hold names and values, not {str(value)[:40]}")
     return value
@@ -187,7 +186,7 @@ def _finite(value: Any) -> Any:
 def _read(path: Path, read) -> Any:
     try:
         return read(path)
-    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:  # a list where names belong too
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a list where names belong too
         raise UserError(
             f"{path} is damaged ({' '.join(str(error).split())}); restore it or leave this run out"
         ) from error

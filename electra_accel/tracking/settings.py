@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
 from electra_accel import run_folder
 from electra_accel.config import Config, flatten, resolve
 from electra_accel.config_parser import parse
 from electra_accel.errors import UserError
+from electra_accel.options import read_yaml
 from electra_accel.tracking.page import table
 
 NEVER_DIFFERENT = ("run.dir",)  # where a run lives is no setting of it
@@ -25,14 +25,10 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / run_folder.CONFIG
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+        content = read_yaml(path, typed=True) if path.exists() else {}
         if isinstance(content, dict) and "models" in content:
             raise UserError(f"{folder} holds fine-tunings, no pre-training: see its results.md")
         return {f"{group}.{name}": value for group, options in content.items() for name, value in options.items()}
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); restore or remove it") from error
     except AttributeError as error:  # a list, or nothing, where names belong
         raise UserError(f"{path} is damaged (it should hold groups of options); restore or remove it") from error
 

@@ -29,6 +29,20 @@ def test_command_line():
     assert Task(**again["tasks"][0]) == task and again["run"]["seeds"] == [4, 5]
 
 
+def test_columns_whose_names_yaml_would_not_take_for_text(tmp_path):
+    """The header of GLUE's MRPC, on the command line, in a suite, and in the config.yaml that is written of both."""
+    columns = ["#1 String", "#2 String"]
+    line = ["--models", "m", "--task.kind", "pair", "--task.train_file", "f.tsv", "--task.label_column", "~"]
+    found = asked(*line, "--task.text_columns", *columns)
+    assert (found.tasks[0].text_columns, found.tasks[0].label_column) == (columns, "~")
+    suite = {"tasks": [{"name": "null", "kind": "pair", "train_file": "f.tsv", "text_columns": columns}]}
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    found = asked("--models", "m", "--suite", tmp_path / "suite.yaml")
+    assert (found.tasks[0].text_columns, found.tasks[0].name) == (columns, "null")
+    (tmp_path / "config.yaml").write_text(dump(found))
+    assert asked("--config", tmp_path / "config.yaml").tasks == found.tasks
+
+
 def test_suites_of_the_recipes():
     """They name tasks that could run; the command line comes last."""
     for suite, number in (("korean", 3), ("english", 1)):
@@ -95,6 +109,7 @@ WRONG = {
         ["train.epochs must lie in"],
     ),
     "a control character": (["--models", "m"], "tasks: \x00\n", ["suite.yaml", "broken YAML"]),
+    "a name twice": (["--models", "m"], SUITE.replace("kind", "name"), ["suite.yaml, line 2", "'name'"]),
     "no tasks": (["--models", "m"], "task: 1\n", ["tasks:", "recipes/suites"]),
     "broken suite": (["--models", "m"], "tasks: [\n", ["line 2", "YAML"]),
 }
