@@ -69,7 +69,24 @@ def test_null_takes_back_what_a_file_set(tmp_path: Path):
     assert config_of("--config", empty) == Config()
 
 
-TEXTS = ["#sen", "# 1", "~", "[a]", "{a: 1}", "a: b", "- a", "@x", "0x10", "1_000", "yes", "'q'", '"q"', "", " x ", "-1", "NULL"]
+TEXTS = [
+    "#sen",
+    "~",
+    "[a]",
+    "{a: 1}",
+    "a: b",
+    "- a",
+    "@x",
+    "0x10",
+    "1_000",
+    "yes",
+    "'q'",
+    '"q"',
+    "",
+    " x ",
+    "-1",
+    "NULL",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -86,7 +103,9 @@ def test_text_is_text(tmp_path: Path, text: str):
 def test_only_the_bare_word_null_takes_an_option_back(tmp_path: Path):
     set_before = ["--tracking.notes=x", "--data.text_column", "y"]
     assert config_of(*set_before, "--tracking.notes=null", "--data.text_column", "null") == Config()
-    texts = write(tmp_path, "tracking: {notes: \"null\", group: ~}\ndata: {text_column: 'null', train_files: ['null']}\n")
+    texts = write(
+        tmp_path, "tracking: {notes: \"null\", group: ~}\ndata: {text_column: 'null', train_files: ['null']}\n"
+    )
     config = config_of("--config", texts)
     assert (config.tracking.notes, config.tracking.group, config.data.text_column) == ("null", "~", "null")
     assert config.data.train_files == ["null"]
@@ -120,7 +139,15 @@ def test_a_name_twice_in_a_file_is_an_error(tmp_path: Path, text: str, line: int
 
 
 def test_odd_yaml_is_one_line(tmp_path: Path):
-    for text in ("a: &x [*x]\n", "[" * 5000, "null: 3\n", "null: {null: 3}\n", "? [a]\n: b\n", "run: 2026-99-99\n", "a: \x07"):
+    for text in (
+        "a: &x [*x]\n",
+        "[" * 5000,
+        "null: 3\n",
+        "null: {null: 3}\n",
+        "? [a]\n: b\n",
+        "run: 2026-99-99\n",
+        "a: \x07",
+    ):
         assert error_of("--config", write(tmp_path, text))
     assert config_of("--config", write(tmp_path, "\ufefftrain: {steps: 5}\n")).train.steps == 5
 
