@@ -1,8 +1,8 @@
 """What is impossible in a configuration, all of it in one go, and what makes two configurations two different runs."""
 
 import datetime
+import os
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from electra_accel.config import WARM_START, Config, Data, Model, flatten
@@ -15,6 +15,13 @@ FREE_OPTIONS = (
     "run.dir", "run.resume", "run.deadline", "data.num_workers", "model.gradient_checkpointing", "train.steps", "train.epochs",
     "train.flops", "train.micro_batch_tokens", "train.precision", "train.compile", "eval.every",
 )  # fmt: skip
+# Options that say where something is read from. Not the place but the content makes a run what it is: training/content.py.
+READ_BY_CONTENT = {
+    "data.train_files": "train", "data.dataset": "train", "data.prepared": "train", "data.eval_files": "held_out",
+    "data.eval_general_files": "general", "data.replay_files": "replay", "tokenizer.path": "tokenizer",
+    "tokenizer.add_tokens": "tokenizer", "model.generator": "generator", "model.discriminator": "discriminator",
+    "model.revision": "discriminator",
+}  # fmt: skip
 _ONE_NETWORK = "objective.kind mlm trains one network: leave model.generator out"
 _WARM_START_SPELLINGS = (WARM_START, "warm_start", "warmstart")
 
@@ -131,9 +138,9 @@ def _text(config: Config) -> list[str]:
         problems.append("no held-out text: give data.eval_files, or data.eval_fraction above 0")
     if data.replay_fraction != Data().replay_fraction and not (data.prepared or data.replay_files):
         problems.append(f"data.replay_fraction {data.replay_fraction} is of data.replay_files, which are missing")
-    trained_on = set(map(Path, data.train_files or ()))
+    trained_on = set(map(os.path.realpath, data.train_files or ()))
     for name in ("eval_files", "eval_general_files", "replay_files"):
-        if twice := [path for path in getattr(data, name) or () if Path(path) in trained_on]:
+        if twice := [path for path in getattr(data, name) or () if os.path.realpath(path) in trained_on]:
             problems.append(f"{twice[0]} is given twice, in data.train_files and data.{name}; leave it out of one")
     return problems
 
@@ -202,9 +209,19 @@ def identity(config: Config) -> dict[str, Any]:
 def difference(old: Config, new: Config) -> list[str]:
     """``["group.option: old -> new", …]`` for the options that make ``new`` another run than ``old``, both resolved.
 
-    A warmup that is None in ``new`` was not asked for and follows from the steps: it agrees with any.
+    Left out are those of READ_BY_CONTENT (see :func:`moved`). A warmup that is None in ``new`` was not asked for and follows
+    from the steps: it agrees with any.
     """
     before, after = identity(old), identity(new)
     if after["optim.warmup_steps"] is None:
         after["optim.warmup_steps"] = before["optim.warmup_steps"]
-    return [f"{name}: {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]
+    return [line for name, line in _changes(before, after) if name not in READ_BY_CONTENT]
+
+
+def moved(old: Config, new: Config) -> list[str]:
+    """``["group.option: old -> new", …]`` for what is read from another place; whether it is the same is for others to say."""
+    return [line for name, line in _changes(flatten(old), flatten(new)) if name in READ_BY_CONTENT]
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name, f"{name}: {before[name]} -> {after[name]}") for name in before if before[name] != after[name]]

@@ -1,6 +1,6 @@
 """The folder of a run: names, layout, status, and jsonl files that can be cut back to a step.
 
-    config.yaml  environment.json  status.json  metrics.jsonl  samples.jsonl  run_id
+    config.yaml  content.json  environment.json  status.json  metrics.jsonl  samples.jsonl  run_id
     held_out/  checkpoints/  discriminator/  generator/  wandb/  warm-start/ (a run of its own, see training/warm_start.py)
 
 The functions here know files, not training. Only the main process writes.
@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from electra_accel.errors import UserError
 
-CONFIG, ENVIRONMENT, STATUS = "config.yaml", "environment.json", "status.json"
+CONFIG, CONTENT, ENVIRONMENT, STATUS = "config.yaml", "content.json", "environment.json", "status.json"
 METRICS, SAMPLES, RUN_ID = "metrics.jsonl", "samples.jsonl", "run_id"
 HELD_OUT_IDENTITY = "held_out.json"  # in HELD_OUT: what figures of two runs must share to be compared
 CHECKPOINTS, HELD_OUT, WARM_START, LOCK = "checkpoints", "held_out", "warm-start", ".lock"

@@ -53,6 +53,7 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     from electra_accel.tracking.recorder import Recorder
     from electra_accel.training import assemble, opening, warm_start
     from electra_accel.training.closing import export_run
+    from electra_accel.training.content import content_of
     from electra_accel.training.evaluate import fixed_held_out
     from electra_accel.training.loop import train
     from electra_accel.training.model_identity import write_model_identity
@@ -65,6 +66,8 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     # Text -> tokens -> plan: all that is random about the data is settled here, for any hardware.
     prepared = engine.together(lambda: assemble.prepared_data(config, terminal.line))
     opening.require_equal_data(engine, prepared.fingerprint)
+    content = engine.on_main(lambda: content_of(config, prepared))
+    engine.on_main(lambda: opening.require_same_content(folder, checkpoint, config, content, terminal.line))
     place = {"world_size": engine.world_size, "rank": engine.rank, "device": engine.device.type}
     loader = assemble.step_loader(config, prepared, held_out=False, **place)
     total_steps, one_pass = assemble.total_steps(config, loader, prepared)
@@ -75,7 +78,7 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     if message := engine.on_main(lambda: opening.finished(folder, total_steps)):
         return terminal.line(message)
 
-    if engine.on_main(lambda: warm_start.is_due(config, folder, checkpoint)):
+    if engine.on_main(lambda: warm_start.is_due(config, folder, checkpoint, content)):
         warm = engine.together(lambda: warm_start.configuration(config, folder))
         pretrain(warm, engine, Path(warm.run.dir), stop, terminal)
         engine.release()
@@ -89,7 +92,7 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     progress = engine.together(lambda: read(checkpoint, folder, data, total_steps)) if checkpoint else Progress(data)
     optimizer = build_adamw(model, config.optim)
     engine.prepare(model, optimizer, checkpoint, max_norm=config.optim.max_grad_norm, compile=config.train.compile)
-    engine.on_main(lambda: opening.begin(folder, config, engine, progress if checkpoint else None))
+    engine.on_main(lambda: opening.begin(folder, config, content, engine, progress if checkpoint else None))
     engine.on_main(lambda: write_model_identity(folder, model, prepared))
 
     with stop, opening.recorded_status(folder, config, progress, loader.layout, terminal):

@@ -1,7 +1,6 @@
 """A pre-trained encoder, under a new head of stock transformers."""
 
 import copy
-import hashlib
 import pickle
 import re
 from collections.abc import Iterator
@@ -27,11 +26,11 @@ from transformers import (
 
 from electra_accel import run_folder
 from electra_accel.data.tokenizer import load_tokenizer
+from electra_accel.downstream.settings import place_of
 from electra_accel.downstream.tasks import TaskData
 from electra_accel.errors import UserError
-from electra_accel.model.fingerprint import fingerprint
+from electra_accel.model.fingerprint import UNTRAINED, network_fingerprint
 from electra_accel.randomness import Purpose, torch_seed
-from electra_accel.tracking.tasks import UNTRAINED
 
 _PARTS = ("discriminator", "encoder", "generator")  # folders of a run; the run's name says more
 TASK_HEADS = ("ForSequenceClassification", "ForTokenClassification")
@@ -66,7 +65,7 @@ def names(given: list[str]) -> list[str]:
     found: list[str] = []
     folders: list[tuple[str, list[str]]] = []
     for number, model in enumerate(given, start=1):
-        path = [re.sub(r"[^\w.+-]", "-", part) for part in Path(model.removeprefix(UNTRAINED)).parts]
+        path = [re.sub(r"[^\w.+-]", "-", part) for part in Path(place_of(model)).parts]
         path = [part for part in path if part not in ("-", ".", "..")] or ["model"]
         folder, kind = (path[:-1], path[-1:]) if len(path) > 1 and path[-1] in _PARTS else (path, [])
         first = "untrained-" if model.startswith(UNTRAINED) else ""
@@ -104,11 +103,7 @@ def open_encoder(given: str, name: str) -> Encoder:
     if len(tokenizer) > config.vocab_size:
         raise UserError(f"models: {source}: {len(tokenizer)} tokens in its tokenizer, {config.vocab_size} in the model")
     untrained = given != source
-    if folder.is_dir():
-        digest = fingerprint(folder, untrained)
-    else:
-        known = f"{'untrained' if untrained else ''}{source} {getattr(config, '_commit_hash', None)}"
-        digest = hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
+    digest = network_fingerprint(source, getattr(config, "_commit_hash", None), untrained)
     return Encoder(name, source, untrained, config, tokenizer, digest)
 
 

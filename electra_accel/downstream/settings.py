@@ -5,6 +5,7 @@ kind, or the model's size. Nothing here imports torch, so that ``--help`` and mi
 """
 
 import datetime
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Literal
 from electra_accel.config import COUNT, NOT_NEGATIVE, POSITIVE, option
 from electra_accel.config_checks import deadline_time
 from electra_accel.errors import UserError
+from electra_accel.model.fingerprint import UNTRAINED
 from electra_accel.options import outside_interval
 
 METRICS = {
@@ -179,7 +181,8 @@ def check(settings: Settings, tasks: list[Task], of_tasks: Sequence[Settings] = 
     problems = []
     if not settings.models:
         problems.append("give the models to fine-tune: --models FOLDER …")
-    for name, values in (("run.seeds", settings.run.seeds), ("models", settings.models)):
+    models = [(place_of(model), model.startswith(UNTRAINED)) for model in settings.models]
+    for name, values in (("run.seeds", settings.run.seeds), ("models", models)):
         if len(set(values)) < len(values):
             problems.append(f"{name} names one of them twice")
     if not settings.run.seeds:
@@ -201,6 +204,12 @@ def check(settings: Settings, tasks: list[Task], of_tasks: Sequence[Settings] = 
         problems += [where + problem for problem in _of_task(task)]
     if problems:
         raise UserError("; ".join(problems))
+
+
+def place_of(model: str) -> str:
+    """Where one of ``--models`` is read from: of a folder one path, however it was written and whatever links lead to it."""
+    source = model.removeprefix(UNTRAINED)
+    return os.path.realpath(source) if os.path.isdir(source) else source
 
 
 def _of_task(task: Task) -> list[str]:

@@ -4,12 +4,21 @@ import hashlib
 import json
 from pathlib import Path
 
+UNTRAINED = "untrained:"  # before a folder of --models: its shape and tokenizer, with random weights
 BERT = {
     "do_lower_case": True,
     "strip_accents": None,
     "tokenize_chinese_chars": True,
 }  # unless tokenizer_config.json differs
 CASED = BERT | {"do_lower_case": False}
+
+
+def network_fingerprint(source: str, commit: str | None, untrained: bool = False) -> str:
+    """32 hexadecimal digits of a folder's content (see :func:`fingerprint`), or of a hub id and its ``commit``."""
+    if Path(source).is_dir():
+        return fingerprint(Path(source), untrained)
+    known = f"{'untrained' if untrained else ''}{source} {commit}"
+    return hashlib.blake2b(known.encode(), digest_size=16).hexdigest()
 
 
 def fingerprint(folder: Path, untrained: bool = False) -> str:

@@ -57,6 +57,7 @@ class Experiment:
     done: bool
     options: dict[str, Any]
     held_out: dict[str, Any]
+    content: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     training: list[dict] = field(default_factory=list)
     evaluations: list[dict] = field(default_factory=list)
@@ -113,9 +114,9 @@ def read_run_folder(folder: Path) -> Experiment:
     steps = (
         record["step"] for record in [*training, *evaluations]
     )  # a run that goes on has only its start in status.json
-    environment, held_out = (
-        _read(path, _mapping) if path.exists() else {}
-        for path in (folder / run_folder.ENVIRONMENT, folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
+    files = (run_folder.ENVIRONMENT, Path(run_folder.HELD_OUT, run_folder.HELD_OUT_IDENTITY), run_folder.CONTENT)
+    environment, held_out, content = (
+        _read(folder / name, _mapping) if (folder / name).exists() else {} for name in files
     )
     return Experiment(
         name=folder.resolve().name,
@@ -125,6 +126,7 @@ def read_run_folder(folder: Path) -> Experiment:
         done=state == "done",
         options=options,
         held_out=held_out,
+        content=content,
         environment=environment,
         training=training,
         evaluations=evaluations,

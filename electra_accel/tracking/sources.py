@@ -4,8 +4,10 @@ import glob
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from electra_accel import run_folder
+from electra_accel.config_checks import READ_BY_CONTENT
 from electra_accel.errors import UserError
 from electra_accel.tracking.experiments import Experiment, read_run_folder
 from electra_accel.tracking.wandb_runs import Segment, join_segments, logs_in, read_log, read_server
@@ -41,11 +43,21 @@ def read_experiments(sources: Iterable[str], warn: Callable[[str], None]) -> lis
     runs = [run if isinstance(run, Experiment) else join_segments(run) for run in found.values()]
     if len(runs) < 2:
         raise UserError(f"{runs[0].source} is one run: give at least two to compare")
+    _name_alike(runs)
     several = {name for name, times in Counter(run.name for run in runs).items() if times > 1}
     for run in runs:
         if run.name in several:
             run.name = run.source
     return runs
+
+
+def _name_alike(runs: Iterable[Experiment]) -> None:
+    """Gives options that name the same content in other words the words of the first run, so that such runs do not differ."""
+    words: dict[tuple[str, str], Any] = {}
+    for run in runs:
+        for option, part in READ_BY_CONTENT.items():
+            if part in run.content:
+                run.options[option] = words.setdefault((option, run.content[part]), run.options[option])
 
 
 def _matches(source: str, warn: Callable[[str], None]) -> list[Path]:

@@ -13,12 +13,11 @@ import numpy as np
 
 from electra_accel import run_folder
 from electra_accel.errors import UserError
-from electra_accel.model.fingerprint import fingerprint
+from electra_accel.model.fingerprint import UNTRAINED, fingerprint
 from electra_accel.tracking import settings
 from electra_accel.tracking.paired import by_seed, paired_difference, verdict
 
 RESULTS_JSON = "results.json"
-UNTRAINED = "untrained:"  # before a folder of --models: its shape and tokenizer, with random weights
 ENCODERS = ("discriminator", "encoder")  # what runs export for fine-tuning
 CONFIG_JSON = "config.json"
 

@@ -13,6 +13,7 @@ from electra_accel.tracking.summary import plan_lines
 from electra_accel.tracking.terminal import Terminal, duration
 from electra_accel.tracking.trackers import destination, usable_trackers
 from electra_accel.training import assemble, networks, opening, warm_start
+from electra_accel.training.content import content_of
 from electra_accel.training.hardware import choose_precision, unusable_gpu, wants_cpu
 from electra_accel.training.progress import read
 
@@ -46,6 +47,8 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
 
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     prepared = assemble.prepared_data(config, terminal.line)
+    content = content_of(config, prepared)
+    opening.require_same_content(folder, checkpoint, config, content, terminal.line)
     place = {"world_size": world_size, "rank": 0, "device": device}
     loader = assemble.step_loader(config, prepared, held_out=False, **place)
     held_out = assemble.held_out_loaders(config, prepared, **place)
@@ -66,7 +69,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     context = assemble.context_length(config, loader, prepared)
     flops = steps * assemble.flops_per_step(loader, prepared, networks.flops(pair, context))
     first = []
-    if warm_start.is_due(config, folder, checkpoint):
+    if warm_start.is_due(config, folder, checkpoint, content):
         costs = networks.flops(Pair(pair.generator, None), context)
         before = config.model.warm_start_steps * assemble.flops_per_step(loader, prepared, costs)
         flops += before

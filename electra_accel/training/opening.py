@@ -14,7 +14,7 @@ from torch import nn
 
 from electra_accel import run_folder
 from electra_accel.config import Config
-from electra_accel.config_checks import difference
+from electra_accel.config_checks import difference, moved
 from electra_accel.config_parser import dump, load
 from electra_accel.data.plan import Layout
 from electra_accel.errors import UserError
@@ -22,6 +22,7 @@ from electra_accel.options import read_yaml
 from electra_accel.tracking.report import write_report
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.training import checkpoint
+from electra_accel.training.content import changed_content
 from electra_accel.training.ending import recorded_end
 from electra_accel.training.engine import Engine
 from electra_accel.training.preemption import STOP_FILE
@@ -64,12 +65,42 @@ def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path 
 
 
 def require_same(folder: Path, config: Config) -> None:
-    """Raises UserError with each key, old -> new, unless the run in ``folder`` was started with this configuration."""
-    if changed := difference(load(folder / run_folder.CONFIG), config):
+    """Raises UserError with each key, old -> new, unless the run in ``folder`` was started with this configuration.
+
+    Text, vocabulary and networks may stand elsewhere than before; :func:`require_same_content` compares them.
+    """
+    known = load(folder / run_folder.CONFIG)
+    changed = difference(known, config)
+    if not (folder / run_folder.CONTENT).exists():  # a run of an earlier version: only the names are known
+        changed += moved(known, config)
+    if changed:
         raise UserError(
             f"run.dir {folder} was started with another configuration ({'; '.join(changed)}); "
             "use the old values to go on with it, or another --run.dir"
         )
+
+
+def require_same_content(
+    folder: Path, checkpoint: Path | None, config: Config, content: dict[str, str], log: Callable[[str], None]
+) -> None:
+    """What is read must be what the run in ``folder`` read, and the run of the checkpoint that it begins at. Changes nothing.
+
+    Args:
+        content: see ``content.content_of``.
+        log: takes a line for each option that names another place with the same content.
+
+    Raises:
+        UserError: names the parts that are others.
+    """
+    for run in dict.fromkeys([folder, *([checkpoint.resolve().parent.parent] if checkpoint else [])]):
+        if changed := changed_content(run, content):
+            raise UserError(
+                f"run.dir {run} was started with another configuration ({'; '.join(changed)}); restore it to go on, or use "
+                "another --run.dir"
+            )
+    if (folder / run_folder.CONFIG).exists():
+        for line in moved(load(folder / run_folder.CONFIG), config):
+            log(f"{line}: the same content")
 
 
 def finished(folder: Path, total_steps: int) -> str | None:
@@ -132,8 +163,8 @@ def recorded_status(
     )
 
 
-def begin(folder: Path, config: Config, engine: Engine, progress: Progress | None) -> None:
-    """Take the run folder: write config.yaml and environment.json, cut files back to where the run goes on.
+def begin(folder: Path, config: Config, content: dict[str, str], engine: Engine, progress: Progress | None) -> None:
+    """Take the run folder: write config.yaml, content.json and environment.json, cut files back to where the run goes on.
 
     On the main process, when all is known to be well. A run that begins at another run's checkpoint takes over that run's
     evaluation of step 0: the networks that they started from are the same, and "before" means these.
@@ -148,6 +179,7 @@ def begin(folder: Path, config: Config, engine: Engine, progress: Progress | Non
     with run_folder.storage_errors(folder):
         engine.run_lock = run_folder.lock(folder)
         run_folder.write_atomically(folder / run_folder.CONFIG, dump(config))
+        run_folder.write_json(folder / run_folder.CONTENT, content)
         run_folder.write_json(folder / run_folder.ENVIRONMENT, environment(engine))
         for name in (run_folder.METRICS, run_folder.SAMPLES):
             run_folder.cut_back(folder / name, step)

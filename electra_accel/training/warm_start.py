@@ -16,11 +16,12 @@ from electra_accel.model.pair import SIZES
 from electra_accel.training import opening
 
 
-def is_due(config: Config, folder: Path, checkpoint: Path | None) -> bool:
+def is_due(config: Config, folder: Path, checkpoint: Path | None, content: dict[str, str]) -> bool:
     """Whether the run in ``folder`` needs a generator that is not there yet.
 
     Args:
         checkpoint: that the run goes on from; it holds the generator.
+        content: see ``content.content_of``; that of the warm start is the same.
 
     Raises:
         UserError: the one that is there was made with other settings.
@@ -29,7 +30,9 @@ def is_due(config: Config, folder: Path, checkpoint: Path | None) -> bool:
         return False
     if not generator_of(folder).is_dir():
         return True
-    opening.require_same(folder / run_folder.WARM_START, configuration(config, folder))
+    warm = folder / run_folder.WARM_START
+    opening.require_same(warm, configuration(config, folder))
+    opening.require_same_content(warm, None, config, content, lambda line: None)
     return False
 
 

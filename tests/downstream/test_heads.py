@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import RobertaConfig
 
 from electra_accel.downstream.heads import build, names, open_encoder, require_positions
 from electra_accel.downstream.rows import Row
+from electra_accel.downstream.settings import Settings, check
 from electra_accel.downstream.tasks import TaskData
 from electra_accel.errors import UserError
 from electra_accel.model.fingerprint import fingerprint
@@ -39,7 +41,17 @@ def test_names():
     assert names(["a/run/encoder", "b/run/encoder", "untrained:b/run/encoder"]) == ["run", "b-run", "untrained-run"]
     assert names(["x/run/encoder", "x/run/discriminator", "y/run/encoder"]) == ["run", "run-discriminator", "y-run"]
     assert names(["x/run/generator", "y/run/discriminator"]) == ["run-generator", "run"]
-    assert names([".", "../a b", "/"]) == ["model", "a-b", "model-3"]
+    assert names([".", "../a b", "/"]) == [Path.cwd().name, "a-b", "model"]
+
+
+def test_a_folder_has_one_name_however_it_is_written(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    (tmp_path / "latest").symlink_to(folder)
+    for written in ("discriminator", "discriminator/", "./discriminator", str(folder), str(tmp_path / "latest")):
+        assert names([written]) == [folder.parent.name]
+        with pytest.raises(UserError, match="models names one of them twice"):
+            check(Settings(models=[str(folder), written]), [])
+    assert names([f"untrained:{tmp_path / 'latest'}"]) == [f"untrained-{folder.parent.name}"]
 
 
 def test_a_model_that_is_added_renames_none():

@@ -1,0 +1,86 @@
+"""A run goes on wherever its text and its networks stand now, and is refused where they hold something else."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from electra_accel import run_folder
+from tests.pretraining import exported_weights, options, run_here, write_corpus
+
+SHORT = {"train__steps": 2, "eval__every": 50, "tracking__samples_every": 50, "tracking__trackers": "[]"}
+SHORT |= {"optim__warmup_steps": 1, "optim__schedule": "constant"}
+LONGER = SHORT | {"train__steps": 3}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch, capfd):
+    """``run(folder, text, cwd, option=…)`` -> exit code, stdout, stderr, of a run from scratch."""
+    write_corpus(tmp_path / "text.txt", most=150)
+    return lambda folder, text="text.txt", cwd=tmp_path, **changed: run_here(
+        options(text, folder, **changed), cwd, monkeypatch, capfd
+    )
+
+
+def test_the_same_text_at_another_place_is_the_same_run(run, tmp_path: Path):
+    assert run("whole", **LONGER)[0] == 0
+    wanted = exported_weights(tmp_path / "whole")
+    assert run("first", **SHORT)[0] == 0
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    shutil.copyfile(tmp_path / "text.txt", scratch / "copy.txt")  # another name and time of modification
+    (scratch / "link.txt").symlink_to(tmp_path / "text.txt")
+    for number, (text, cwd) in enumerate(
+        [("./text.txt", tmp_path), (tmp_path / "text.txt", tmp_path), ("copy.txt", scratch), ("link.txt", scratch)]
+    ):
+        folder = tmp_path / f"run-{number}"
+        shutil.copytree(tmp_path / "first", folder)
+        code, out, err = run(folder, text, cwd, **LONGER)
+        assert code == 0, err
+        assert f"data.train_files: ['text.txt'] -> ['{text}']" in out
+        assert exported_weights(folder) == wanted
+    code, _, err = run(folder, "text.txt", scratch, **LONGER)
+    assert (code, err.count("\n")) == (2, 1) and "text.txt: no such file" in err
+
+
+def test_another_text_is_refused_also_under_the_same_name(run, tmp_path: Path):
+    assert run("first", **SHORT)[0] == 0
+    text = (tmp_path / "text.txt").read_text("utf-8")
+    other = text.replace("the", "a")
+    before = {path: path.read_bytes() for path in (tmp_path / "first").rglob("*") if path.is_file()}
+    for name in ("other.txt", "text.txt"):
+        (tmp_path / name).write_text(other, "utf-8")
+        code, _, err = run("first", name, **LONGER)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "run.dir first was started with another configuration" in err and "the training text" in err
+        code, _, err = run("new", name, run__resume="first/checkpoints/step-00000002", **LONGER)
+        assert code == 2 and "the training text" in err and not (tmp_path / "new").exists()
+    assert {path: path.read_bytes() for path in before} == before
+    (tmp_path / "first" / run_folder.CONTENT).unlink()  # as of an earlier version, which compared names
+    code, _, err = run("first", "other.txt", **LONGER)
+    assert code == 2 and "data.train_files: ['text.txt'] -> ['other.txt']" in err
+
+
+def test_a_given_pair_is_what_its_files_hold(run, tmp_path: Path):
+    """However its folder is written, and not what was put there since."""
+    assert run("general", **SHORT)[0] == 0
+    shutil.copytree(tmp_path / "general", tmp_path / "copy")
+    (tmp_path / "latest").symlink_to("general")
+
+    def adapt(place: str, **changed) -> tuple[int, str, str]:
+        pair = {
+            f"model__{role}": f"{place}/{role}{'/' * (place == './general')}" for role in ("generator", "discriminator")
+        }
+        scratch = {"tokenizer__train_vocab_size": None, "model__size": None, "model__generator_width": None}
+        return run("adapted", **pair, **scratch, **changed)
+
+    assert adapt("general", **SHORT)[0] == 0
+    for steps, place in enumerate(["./general", str(tmp_path / "general"), "latest", "copy"], start=3):
+        code, out, err = adapt(place, **SHORT | {"train__steps": steps})
+        assert code == 0, err
+        assert "model.discriminator: " in out and "the same content" in out
+    weights = tmp_path / "copy" / "discriminator" / "model.safetensors"
+    os.replace(tmp_path / "general" / "generator" / "model.safetensors", weights)
+    code, _, err = adapt("copy", **SHORT | {"train__steps": 9})
+    assert (code, err.count("\n")) == (2, 1) and "the given discriminator has other content" in err
