@@ -252,5 +252,5 @@ def test_a_finished_run_says_so_and_another_configuration_is_refused(undisturbed
     with open(place / "reference.txt", "a") as file:  # the same name, other text
         file.write("\nOne more paragraph, which the run was not started with.\n")
     code, out, err = finish(start(options("reference.txt", run, train__steps=STEPS + 5), place))
-    assert code == 2 and "other data" in err, out + err
+    assert code == 2 and "the training text" in err, out + err
     assert {path: path.read_bytes() for path in run.rglob("*.json*")} == before
