@@ -23,7 +23,8 @@ from electra_accel.errors import UserError
 CONFIG, ENVIRONMENT, STATUS = "config.yaml", "environment.json", "status.json"
 METRICS, SAMPLES, RUN_ID = "metrics.jsonl", "samples.jsonl", "run_id"
 HELD_OUT_IDENTITY = "held_out.json"  # in HELD_OUT: what figures of two runs must share to be compared
-CHECKPOINTS, HELD_OUT, WARM_START, LOCK = "checkpoints", "held_out", "warm-start", ".lock"
+CHECKPOINTS, HELD_OUT, WARM_START = "checkpoints", "held_out", "warm-start"
+LOCK, PROBE = ".lock", ".writable"  # hold nothing
 STEP = re.compile(rb'\{"step": (\d+)[,}]')  # how a line of ours begins
 
 
@@ -173,7 +174,7 @@ def require_writable(folder: Path, needed_bytes: int) -> None:
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        probe = folder / PROBE
         probe.write_bytes(b"\0" * 4096)
         probe.unlink()
         free = shutil.disk_usage(folder).free

@@ -27,7 +27,8 @@ from electra_accel.training.engine import Engine
 from electra_accel.training.preemption import STOP_FILE
 from electra_accel.training.progress import Progress
 
-OF_A_WARM_START = {run_folder.WARM_START, run_folder.STATUS, STOP_FILE}  # before the run itself has begun
+OF_A_WARM_START = {run_folder.WARM_START, run_folder.STATUS}  # before the run itself has begun
+EMPTY = {STOP_FILE, run_folder.LOCK, run_folder.PROBE}  # a kill before the first file of a run may leave the last two
 PACKAGES = ("torch", "accelerate", "transformers", "datasets", "tokenizers", "numpy", "deepspeed", "wandb")
 
 
@@ -46,7 +47,7 @@ def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path 
         if config.run.resume == "never":
             raise UserError(f"run.dir {folder} holds a run already and run.resume is never; choose another --run.dir")
         require_same(folder, config)
-    elif folder.is_dir() and {path.name for path in folder.iterdir()} - OF_A_WARM_START:
+    elif folder.is_dir() and _foreign({path.name for path in folder.iterdir()}):
         raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")
     run_folder.require_creatable(folder)
     own = checkpoint.newest_valid(folder / run_folder.CHECKPOINTS, warn)
@@ -61,6 +62,12 @@ def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path 
     if (origin / run_folder.CONFIG).exists():
         require_same(origin, config)
     return path
+
+
+def _foreign(names: set[str]) -> set[str]:
+    """What stands in a folder without config.yaml and is not ours. A status alone is of a run that has lost the rest: to begin
+    at step 0 there would hide that."""
+    return names - EMPTY - (OF_A_WARM_START if run_folder.WARM_START in names else set())
 
 
 def require_same(folder: Path, config: Config) -> None:
