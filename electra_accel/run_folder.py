@@ -1,6 +1,6 @@
 """The folder of a run: names, layout, status, and jsonl files that can be cut back to a step.
 
-    config.yaml  environment.json  status.json  metrics.jsonl  samples.jsonl  run_id
+    config.yaml  environment.json  status.json  metrics.jsonl  samples.jsonl  run_id  failure.log (where status.json names it)
     held_out/  checkpoints/  discriminator/  generator/  wandb/  warm-start/ (a run of its own, see training/warm_start.py)
 
 The functions here know files, not training. Only the main process writes.
@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, one_line
 
 CONFIG, ENVIRONMENT, STATUS = "config.yaml", "environment.json", "status.json"
-METRICS, SAMPLES, RUN_ID = "metrics.jsonl", "samples.jsonl", "run_id"
+METRICS, SAMPLES, RUN_ID, FAILURE = "metrics.jsonl", "samples.jsonl", "run_id", "failure.log"
 HELD_OUT_IDENTITY = "held_out.json"  # in HELD_OUT: what figures of two runs must share to be compared
 CHECKPOINTS, HELD_OUT, WARM_START = "checkpoints", "held_out", "warm-start"
 LOCK, PROBE = ".lock", ".writable"  # hold nothing
@@ -65,9 +65,15 @@ def _names_and_values(text: bytes) -> dict:
 
 
 def write_status(folder: Path, state: str, step: int, reason: str = "", exit_code: int | None = None) -> None:
-    """``state`` is running, done, preempted or failed. Launchers flatten exit codes, so this file carries the truth."""
+    """``state`` is running, done, preempted or failed. Launchers flatten exit codes, so this file carries the truth.
+
+    A long reason is cut to a line; failure.log beside it has all of it.
+    """
+    line = one_line(reason, FAILURE)
+    if line != one_line(reason):
+        write_atomically(folder / FAILURE, reason + "\n")
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_json(folder / STATUS, {"state": state, "step": step, "reason": reason, "exit_code": exit_code, "time": now})
+    write_json(folder / STATUS, {"state": state, "step": step, "reason": line, "exit_code": exit_code, "time": now})
 
 
 def read_status(folder: Path) -> dict:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, one_line
 
 _POLL_SECONDS = 0.2
 
@@ -55,8 +55,12 @@ def build_once(
                 _build(folder, lock, build, beat_seconds)
                 failure.unlink(missing_ok=True)
         except BaseException as error:
-            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            whole = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            log_file = failure.with_name(failure.name + ".log")
+            message = one_line(whole, log_file.name)
             with suppress(OSError):  # the disk may be what failed; the next in line then meets the same trouble itself
+                if message != one_line(whole):
+                    log_file.write_text(whole, encoding="utf-8")
                 failure.write_text(json.dumps({"attempt": attempt, "message": message}), encoding="utf-8")
             raise
         finally:

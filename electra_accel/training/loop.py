@@ -54,7 +54,7 @@ def train(
             recorder.report()
             save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=config.eval.patience > 0)
         return
-    if progress.step == 0:
+    if progress.step == 0 and progress.judged_step < 0:  # its checkpoint has been judged before it was saved
         judge_held_out(config, engine, held_out, progress, recorder, terminal)
         show_samples(config, engine, held_out, progress, recorder, terminal, tokenizer)
         recorder.report()
