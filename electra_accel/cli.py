@@ -20,7 +20,7 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     """Runs ``main`` and leaves the process with its return value as exit code (None: 0).
 
     UserError becomes ``error: …`` on one line of stderr and exit code 2, Preempted exit code 75, Ctrl-C exit code 130, and a
-    reader of stdout that leaves early, as ``head`` does, or a lost terminal 141. Anything else is a bug and keeps its traceback.
+    reader of stdout that leaves early, as ``head`` does, or a lost terminal 141. All else is a bug and keeps its traceback.
 
     Several processes meet a mistake of the user together: what one host lacks, all processes of that host lack, and
     ``Engine.together`` passes on what only some have met. So the first process of each host speaks for all of it;

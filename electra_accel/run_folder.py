@@ -9,6 +9,7 @@ The functions here know files, not training. Only the main process writes.
 import datetime
 import errno
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -43,6 +44,40 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def discard(path: Path) -> str:
+    """Delete a folder; its name is free at once, so a kill in the middle leaves no half of one under it.
+
+    Returns:
+        What is left of it and why, where it could not be deleted; "" else.
+    """
+    if not path.is_dir():
+        return ""
+    hidden, left = _free_name(path), path
+    try:
+        os.rename(path, hidden)
+        left = hidden
+        shutil.rmtree(hidden)
+    except OSError as error:
+        return f"{left} stays ({error.strerror})"
+    return ""
+
+
+def replace_folder(new: Path, place: Path) -> None:
+    """Rename the folder ``new`` to ``place``; what stood there is deleted after that, or stays under a hidden name."""
+    hidden = _free_name(place)
+    if place.exists():
+        os.rename(place, hidden)
+    os.rename(new, place)
+    for left in place.parent.glob(f".{place.name}.removed*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _free_name(path: Path) -> Path:
+    """A hidden one beside ``path``: an earlier folder that could not be deleted may have the first."""
+    names = (path.with_name(f".{path.name.lstrip('.')}.removed{number or ''}") for number in itertools.count())
+    return next(name for name in names if not name.exists())
+
+
 def read_json(path: Path) -> dict:
     """The names and values in a file; none where there is no such file.
 
@@ -50,7 +85,9 @@ def read_json(path: Path) -> dict:
         UserError: it holds something else, or cannot be read.
     """
     try:
-        return _names_and_values(path.read_bytes()) if path.exists() else {}
+        return _names_and_values(path.read_bytes())
+    except FileNotFoundError:
+        return {}
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -106,10 +143,10 @@ def recorded_steps(path: Path) -> list[int]:
 
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Number and content of each, one at a time; bytes, as a kill may leave half of a character."""
-    if not path.exists():
-        return
     try:
         file = open(path, "rb")
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     with file:

@@ -84,7 +84,7 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     tokenizer = prepared.tokenizer
     pair = engine.together(lambda: networks(config, tokenizer, terminal.line, None if checkpoint else folder))
     model = joint_module(config, pair)
-    engine.on_main(lambda: opening.require_space(folder, model, config.checkpoint.keep))
+    engine.on_main(lambda: opening.require_space(folder, model, config))
     data = assemble.data_identity(loader, prepared)
     progress = engine.together(lambda: read(checkpoint, folder, data, total_steps)) if checkpoint else Progress(data)
     optimizer = build_adamw(model, config.optim)

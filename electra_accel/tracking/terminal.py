@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -18,6 +18,11 @@ if TYPE_CHECKING:  # it brings torch, which --help must not wait for
 STYLES = {"masked": "dim", "restored": "green", "caught": "bold cyan", "missed": "red", "false alarm": "magenta"}
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        raise  # BrokenPipeError, whose end is for cli.py or hang_up to decide; rich itself would leave with exit code 1
+
+
 class Terminal:
     """Prints on the first process only; the others hold a silent one.
 
@@ -27,7 +32,7 @@ class Terminal:
 
     def __init__(self, speaks: bool):
         self.speaks = speaks
-        self.console = Console(highlight=False, markup=False, soft_wrap=True, file=sys.stdout)
+        self.console = _Console(highlight=False, markup=False, soft_wrap=True, file=sys.stdout)
         self._bar: Progress | None = None
         self._hung_up = False
 

@@ -59,7 +59,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     pair = networks.networks(config, prepared.tokenizer, terminal.line)
     model = networks.joint_module(config, pair)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    opening.require_space(existing, model, config.checkpoint.keep)
+    opening.require_space(existing, model, config)
 
     judged = min(prepared.manifest["splits"]["held_out"]["tokens"], config.eval.batches * config.train.batch_tokens)
     if message := advice.small(round(config.eval.mask_prob * judged), bool(config.data.eval_files)):

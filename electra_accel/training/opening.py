@@ -101,14 +101,19 @@ def require_equal_data(engine: Engine, fingerprint: str) -> None:
         raise UserError(f"the prepared data differs between hosts ({hosts}): give all of them the same files")
 
 
-def require_space(folder: Path, model: nn.Module, keep: int) -> None:
-    """Room for ``keep`` + 1 checkpoints (weights and AdamW's two moments, 12 bytes a parameter) and the exported pair.
+def require_space(folder: Path, model: nn.Module, config: Config) -> None:
+    """Room for the checkpoints that are still to come, and the exported pair.
+
+    A checkpoint is weights and AdamW's two moments, 12 bytes a parameter. There are ``checkpoint.keep`` of them, the best where
+    patience is set, and one that is being written; those of earlier starts are among them, or make way.
 
     Raises:
         UserError: too little is free, or the folder cannot be written.
     """
     parameters = sum(p.numel() for p in model.parameters())
-    run_folder.require_writable(folder, needed_bytes=parameters * (12 * (keep + 1) + 4))
+    most = config.checkpoint.keep + 1 + (config.eval.patience > 0)
+    there = checkpoint.bytes_in(folder / run_folder.CHECKPOINTS)
+    run_folder.require_writable(folder, max(12 * parameters, 12 * parameters * most - there) + 4 * parameters)
 
 
 def recorded_status(

@@ -69,13 +69,13 @@ class StopRequests:
             return f"signal {self.heard}"
         if self.deadline is not None and time.time() >= self.deadline:
             return "run.deadline"
-        if self.stop_file is not None and self.stop_file.exists():
+        if _written(self.stop_file) is not None:
             return f"file {self.stop_file}"
         return ""
 
 
 def _written(path: Path | None) -> float | None:
-    """When a file was written; None where there is none."""
+    """When a file was written; None where there is none, or a disk does not say."""
     try:
         return path.stat().st_mtime if path else None
     except OSError:
