@@ -1,6 +1,7 @@
 """How every script ends: a mistake of the user is one line and exit code 2, a bug of ours a traceback and exit code 1."""
 
 import argparse
+import errno
 import os
 import select
 import sys
@@ -19,7 +20,7 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     """Runs ``main`` and leaves the process with its return value as exit code (None: 0).
 
     UserError becomes ``error: …`` on one line of stderr and exit code 2, Preempted exit code 75, Ctrl-C exit code 130, and a
-    reader of stdout that leaves early, as ``head`` does, 141. Anything else is a bug and keeps its traceback.
+    reader of stdout that leaves early, as ``head`` does, or a lost terminal 141. All else is a bug and keeps its traceback.
 
     Several processes meet a mistake of the user together: what one host lacks, all processes of that host lack, and
     ``Engine.together`` passes on what only some have met. So the first process of each host speaks for all of it;
@@ -42,21 +43,24 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
         if speaks:
             print("interrupted", file=sys.stderr)
         code = 130  # 128 + SIGINT, as a shell reports it
-    except BrokenPipeError:
-        if not _nobody_reads():
-            raise  # it was another pipe
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO) or not _nobody_reads():
+            raise  # it was another pipe, or a disk
         code = READER_LEFT
+    lost = code == READER_LEFT
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        code = code or READER_LEFT
-    if code == READER_LEFT:  # what is still to be printed goes nowhere, or Python complains of it
+    except OSError:
+        if not _nobody_reads():
+            raise
+        lost, code = True, code or READER_LEFT
+    if lost:  # what is still to be printed goes nowhere, or Python complains of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
 def _nobody_reads() -> bool:
-    """Whether stdout is a pipe whose reader has left."""
+    """Whether stdout is a pipe whose reader has left, or a lost terminal."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return bool(poll.poll(0))

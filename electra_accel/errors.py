@@ -1,4 +1,6 @@
-"""The exceptions that are not bugs: a mistake that a user can mend, and the wish that a run stops."""
+"""The exceptions that are not bugs: a mistake that a user can mend, and the wish that a run stops; and how reasons are told."""
+
+REASON_LENGTH = 300
 
 
 class UserError(Exception):
@@ -15,3 +17,16 @@ class OneProcessError(UserError):
 
 class Preempted(Exception):
     """The run was asked to stop and has saved its state; the text says who asked."""
+
+
+def one_line(reason: object, log: str = "") -> str:
+    """A reason as files and warnings have it: what a compiler printed may be 100 KB on many lines.
+
+    Args:
+        log: the file beside it that has all of it; named where something is left out.
+    """
+    line = " ".join(str(reason).split())
+    if len(line) <= REASON_LENGTH:
+        return line
+    rest = f"… (all of it: {log})" if log else "…"
+    return line[: REASON_LENGTH - len(rest)] + rest

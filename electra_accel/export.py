@@ -1,7 +1,6 @@
 """Networks as Hugging Face folders that stock transformers loads, with tokenizer and model card; and their way to the hub."""
 
 import copy
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from electra_accel.data.tokenizer import save_tokenizer
 from electra_accel.errors import UserError
+from electra_accel.run_folder import replace_folder
 
 FOLDERS = ("discriminator", "generator")  # of a pair; one network alone is "encoder"
 WHAT = {
@@ -153,8 +153,7 @@ def export_networks(
             )
             card.save(partials[name] / "README.md")
         for name, partial in partials.items():
-            shutil.rmtree(folder / name, ignore_errors=True)
-            os.rename(partial, folder / name)
+            replace_folder(partial, folder / name)
     finally:
         for partial in partials.values():
             shutil.rmtree(partial, ignore_errors=True)

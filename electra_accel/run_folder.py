@@ -1,6 +1,7 @@
 """The folder of a run: names, layout, status, and jsonl files that can be cut back to a step.
 
     config.yaml  content.json  environment.json  status.json  metrics.jsonl  samples.jsonl  run_id
+    failure.log (where status.json names it)
     held_out/  checkpoints/  discriminator/  generator/  wandb/  warm-start/ (a run of its own, see training/warm_start.py)
 
 The functions here know files, not training. Only the main process writes.
@@ -9,6 +10,7 @@ The functions here know files, not training. Only the main process writes.
 import datetime
 import errno
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -18,12 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, one_line
 
 CONFIG, CONTENT, ENVIRONMENT, STATUS = "config.yaml", "content.json", "environment.json", "status.json"
-METRICS, SAMPLES, RUN_ID = "metrics.jsonl", "samples.jsonl", "run_id"
+METRICS, SAMPLES, RUN_ID, FAILURE = "metrics.jsonl", "samples.jsonl", "run_id", "failure.log"
 HELD_OUT_IDENTITY = "held_out.json"  # in HELD_OUT: what figures of two runs must share to be compared
-CHECKPOINTS, HELD_OUT, WARM_START, LOCK = "checkpoints", "held_out", "warm-start", ".lock"
+CHECKPOINTS, HELD_OUT, WARM_START = "checkpoints", "held_out", "warm-start"
+LOCK, PROBE = ".lock", ".writable"  # hold nothing
 STEP = re.compile(rb'\{"step": (\d+)[,}]')  # how a line of ours begins
 
 
@@ -42,6 +45,40 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def discard(path: Path) -> str:
+    """Delete a folder; its name is free at once, so a kill in the middle leaves no half of one under it.
+
+    Returns:
+        What is left of it and why, where it could not be deleted; "" else.
+    """
+    if not path.is_dir():
+        return ""
+    hidden, left = _free_name(path), path
+    try:
+        os.rename(path, hidden)
+        left = hidden
+        shutil.rmtree(hidden)
+    except OSError as error:
+        return f"{left} stays ({error.strerror})"
+    return ""
+
+
+def replace_folder(new: Path, place: Path) -> None:
+    """Rename the folder ``new`` to ``place``; what stood there is deleted after that, or stays under a hidden name."""
+    hidden = _free_name(place)
+    if place.exists():
+        os.rename(place, hidden)
+    os.rename(new, place)
+    for left in place.parent.glob(f".{place.name}.removed*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _free_name(path: Path) -> Path:
+    """A hidden one beside ``path``: an earlier folder that could not be deleted may have the first."""
+    names = (path.with_name(f".{path.name.lstrip('.')}.removed{number or ''}") for number in itertools.count())
+    return next(name for name in names if not name.exists())
+
+
 def read_json(path: Path) -> dict:
     """The names and values in a file; none where there is no such file.
 
@@ -49,7 +86,9 @@ def read_json(path: Path) -> dict:
         UserError: it holds something else, or cannot be read.
     """
     try:
-        return _names_and_values(path.read_bytes()) if path.exists() else {}
+        return _names_and_values(path.read_bytes())
+    except FileNotFoundError:
+        return {}
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -64,9 +103,15 @@ def _names_and_values(text: bytes) -> dict:
 
 
 def write_status(folder: Path, state: str, step: int, reason: str = "", exit_code: int | None = None) -> None:
-    """``state`` is running, done, preempted or failed. Launchers flatten exit codes, so this file carries the truth."""
+    """``state`` is running, done, preempted or failed. Launchers flatten exit codes, so this file carries the truth.
+
+    A long reason is cut to a line; failure.log beside it has all of it.
+    """
+    line = one_line(reason, FAILURE)
+    if line != one_line(reason):
+        write_atomically(folder / FAILURE, reason + "\n")
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_json(folder / STATUS, {"state": state, "step": step, "reason": reason, "exit_code": exit_code, "time": now})
+    write_json(folder / STATUS, {"state": state, "step": step, "reason": line, "exit_code": exit_code, "time": now})
 
 
 def read_status(folder: Path) -> dict:
@@ -99,10 +144,10 @@ def recorded_steps(path: Path) -> list[int]:
 
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Number and content of each, one at a time; bytes, as a kill may leave half of a character."""
-    if not path.exists():
-        return
     try:
         file = open(path, "rb")
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     with file:
@@ -173,7 +218,7 @@ def require_writable(folder: Path, needed_bytes: int) -> None:
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        probe = folder / PROBE
         probe.write_bytes(b"\0" * 4096)
         probe.unlink()
         free = shutil.disk_usage(folder).free

@@ -42,7 +42,7 @@ def main() -> None:
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
     engine = Engine(precision=config.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
-    stop = StopRequests(folder / STOP_FILE if engine.is_main else None, config.run.deadline)
+    stop = StopRequests(folder / STOP_FILE if engine.is_main else None, config.run.deadline, terminal.hang_up)
     pretrain(config, engine, folder, stop, terminal)
     engine.leave()
 
@@ -87,7 +87,7 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     tokenizer = prepared.tokenizer
     pair = engine.together(lambda: networks(config, tokenizer, terminal.line, None if checkpoint else folder))
     model = joint_module(config, pair)
-    engine.on_main(lambda: opening.require_space(folder, model, config.checkpoint.keep))
+    engine.on_main(lambda: opening.require_space(folder, model, config))
     data = assemble.data_identity(loader, prepared)
     progress = engine.together(lambda: read(checkpoint, folder, data, total_steps)) if checkpoint else Progress(data)
     optimizer = build_adamw(model, config.optim)

@@ -27,6 +27,7 @@ from electra_accel.cli import PREEMPTED, argument_parser, exit_with_one_line
 from electra_accel.downstream.study import TASKS, networks_of, read_study, run_of
 from electra_accel.errors import Preempted, UserError
 from electra_accel.tracking.terminal import quiet_libraries
+from electra_accel.training.preemption import signals
 
 SCRIPTS = Path(__file__).parent
 OF_SCRIPTS = ("--pretrain", "--finetune")
@@ -137,8 +138,7 @@ def execute(launcher: list[str], script: str, words: list[str], run: Path, only_
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
 
-    passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, pass_on) for number in passed_on}
+    before = {number: signal.signal(number, pass_on) for number in signals()}
     code = process.wait()
     while has_living(process.pid):
         time.sleep(0.2)
@@ -147,7 +147,8 @@ def execute(launcher: list[str], script: str, words: list[str], run: Path, only_
     status = run_folder.read_status(run)
     # Launchers flatten exit codes; a status that was there before says nothing of this run, which may have failed at once.
     if code == PREEMPTED or (status["state"] == "preempted" and status != earlier):
-        print("the study stops with it; the same command goes on", flush=True)
+        with suppress(OSError):  # a lost terminal
+            print("the study stops with it; the same command goes on", flush=True)
         raise Preempted("its run was stopped and has saved its state")
     if code:
         raise UserError(

@@ -1,5 +1,7 @@
 """Exit codes and stderr of scripts, in real processes."""
 
+import os
+import pty
 import subprocess
 import sys
 
@@ -63,3 +65,17 @@ def test_a_reader_that_leaves_early(body: str):
     assert (process.stderr.read(), process.wait(60)) == ("", 141)
     result = run_script("-c", PROGRAM.format(body="raise BrokenPipeError"))
     assert result.returncode == 1 and "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize(("body", "code"), [("print('a line')", 141), ("return 75", 75)])
+def test_a_terminal_that_is_lost(body: str, code: int):
+    """As with a broken ssh, where SIGHUP is not what ends the program: no traceback, and no bug."""
+    terminal, end = pty.openpty()
+    program = PROGRAM.format(body=f"import sys; sys.stdin.read(); {body}")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=end, stderr=subprocess.PIPE, text=True
+    )
+    os.close(end)
+    os.close(terminal)
+    process.stdin.close()
+    assert (process.stderr.read(), process.wait(60)) == ("", code)

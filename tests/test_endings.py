@@ -114,6 +114,21 @@ def test_early_stopping_exports_the_best_step_which_may_be_the_start(train, plac
     assert code == 0 and "is finished: discriminator_loss has not improved" in out
 
 
+def test_a_run_that_goes_on_from_step_0_has_judged_it_already(train, place):
+    """Patience 1: a second look at the same weights would use it up."""
+    patient = {"eval__patience": 1, "eval__metric": "generator_loss", "checkpoint__keep": 5}
+    run = place / "again"
+    assert train("again", **patient)[0] == 0
+    (_, start), *later = checkpoint.existing(run / "checkpoints")
+    for _, path in later:
+        shutil.rmtree(path)
+    logged, samples = metrics(run), run_folder.read_jsonl(run / run_folder.SAMPLES)
+    run_folder.write_status(run, "running", 0)
+    code, out, err = train("again", **patient)
+    assert code == 0 and start.name == "step-00000000" and "stopped early" not in out, out + err
+    assert metrics(run) == logged and run_folder.read_jsonl(run / run_folder.SAMPLES) == samples
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoints(train, place):
     code, out, err = train("burst", optim__learning_rate=1e30, optim__schedule="constant", checkpoint__every=1)
     assert code == 2 and err.count("\n") == 1

@@ -2,8 +2,13 @@
 
 import datetime
 import os
+import pty
+import select
+import shlex
 import signal
+import sys
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -93,6 +98,74 @@ def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_acts_as_ever(n
         signal.signal(number, before)
 
 
+def test_a_lost_terminal_is_a_wish_to_stop_however_often_it_is_told(monkeypatch):
+    met, lost = [], []
+    before = signal.signal(signal.SIGHUP, lambda *_: met.append(1))
+    monkeypatch.setattr(preemption, "SAME_SIGNAL", 0.0)
+    try:
+        with StopRequests(None, None, lambda: lost.append(1)) as requests:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert requests.reason() == "signal SIGHUP" and lost
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert met == [], "shell and system both send it: the run is still saving"
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert met == [1]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_under_nohup_a_lost_terminal_is_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequests(None, None, pytest.fail) as requests:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert requests.reason() == "" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("tee", "nohup"), [(False, False), (True, False), (False, True)])
+def test_a_run_whose_terminal_is_lost_saves(place, tmp_path, tee, nohup):
+    """As with a broken ssh: the shell and all that it runs get SIGHUP, and what is printed goes nowhere (EIO), or to a tee that
+    is dead already (EPIPE). Under nohup it goes on."""
+    changed = SHORT | {
+        "train__steps": 100_000,
+        "eval__every": 100_000,
+        "tracking__log_every": 1,
+        "tracking__samples": "none",
+    }
+    run = tmp_path / "run"
+    script = [sys.executable, ROOT / "scripts" / "pretrain.py", *options("text.txt", run, **changed)]
+    words = ("nohup " if nohup else "") + shlex.join(map(str, script)) + (f" | tee {tmp_path}/said" if tee else "")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+        os.chdir(place)
+        os.execvp("bash", ["bash", "-c", words])
+    try:
+        end = time.monotonic() + 150
+        while len(metrics(run)) < 3 and time.monotonic() < end:
+            time.sleep(0.05)
+            with suppress(OSError):  # nohup's output goes to a file, and nobody holds the other end
+                while select.select([terminal], [], [], 0)[0]:
+                    os.read(terminal, 65536)
+        steps = len(metrics(run))
+        os.close(terminal)
+        while run_folder.read_status(run)["state"] == "running" and time.monotonic() < end:
+            time.sleep(0.05)
+            if nohup and len(metrics(run)) > steps + 5:
+                break
+    finally:
+        for process in _of(run):
+            process.terminate()
+        psutil.wait_procs([*_of(run), *([psutil.Process(pid)] if psutil.pid_exists(pid) else [])], 60)
+    status = run_folder.read_status(run)
+    assert (status["state"], status["exit_code"]) == ("preempted", 75)
+    assert status["reason"] == ("signal SIGTERM" if nohup else "signal SIGHUP")
+    assert (run / "checkpoints" / f"step-{status['step']:08d}" / "manifest.json").exists()
+
+
 def test_one_of_two_processes_is_asked(place):
     """Both stop after the same step although only the second one got the signal; launched as on a cluster."""
     changed = SHORT | {"train__steps": 100_000, "tracking__log_every": 2, "eval__every": 100_000}
@@ -123,6 +196,10 @@ def test_times_of_the_deadline():
     assert (
         deadline_time("2030-01-02T03:04+00:00") == datetime.datetime(2030, 1, 2, 3, 4, tzinfo=datetime.UTC).timestamp()
     )
+
+
+def _of(run) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if f"--run.dir={run}" in (p.info["cmdline"] or [])]
 
 
 def _variable(process, name):

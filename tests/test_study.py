@@ -120,8 +120,12 @@ ONE_PROCESS = [sys.executable, "-m", "accelerate.commands.launch", "--config_fil
 ONE_PROCESS += [str(ROOT / "accelerate_configs" / "single.yaml"), "--main_process_port", "0"]
 
 
-@pytest.mark.parametrize("launcher", [[], ONE_PROCESS], ids=["python", "accelerate launch"])
-def test_a_study_that_is_asked_to_stop_passes_it_on(tmp_path, launcher):
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [([], signal.SIGTERM), (ONE_PROCESS, signal.SIGTERM), ([], signal.SIGHUP)],
+    ids=["python", "accelerate launch", "lost terminal"],
+)
+def test_a_study_that_is_asked_to_stop_passes_it_on(tmp_path, launcher, number):
     """With a launcher that dies of the signal and whose exit code is another than its script's."""
     write_data(tmp_path)
     write_study(tmp_path)
@@ -142,7 +146,7 @@ def test_a_study_that_is_asked_to_stop_passes_it_on(tmp_path, launcher):
             assert process.poll() is None, out.read_text()
             time.sleep(0.5)
         assert len(processes_in(tmp_path)) >= 3 + bool(launcher)  # the study, its run, a loader worker
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         code, left = process.wait(60), processes_in(tmp_path)
         assert (code, left) == (75, []), out.read_text()
     finally:

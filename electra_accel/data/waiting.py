@@ -4,6 +4,7 @@ A collective would time out (NCCL after ten minutes) where preparing takes an ho
 node does not have. Works between processes of one host and between hosts that share the file system.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, one_line
 
 _POLL_SECONDS = 0.2
 
@@ -44,7 +45,7 @@ def build_once(
     except OSError as error:
         raise UserError(f"{folder.parent}: cannot make this folder for the prepared data: {error.strerror}") from None
     lock = folder.with_name(folder.name + ".lock")
-    failure = folder.with_name(folder.name + ".failed")
+    failure, failure_log = (folder.with_name(folder.name + end) for end in (".failed", ".failed.log"))
     while not folder.exists():
         attempt = _acquire(lock)
         if attempt is None:
@@ -54,27 +55,33 @@ def build_once(
             if not folder.exists():  # another may have finished just before the lock was free
                 _build(folder, lock, build, beat_seconds)
                 failure.unlink(missing_ok=True)
+                failure_log.unlink(missing_ok=True)
         except BaseException as error:
-            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            whole = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            message = one_line(whole, failure_log.name)
             with suppress(OSError):  # the disk may be what failed; the next in line then meets the same trouble itself
+                if message != one_line(whole):
+                    failure_log.write_text(whole, encoding="utf-8")
                 failure.write_text(json.dumps({"attempt": attempt, "message": message}), encoding="utf-8")
             raise
         finally:
             if (_read(lock) or {}).get("attempt") == attempt:
-                lock.unlink()
+                lock.unlink(missing_ok=True)
 
 
 def _acquire(lock: Path) -> str | None:
     """The attempt's id if this process now holds the lock."""
+    attempt, file = uuid.uuid4().hex, None
     try:
         file = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        with open(file, "w") as stream:
+            json.dump({"attempt": attempt, "host": socket.gethostname(), "pid": os.getpid()}, stream)
     except FileExistsError:
         return None
     except OSError as error:
+        if file is not None:  # a full disk: an empty lock of ours would keep the others waiting
+            lock.unlink(missing_ok=True)
         raise UserError(f"{lock.parent}: cannot write there: {error.strerror}") from None
-    attempt = uuid.uuid4().hex
-    with open(file, "w") as stream:
-        json.dump({"attempt": attempt, "host": socket.gethostname(), "pid": os.getpid()}, stream)
     return attempt
 
 
@@ -85,16 +92,21 @@ def _build(folder: Path, lock: Path, build: Callable[[Path], None], beat_seconds
     done = threading.Event()
 
     def beat() -> None:
-        while not done.wait(beat_seconds) and lock.exists():  # a person may delete it
-            os.utime(lock)
+        while not done.wait(beat_seconds):
+            with suppress(OSError):  # a person may delete it
+                os.utime(lock)
 
     heart = threading.Thread(target=beat, daemon=True)
     heart.start()
     try:
         temporary.mkdir()
         build(temporary)
-        if not folder.exists():  # it can be there if the lock was deleted and another took over; both made the same
+        try:
             temporary.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+            # It can be there if the lock was deleted and another took over; both made the same.
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         done.set()
@@ -114,7 +126,7 @@ def _wait(
             if holder and failed.get("attempt") == holder["attempt"]:
                 raise UserError(f"{failed['message']} (in the process that prepared the data: {_name(holder)})")
             return
-        seen = lock.stat().st_mtime_ns if lock.exists() else None
+        seen = _last_beat(lock)
         if found and found != holder:
             log(f"waiting for {_name(found)} to prepare {folder}")
         if (found, seen) != (holder, beat):
@@ -132,12 +144,20 @@ def _wait(
         time.sleep(_POLL_SECONDS)
 
 
+def _last_beat(lock: Path) -> int | None:
+    """When the lock was touched last; None where it has just gone away."""
+    try:
+        return lock.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def _read(path: Path) -> dict | None:
-    """None if there is no such file, {} while it is being written."""
+    """None if there is no such file (any more, as NFS says it), {} while it is being written or where it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        return None if error.errno in (errno.ENOENT, errno.ESTALE) else {}
     except ValueError:
         return {}
 
@@ -165,6 +185,6 @@ def _clear(lock: Path, holder: dict) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         if _read(lock) == holder:
-            lock.unlink()
+            lock.unlink(missing_ok=True)
     finally:
         os.close(folder)  # releases it

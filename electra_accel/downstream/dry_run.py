@@ -12,6 +12,7 @@ from electra_accel.downstream.layer_rates import build_adamw, layer_decay, peak_
 from electra_accel.downstream.settings_parser import Arguments
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.tracking.trackers import recorded_in, usable_trackers, wandb_mode, wandb_project
+from electra_accel.training import launch_environment
 from electra_accel.training.hardware import choose_precision, unusable_gpu, wants_cpu
 
 
@@ -23,7 +24,9 @@ def report(asked: Arguments, terminal: Terminal, folder: Path) -> None:
     """
     tracking, cpu = asked.settings.tracking, wants_cpu(asked.cpu)
     trackers = usable_trackers(tracking.trackers, terminal.warn)
+    launch_environment.require_neutral()
     precision = choose_precision(asked.settings.train.precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
+    launch_environment.deepspeed_settings(precision)
     if complaint := unusable_gpu(cpu):
         terminal.warn(f"a run on this machine would stop: {complaint}")
     elif precision == "fp16" and (cpu or not torch.cuda.is_available()):

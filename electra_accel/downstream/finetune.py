@@ -206,7 +206,7 @@ def train(
         if save_due:
             state.loss = engine.sum(loss_so_far).item()
             state.seconds = time.monotonic() - began
-            jobs.save(job, engine, state)
+            jobs.save(job, engine, state, terminal.warn)
         if preempted and state.step < total:
             engine.on_main(recorder.close)  # now: when the first process leaves, the launcher ends the others
             raise Preempted(next(filter(None, engine.everywhere(asked_to_stop))))

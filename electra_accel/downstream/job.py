@@ -6,6 +6,7 @@ RUN/<task>/<model>/seed-1/   identity.json  metrics.jsonl  run_id  predictions-{
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def begin(job: Job, state: State) -> None:
         checkpoint.set_aside(job.folder / run_folder.CHECKPOINTS, after_step=state.step)
 
 
-def save(job: Job, engine: Engine, state: State) -> None:
+def save(job: Job, engine: Engine, state: State, warn: Callable[[str], None]) -> None:
     """Write a checkpoint; the newest and the best stay. Called on every process."""
     checkpoints = job.folder / run_folder.CHECKPOINTS
     partial = checkpoint.partial_path_of(checkpoints, state.step)
@@ -138,7 +139,7 @@ def save(job: Job, engine: Engine, state: State) -> None:
     def finish() -> None:
         run_folder.write_json(partial / STATE, asdict(state))
         checkpoint.commit(checkpoints, state.step)
-        checkpoint.prune(checkpoints, keep=1, protect={state.best_step})
+        checkpoint.prune(checkpoints, 1, {state.best_step}, warn)
 
     engine.on_main(lambda: in_storage(lambda: checkpoint.begin(checkpoints, state.step)))
     engine.together(lambda: in_storage(lambda: engine.save(partial)))

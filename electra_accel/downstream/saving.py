@@ -5,7 +5,6 @@ the saved model gives the score itself.
 """
 
 import copy
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -119,8 +118,7 @@ def save_model(job: Job, checkpoint: Path, result: dict[str, Any]) -> None:
         model.save_pretrained(partial)
         save_tokenizer(tokenizer, partial)
         card.save(partial / "README.md")
-        shutil.rmtree(job.folder / MODEL, ignore_errors=True)
-        os.rename(partial, job.folder / MODEL)
+        run_folder.replace_folder(partial, job.folder / MODEL)
 
 
 @torch.no_grad()

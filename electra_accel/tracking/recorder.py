@@ -13,6 +13,7 @@ from typing import Any
 
 from electra_accel import run_folder
 from electra_accel.config import Config
+from electra_accel.errors import one_line
 from electra_accel.tracking.curves import calibration_chart
 from electra_accel.tracking.report import write_report
 from electra_accel.tracking.samples import Reconstruction, join
@@ -108,16 +109,18 @@ class Recorder:
             try:
                 return begin()
             except Exception as error:
-                if "wandb" not in self.names or wandb["mode"] != "online":
+                if "wandb" not in self.names or wandb["mode"] not in ("online", "shared"):
                     raise
-                self.warn(f"W&B cannot be reached ({error}): the run is recorded offline, to be uploaded later")
+                self.warn(
+                    f"W&B cannot be reached ({one_line(error)}): the run is recorded offline, to be uploaded later"
+                )
                 self.accelerator.trackers.clear()  # it keeps those that failed
                 importlib.import_module("wandb").teardown()  # its service still holds the run's id
                 wandb["mode"] = "offline"
                 return begin()
         except Exception as error:  # a tracker never stops training, whatever it throws
             self.trackers = []
-            self.warn(f"trackers could not be started ({error}); the run is recorded in metrics.jsonl only")
+            self.warn(f"trackers could not be started ({one_line(error)}); the run is recorded in metrics.jsonl only")
             return "metrics.jsonl only"
 
     def metrics(self, values: dict[str, float], calibration: list[tuple[float, float, int]] | None = None) -> None:
@@ -173,7 +176,7 @@ class Recorder:
             write_report(self.folder)
         except Exception as error:  # a page is not worth a run
             self.report_failed = True
-            self.warn(f"report.html could not be written ({error}); metrics.jsonl and samples.jsonl go on")
+            self.warn(f"report.html could not be written ({one_line(error)}); metrics.jsonl and samples.jsonl go on")
 
     def close(self) -> None:
         self._track(lambda tracker: tracker.finish())
@@ -185,7 +188,7 @@ class Recorder:
                 call(tracker)
             except Exception as error:  # whatever a tracker throws, the run is worth more
                 self.trackers.remove(tracker)
-                self.warn(f"tracker {tracker.name} failed ({error}) and is dropped; metrics.jsonl goes on")
+                self.warn(f"tracker {tracker.name} failed ({one_line(error)}) and is dropped; metrics.jsonl goes on")
 
 
 def _define_axes(run, summaries: Mapping[str, str]) -> str | None:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from electra_accel import run_folder
 from electra_accel.cli import argument_parser, exit_with_one_line
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, one_line
 from electra_accel.tracking import adaptation, settings, story
 from electra_accel.tracking.curves import (
     MOST_POINTS,
@@ -109,7 +109,7 @@ def _headline(
     if notes := set_to.get("tracking.notes"):
         lines.append(Markup("<p>{}</p>").format(notes))
     if status.get("reason"):
-        lines.append(Markup('<p class="warning">{}: {}</p>').format(status["state"], status["reason"]))
+        lines.append(Markup('<p class="warning">{}: {}</p>').format(status["state"], one_line(status["reason"])))
     return Markup("").join(lines) + Markup('<dl class="facts">{}</dl>').format(written)
 
 

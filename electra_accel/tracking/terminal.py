@@ -1,9 +1,12 @@
 """What a person sees while a run goes on: lines, and below them a progress bar where the output is a terminal."""
 
+import errno
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -15,6 +18,11 @@ if TYPE_CHECKING:  # it brings torch, which --help must not wait for
 STYLES = {"masked": "dim", "restored": "green", "caught": "bold cyan", "missed": "red", "false alarm": "magenta"}
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        raise  # BrokenPipeError, whose end is for cli.py or hang_up to decide; rich itself would leave with exit code 1
+
+
 class Terminal:
     """Prints on the first process only; the others hold a silent one.
 
@@ -24,16 +32,33 @@ class Terminal:
 
     def __init__(self, speaks: bool):
         self.speaks = speaks
-        self.console = Console(highlight=False, markup=False, soft_wrap=True, file=sys.stdout)
+        self.console = _Console(highlight=False, markup=False, soft_wrap=True, file=sys.stdout)
         self._bar: Progress | None = None
+        self._hung_up = False
+
+    def hang_up(self) -> None:
+        """The terminal is lost (SIGHUP), and with it what may have read our lines in its place, such as tee."""
+        self._hung_up = True
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """A terminal that is gone must not end a run, which still has to save."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO and not (self._hung_up and error.errno == errno.EPIPE):
+                raise
+            self.speaks = False
 
     def line(self, text: str = "") -> None:
         if self.speaks:
-            self.console.print(text)
+            with self._shown():
+                self.console.print(text)
 
     def warn(self, text: str) -> None:
         if self.speaks:
-            self.console.print(f"warning: {text}", style="yellow")
+            with self._shown():
+                self.console.print(f"warning: {text}", style="yellow")
 
     def pieces(self, label: str, pieces: "list[Piece]") -> None:
         """A sentence, tokens with a verdict in its colour where the output has colours; their signs tell it everywhere."""
@@ -42,7 +67,8 @@ class Terminal:
             text.append("" if piece.joined or i == 0 else " ")
             text.append(piece.text, style=STYLES.get(piece.verdict))
         if self.speaks:
-            self.console.print(text)
+            with self._shown():
+                self.console.print(text)
 
     def start(self, done: int, total: int) -> None:
         """Show the bar; not where the output goes into a file or a CI log, which get the log lines alone."""
@@ -66,7 +92,8 @@ class Terminal:
 
     def stop(self) -> None:
         if self._bar:
-            self._bar.stop()
+            with self._shown():
+                self._bar.stop()
             self._bar = None
 
 

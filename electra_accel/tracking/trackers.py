@@ -14,6 +14,8 @@ from electra_accel.errors import UserError
 
 # Summaries that are not the last value: {name: how W&B sums it up}
 BEST = {"generator_loss": "min", "discriminator_loss": "min", "auc": "max"}
+# What W&B takes for a mode, and what it means by it: dryrun and run are older names.
+MODES = {mode: mode for mode in ("online", "offline", "disabled", "shared")} | {"dryrun": "offline", "run": "online"}
 SUMMARIES = {f"{prefix}/{figure}": best for prefix in ("eval", "general") for figure, best in BEST.items()}
 
 
@@ -21,25 +23,38 @@ def usable_trackers(named: list[str] | None, warn: Callable[[str], None]) -> lis
     """The trackers to start: those that were named (an empty list: none), else W&B where it is installed.
 
     Raises:
-        UserError: a tracker was named that Accelerate does not know, or that is not installed.
+        UserError: a tracker was named that Accelerate does not know, or that is not installed; WANDB_MODE is none.
     """
     installed = [str(name) for name in get_available_trackers()]
     if named is None:
         if "wandb" in installed:
-            return ["wandb"]
+            return _with_a_mode(["wandb"])
         warn("wandb is not installed: the run is recorded in metrics.jsonl only")
         return []
     if unknown := [name for name in named if name not in LOGGER_TYPE_TO_CLASS]:
         raise UserError(f"tracking.trackers: {', '.join(unknown)} is none of {', '.join(LOGGER_TYPE_TO_CLASS)}")
     if missing := [name for name in named if name not in installed]:
         raise UserError(f"tracking.trackers: {', '.join(missing)} is not installed; pip install it or leave it out")
-    return named
+    return _with_a_mode(named)
+
+
+def _with_a_mode(trackers: list[str]) -> list[str]:
+    if "wandb" in trackers and (mode := os.environ.get("WANDB_MODE")) is not None:
+        if mode.strip() and mode not in MODES:
+            raise UserError(
+                f"WANDB_MODE={mode} in the environment is none of {', '.join(MODES)}; unset it, or give one of them"
+            )
+        if not mode.strip():
+            del os.environ["WANDB_MODE"]  # W&B would refuse it
+    return trackers
 
 
 def wandb_mode(wanted: str | None) -> str:
     """online, offline, disabled or shared: WANDB_MODE, else tracking.mode, else online if a key exists, else offline."""
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
+        return "disabled"  # the Trainer of transformers heeds it, and who set it expects no less; W&B itself does not
     if mode := os.environ.get("WANDB_MODE") or wanted:
-        return mode
+        return MODES.get(mode, mode)
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     has_key = bool(os.environ.get("WANDB_API_KEY")) or get_netrc_auth(host) is not None
     return "online" if has_key else "offline"

@@ -4,7 +4,8 @@ A checkpoint is written into a hidden folder, every file is flushed to disk and 
 folder is renamed into place. A folder without a manifest, or whose files do not have the recorded sizes and hashes, is
 damaged: it is named and skipped, never loaded.
 
-    checkpoints/step-00001000/   state.json, what the engine writes, manifest.json (last)
+    checkpoints/step-00001000/            state.json, what the engine writes, manifest.json (last)
+    checkpoints/step-00001000.replaced/   the older one, while the same step is saved again
 """
 
 import hashlib
@@ -13,16 +14,17 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from electra_accel.errors import UserError
-from electra_accel.run_folder import write_json
+from electra_accel.run_folder import discard, write_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_NAME = re.compile(r"step-(\d{8,})")
+REPLACED = ".replaced"
+_NAME = re.compile(rf"step-(\d{{8,}})(?:{REPLACED})?")
 
 
 class Damaged(Exception):
@@ -30,7 +32,12 @@ class Damaged(Exception):
 
 
 def path_of(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:08d}"
+    """Where the checkpoint of a step is, or would be."""
+    final = folder / f"step-{step:08d}"
+    replaced = final.with_name(final.name + REPLACED)
+    return (
+        replaced if replaced.exists() and not final.exists() else final
+    )  # a kill came before the new one was in place
 
 
 def partial_path_of(folder: Path, step: int) -> Path:
@@ -41,14 +48,18 @@ def partial_path_of(folder: Path, step: int) -> Path:
 def begin(folder: Path, step: int) -> Path:
     """An empty hidden folder to write into; remains of an interrupted save go away. Call on one process per file system."""
     partial = partial_path_of(folder, step)
-    shutil.rmtree(partial, ignore_errors=True)
+    discard(partial)
     partial.mkdir(parents=True)
     return partial
 
 
 def commit(folder: Path, step: int) -> Path:
-    """Make the files under the hidden folder a checkpoint: hash, flush, manifest last, rename."""
-    partial, final = partial_path_of(folder, step), path_of(folder, step)
+    """Make the files under the hidden folder a checkpoint: hash, flush, manifest last, rename.
+
+    One of the same step goes away after that: there is a whole one at every moment.
+    """
+    partial, final = partial_path_of(folder, step), folder / f"step-{step:08d}"
+    replaced = final.with_name(final.name + REPLACED)
     files = {}
     for path in sorted(p for p in partial.rglob("*") if p.is_file()):
         with open(path, "rb") as file:
@@ -58,9 +69,11 @@ def commit(folder: Path, step: int) -> Path:
     write_json(partial / MANIFEST, {"format": FORMAT, "step": step, "files": files})
     _flush_folder(partial)
     if final.exists():  # the same step saved again
-        _remove(final)
+        discard(replaced)
+        os.rename(final, replaced)
     os.rename(partial, final)
     _flush_folder(folder)
+    discard(replaced)
     return final
 
 
@@ -93,8 +106,17 @@ def existing(folder: Path) -> list[tuple[int, Path]]:
     """(step, path) of every folder that is named like a checkpoint, oldest first; nothing is verified."""
     if not folder.is_dir():
         return []
-    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
-    return sorted((int(match[1]), path) for match, path in found if match)
+    steps = {int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
+    return [(step, path_of(folder, step)) for step in sorted(steps)]
+
+
+def bytes_in(folder: Path) -> int:
+    """What all checkpoints in ``folder``, and what is left of others, take on the disk."""
+    sizes = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # a file may go away meanwhile
+            sizes += path.stat().st_size if path.is_file() else 0
+    return sizes
 
 
 def newest_valid(folder: Path, warn: Callable[[str], None]) -> Path | None:
@@ -124,25 +146,21 @@ def set_aside(folder: Path, after_step: int) -> None:
     for step, path in existing(folder):
         if step > after_step:
             aside = path.with_name(path.name + ".set-aside")
-            shutil.rmtree(aside, ignore_errors=True)
+            discard(aside)
             os.rename(path, aside)
 
 
-def prune(folder: Path, keep: int, protect: set[int]) -> None:
-    """Remove all but the newest ``keep`` checkpoints and the protected steps, and what older courses of the run left."""
-    for step, path in existing(folder)[:-keep]:
-        if step not in protect:
-            _remove(path)
+def prune(folder: Path, keep: int, protect: set[int], warn: Callable[[str], None]) -> None:
+    """Remove all but the newest ``keep`` checkpoints and the protected steps, and what older courses of the run left.
+
+    One that cannot be deleted (an NFS client or another user holds it) is named through ``warn`` once: the state is saved, and
+    the next pruning tries again.
+    """
     for leftover in [*folder.glob(".step-*"), *folder.glob("step-*.set-aside")]:
-        shutil.rmtree(leftover)
-
-
-def _remove(path: Path) -> None:
-    """Take the name away first: a kill in the middle must not leave half a folder that is named like a checkpoint."""
-    hidden = path.with_name(f".{path.name}.removed")
-    shutil.rmtree(hidden, ignore_errors=True)
-    os.rename(path, hidden)
-    shutil.rmtree(hidden)
+        shutil.rmtree(leftover, ignore_errors=True)
+    for step, path in existing(folder)[:-keep]:
+        if step not in protect and (left := discard(path)):
+            warn(f"checkpoint {path} cannot be deleted: {left}; its space is not free")
 
 
 @contextmanager

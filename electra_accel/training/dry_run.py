@@ -12,7 +12,7 @@ from electra_accel.tracking import advice
 from electra_accel.tracking.summary import plan_lines
 from electra_accel.tracking.terminal import Terminal, duration
 from electra_accel.tracking.trackers import destination, usable_trackers
-from electra_accel.training import assemble, networks, opening, warm_start
+from electra_accel.training import assemble, launch_environment, networks, opening, warm_start
 from electra_accel.training.content import content_of
 from electra_accel.training.hardware import choose_precision, unusable_gpu, wants_cpu
 from electra_accel.training.progress import read
@@ -36,8 +36,10 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
         UserError: whatever would stop the run.
     """
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
+    launch_environment.require_neutral()
     cpu = wants_cpu(cpu)
     precision = choose_precision(config.train.precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
+    launch_environment.deepspeed_settings(precision)
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
     if complaint := unusable_gpu(cpu):
         terminal.warn(f"a run on this machine would stop: {complaint}")
@@ -60,7 +62,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     pair = networks.networks(config, prepared.tokenizer, terminal.line)
     model = networks.joint_module(config, pair)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    opening.require_space(existing, model, config.checkpoint.keep)
+    opening.require_space(existing, model, config)
 
     judged = min(prepared.manifest["splits"]["held_out"]["tokens"], config.eval.batches * config.train.batch_tokens)
     if message := advice.small(round(config.eval.mask_prob * judged), bool(config.data.eval_files)):

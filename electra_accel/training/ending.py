@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from electra_accel.cli import PREEMPTED
-from electra_accel.errors import OneProcessError, Preempted, UserError
+from electra_accel.errors import OneProcessError, Preempted, UserError, one_line
 from electra_accel.tracking.terminal import Terminal
 
 
@@ -36,7 +36,7 @@ def recorded_end(
         try:
             record(state, reason, code)
         except Exception as error:  # a full disk, or a page that cannot be drawn, must not hide why the run ended
-            terminal.warn(f"the end of the run could not be recorded: {error}")
+            terminal.warn(f"the end of the run could not be recorded: {one_line(error)}")
         if code:
             why = f" ({reason})" if state == "preempted" else ""
             go_on = f"the same command with --run.dir {folder} goes on from the last checkpoint"

@@ -14,30 +14,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
+from accelerate.utils import DeepSpeedPlugin, DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
 from torch import nn
 from torch.distributed.distributed_c10d import _get_default_store  # torch has no public way to it
-from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from electra_accel.errors import UserError
 from electra_accel.model.attention import attention_path
 from electra_accel.model.metrics import peak_flops
-from electra_accel.training import sharded
+from electra_accel.training import launch_environment, sharded
 from electra_accel.training.hardware import choose_precision, unusable_gpu, wants_cpu
 from electra_accel.training.optim import clip_gradients
-
-# Half precision by autocast, as under DDP. Accelerate's own policy would cast every tensor of the batch and of the output, the
-# numbers that samples are drawn with and the counters among them.
-FSDP_PRECISION = MixedPrecisionPolicy()
-
-
-def launched_engine() -> str:
-    """What ``accelerate launch`` asked for: "plain" (one process, or DDP), "deepspeed" or "fsdp"."""
-    asked = {
-        kind: os.environ.get(f"ACCELERATE_USE_{kind.upper()}", "false").lower() in ("1", "true")
-        for kind in ("deepspeed", "fsdp")
-    }
-    return next((kind for kind, wanted in asked.items() if wanted), "plain")
 
 
 class Engine:
@@ -50,17 +36,19 @@ class Engine:
 
     Raises:
         UserError: precision and launcher disagree; a GPU is present that torch cannot use; the launch file asks for an
-            engine that this machine cannot run.
+            engine that this machine cannot run; it, or the environment, would change the run's numbers.
     """
 
     def __init__(self, *, precision: str, cpu: bool, trackers: list[str], folder: Path):
-        launched, processes = launched_engine(), int(os.environ.get("WORLD_SIZE", "1"))
+        launched, processes = launch_environment.launched_engine(), int(os.environ.get("WORLD_SIZE", "1"))
+        launch_environment.require_neutral()
         cpu = wants_cpu(cpu)
         if complaint := unusable_gpu(cpu):
             raise UserError(complaint)
         _require_runnable(launched, cpu)
         cpu = cpu or not torch.cuda.is_available()
         self.precision = choose_precision(precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
+        zero = launch_environment.deepspeed_settings(self.precision)
         # The networks have no buffers that change, so DDP need not broadcast them before each forward.
         handlers = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
         if launched == "deepspeed" and cpu:
@@ -74,7 +62,9 @@ class Engine:
             log_with=trackers or None,
             project_dir=folder,
             kwargs_handlers=handlers,
+            deepspeed_plugin=zero and DeepSpeedPlugin(hf_ds_config=zero),
         )
+        launch_environment.fix_arithmetic()
         if self.accelerator.num_processes != processes:
             raise UserError(
                 f"{processes} processes were launched but Accelerate sees {self.accelerator.num_processes}: "
@@ -95,7 +85,7 @@ class Engine:
             unset_hf_deepspeed_config()
         self.fsdp = launched == "fsdp"
         if self.fsdp:
-            self.accelerator.state.fsdp_plugin.mixed_precision_policy = FSDP_PRECISION
+            launch_environment.fix_fsdp(self.accelerator.state.fsdp_plugin)
         self.model: nn.Module | None = None
         self.fresh_scale = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
 

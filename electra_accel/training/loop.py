@@ -52,14 +52,16 @@ def train(
             judge_held_out(config, engine, held_out, progress, recorder, terminal)
             show_samples(config, engine, held_out, progress, recorder, terminal, tokenizer)
             recorder.report()
-            save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=config.eval.patience > 0)
+            save(
+                folder, engine, progress, terminal.warn, keep=config.checkpoint.keep, keep_best=config.eval.patience > 0
+            )
         return
-    if progress.step == 0:
+    if progress.step == 0 and progress.judged_step < 0:  # its checkpoint has been judged before it was saved
         judge_held_out(config, engine, held_out, progress, recorder, terminal)
         show_samples(config, engine, held_out, progress, recorder, terminal, tokenizer)
         recorder.report()
         if config.eval.patience:  # the start may turn out to be the best
-            save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=True)
+            save(folder, engine, progress, terminal.warn, keep=config.checkpoint.keep, keep_best=True)
     terminal.start(progress.step, total_steps)
     model.train()
     window.go_on(progress.window)
@@ -148,7 +150,9 @@ def train(
             )
             terminal.line(f"stopped early: {progress.stopped_because}")
         if save_due or stop or preempted:
-            save(folder, engine, progress, keep=config.checkpoint.keep, keep_best=config.eval.patience > 0)
+            save(
+                folder, engine, progress, terminal.warn, keep=config.checkpoint.keep, keep_best=config.eval.patience > 0
+            )
             last_save = time.monotonic()
         if preempted:
             engine.on_main(recorder.close)  # now: when the first process leaves, the launcher ends the others

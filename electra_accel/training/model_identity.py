@@ -7,7 +7,6 @@ its starting pair are gone.
     model/                 tokenizer files
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -45,8 +44,7 @@ def write_model_identity(folder: Path, model: nn.Module, prepared: Prepared) -> 
         prepared.tokenizer.save_pretrained(partial)
         run_folder.write_json(partial / NETWORKS, networks)
         run_folder.write_json(partial / TEXT, text)
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)
-        os.rename(partial, folder / FOLDER)
+        run_folder.replace_folder(partial, folder / FOLDER)
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -28,7 +28,8 @@ from electra_accel.training.engine import Engine
 from electra_accel.training.preemption import STOP_FILE
 from electra_accel.training.progress import Progress
 
-OF_A_WARM_START = {run_folder.WARM_START, run_folder.STATUS, STOP_FILE}  # before the run itself has begun
+OF_A_WARM_START = {run_folder.WARM_START, run_folder.STATUS}  # before the run itself has begun
+EMPTY = {STOP_FILE, run_folder.LOCK, run_folder.PROBE}  # a kill before the first file of a run may leave the last two
 PACKAGES = ("torch", "accelerate", "transformers", "datasets", "tokenizers", "numpy", "deepspeed", "wandb")
 
 
@@ -47,7 +48,7 @@ def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path 
         if config.run.resume == "never":
             raise UserError(f"run.dir {folder} holds a run already and run.resume is never; choose another --run.dir")
         require_same(folder, config)
-    elif folder.is_dir() and {path.name for path in folder.iterdir()} - OF_A_WARM_START:
+    elif folder.is_dir() and _foreign({path.name for path in folder.iterdir()}):
         raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")
     run_folder.require_creatable(folder)
     own = checkpoint.newest_valid(folder / run_folder.CHECKPOINTS, warn)
@@ -62,6 +63,12 @@ def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path 
     if (origin / run_folder.CONFIG).exists():
         require_same(origin, config)
     return path
+
+
+def _foreign(names: set[str]) -> set[str]:
+    """What stands in a folder without config.yaml and is not ours. A status alone is of a run that has lost the rest: to begin
+    at step 0 there would hide that."""
+    return names - EMPTY - (OF_A_WARM_START if run_folder.WARM_START in names else set())
 
 
 def require_same(folder: Path, config: Config) -> None:
@@ -125,14 +132,19 @@ def require_equal_data(engine: Engine, fingerprint: str) -> None:
         raise UserError(f"the prepared data differs between hosts ({hosts}): give all of them the same files")
 
 
-def require_space(folder: Path, model: nn.Module, keep: int) -> None:
-    """Room for ``keep`` + 1 checkpoints (weights and AdamW's two moments, 12 bytes a parameter) and the exported pair.
+def require_space(folder: Path, model: nn.Module, config: Config) -> None:
+    """Room for the checkpoints that are still to come, and the exported pair.
+
+    A checkpoint is weights and AdamW's two moments, 12 bytes a parameter. There are ``checkpoint.keep`` of them, the best where
+    patience is set, and one that is being written; those of earlier starts are among them, or make way.
 
     Raises:
         UserError: too little is free, or the folder cannot be written.
     """
     parameters = sum(p.numel() for p in model.parameters())
-    run_folder.require_writable(folder, needed_bytes=parameters * (12 * (keep + 1) + 4))
+    most = config.checkpoint.keep + 1 + (config.eval.patience > 0)
+    there = checkpoint.bytes_in(folder / run_folder.CHECKPOINTS)
+    run_folder.require_writable(folder, max(12 * parameters, 12 * parameters * most - there) + 4 * parameters)
 
 
 def recorded_status(

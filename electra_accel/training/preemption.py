@@ -6,14 +6,21 @@ script), so each process answers for itself and the loop adds the answers up (:f
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from electra_accel.config_checks import deadline_time
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STOP_FILE = "stop"
 SAME_SIGNAL = 2.0  # seconds
+
+
+def signals() -> list[signal.Signals]:
+    """Those that ask a run to stop. SIGHUP comes when the terminal is lost, as with a broken ssh; nohup has it ignored, and
+    then it stays so."""
+    kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT] + [signal.SIGHUP] * (not kept)
 
 
 class StopRequests:
@@ -26,10 +33,11 @@ class StopRequests:
         stop_file: its appearance is a request; one that is there already was meant for an earlier run and is removed when the
             context is entered. None where another process watches it.
         deadline: run.deadline.
+        hang_up: called when the terminal is lost.
     """
 
-    def __init__(self, stop_file: Path | None, deadline: str | None):
-        self.stop_file = stop_file
+    def __init__(self, stop_file: Path | None, deadline: str | None, hang_up: Callable[[], None] = lambda: None):
+        self.stop_file, self.hang_up = stop_file, hang_up
         self.deadline = deadline_time(deadline) if deadline else None
         self.heard, self.heard_at = "", 0.0
         self.stale = _written(stop_file)
@@ -37,7 +45,7 @@ class StopRequests:
     def __enter__(self) -> "StopRequests":
         if self.stale is not None and _written(self.stop_file) == self.stale:
             self.stop_file.unlink(missing_ok=True)
-        self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._hear) for number in signals()}
         return self
 
     def __exit__(self, *_) -> None:
@@ -45,8 +53,12 @@ class StopRequests:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self.hang_up()
         if not self.heard:
             self.heard, self.heard_at = signal.Signals(number).name, time.monotonic()
+        elif number == signal.SIGHUP:
+            pass  # shell and system both send it, each in its time; nobody insists
         elif time.monotonic() - self.heard_at > SAME_SIGNAL:
             signal.signal(number, self._before[number])
             signal.raise_signal(number)
@@ -57,13 +69,13 @@ class StopRequests:
             return f"signal {self.heard}"
         if self.deadline is not None and time.time() >= self.deadline:
             return "run.deadline"
-        if self.stop_file is not None and self.stop_file.exists():
+        if _written(self.stop_file) is not None:
             return f"file {self.stop_file}"
         return ""
 
 
 def _written(path: Path | None) -> float | None:
-    """When a file was written; None where there is none."""
+    """When a file was written; None where there is none, or a disk does not say."""
     try:
         return path.stat().st_mtime if path else None
     except OSError:

@@ -1,6 +1,7 @@
 """Where a run stands, and saving and restoring it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -89,7 +90,9 @@ class Progress:
         return better
 
 
-def save(folder: Path, engine: Engine, progress: Progress, *, keep: int, keep_best: bool) -> None:
+def save(
+    folder: Path, engine: Engine, progress: Progress, warn: Callable[[str], None], *, keep: int, keep_best: bool
+) -> None:
     """Write a checkpoint of the run in ``folder``, and prune. Called on every process.
 
     Args:
@@ -114,7 +117,7 @@ def save(folder: Path, engine: Engine, progress: Progress, *, keep: int, keep_be
         with run_folder.storage_errors(folder):
             run_folder.write_json(partial / STATE_FILE, progress.to_json())
             checkpoint.commit(checkpoints, progress.step)
-            checkpoint.prune(checkpoints, keep, protect={progress.best_step} if keep_best else set())
+            checkpoint.prune(checkpoints, keep, {progress.best_step} if keep_best else set(), warn)
             run_folder.write_status(folder, "running", progress.step)
 
     engine.on_main(begin)

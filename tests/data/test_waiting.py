@@ -7,6 +7,9 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
+from electra_accel.data import waiting
 from electra_accel.data.waiting import build_once
 from electra_accel.errors import UserError
 
@@ -77,3 +80,54 @@ def test_a_silent_builder_elsewhere_is_named(tmp_path):
     lock.write_text(json.dumps({"attempt": "x", "host": "node17", "pid": 4242}))
     found = results(tmp_path / "data", {"a": start(tmp_path / "data", "a", silent_seconds=1)})
     assert all(part in found["a"] for part in ("node17", "4242", str(lock), "delete")) and lock.exists()
+
+
+def test_a_builders_long_complaint_is_one_line_with_the_rest_beside_it(tmp_path):
+    whole = "g++ failed:\n" + "a line of a compiler\n" * 5000
+
+    def build(temporary):
+        raise RuntimeError(whole)
+
+    with pytest.raises(RuntimeError):
+        build_once(tmp_path / "data", build, print)
+    message = json.loads((tmp_path / "data.failed").read_text())["message"]
+    assert len(message) <= 300 and "\n" not in message and "data.failed.log" in message
+    assert whole in (tmp_path / "data.failed.log").read_text()
+    build_once(tmp_path / "data", lambda temporary: None, print)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_lock_that_goes_away_between_two_looks(tmp_path, monkeypatch):
+    """Its holder has failed just then: the next one takes over."""
+    lock = tmp_path / "data.lock"
+    lock.write_text(json.dumps({"attempt": "x", "host": "node17", "pid": 4242}))
+    real = waiting._read
+
+    def read_and_lose(path):
+        found = real(path)
+        lock.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(waiting, "_read", read_and_lose)
+    build_once(tmp_path / "data", lambda temporary: (temporary / "whole").write_text(""), print)
+    assert (tmp_path / "data" / "whole").exists()
+
+
+def test_a_folder_that_another_has_made_meanwhile_is_taken(tmp_path):
+    def build(temporary):
+        (temporary / "mine").write_text("")
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "theirs").write_text("")
+
+    build_once(tmp_path / "data", build, print)
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "theirs"]
+
+
+def test_a_full_disk_leaves_no_empty_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(waiting.json, "dump", full)
+    with pytest.raises(UserError, match="No space left"):
+        build_once(tmp_path / "data", lambda temporary: None, print)
+    assert not list(tmp_path.iterdir())

@@ -116,7 +116,8 @@ def drive(work: Path) -> None:
     (work / "python" / "sitecustomize.py").write_text(SITECUSTOMIZE)
     slow_disk = work / "slow-disk"
     calm = submit(work)
-    disturbed = submit(work, PYTHONPATH=str(work / "python"), SLOW_DISK=str(slow_disk))
+    search = os.pathsep.join(filter(None, [str(work / "python"), os.environ.get("PYTHONPATH")]))
+    disturbed = submit(work, PYTHONPATH=search, SLOW_DISK=str(slow_disk))
     run = work / f"runs/recipe-{disturbed}"
 
     reach(work, disturbed, run, step=1)

@@ -1,5 +1,6 @@
 """Sentences on a terminal: colours where there are some, the same text everywhere, and silence on other processes."""
 
+import errno
 import io
 import re
 
@@ -43,3 +44,38 @@ def test_the_bar_tells_steps_and_time_left_on_any_width(monkeypatch, width):
 
 def test_only_the_first_process_speaks():
     assert printed(Terminal(speaks=False)) == ""
+
+
+class Gone(io.StringIO):
+    """An output that has gone away."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+    def write(self, text):
+        raise OSError(self.number, "gone")
+
+
+@pytest.mark.parametrize(
+    ("number", "hung_up", "ends"),
+    [
+        (errno.EIO, False, False),  # a terminal, lost
+        (errno.EIO, True, False),
+        (errno.EPIPE, False, True),  # head, which wants no more
+        (errno.EPIPE, True, False),  # tee, which the same hangup has ended
+        (errno.ENOSPC, True, True),  # a full disk
+    ],
+)
+def test_an_output_that_goes_away_ends_no_run_if_it_was_the_terminal(number, hung_up, ends):
+    terminal = Terminal(speaks=True)
+    terminal.console.file = Gone(number)
+    if hung_up:
+        terminal.hang_up()
+    for say in (terminal.line, terminal.warn):
+        if ends:
+            with pytest.raises(OSError) as ended:
+                say("a line")
+            assert ended.value.errno == number
+        else:
+            say("a line")

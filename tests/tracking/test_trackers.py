@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.pretraining import wandb_rows, wandb_segments
 
 @pytest.fixture
 def no_account(monkeypatch, tmp_path):
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT", "WANDB_BASE_URL"):
+    for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_API_KEY", "WANDB_PROJECT", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))
 
@@ -50,6 +51,37 @@ def test_the_mode_of_wandb_is_the_environments_then_the_options_then_by_the_key(
     assert wandb_mode("offline") == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_mode("online") == "disabled"
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode", "uploads"),
+    [
+        ({"WANDB_MODE": "dryrun"}, "offline", "will be uploaded to W&B if you sync"),
+        ({"WANDB_MODE": "run"}, "online", "are uploaded"),
+        ({"WANDB_MODE": "shared"}, "shared", "are uploaded"),
+        ({"WANDB_MODE": "disabled"}, "disabled", ""),
+        ({"WANDB_MODE": ""}, "online", "are uploaded"),
+        ({"WANDB_DISABLED": "true"}, "disabled", ""),
+        ({"WANDB_DISABLED": "1", "WANDB_MODE": "online"}, "disabled", ""),
+        ({"WANDB_DISABLED": "false"}, "online", "are uploaded"),
+    ],
+)
+def test_the_mode_by_all_its_names(no_account, monkeypatch, variables, mode, uploads):
+    """As W&B takes them; WANDB_DISABLED as the Trainer of transformers does."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert usable_trackers(["wandb"], pytest.fail) == ["wandb"]
+    assert wandb_mode("online") == mode
+    said = destination(config(mode="online"), ["wandb"], Path("runs/x"))
+    assert f"W&B {mode}," in said and uploads in said and ("uploaded" in said) == bool(uploads)
+    assert os.environ.get("WANDB_MODE") != "", "W&B would refuse it"
+
+
+def test_a_mode_that_wandb_does_not_know_is_named_before_the_run_begins(no_account, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    with pytest.raises(UserError, match="WANDB_MODE=ofline.*online, offline"):
+        usable_trackers(["wandb"], pytest.fail)
+    assert usable_trackers(["tensorboard"] * ("tensorboard" in get_available_trackers()), pytest.fail) is not None
 
 
 def test_a_key_in_netrc_counts(no_account, monkeypatch, tmp_path):
@@ -115,13 +147,14 @@ def test_a_tracker_that_fails_never_stops_training(tmp_path):
     assert [record["step"] for record in run_folder.read_jsonl(tmp_path / run_folder.METRICS)] == [1, 2, 3]
 
 
-def test_wandb_without_a_network_is_recorded_offline(tmp_path, monkeypatch):
+@pytest.mark.parametrize("mode", ["online", "run"])
+def test_wandb_without_a_network_is_recorded_offline(tmp_path, monkeypatch, mode):
     """A key is stored, as on many clusters, but the compute node reaches nothing."""
     for name, value in {
         "WANDB_API_KEY": "0" * 40,
         "WANDB_BASE_URL": "http://127.0.0.1:9",
         "WANDB_INIT_TIMEOUT": "3",
-        "WANDB_MODE": "online",
+        "WANDB_MODE": mode,
     }.items():
         monkeypatch.setenv(name, value)
     warnings = []

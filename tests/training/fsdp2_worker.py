@@ -14,7 +14,7 @@ from electra_accel.model.pair import build_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import assert_shared
 from electra_accel.training import sharded
-from electra_accel.training.engine import FSDP_PRECISION
+from electra_accel.training.launch_environment import FSDP_PRECISION
 from tests.model.batches import PAD, pack_examples, toy_examples
 
 VOCABULARY, STEPS, RATE, MAX_NORM = 1001, 3, 1e-3, 1.0
