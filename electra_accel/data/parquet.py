@@ -17,8 +17,8 @@ def read_columns(
     """The rows of some columns, in order; an empty cell is None.
 
     Args:
-        choose: from the names of all columns to the places of those that are wanted, and what each must hold: TEXT, LABEL (text,
-            number, true or false), WORDS or TAGS.
+        choose: from the names of all columns to the places of those that are wanted, and what each must hold: TEXT, LABEL (a
+            text, a number, true or false), WORDS or TAGS.
         option: what mends a wrong choice, for errors.
 
     Raises:
@@ -35,7 +35,8 @@ def read_columns(
             if not _holds(schema.types[place], wanted):
                 kind = str(schema.types[place])
                 raise UserError(
-                    f"{path}: column {schema.names[place]!r} holds {kind[:60]}{'…' * (len(kind) > 60)}, not {wanted} ({option})"
+                    f"{path}: column {schema.names[place]!r} holds {kind[:60]}{'…' * (len(kind) > 60)}, not {wanted}: name "
+                    f"another, or make {wanted} of it ({option})"
                 )
         names = list(dict.fromkeys(schema.names[place] for place, _ in chosen))
         for batch in table.iter_batches(_BATCH_ROWS, columns=names):
@@ -56,7 +57,13 @@ def _holds(kind: Any, wanted: str) -> bool:
     from pyarrow import types
 
     if wanted in (WORDS, TAGS):
-        lists = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
+        lists = (
+            types.is_list,
+            types.is_large_list,
+            types.is_fixed_size_list,
+            types.is_list_view,
+            types.is_large_list_view,
+        )
         return any(is_kind(kind) for is_kind in lists) and _holds(kind.value_type, TEXT if wanted == WORDS else LABEL)
     kind = kind.value_type if types.is_dictionary(kind) else kind
     texts = (types.is_string, types.is_large_string, types.is_string_view)

@@ -242,7 +242,9 @@ def column_index(path: Path | str, name: str, columns: Sequence[str]) -> int:
         raise _no_column(path, name, columns)
     if len(places) > 1:
         written = ", but for letters that look alike or are not seen" if len({columns[i] for i in places}) > 1 else ""
-        raise UserError(f"{path}: {len(places)} columns are called {name!r}{written}; rename all but the one that is meant")
+        raise UserError(
+            f"{path}: {len(places)} columns are called {name!r}{written}; rename all but the one that is meant"
+        )
     return places[0]
 
 

@@ -5,7 +5,7 @@ import unicodedata
 
 # No letter and not seen: soft hyphen, marks of direction, zero-width space, word joiner, byte order mark, Hangul filler, ….
 _UNSEEN = "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\ufeff\uffa0]"
-# The two joiners say how the letters beside them are drawn: of Persian, of Indic scripts, of emoji. Beside these they do nothing:
+# The two joiners say how letters of Persian or of Indic scripts, and emoji, are drawn; beside these characters they do nothing:
 _UNJOINED = r"\s\0-\u024f\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff"
 _NAME_NOISE = re.compile(rf"{_UNSEEN}|(?<![^{_UNJOINED}])[\u200c\u200d]|[\u200c\u200d](?![^{_UNJOINED}])")
 

@@ -116,8 +116,12 @@ def read_dataset(task: Task) -> dict[str, list[Row]]:
             continue
         with _our_options():
             known, where = split.column_names, f"{task.dataset} {ours}"
-            *texts, label = [known[column_index(where, name, known)] for name in (*task.text_columns, task.label_column)]
-            split = split.select_columns(list(dict.fromkeys([*texts, label])))  # what the others hold is never looked at
+            *texts, label = [
+                known[column_index(where, name, known)] for name in (*task.text_columns, task.label_column)
+            ]
+            split = split.select_columns(
+                list(dict.fromkeys([*texts, label]))
+            )  # what the others hold is never looked at
             if ours == "test" and all(y == -1 for y in split[label]):
                 continue
             places = ((f"row {number}", record) for number, record in enumerate(split, start=1))

@@ -76,7 +76,9 @@ def read_sentences(path: Path, tell: Callable[[str], None]) -> list[Sentence]:
             found.append((tuple(words), tuple(tags)))
     if form.numbered:
         which = "the fourth (UPOS)" if is_conll_u else "the last"
-        tell(f"{path.name}: the first column numbers the words; they are taken from the second, their tags from {which}")
+        tell(
+            f"{path.name}: the first column numbers the words; they are taken from the second, their tags from {which}"
+        )
     if passed_over:
         tell(f"{path.name}: passed over {', '.join(f'{count:,} {kind}' for kind, count in passed_over.items())}")
     return found

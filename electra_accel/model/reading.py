@@ -1,5 +1,6 @@
-"""What every reader of Hugging Face folders and hub ids needs: the configuration, checked, before anything is built of it; a check
-that weights are numbers; and whatever the libraries raise as one line that names option and source."""
+"""What every reader of Hugging Face folders and hub ids needs: the configuration, checked before anything is built of it; the check
+that weights are numbers; and whatever the libraries raise as one line that names option and source.
+"""
 
 import json
 import pickle
@@ -28,9 +29,19 @@ _COUNTS = ("vocab_size", "embedding_size", "hidden_size", "num_attention_heads",
 _COUNTS += ("num_hidden_layers", "max_position_embeddings", "type_vocab_size")
 _SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "summary_last_dropout")
 # How a network is asked to compute and to answer, not what: we ask in our own way.
-_ANSWERS = {"chunk_size_feed_forward": 0, "return_dict": True, "output_hidden_states": False, "output_attentions": False}
-_MOST_LAYERS, _MOST_LABELS = 1000, 1_000_000  # transformers makes an object of each, also of a network that is only looked at
-FETCH_AGAIN = "fetch them again, or take others: the training that wrote these had diverged"  # remedy for weights of others
+_ANSWERS = {
+    "chunk_size_feed_forward": 0,
+    "return_dict": True,
+    "output_hidden_states": False,
+    "output_attentions": False,
+}
+_MOST_LAYERS, _MOST_LABELS = (
+    1000,
+    1_000_000,
+)  # transformers makes an object of each, also of a network that is only looked at
+FETCH_AGAIN = (
+    "fetch them again, or take others: the training that wrote these had diverged"  # remedy for weights of others
+)
 _LAYER = re.compile(r"\bencoder\.layer\.\d+\.")
 
 
@@ -44,7 +55,9 @@ def read_config(option: str, source: str, revision: str | None = None) -> Pretra
     if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise UserError(f"{option}: there is no folder {source}")
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise UserError(f"{option}: {source} has no config.json; give a Hugging Face folder, such as RUN/discriminator, or a hub id")
+        raise UserError(
+            f"{option}: {source} has no config.json; give a Hugging Face folder, such as RUN/discriminator, or a hub id"
+        )
     with quiet(), one_line_errors(option, source):
         if folder.is_dir():
             _require_readable(folder / "config.json")
@@ -54,7 +67,9 @@ def read_config(option: str, source: str, revision: str | None = None) -> Pretra
     if wrong := _impossible(config):
         raise UserError(f"{option}: cannot load {source}: in its config.json {'; '.join(wrong)}")
     with quiet(), one_line_errors(option, source), torch.random.fork_rng(devices=[]), torch.device("meta"):
-        parameters = sum(weight.numel() for weight in AutoModel.from_config(config, trust_remote_code=False).parameters())
+        parameters = sum(
+            weight.numel() for weight in AutoModel.from_config(config, trust_remote_code=False).parameters()
+        )
     weights = sum(path.stat().st_size for suffix in ("safetensors", "bin") for path in folder.glob(f"*.{suffix}"))
     if 4 * parameters > (max(8 * weights, 2**33) if weights else 2**40):
         raise UserError(
@@ -80,14 +95,20 @@ def _impossible(config: PretrainedConfig) -> list[str]:
     counts = _COUNTS if isinstance(config, ElectraConfig) else ()  # in others 0 and -1 may have a meaning
     wrong = [f"{name} is {getattr(config, name)}" for name in counts if getattr(config, name) < 1]
     if counts and not wrong and config.hidden_size % config.num_attention_heads:
-        wrong.append(f"hidden_size {config.hidden_size} does not divide by num_attention_heads {config.num_attention_heads}")
+        wrong.append(
+            f"hidden_size {config.hidden_size} does not divide by num_attention_heads {config.num_attention_heads}"
+        )
     if counts and config.is_decoder:
         wrong.append("is_decoder is true: a token would see those before it alone")
     if counts and (kind := getattr(config, "position_embedding_type", None)) not in (None, "absolute"):
         wrong.append(f"position_embedding_type is {kind!r}: only absolute ones are known")
     if (getattr(config, "num_hidden_layers", None) or 0) > _MOST_LAYERS:
         wrong.append(f"num_hidden_layers is {config.num_hidden_layers}")
-    for name, low, high in (*((name, 0, 1) for name in _SHARES), ("layer_norm_eps", 0, 1), ("initializer_range", 0, 100)):
+    for name, low, high in (
+        *((name, 0, 1) for name in _SHARES),
+        ("layer_norm_eps", 0, 1),
+        ("initializer_range", 0, 100),
+    ):
         value = getattr(config, name, None)
         if isinstance(value, int | float) and not low <= value < high:  # NaN is not either
             wrong.append(f"{name} is {value}")
@@ -122,7 +143,7 @@ def require_finite(source: str, tensors: Iterable[tuple[str, torch.Tensor]], rem
         if tensor.is_floating_point() and not (finite := torch.isfinite(tensor)).all():
             number = tensor.numel() - int(finite.sum())
             raise UserError(
-                f"{source}: {number:,} of the {tensor.numel():,} numbers in {name} are not finite (NaN or infinite); {remedy}"
+                f"{source}: {name} holds {number:,} of {tensor.numel():,} numbers that are not finite (NaN or infinite); {remedy}"
             )
 
 
@@ -152,7 +173,9 @@ def one_line_errors(option: str, source: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:300]
         if isinstance(error, SafetensorError):
             reason = f"model.safetensors is damaged or incomplete, fetch it again ({reason})"
-        elif isinstance(error, pickle.UnpicklingError | EOFError):  # torch's own words recommend to load it all the same
+        elif isinstance(
+            error, pickle.UnpicklingError | EOFError
+        ):  # torch's own words recommend to load it all the same
             reason = (
                 "pytorch_model.bin is damaged, or holds more than tensors: loading that would run foreign code and is refused; "
                 "take a release with model.safetensors"
@@ -163,5 +186,7 @@ def one_line_errors(option: str, source: str) -> Iterator[None]:
             reason = f"its config.json describes no model ({type(error).__name__}: {reason})"
         where = f"cannot load {source}"
         if not Path(source).is_dir():
-            where += f" (there is no folder {source}, and as a hub id it cannot be loaded: it needs config.json and weights)"
+            where += (
+                f" (there is no folder {source}, and as a hub id it cannot be loaded: it needs config.json and weights)"
+            )
         raise UserError(f"{option}: {where}: {reason}") from error
