@@ -21,10 +21,14 @@ def require_labels(task: Task, split: str, rows: list[Row]) -> None:
     source = getattr(task, f"{split}_file") or f"{task.dataset}, {split}"
     for number, row in enumerate(rows, start=1):
         if task.kind == "regression" and not (_is_number(row.label) and abs(float(row.label)) <= LARGEST):
-            too_large = f"is over {LARGEST:g}, too large for fp32: scale the labels down"
+            wrong = (
+                f"over {LARGEST:g}, too large for fp32: scale the labels down"
+                if _is_number(row.label)
+                else "not a number"
+            )
             raise UserError(
-                f"{source}, row {number}: {row.label[:40]!r} {too_large if _is_number(row.label) else 'is not a number'} (option "
-                f"task.label_column {task.label_column}, or task.kind)"
+                f"{source}, row {number}: {row.label[:40]!r} is {wrong} (option task.label_column {task.label_column}, or "
+                "task.kind)"
             )
         if _has_entities(task) and (wrong := [tag for tag in row.label if not ENTITY_TAG.fullmatch(tag)]):
             raise UserError(

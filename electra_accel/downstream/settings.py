@@ -244,8 +244,7 @@ def _of_task(task: Task) -> list[str]:
 
 
 def resolve(task: Task) -> Task:
-    """A copy in which defaults that depend on the kind are filled in, and names are written in one way; :func:`check` names what
-    is wrong."""
+    """A copy with the defaults that depend on the kind, and names written in one way; :func:`check` names what is wrong."""
     source = normalise_name((task.train_file or task.dataset or "task").rsplit("/", 1)[-1])
     kind = task.kind or "classification"
     usual = re.sub(r"[^\w+-]", "-", source.partition(".")[0].partition(":")[0])

@@ -1,5 +1,5 @@
-"""What every reader of Hugging Face folders and hub ids needs: the configuration, checked before anything is built of it; the check
-that weights are numbers; and whatever the libraries raise as one line that names option and source.
+"""What every reader of Hugging Face folders and hub ids needs: the configuration, checked before anything is built; a check
+that weights are numbers; and what the libraries raise as one line that names option and source.
 """
 
 import json
@@ -141,10 +141,8 @@ def require_finite(source: str, tensors: Iterable[tuple[str, torch.Tensor]], rem
     """
     for name, tensor in tensors:
         if tensor.is_floating_point() and not (finite := torch.isfinite(tensor)).all():
-            number = tensor.numel() - int(finite.sum())
-            raise UserError(
-                f"{source}: {name} holds {number:,} of {tensor.numel():,} numbers that are not finite (NaN or infinite); {remedy}"
-            )
+            share = f"{tensor.numel() - int(finite.sum()):,} of {tensor.numel():,} numbers"
+            raise UserError(f"{source}: {share} in {name} are not finite (they are NaN or infinite); {remedy}")
 
 
 @contextmanager
