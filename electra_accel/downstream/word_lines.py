@@ -33,7 +33,7 @@ class _Form(NamedTuple):
     """What the lines that surely hold a word have in common; a line that begins with # before a sentence is not sure."""
 
     columns: set[int]
-    tabs: bool  # in all of them
+    tabs: bool  # between the columns of most; then of all
     tags: set[str]
     numbered: bool
 
@@ -45,7 +45,7 @@ def read_sentences(path: Path, tell: Callable[[str], None]) -> list[Sentence]:
         tell: gets a line about what is passed over, and one about columns that are not the first and the last.
 
     Raises:
-        UserError: a word without a tag; names its line.
+        UserError: a word without a tag, or a line that is neither a word nor a comment; names it.
     """
     with open_bytes(path) as file:
         lines = [_line(*numbered) for numbered in enumerate(io.TextIOWrapper(file, "utf-8-sig"), start=1)]
@@ -53,7 +53,7 @@ def read_sentences(path: Path, tell: Callable[[str], None]) -> list[Sentence]:
     words = [line for sentence in sure for line in sentence]
     form = _Form(
         columns={len(line.cells) for line in words},
-        tabs=all("\t" in line.text for line in words),
+        tabs=2 * sum("\t" in line.text for line in words) > len(words),
         tags={line.cells[-1] for line in words},
         numbered=_is_numbered(sure),
     )
@@ -68,6 +68,11 @@ def read_sentences(path: Path, tell: Callable[[str], None]) -> list[Sentence]:
             if form.numbered and NO_WORD.fullmatch(line.cells[0]):
                 passed_over["ranges and empty nodes"] += 1
                 continue
+            if form.tabs and "\t" not in line.text:
+                raise UserError(
+                    f"{path}, line {line.number}: no tab in {line.text.strip()[:40]!r}, where other lines have one (a line "
+                    "before a sentence that is none of its words begins with #)"
+                )
             if len(line.cells) < 2 + form.numbered or not (tag := normalise_name(line.cells[tag_column])):
                 raise UserError(f"{path}, line {line.number}: no tag behind the word {line.text.strip()[:40]!r}")
             words.append(line.cells[word_column])
