@@ -135,6 +135,8 @@ def show(weights: str, score) -> None:
         "\n± is one standard error, tokens taken as independent. Always guessing the most frequent token has generator "
         f"accuracy {of['chance']:.4f}; an AUC of 0.5 is chance."
     )
+    if None in (score.figures["generator_loss"], score.figures["discriminator_loss"]):
+        print("The networks' outputs are not finite numbers: figures that cannot be told from them are shown as –.")
 
 
 def _digits(value: float | None) -> str:

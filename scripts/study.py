@@ -24,6 +24,7 @@ import psutil
 
 from electra_accel import run_folder
 from electra_accel.cli import PREEMPTED, argument_parser, exit_with_one_line
+from electra_accel.data.writing import normalise_name
 from electra_accel.downstream.study import TASKS, networks_of, read_study, run_of
 from electra_accel.errors import Preempted, UserError
 from electra_accel.tracking.terminal import quiet_libraries
@@ -39,7 +40,9 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="what {NAME} in the file stands for")
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="default: runs/<name of the file>")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], metavar="N", help="of pre-training [1 2]")
-    parser.add_argument("--rows", nargs="+", metavar="ROW", help="run these only; the table has all")
+    parser.add_argument(
+        "--rows", nargs="+", type=normalise_name, metavar="ROW", help="run these only; the table has all"
+    )
     parser.add_argument("--pretrain", default="", metavar="OPTIONS", help="of pretrain.py, for all rows, in quotes")
     parser.add_argument("--finetune", default="", metavar="OPTIONS", help="of finetune.py, in quotes")
     parser.add_argument(

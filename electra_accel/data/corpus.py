@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from electra_accel.data import python_docs
-from electra_accel.data.readers import decompressed_bytes, format_of, read_texts
+from electra_accel.data.readers import column_index, decompressed_bytes, format_of, read_texts
 from electra_accel.errors import UserError
 
 _BATCH_DOCUMENTS = 1000
@@ -119,11 +119,11 @@ def _hub_texts(dataset: str, column: str) -> Iterator[str]:
     except (OSError, ValueError) as error:  # unknown config or split: the message lists those that exist
         raise UserError(f"{dataset}: {_first_line(error)}") from None
     for record in stream:
-        if column not in record:
-            raise UserError(f"{dataset}: no column {column!r}; it has: {', '.join(record)} (option data.text_column)")
-        if not isinstance(record[column], str | None):
-            raise UserError(f"{dataset}: column {column!r} holds {type(record[column]).__name__}, not text")
-        yield record[column] or ""
+        names = tuple(record)
+        text = record[names[column_index(dataset, column, names)]]
+        if not isinstance(text, str | None):
+            raise UserError(f"{dataset}: column {column!r} holds {type(text).__name__}, not text")
+        yield text or ""
 
 
 def _first_line(error: Exception) -> str:

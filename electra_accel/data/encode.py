@@ -5,7 +5,6 @@ Worker processes import this file, so it needs nothing but NumPy and `tokenizers
 
 import multiprocessing
 import os
-import unicodedata
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,12 +15,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from electra_accel.data.writing import normalise
+
 _SHORTEST_REST = 6  # tokens; the shortest data.max_length allows this many between [CLS] and [SEP]
-
-
-def normalise(text: str) -> str:
-    """Composed Unicode (NFC): macOS writes Hangul as single letters, which hardly a vocabulary holds."""
-    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
 @dataclass

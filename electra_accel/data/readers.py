@@ -15,11 +15,14 @@ import lzma
 import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
+from electra_accel.data import parquet
+from electra_accel.data.writing import normalise_name
 from electra_accel.errors import UserError
 
 FORMATS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -175,7 +178,7 @@ def _unquoted(cell: str) -> str:
 
 def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[str]:
     _, header = next(rows, (1, []))
-    column = _index(path, name, header)
+    column = column_index(path, name, header)
     for number, row in rows:
         if len(row) != len(header):
             raise UserError(
@@ -210,12 +213,13 @@ def json_records(path: Path, file: IO[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _fields(path: Path, records: Iterator[tuple[str, Any]], name: str) -> Iterator[str]:
-    found, names = False, []  # a field may be left out of some records, but not of all
+    found, names = False, ()  # a field may be left out of some records, but not of all
     for place, record in records:
         if isinstance(record, dict):
-            found = found or name in record
-            names = names or list(record)
-            record = record.get(name)
+            fields = tuple(record)
+            names, called = names or fields, columns_called(name, fields)
+            found = found or bool(called)
+            record = record[fields[column_index(f"{path}, {place}", name, fields)]] if called else None
         if not isinstance(record, str | None):
             raise UserError(f"{path}, {place}: {name!r} holds a {type(record).__name__}, not text")
         yield LONE_SURROGATE.sub("\ufffd", record) if record else ""
@@ -224,36 +228,39 @@ def _fields(path: Path, records: Iterator[tuple[str, Any]], name: str) -> Iterat
 
 
 def _parquet(path: Path, file: IO[bytes], name: str) -> Iterator[str]:
-    import pyarrow  # here, so that workers and readers of other formats do not wait for it
-    import pyarrow.parquet
+    def choose(columns: list[str]) -> list[tuple[int, str]]:
+        return [(column_index(path, name, columns), parquet.TEXT)]
 
-    try:
-        table = pyarrow.parquet.ParquetFile(file)
-        kind = str(table.schema_arrow.types[_index(path, name, table.schema_arrow.names)])
-        if "string" not in kind:  # string, large_string, string_view, dictionary<values=string, …>
-            raise UserError(f"{path}: column {name!r} holds {kind}, not text ({COLUMN_OPTION})")
-        for batch in table.iter_batches(batch_size=1000, columns=[name]):
-            yield from (text or "" for text in batch.column(0).cast(pyarrow.string()).to_pylist())
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OSError) as error:
-        raise UserError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
+    for (text,) in parquet.read_columns(path, file, choose, COLUMN_OPTION):
+        yield text or ""
 
 
-def _index(path: Path, name: str, columns: list[str]) -> int:
-    if name not in columns:
+def column_index(path: Path | str, name: str, columns: Sequence[str]) -> int:
+    """Where the column ``name`` stands among those of a file; UserError where there is none of this name, or several."""
+    places = columns_called(name, tuple(columns))
+    if not places:
         raise _no_column(path, name, columns)
-    if columns.count(name) > 1:
+    if len(places) > 1:
+        written = ", but for letters that look alike or are not seen" if len({columns[i] for i in places}) > 1 else ""
         raise UserError(
-            f"{path}: {columns.count(name)} columns are called {name!r}; rename all but the one that is meant"
+            f"{path}: {len(places)} columns are called {name!r}{written}; rename all but the one that is meant"
         )
-    return columns.index(name)
+    return places[0]
 
 
-def _no_column(path: Path, name: str, columns: list[str]) -> UserError:
+@lru_cache(maxsize=256)  # the fields of a file's records are mostly the same
+def columns_called(name: str, columns: tuple[str, ...]) -> list[int]:
+    """Where the columns stand that are called ``name``, however it is written there (``writing.normalise_name``)."""
+    wanted = normalise_name(name)
+    return [place for place, column in enumerate(columns) if normalise_name(column) == wanted]
+
+
+def _no_column(path: Path | str, name: str, columns: Sequence[str]) -> UserError:
     hint = separator_hint(columns)
     return UserError(f"{path}: no column {name!r}; it has: {', '.join(columns)}{hint} ({COLUMN_OPTION})")
 
 
-def separator_hint(columns: list[str]) -> str:
+def separator_hint(columns: Sequence[str]) -> str:
     """For the line about a missing column: words where the only column there looks like several."""
     joined = len(columns) == 1 and any(sign in columns[0] for sign in ",;|\t")
     return ", one column: are its fields separated by something else than the suffix says?" if joined else ""

@@ -19,7 +19,7 @@ from electra_accel.downstream.job import Job, State
 from electra_accel.downstream.layer_rates import build_adamw, peak_learning_rate
 from electra_accel.downstream.rows import Row
 from electra_accel.downstream.saving import save_model
-from electra_accel.downstream.scores import figures, loss_sum, outputs, predictions
+from electra_accel.downstream.scores import are_numbers, figures, loss_sum, outputs, predictions
 from electra_accel.downstream.tasks import Encoded, TaskData, encode
 from electra_accel.errors import Preempted, UserError
 from electra_accel.randomness import Purpose, key, permute, torch_seed
@@ -30,6 +30,7 @@ from electra_accel.training.engine import Engine
 from electra_accel.training.optim import learning_rate
 from electra_accel.training.preemption import StopRequests
 
+LOWER_RATE = "give a lower --optim.learning_rate, and another --run.dir"
 MAX_GRAD_NORM = 1.0  # as in the released code
 CPU_MICRO_BATCH = 16  # half of a batch: film reviews of 20 tokens, padded to their longest, train 1.5 times as fast
 
@@ -170,10 +171,7 @@ def train(
         if epoch_ends or save_due or state.step % settings.tracking.log_every == 0:
             whole = engine.sum(loss_so_far).item()
             if not np.isfinite(whole):
-                raise UserError(
-                    f"{job.name}: the loss is not finite at step {state.step}: "
-                    "give a lower --optim.learning_rate, and another --run.dir"
-                )
+                raise UserError(f"{job.name}: the loss is not finite at step {state.step}: {LOWER_RATE}")
             state.seconds = time.monotonic() - began
         if epoch_ends or state.step % settings.tracking.log_every == 0:
             recorder.metrics(
@@ -229,7 +227,11 @@ def to_device(engine: Engine, inputs: dict[str, torch.Tensor], targets: torch.Te
 
 @torch.no_grad()
 def score(engine: Engine, rows: list[Row], data: Encoded, job: Job) -> list[dict]:
-    """Predictions of the engine's model for every row once, in order, on every process (see ``scores.predictions``)."""
+    """Predictions of the engine's model for every row once, in order, on every process (see ``scores.predictions``).
+
+    Raises:
+        UserError: its outputs are not finite.
+    """
     model, size = engine.model, job.settings.train.micro_batch_size or job.settings.train.batch_size
     model.eval()
     by_length = np.argsort(data.lengths(), kind="stable")  # less padding, the same figures
@@ -242,5 +244,7 @@ def score(engine: Engine, rows: list[Row], data: Encoded, job: Job) -> list[dict
     ordered = [
         output for batches in zip(*engine.everywhere(mine), strict=True) for batch in batches for output in batch
     ]
+    if not are_numbers(ordered):
+        raise UserError(f"{job.name}: the model's outputs are not finite: {LOWER_RATE}")
     in_place = [ordered[i] for i in np.argsort(by_length)]
     return predictions(in_place, rows, data, job.data)

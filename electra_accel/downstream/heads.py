@@ -1,21 +1,13 @@
 """A pre-trained encoder, under a new head of stock transformers."""
 
 import copy
-import pickle
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-import transformers
-from huggingface_hub.errors import StrictDataclassError
-from huggingface_hub.utils import logging as hub_logging
-from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -26,16 +18,23 @@ from transformers import (
 
 from electra_accel import run_folder
 from electra_accel.data.tokenizer import load_tokenizer
+from electra_accel.data.writing import normalise_name
 from electra_accel.downstream.settings import place_of
 from electra_accel.downstream.tasks import TaskData
 from electra_accel.errors import UserError
 from electra_accel.model.fingerprint import UNTRAINED, network_fingerprint
+from electra_accel.model.reading import (
+    FETCH_AGAIN,
+    one_line_errors,
+    quiet,
+    read_config,
+    require_finite,
+    require_whole_encoder,
+)
 from electra_accel.randomness import Purpose, torch_seed
 
 _PARTS = ("discriminator", "encoder", "generator")  # folders of a run; the run's name says more
 TASK_HEADS = ("ForSequenceClassification", "ForTokenClassification")
-_UNUSABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
-_NO_CONFIG = (*_UNUSABLE, StrictDataclassError, TypeError, AttributeError)  # the last three: a value of another type
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +64,7 @@ def names(given: list[str]) -> list[str]:
     found: list[str] = []
     folders: list[tuple[str, list[str]]] = []
     for number, model in enumerate(given, start=1):
-        path = [re.sub(r"[^\w.+-]", "-", part) for part in Path(place_of(model)).parts]
+        path = [re.sub(r"[^\w.+-]", "-", normalise_name(part)) for part in Path(place_of(model)).parts]
         path = [part for part in path if part not in ("-", ".", "..")] or ["model"]
         folder, kind = (path[:-1], path[-1:]) if len(path) > 1 and path[-1] in _PARTS else (path, [])
         first = "untrained-" if model.startswith(UNTRAINED) else ""
@@ -86,17 +85,14 @@ def open_encoder(given: str, name: str) -> Encoder:
     """
     source = given.removeprefix(UNTRAINED)
     folder = Path(source)
-    if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        export = f"; a run writes it when it ends: finish it, or python scripts/export.py {folder.parent} --to FOLDER"
+    if not folder.is_dir() and (folder.parent / run_folder.CHECKPOINTS).is_dir():
         raise UserError(
-            f"models: there is no folder {source}{export if (folder.parent / run_folder.CHECKPOINTS).is_dir() else ''}"
+            f"models: there is no folder {source}; a run writes it when it ends: finish it, or python scripts/export.py "
+            f"{folder.parent} --to FOLDER"
         )
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise UserError(f"models: {source} has no config.json; give a Hugging Face folder, such as RUN/discriminator")
-    with _quiet(), _one_line_errors(source, _NO_CONFIG):
-        config = AutoConfig.from_pretrained(source)
+    config = read_config("models", source)
     try:
-        with _quiet():
+        with quiet():
             tokenizer = load_tokenizer(source)
     except UserError as error:
         raise UserError(f"models: {str(error).replace('option tokenizer.path', 'option models')}") from None
@@ -121,7 +117,7 @@ def require_positions(encoder: Encoder, max_length: int) -> None:
 @lru_cache
 def _unused_positions(encoder: Encoder) -> int:
     """RoBERTa and its kin count positions from their padding token's id on, so that the first rows serve no token."""
-    with torch.device("meta"), _quiet(), _one_line_errors(encoder.source):
+    with torch.device("meta"), quiet(), one_line_errors("models", encoder.source):
         model = AutoModel.from_config(encoder.config)
     tables = [module.position_embeddings for module in model.modules() if hasattr(module, "position_embeddings")]
     return max(
@@ -143,7 +139,7 @@ def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
     config.label2id = {label: i for i, label in config.id2label.items()}
     tagging = data.task.kind == "tagging"
     architecture = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
-    with torch.random.fork_rng(devices=[]), _quiet(), _one_line_errors(encoder.source):
+    with torch.random.fork_rng(devices=[]), quiet(), one_line_errors("models", encoder.source):
         torch.manual_seed(torch_seed(seed, Purpose.INITIALISE))
         if encoder.untrained:
             return architecture.from_config(config).float().train()
@@ -164,6 +160,8 @@ def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
             model.load_state_dict({name: fresh[name] for name in learnt}, strict=False)
     if lost := sorted(name for name in new if is_encoder(name, model)):
         raise UserError(f"models: {encoder.source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …)")
+    require_whole_encoder("models", encoder.source, found["unexpected_keys"])
+    require_finite(f"models: {encoder.source}", model.named_parameters(), FETCH_AGAIN)
     return model.train()
 
 
@@ -175,33 +173,3 @@ def was_fine_tuned(config: PretrainedConfig) -> bool:
 def is_encoder(name: str, model: PreTrainedModel) -> bool:
     """A pooler counts as a part of the head: encoders are released with and without one."""
     return name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' account of new and unused weights (the head is always new) and the hub's of each attempt."""
-    log = transformers.logging
-    verbosity, bars, of_hub = log.get_verbosity(), log.is_progress_bar_enabled(), hub_logging.get_verbosity()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    hub_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        hub_logging.set_verbosity(of_hub)
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()
-
-
-@contextmanager
-def _one_line_errors(source: str, expected: tuple[type[Exception], ...] = _UNUSABLE) -> Iterator[None]:
-    try:
-        yield
-    except expected as error:
-        reason = " ".join(str(error).split())[:300]
-        if Path(source).is_dir():
-            raise UserError(f"models: cannot load {source}: {reason}") from error
-        raise UserError(
-            f"models: there is no folder {source}, and as a hub id it cannot be loaded: {reason}"
-        ) from error

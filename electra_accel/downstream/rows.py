@@ -1,27 +1,31 @@
 """Labelled rows of a file or of a data set on the hub, as they are written there.
 
-csv, tsv and json are read by ``data/readers.py``; parquet, whose labels may be numbers or lists, and columns as in the CoNLL
-shared tasks are read here.
+Files are read by ``data/readers.py`` and ``data/parquet.py``, lines of words by ``word_lines.py``.
 """
 
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from electra_accel.data import parquet
 from electra_accel.data.readers import (
     COLUMN_OPTION,
     FORMATS,
     LONE_SURROGATE,
+    column_index,
     format_of,
     json_records,
     one_line_errors,
     open_bytes,
     read_texts,
-    separator_hint,
 )
+from electra_accel.data.writing import normalise_name
 from electra_accel.downstream.settings import Task
+from electra_accel.downstream.word_lines import read_sentences
 from electra_accel.errors import UserError
 
 SPLITS = {
@@ -43,32 +47,41 @@ class Row(NamedTuple):
     label: str | tuple[str, ...]
 
 
-def read_file(path: Path, task: Task) -> list[Row]:
+def read_file(path: Path, task: Task, tell: Callable[[str], None] = lambda line: None) -> list[Row]:
     """The rows of one file, in order.
+
+    Args:
+        tell: gets a line for a person about what was passed over.
 
     Raises:
         UserError: the file is missing, broken, empty, or lacks a column or a label; names it and the line or row.
     """
-    try:
-        with one_line_errors(path):
-            if has_lines_of_words(path, task):
-                rows = list(_columns_of_words(path))
-            elif format_of(path) == ".txt":
-                raise UserError(
-                    f"{path}: a txt file has no columns; give csv, tsv, jsonl or parquet (option task.train_file)"
-                )
-            elif format_of(path) in (".csv", ".tsv"):
-                names = (*task.text_columns, task.label_column)
-                columns = [list(read_texts(path, name, join_lines=False)) for name in names]
-                cells = enumerate(zip(*columns, strict=True), start=1)
-                rows = [_row(f"{path}, row {number}", row, task) for number, row in cells]
-            else:
-                rows = list(_from_records(str(path), _records(path), task))
-    except UserError as error:
-        raise UserError(str(error).replace(COLUMN_OPTION, "options task.text_columns and task.label_column")) from None
+    with _our_options(), one_line_errors(path):
+        if has_lines_of_words(path, task):
+            rows = [Row(*sentence) for sentence in read_sentences(path, tell)]
+        elif format_of(path) == ".txt":
+            raise UserError(
+                f"{path}: a txt file has no columns; give csv, tsv, jsonl or parquet (option task.train_file)"
+            )
+        elif format_of(path) in (".csv", ".tsv"):
+            names = (*task.text_columns, task.label_column)
+            columns = [list(read_texts(path, name, join_lines=False)) for name in names]
+            cells = enumerate(zip(*columns, strict=True), start=1)
+            rows = [_row(f"{path}, row {number}", row, task) for number, row in cells]
+        else:
+            rows = list(_from_records(str(path), _records(path, task), task))
     if not rows:
         raise UserError(f"{path} holds no rows")
     return rows
+
+
+@contextmanager
+def _our_options() -> Iterator[None]:
+    """The readers name the option of pre-training that is to blame for a column; here it is another."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(COLUMN_OPTION, "options task.text_columns and task.label_column")) from None
 
 
 def has_lines_of_words(path: Path, task: Task) -> bool:
@@ -96,14 +109,23 @@ def read_dataset(task: Task) -> dict[str, list[Row]]:
         raise UserError(
             f"task.dataset {task.dataset} cannot be had from the hub: {reason}; download it and name files"
         ) from None
-    splits, label = {}, task.label_column
+    splits = {}
     for ours, theirs in SPLITS.items():
         split = next((found[name].flatten() for name in theirs if name in found), None)  # a.b of records in records
-        if split is None or (ours == "test" and label in split.column_names and all(y == -1 for y in split[label])):
+        if split is None:
             continue
-        names = _class_names(split.features.get(label))
-        places = ((f"row {number}", record) for number, record in enumerate(split, start=1))
-        splits[ours] = list(_from_records(f"{task.dataset} {ours}", places, task, names))
+        with _our_options():
+            known, where = split.column_names, f"{task.dataset} {ours}"
+            *texts, label = [
+                known[column_index(where, name, known)] for name in (*task.text_columns, task.label_column)
+            ]
+            split = split.select_columns(
+                list(dict.fromkeys([*texts, label]))
+            )  # what the others hold is never looked at
+            if ours == "test" and all(y == -1 for y in split[label]):
+                continue
+            places = ((f"row {number}", record) for number, record in enumerate(split, start=1))
+            splits[ours] = list(_from_records(where, places, task, _class_names(split.features[label])))
     if "train" not in splits:
         raise UserError(f"task.dataset {task.dataset} has no split train, only {', '.join(found)}")
     return splits
@@ -114,43 +136,19 @@ def _class_names(feature: Any) -> list[str] | None:
     return getattr(getattr(feature, "feature", feature), "names", None)
 
 
-def _columns_of_words(path: Path) -> Iterator[Row]:
-    """Sentences of a file with a word a line: word first, tag last, tabs or blanks between, a blank line after each sentence.
+def _records(path: Path, task: Task) -> Iterator[tuple[str, Any]]:
+    """The records of a json, jsonl or parquet file, each with its place in it; of parquet the fields of the task alone."""
+    names, is_tagging = [*task.text_columns, task.label_column], task.kind == "tagging"
+    kinds = [*(parquet.WORDS if is_tagging else parquet.TEXT for _ in task.text_columns)]
+    kinds.append(parquet.TAGS if is_tagging else parquet.LABEL)
 
-    Lines before a sentence that begin with # are comments, unless they are a word and a tag; -DOCSTART- lines are passed over.
-    """
-    words: list[str] = []
-    tags: list[str] = []
-    with open_bytes(path) as file:
-        for number, line in enumerate(io.TextIOWrapper(file, "utf-8-sig"), start=1):
-            cells = line.rstrip("\n").split("\t") if "\t" in line else line.split()
-            if not line.strip() or line.startswith("-DOCSTART-"):
-                if words:
-                    yield Row(tuple(words), tuple(tags))
-                words, tags = [], []
-            elif line.startswith("#") and not words and len(cells) != 2:
-                continue
-            elif len(cells) < 2 or not cells[-1].strip():
-                raise UserError(f"{path}, line {number}: no tag behind the word {line.strip()[:40]!r}")
-            else:
-                words.append(cells[0])
-                tags.append(cells[-1].strip())
-    if words:
-        yield Row(tuple(words), tuple(tags))
+    def choose(columns: list[str]) -> list[tuple[int, str]]:
+        return [(column_index(path, name, columns), kind) for name, kind in zip(names, kinds, strict=True)]
 
-
-def _records(path: Path) -> Iterator[tuple[str, Any]]:
-    """The records of a json, jsonl or parquet file, each with its place in it."""
     with open_bytes(path) as file:
         if format_of(path) == ".parquet":
-            import pyarrow  # here: readers of other formats need not wait for it
-            import pyarrow.parquet
-
-            try:
-                records = pyarrow.parquet.read_table(file).to_pylist()
-            except (pyarrow.ArrowException, OSError) as error:
-                raise UserError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
-            yield from ((f"row {number}", record) for number, record in enumerate(records, start=1))
+            rows = enumerate(parquet.read_columns(path, file, choose, COLUMN_OPTION), start=1)
+            yield from ((f"row {number}", dict(zip(names, row, strict=True))) for number, row in rows)
         else:
             yield from json_records(path, io.TextIOWrapper(file, "utf-8-sig"))
 
@@ -164,12 +162,8 @@ def _from_records(
         where = f"{source}, {place}"
         if not isinstance(record, dict):
             raise UserError(f"{where}: not a record with named fields but {str(record)[:40]!r}")
-        if missing := [name for name in wanted if name not in record]:
-            raise UserError(
-                f"{where}: no column {missing[0]!r}; it has: {', '.join(record)}{separator_hint(list(record))} "
-                "(options task.text_columns and task.label_column)"
-            )
-        cells = [record[name] for name in wanted]
+        fields = tuple(record)
+        cells = [record[fields[column_index(where, name, fields)]] for name in wanted]
         if names:
             numbers = cells[-1] if isinstance(cells[-1], list) else [cells[-1]]
             if wrong := [c for c in numbers if c is None or not 0 <= c < len(names)]:
@@ -188,16 +182,26 @@ def _row(where: str, cells: Iterable[Any], task: Task) -> Row:
             raise UserError(f"{where}: {task.text_columns[0]} and {task.label_column} must be lists of one length")
         if not words:
             raise UserError(f"{where}: no words in column {task.text_columns[0]!r}")
-        return Row(tuple(_text(word) for word in words), tuple(_text(tag) for tag in label))
+        tags = tuple(_label(tag) for tag in label)
+        if "" in tags:
+            raise UserError(f"{where}: no tag for word {tags.index('') + 1} in column {task.label_column!r}")
+        return Row(tuple("" if word is None else _text(word) for word in words), tags)
     if wrong := [text for text in texts if not isinstance(text, str | None)]:
         raise UserError(f"{where}: the text is a {type(wrong[0]).__name__} (option task.text_columns)")
-    nothing = label is None or (isinstance(label, float) and math.isnan(label))  # how tables write an empty cell
-    if nothing or isinstance(label, list | dict) or not str(label).strip():
+    if not (name := _label(label)):
         raise UserError(f"{where}: no label in column {task.label_column!r} (option task.label_column)")
-    return Row(tuple(_text(text or "") for text in texts), _text(label).strip())
+    return Row(tuple(_text(text or "") for text in texts), name)
+
+
+def _label(cell: Any) -> str:
+    """A label or tag in its one way of writing; "" for a cell that holds none."""
+    nothing = cell is None or (isinstance(cell, float) and math.isnan(cell))  # how tables write an empty cell
+    return "" if nothing or isinstance(cell, list | dict) else normalise_name(_text(cell))
 
 
 def _text(cell: Any) -> str:
     """As it is written, but 1.0 as 1: a table with an empty cell in it makes floats of whole numbers."""
+    if isinstance(cell, Decimal):  # a column of them has one number of digits behind the point
+        return f"{cell:f}".rstrip("0").rstrip(".") if cell % 1 else str(int(cell))
     whole = isinstance(cell, float) and cell.is_integer()
     return LONE_SURROGATE.sub("\ufffd", str(int(cell) if whole else cell))

@@ -23,6 +23,7 @@ from electra_accel.errors import UserError
 from electra_accel.export import in_a_cell
 from electra_accel.training import sharded
 
+FINEST = 1e-5  # part of a label's size; fp32 tells 6e-8 of it
 MODEL = "model"  # in the folder of a fine-tuning
 
 CARD = """\
@@ -72,8 +73,14 @@ with torch.no_grad():
 
 
 def require_models(job: Job) -> None:
-    """Raises UserError where the model of a fine-tuning is asked for that is finished without."""
-    if job.settings.run.save_models == "best" and job.result() and not (job.folder / MODEL).is_dir():
+    """Raises UserError where the model of a fine-tuning is asked for that is finished without, or that no fp32 can give."""
+    data, keeps = job.data, job.settings.run.save_models == "best"
+    if keeps and data.deviation < FINEST * abs(data.mean):
+        raise UserError(
+            f"run.save_models best: {data.task.name}: the labels are {data.mean:g} on average and differ by {data.deviation:g} "
+            "from it, finer than a saved model can tell in fp32: take their mean away from them first"
+        )
+    if keeps and job.result() and not (job.folder / MODEL).is_dir():
         raise UserError(
             f"{job.folder} is finished, and its weights are gone: run.save_models best comes too late for it; leave the option "
             "out, or move that folder away to train it again"

@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
+from electra_accel.downstream.labels import ENTITY_TAG, OUTSIDE
 from electra_accel.downstream.rows import Row
-from electra_accel.downstream.tasks import ENTITY_TAG, IGNORED, OUTSIDE, Encoded, TaskData
+from electra_accel.downstream.tasks import IGNORED, Encoded, TaskData
 
 
 def loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
@@ -30,13 +31,22 @@ def loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def outputs(logits: Tensor, targets: Tensor) -> list[np.ndarray]:
-    """What is kept of each row: probabilities [labels]; a number in scaled units; the best tag of each target but IGNORED."""
+    """What is kept of each row: probabilities [labels]; a number in scaled units; the best tag of each target but IGNORED.
+
+    Where the logits are no numbers (NaN), so are these; of a tag, which is a whole number, -1 says it.
+    """
     if targets.is_floating_point():
         return list(logits.float().squeeze(-1).cpu().numpy())
     if targets.ndim == 1:
         return list(logits.float().softmax(-1).cpu().numpy())
-    best, known = logits.argmax(-1).cpu().numpy(), (targets != IGNORED).cpu().numpy()
+    best, known = logits.argmax(-1), (targets != IGNORED).cpu().numpy()
+    best = best.masked_fill(logits.isnan().any(-1), -1).cpu().numpy()
     return [row[mask] for row, mask in zip(best, known, strict=True)]
+
+
+def are_numbers(found: list[np.ndarray]) -> bool:
+    """Whether all ``outputs`` are."""
+    return all(np.isfinite(output).all() and (output.dtype.kind == "f" or (output >= 0).all()) for output in found)
 
 
 def predictions(found: list[np.ndarray], rows: list[Row], encoded: Encoded, data: TaskData) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from electra_accel.config import COUNT, NOT_NEGATIVE, POSITIVE, option
 from electra_accel.config_checks import deadline_time
+from electra_accel.data.writing import normalise_name
 from electra_accel.errors import UserError
 from electra_accel.model.fingerprint import UNTRAINED
 from electra_accel.options import outside_interval
@@ -243,14 +244,15 @@ def _of_task(task: Task) -> list[str]:
 
 
 def resolve(task: Task) -> Task:
-    """A copy in which the defaults that depend on the kind are filled in; :func:`check` names what is wrong."""
-    source = (task.train_file or task.dataset or "task").rsplit("/", 1)[-1]
+    """A copy with the defaults that depend on the kind, and names written in one way; :func:`check` names what is wrong."""
+    source = normalise_name((task.train_file or task.dataset or "task").rsplit("/", 1)[-1])
     kind = task.kind or "classification"
+    usual = re.sub(r"[^\w+-]", "-", source.partition(".")[0].partition(":")[0])
     return replace(
         task,
-        name=re.sub(r"[^\w+-]", "-", source.partition(".")[0].partition(":")[0]) if task.name is None else task.name,
-        text_columns=task.text_columns or TEXT_COLUMNS.get(kind, ["text"]),
-        label_column=task.label_column or ("tags" if kind == "tagging" else "label"),
+        name=usual if task.name is None else normalise_name(task.name),
+        text_columns=[normalise_name(name) for name in task.text_columns or TEXT_COLUMNS.get(kind, ["text"])],
+        label_column=normalise_name(task.label_column or ("tags" if kind == "tagging" else "label")),
         metric=task.metric or METRICS[kind][0],
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from electra_accel import config_checks, config_parser, options, run_folder
 from electra_accel.config import Config, resolve
+from electra_accel.data.writing import normalise_name
 from electra_accel.downstream import settings, settings_parser
 from electra_accel.errors import UserError
 
@@ -105,11 +106,13 @@ def read_study(path: str, values: Mapping[str, str]) -> Study:
 
 
 def _row(where: str, entry: Any, above: list[str], values: Mapping[str, str]) -> Row:
-    if not isinstance(entry, dict) or not re.fullmatch(r"\w[\w.-]*", str(entry.get("name") or "")):
+    name = normalise_name(str(entry.get("name") or "")) if isinstance(entry, dict) else ""
+    if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"{where}: a row has a name of letters, digits, - and .")
     if unknown := set(entry) - set(_OF_A_ROW):
         raise UserError(f"{where}: unknown: {', '.join(sorted(unknown))}; a row has {', '.join(_OF_A_ROW)}")
-    name, against = entry["name"], entry.get("against", above[0] if above else None)
+    against = entry.get("against", above[0] if above else None)
+    against = normalise_name(against) if isinstance(against, str) else against
     if name in (*above, TASKS):
         raise UserError(f"{where}: {name} stands there twice, or is the folder of the fine-tunings")
     if against is not None and against not in above:

@@ -4,8 +4,6 @@ Each batch is padded to its longest example. Targets of a tagging task stand at 
 """
 
 import hashlib
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +13,13 @@ from transformers import PreTrainedTokenizerFast
 
 from electra_accel.data.encode import normalise
 from electra_accel.data.split import text_hashes
+from electra_accel.downstream.labels import OUTSIDE, alike, labels_of, require_labels, scale_of
 from electra_accel.downstream.rows import Row, has_lines_of_words, read_dataset, read_file
 from electra_accel.downstream.settings import FRACTIONS, TEXT_COLUMNS, Task
 from electra_accel.errors import UserError
 from electra_accel.randomness import Purpose, key, permute, uniform
 
 IGNORED = -100  # target of a token that no word begins with
-OUTSIDE = "O"  # tag of words that nothing is known of
-ENTITY_TAG = re.compile("O|[BIESLU]-.+")  # IOB, IOBES and BILOU
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +31,8 @@ class TaskData:
         splits: train, dev and perhaps test.
         labels: all labels or tags, in the order of their ids; () for regression.
         mean, deviation: of the training labels of a regression, which is learnt in units of them; else 0 and 1.
-        notes: lines for a person: sizes first, then texts that stand on both sides and options that are not used.
+        notes: lines for a person: sizes first, then what of the files was passed over, labels that look alike, texts that stand
+            on both sides, and options that are not used.
     """
 
     task: Task
@@ -66,13 +64,14 @@ def load_task(task: Task) -> TaskData:
     Raises:
         UserError: files or data set cannot be used; fewer rows than task.train_rows; labels that no such task can have.
     """
+    told: list[str] = []
     if task.dataset:
         splits = read_dataset(task)
     else:
         files = {"train": task.train_file, "dev": task.dev_file, "test": task.test_file}
-        splits = {name: read_file(Path(path), task) for name, path in files.items() if path}
+        splits = {name: read_file(Path(path), task, told.append) for name, path in files.items() if path}
     for name, rows in splits.items():
-        _require_labels(task, name, rows)
+        require_labels(task, name, rows)
     given = set(splits)
     rows = splits["train"]
     numbers = uniform(key(Purpose.SPLIT), text_hashes(_whole_texts(rows)))
@@ -92,9 +91,10 @@ def load_task(task: Task) -> TaskData:
         raise UserError(
             f"{source} has {len(splits['train'])} rows to train on, fewer than task.train_rows {task.train_rows}"
         )
-    labels = _labels(task, splits)
-    mean, deviation = _scale(source, splits["train"]) if task.kind == "regression" else (0.0, 1.0)
-    return TaskData(task, splits, labels, mean, deviation, tuple(_notes(task, splits, given)))
+    labels = labels_of(task, splits)
+    mean, deviation = scale_of(source, splits["train"]) if task.kind == "regression" else (0.0, 1.0)
+    size, *notes = _notes(task, splits, given)
+    return TaskData(task, splits, labels, mean, deviation, (size, *told, *alike(labels), *notes))
 
 
 def _between(low: float, high: float, rows: list[Row], numbers: np.ndarray) -> list[Row]:
@@ -128,96 +128,20 @@ def _notes(task: Task, splits: dict[str, list[Row]], given: set[str]) -> list[st
     for name, rows in splits.items():
         if empty := sum(not "".join(row.texts).strip() for row in rows):
             notes.append(f"{empty:,} of the {len(rows):,} rows of {name} have no text")
+        if task.kind == "tagging" and (unread := _tagged_blanks(rows)):
+            notes.append(
+                f"{unread:,} words of {name} are blanks with a tag: no token stands for them, so they count as {OUTSIDE}"
+            )
     for name, usual in FRACTIONS.items():
         if name in given and getattr(task, f"{name}_fraction") != usual:
             notes.append(f"task.{name}_fraction is not used: {name} rows are given")
     return notes
 
 
-def _require_labels(task: Task, split: str, rows: list[Row]) -> None:
-    """Raises UserError where a label is no number or no entity's tag and should be; names file and row."""
-    source = getattr(task, f"{split}_file") or f"{task.dataset}, {split}"
-    for number, row in enumerate(rows, start=1):
-        if task.kind == "regression" and not _is_number(row.label):
-            raise UserError(
-                f"{source}, row {number}: {row.label[:40]!r} is not a number (option task.label_column "
-                f"{task.label_column}, or task.kind)"
-            )
-        if _has_entities(task) and (wrong := [tag for tag in row.label if not ENTITY_TAG.fullmatch(tag)]):
-            raise UserError(
-                f"{source}, sentence {number}: the tag {wrong[0][:40]!r} is neither O nor B-TYPE or I-TYPE (E-, S-, L-, U-): "
-                "entities cannot be told: convert the tags (remove a header line), or give --task.metric accuracy"
-            )
-
-
-def _labels(task: Task, splits: dict[str, list[Row]]) -> tuple[str, ...]:
-    source = task.train_file or task.dataset
-    if task.kind == "regression":
-        return ()
-    if task.kind == "tagging":  # a rare tag may stand in dev or test only
-        found = {tag for rows in splits.values() for row in rows for tag in row.label}
-        if len(found) < 2:
-            raise UserError(f"{source}: one tag only, {min(found)!r}: nothing to learn")
-        return tuple(sorted(found | {OUTSIDE} if _has_entities(task) else found))
-    found = {row.label for row in splits["train"]}
-    if len(found) < 2:
-        raise UserError(
-            f"{source}: column {task.label_column!r} holds one label only, {min(found)!r}: nothing to learn"
-        )
-    if len(found) > max(20, len(splits["train"]) // 2):
-        raise UserError(
-            f"{source}: column {task.label_column!r} holds {len(found):,} different labels in {len(splits['train']):,} rows; "
-            "name another task.label_column, or task.kind regression"
-        )
-    _require_known(task, splits, found)
-    if not all(_is_number(label) for label in found):
-        return tuple(sorted(found))
-    ordered = sorted(found, key=float)
-    if same := [both for both in zip(ordered, ordered[1:]) if float(both[0]) == float(both[1])]:
-        raise UserError(
-            f"{source}: the labels {same[0][0]!r} and {same[0][1]!r} are one number written in two ways; write it in one way "
-            f"(option task.label_column {task.label_column})"
-        )
-    return tuple(ordered)
-
-
-def _has_entities(task: Task) -> bool:
-    """Whether its tags are those of entities: those of parts of speech are judged by accuracy alone."""
-    return task.kind == "tagging" and task.metric != "accuracy"
-
-
-def _require_known(task: Task, splits: dict[str, list[Row]], known: set[str]) -> None:
-    """Raises UserError where dev or test has a label that no training row has."""
-    for name in set(splits) - {"train"}:
-        unknown = [(number, row.label) for number, row in enumerate(splits[name], start=1) if row.label not in known]
-        if not unknown:
-            continue
-        number, label = unknown[0]
-        given = getattr(task, f"{name}_file") or (task.dataset and f"{task.dataset}, {name}")
-        if given:
-            raise UserError(
-                f"{given}, row {number}: {name} has the label {label!r}, which no training row has (option task.label_column)"
-            )
-        raise UserError(
-            f"{task.train_file}: all rows with the label {label!r} went to {name}: it is too rare to be learnt; leave them "
-            f"out, or give task.{name}_file"
-        )
-
-
-def _scale(source: str, rows: list[Row]) -> tuple[float, float]:
-    """Mean and standard deviation of the training labels."""
-    numbers = np.array([float(row.label) for row in rows])
-    if numbers.std() == 0:
-        raise UserError(f"{source}: all training labels are {numbers[0]}: nothing to learn")
-    return float(numbers.mean()), float(numbers.std())
-
-
-def _is_number(text: str) -> bool:
-    """Whether it is a finite one."""
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+def _tagged_blanks(rows: list[Row]) -> int:
+    return sum(
+        tag != OUTSIDE and not word.strip() for row in rows for word, tag in zip(row.texts, row.label, strict=True)
+    )
 
 
 @dataclass(frozen=True)

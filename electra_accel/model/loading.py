@@ -1,21 +1,20 @@
 """Start from saved or published networks, and say what was found in them."""
 
-import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import torch
-import transformers
-from safetensors import SafetensorError
-from transformers import AutoConfig, ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
+from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
 
 from electra_accel.errors import UserError
 from electra_accel.model.pair import Pair, check_network, check_pair, initialise, set_dropout
+from electra_accel.model.reading import (
+    FETCH_AGAIN,
+    one_line_errors,
+    quiet,
+    read_config,
+    require_finite,
+    require_whole_encoder,
+)
 from electra_accel.model.sharing import share
 
-# What transformers, safetensors and torch raise for files that are missing, truncated, of another shape or out of reach.
-_UNUSABLE = (OSError, ValueError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
 _HEADS = {"generator": "generator_predictions.", "discriminator": "discriminator_predictions."}
 _ODD_LM_HEAD = 0.01  # of the word table's norm: a head that differs by more was another one, not a rounded copy
 _SHARED = {
@@ -107,8 +106,7 @@ def _load(
     """A network to train, its LM head tied to its word table, and the lines about it."""
     # Published configurations may say otherwise; what we train and export is tied, and stock transformers must know.
     config.tie_word_embeddings = True
-    with _one_line_errors(f"model.{role}", source):
-        network, found = _from_pretrained(architecture, source, config, revision)
+    network, found = _from_pretrained(f"model.{role}", architecture, source, config, revision)
     new, unused = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
     lost = [name for name in new if name.startswith("electra.")]
     if lost:
@@ -155,8 +153,7 @@ def load_network(option: str, architecture: type[PreTrainedModel], source: str) 
         UserError: it cannot be loaded, or lacks parameters of this architecture: it is something else.
     """
     config = load_config(option, source, None)
-    with _one_line_errors(option, source):
-        network, found = _from_pretrained(architecture, source, config, None)
+    network, found = _from_pretrained(option, architecture, source, config, None)
     if found["missing_keys"]:
         lacking = sorted(found["missing_keys"])[0]
         raise UserError(f"{option}: {source} is no {architecture.__name__}, it lacks {lacking}; name another one")
@@ -165,27 +162,17 @@ def load_network(option: str, architecture: type[PreTrainedModel], source: str) 
 
 def load_config(option: str, source: str, revision: str | None) -> ElectraConfig:
     """The configuration in a folder or under a hub id; UserError (naming ``option``) unless it is an ELECTRA's."""
-    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
-    if looks_like_path and not Path(source).is_dir():
-        raise UserError(f"{option}: there is no folder {source}")
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
-        raise UserError(f"{option}: {source} has no config.json; give a Hugging Face folder or a hub id")
-    with _one_line_errors(option, source):
-        config = AutoConfig.from_pretrained(source, revision=revision)
+    config = read_config(option, source, revision)
     if not isinstance(config, ElectraConfig):
         raise UserError(f"{option}: {source} is a {config.model_type} model, not an ELECTRA")
     return config
 
 
 def _from_pretrained(
-    architecture: type[PreTrainedModel], source: str, config: ElectraConfig, revision: str | None
+    option: str, architecture: type[PreTrainedModel], source: str, config: ElectraConfig, revision: str | None
 ) -> tuple[PreTrainedModel, dict]:
-    """The network in training mode, fp32, and transformers' account of keys; without its own print-out of that account."""
-    log = transformers.logging
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
+    """The network in training mode, fp32, its weights checked, and transformers' account of keys."""
+    with quiet(), one_line_errors(option, source):
         network, found = architecture.from_pretrained(
             source,
             config=config,
@@ -195,35 +182,14 @@ def _from_pretrained(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told below, in one line
         )
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()
     for name, saved, wanted in sorted(found["mismatched_keys"]):
-        raise ValueError(
-            f"config.json is that of another model: {name} is {list(saved)}, by config.json {list(wanted)}"
-        )
-    return network.train(), found
-
-
-@contextmanager
-def _one_line_errors(option: str, source: str) -> Iterator[None]:
-    try:
-        yield
-    except _UNUSABLE as error:
-        reason = " ".join(str(error).split())[:300]
-        if isinstance(error, SafetensorError):
-            reason = f"model.safetensors is damaged or incomplete, fetch it again ({reason})"
-        elif isinstance(
-            error, (pickle.UnpicklingError, EOFError)
-        ):  # torch's own words recommend to load it all the same
-            reason = (
-                "pytorch_model.bin is damaged, or holds more than tensors: loading that would run foreign code and is refused; "
-                "take a release with model.safetensors"
-            )
         raise UserError(
-            f"{option}: cannot load {source} (a folder with config.json and weights, or a hub id): {reason}"
-        ) from error
+            f"{option}: cannot load {source}: config.json is that of another model: {name} is {list(saved)}, by config.json "
+            f"{list(wanted)}"
+        )
+    require_whole_encoder(option, source, found["unexpected_keys"])
+    require_finite(f"{option}: {source}", network.named_parameters(), FETCH_AGAIN)
+    return network.train(), found
 
 
 @torch.no_grad()

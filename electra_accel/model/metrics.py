@@ -71,23 +71,27 @@ def count(
     selected = torch.zeros_like(judged).scatter(1, batch.slot_positions, batch.slot_used)
     positive = logits > 0
     correct = (positive == replaced) & judged
-    terms = (
+    facts = (
         *_generator_terms(batch, slots, generator_loss),
         judged,
         discriminator_loss,
         discriminator_loss.double().square(),
         replaced,
+    )
+    verdicts = (
         positive & replaced,
         positive & ~replaced & judged,
         correct & selected,
         correct & ~selected,
     )
-    scalars = _sums(terms)
-    # Clamped as integers: a NaN must not become an index out of range before the loop has seen the loss and stopped.
-    bins = ((logits.float() + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))).long().clamp(0, BINS - 1) + BINS * replaced
+    # Clamped before it is an integer, which infinity cannot be.
+    places = ((logits.float() + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))).clamp(0, BINS - 1)
+    bins = places.nan_to_num().long() + BINS * replaced
     histogram = torch.zeros(2 * BINS, dtype=torch.float64, device=logits.device)
     histogram.index_add_(0, bins.flatten(), judged.flatten().to(torch.float64))
-    return torch.cat([scalars, histogram])
+    # NaN is neither over 1/2 nor under it: with one such token all verdicts, and what is made of them, are NaN.
+    verdicts = torch.cat([_sums(verdicts), histogram]) + _nan_where(logits.isnan() & judged)
+    return torch.cat([_sums(facts), verdicts])
 
 
 @torch.no_grad()
@@ -104,9 +108,15 @@ def _generator_terms(batch: RTDBatch, slots: SlotFigures, loss: torch.Tensor) ->
         batch.real,
         loss,
         loss.double().square(),
-        (slots.argmax == batch.slot_labels) & batch.slot_used,
+        # Where the distribution is NaN, there is no most probable token.
+        ((slots.argmax == batch.slot_labels) & batch.slot_used) + _nan_where(loss.isnan()),
         slots.entropy * batch.slot_used,
     )
+
+
+def _nan_where(wrong: torch.Tensor) -> torch.Tensor:
+    """float64, 0-d: 0, or NaN where any of ``wrong`` is True; to be added."""
+    return torch.where(wrong, math.nan, 0.0).sum(dtype=torch.float64)
 
 
 def _sums(terms: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -183,7 +193,7 @@ def calibration(counters: torch.Tensor) -> Calibration:
     said = empty.index_add(0, place, (original + replaced) * probability)
     true = empty.index_add(0, place, replaced)
     error = _ratio((said - true).abs().sum().item(), tokens.sum().item())
-    bins = [(p / n, t / n, int(n)) for p, t, n in zip(said.tolist(), true.tolist(), tokens.tolist()) if n]
+    bins = [(p / n, t / n, int(n)) for p, t, n in zip(said.tolist(), true.tolist(), tokens.tolist()) if n > 0]
     return Calibration(error, bins)
 
 

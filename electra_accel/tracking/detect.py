@@ -95,7 +95,7 @@ class Detector:
             top_k: candidates at each [MASK].
 
         Raises:
-            UserError: no token in it, or not UTF-8; [MASK] in it and no generator.
+            UserError: no token in it, or not UTF-8; [MASK] in it and no generator; a network answers with NaN.
         """
         try:
             text.encode()
@@ -109,13 +109,15 @@ class Detector:
             read = torch.tensor([[self.tokenizer.cls_token_id, *piece, self.tokenizer.sep_token_id]])
             masks = (read[0] == self.tokenizer.mask_token_id).nonzero().flatten()
             if len(masks):
-                best = self.generator(read).logits[0, masks].softmax(-1).topk(min(top_k, len(self.tokenizer)))
+                shares = _numbers("generator", self._source, self.generator(read).logits[0, masks].softmax(-1))
+                best = shares.topk(min(top_k, len(self.tokenizer)))
                 read[0, masks] = best.indices[:, 0]
                 for place, numbers, shares in zip(masks.tolist(), best.indices.tolist(), best.values.tolist()):
                     words = self.tokenizer.convert_ids_to_tokens(numbers)
                     candidates.append((len(tokens) + place - 1, list(zip(words, shares))))  # - 1: [CLS]
             tokens += self.tokenizer.convert_ids_to_tokens(read[0, 1:-1].tolist())
-            probability += self.discriminator(read).logits[0, 1:-1].sigmoid().tolist()
+            found = self.discriminator(read).logits[0, 1:-1].sigmoid()
+            probability += _numbers("discriminator", self.discriminator.name_or_path, found).tolist()
             pieces += 1
         return Reading(text, tokens, probability, candidates, pieces)
 
@@ -129,6 +131,15 @@ class Detector:
             yield ids[start:end]
             start = end
         yield ids[start:]
+
+
+def _numbers(role: str, source: str, probabilities: torch.Tensor) -> torch.Tensor:
+    """``probabilities``; UserError where a network gives none, which finite weights can do too if they are very large."""
+    if probabilities.isnan().any():
+        raise UserError(
+            f"--{role}: {source} answers with what is no number (NaN): its weights are damaged; take others"
+        )
+    return probabilities
 
 
 def _tokenizer(role: str, source: str):

@@ -50,14 +50,14 @@ def standard_errors(figures: Mapping[str, float | None], *, selected: int, judge
     """Standard errors of held-out figures, by their names.
 
     Entropy and calibration error have none here, losses have theirs where ``figures`` holds ``<loss>_se``. A figure that is
-    missing, None or NaN, or has no tokens to stand on, is left out.
+    missing, None or not finite, or has no tokens to stand on, is left out.
 
     Args:
         figures: by name without prefix, as ``model.metrics.summarise`` gives them.
         selected: positions that the generator was asked for.
         judged: tokens without [CLS] and [SEP].
     """
-    known = {name: value for name, value in figures.items() if isinstance(value, float | int) and value == value}
+    known = {name: value for name, value in figures.items() if isinstance(value, float | int) and math.isfinite(value)}
     replaced = known.get("replaced_fraction", 0.0) * judged
     called = known.get("predicted_positive_rate", 0.0) * judged
     caught = known.get("recall", 0.0) * replaced

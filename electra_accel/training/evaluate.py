@@ -6,6 +6,7 @@ The figures against the run's own current generator are given apart.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -20,11 +21,12 @@ from electra_accel.config import Config
 from electra_accel.data.loader import StepLoader
 from electra_accel.data.prepare import Prepared
 from electra_accel.errors import UserError
-from electra_accel.model.metrics import calibration, standard_errors, summarise
+from electra_accel.model.metrics import SCALARS, calibration, standard_errors, summarise
 from electra_accel.training.engine import Engine
 from electra_accel.training.progress import Progress
 
 PREFIX = {"held_out": "eval", "general": "general"}  # of the figures of each held-out split
+GENERATOR_LOSS = SCALARS.index("generator_loss")
 UNIGRAM_SAMPLE = 20_000_000  # tokens of the training buffer that are counted
 
 
@@ -245,7 +247,9 @@ def totals(engine: Engine, corrupted: Iterable[tuple[RTDBatch, torch.Tensor]]) -
         batch = batch.to(engine.device)
         fixed = model(batch, replacements.to(engine.device))
         own = fixed if fixed.discriminator_logits is None else model(batch)
-        total += torch.stack([fixed.counters, own.counters])
+        # Of a generator whose losses are NaN nothing can be drawn, so nothing is known of verdicts on it.
+        drawn = torch.where(own.counters[GENERATOR_LOSS].isnan(), math.nan, 0.0)
+        total += torch.stack([fixed.counters, own.counters + drawn])
     model.train()
     return total
 

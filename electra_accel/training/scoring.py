@@ -6,6 +6,7 @@ the identical corruption, which its fingerprint shows. In fp32 on one process; n
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ Draw = Callable[[RTDBatch], torch.Tensor]
 
 @dataclass(frozen=True)
 class Score:
-    """Held-out figures of a pair; a figure that has no denominator is None.
+    """Held-out figures of a pair; a figure that has no denominator, or that is not finite, is None.
 
     Attributes:
         held_out: what figures of two pairs must share to be compared, and the counts; keys as in held_out/held_out.json.
@@ -99,7 +100,7 @@ def score_files(
     draw, replacements = unigram_draw(counts), "token frequency of this text"
     if reference:
         generator = reference_generator(reference, judged, config.data.max_length)
-        draw, replacements = _draw_of(generator, judged, engine), f"generator {reference}"
+        draw, replacements = _draw_of(generator, reference, judged, engine), f"generator {reference}"
     corruption = _Corruption(_loader(config, prepared, engine, split="train"), draw, int(counts.argmax()))
     sums = totals(engine, corruption).cpu()
     examples = prepared.manifest["splits"]["train"]["examples"]
@@ -189,12 +190,17 @@ def _loader(config: Config, prepared: Prepared, engine: Engine, split: str) -> S
     return assemble.step_loader(config, prepared, held_out=True, split=split, **place)
 
 
-def _draw_of(generator: torch.nn.Module, judged: Judged, engine: Engine) -> Draw:
+def _draw_of(generator: torch.nn.Module, source: str, judged: Judged, engine: Engine) -> Draw:
     """Samples of a generator beside the pair's discriminator."""
     model = ReplacedTokenDetection(generator, judged.pair.discriminator).to(engine.device)
 
     def draw(batch: RTDBatch) -> torch.Tensor:
-        return model(batch.to(engine.device)).sampled.cpu()
+        output = model(batch.to(engine.device))
+        if output.generator_loss_sum.isnan():
+            raise UserError(
+                f"--reference_generator: {source} answers with what is no number (NaN): its weights are damaged"
+            )
+        return output.sampled.cpu()
 
     return draw
 
@@ -217,5 +223,5 @@ def _score(config: Config, sums: torch.Tensor, prepared: Prepared, split: str, i
     figures[0]["calibration_error"] = calibrated.error
     sizes = {"selected": counts["selected"], "judged": counts["judged"]}
     errors = [intervals.standard_errors(values, **sizes) for values in figures]
-    known = [{name: value if value == value else None for name, value in values.items()} for values in figures]
+    known = [{name: value if math.isfinite(value) else None for name, value in values.items()} for values in figures]
     return Score(held_out, *known, *errors, calibrated.bins)

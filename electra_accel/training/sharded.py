@@ -20,9 +20,13 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from electra_accel.errors import UserError
+from electra_accel.model.reading import require_finite
 
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+DIVERGED = (
+    "the training had diverged when it was saved: take an earlier checkpoint, or train again with a lower learning rate"
+)
 BUCKET = 20_000_000  # gradients that ZeRO exchanges at once
 
 
@@ -87,9 +91,9 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     """Copy the weights of a checkpoint into ``model`` in place, so that tied weights stay tied.
 
     Raises:
-        UserError: they are those of another model.
+        UserError: they are those of another model, or not finite.
     """
-    saved = safetensors.torch.load_file(folder / MODEL_FILE)
+    saved = _read(folder / MODEL_FILE)
     parameters = dict(model.named_parameters())
     differing = sorted(saved.keys() ^ parameters.keys()) or sorted(
         name for name in saved if saved[name].shape != parameters[name].shape
@@ -98,6 +102,12 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         raise UserError(f"{folder}: its weights do not fit the model ({', '.join(differing[:3])})")
     for name, parameter in parameters.items():
         parameter.copy_(saved[name])
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    saved = safetensors.torch.load_file(file)
+    require_finite(str(file), saved.items(), DIVERGED)
+    return saved
 
 
 def copy_of_weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -117,7 +127,7 @@ def set_master_weights(model: nn.Module, optimizer: Any, weights: dict[str, torc
 @torch.no_grad()
 def load_optimizer(model: nn.Module, optimizer: Any, scaler: Any, folder: Path) -> None:
     """Put the moments of a checkpoint into a fresh optimizer, in the parts that this engine keeps. On every process."""
-    saved = safetensors.torch.load_file(folder / OPTIMIZER_FILE)
+    saved = _read(folder / OPTIMIZER_FILE)
     if "loss_scale" in saved:
         _set_loss_scale(optimizer, scaler, saved)
     if "steps" not in saved:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from electra_accel.cli import argument_parser, exit_with_one_line
+from electra_accel.errors import UserError
 
 BATCH = 64
 
@@ -45,6 +46,10 @@ def main() -> None:
         encoder = open_encoder(model, name)
         network = build(encoder, data, asked.seed).base_model.eval()
         train, dev = (pooled(network, encode(rows, data, encoder.tokenizer)) for rows in splits)
+        if not (np.isfinite(train).all() and np.isfinite(dev).all()):
+            raise UserError(
+                f"--models: the hidden states of {model} are not finite: its weights are damaged; take others"
+            )
         scores = []
         for layer in range(train.shape[1]):
             probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))

@@ -36,6 +36,8 @@ def main() -> None:
     tokenizer = load_tokenizer(asked.network)
     tables = encoder.embeddings
     before = tables.word_embeddings.weight.std().item()
+    if not before:
+        raise UserError(f"{asked.network}: its word table holds one number everywhere: there is nothing to scale")
     for table in (tables.word_embeddings, tables.position_embeddings, tables.token_type_embeddings):
         table.weight.data.mul_(asked.deviation / before)
     encoder.save_pretrained(asked.to)

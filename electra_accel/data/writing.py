@@ -1,0 +1,23 @@
+"""One way to write texts, and names of things: two programs may write one word in two ways that look alike."""
+
+import re
+import unicodedata
+
+# No letter and not seen: soft hyphen, marks of direction, zero-width space, word joiner, byte order mark, Hangul filler, ….
+_UNSEEN = "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\ufeff\uffa0]"
+# The two joiners say how letters of Persian or of Indic scripts, and emoji, are drawn; beside these characters they do nothing:
+_UNJOINED = r"\s\0-\u024f\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff"
+_NAME_NOISE = re.compile(rf"{_UNSEEN}|(?<![^{_UNJOINED}])[\u200c\u200d]|[\u200c\u200d](?![^{_UNJOINED}])")
+
+
+def normalise(text: str) -> str:
+    """Composed Unicode (NFC): macOS writes Hangul as single letters, which hardly a vocabulary holds."""
+    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+
+
+def normalise_name(name: str) -> str:
+    """For labels, tags, columns and whatever else has a name: composed, without characters that are not seen or blanks around.
+
+    What looks alike is then equal; capitals and small letters, which a reader can tell, stay as they are.
+    """
+    return name if name.isascii() and name == name.strip() else normalise(_NAME_NOISE.sub("", name)).strip()
