@@ -1,12 +1,14 @@
-"""How every script ends: a mistake of the user is one line and exit code 2, a bug of ours a traceback and exit code 1."""
+"""How every script begins and ends: it prints to any terminal and takes words in UTF-8; a mistake of the user is one line and
+exit code 2, a bug of ours a traceback and exit code 1."""
 
 import argparse
+import io
 import os
 import select
 import sys
 import time
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from typing import NoReturn, TextIO
 
 from electra_accel.errors import OneProcessError, Preempted, UserError
 
@@ -26,7 +28,10 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     OneProcessError is printed by whoever raises it.
     """
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"
+    for stream in (sys.stdout, sys.stderr):
+        print_any_character(stream)
     try:
+        require_utf8(sys.argv[1:])
         code = main() or 0
     except SystemExit as ended:  # of --help
         code = ended.code
@@ -53,6 +58,37 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     if code == READER_LEFT:  # what is still to be printed goes nowhere, or Python complains of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def print_any_character(stream: TextIO) -> None:
+    """A character that is not in the terminal's encoding is written as \\uXXXX: it must not end a run, hours in."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def require_utf8(words: Iterable[str]) -> None:
+    """What is not UTF-8 could not be written into the files of a run, nor told to libraries: better found now than then.
+
+    Raises:
+        UserError: names the first such word.
+    """
+    for word in words:
+        if not any(
+            "\ud800" <= character <= "\udfff" for character in word
+        ):  # how Python keeps bytes that it cannot decode
+            continue
+        shown = os.fsencode(word).decode("utf-8", "backslashreplace")
+        try:
+            os.fsencode(word).decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError(
+                f"'{shown}' is not UTF-8: rename the file or folder, for example with `convmv -f cp949 -t utf-8`; text files "
+                "may have any name where a glob in quotes finds them, such as 'data/*.txt'"
+            ) from None
+        raise UserError(
+            f"'{shown}' is UTF-8, but Python was told to read {sys.getfilesystemencoding()}: set PYTHONUTF8=1 or "
+            "LC_ALL=C.UTF-8"
+        )
 
 
 def _nobody_reads() -> bool:

@@ -24,6 +24,9 @@ CONFIG, CONTENT, ENVIRONMENT, STATUS = "config.yaml", "content.json", "environme
 METRICS, SAMPLES, RUN_ID = "metrics.jsonl", "samples.jsonl", "run_id"
 HELD_OUT_IDENTITY = "held_out.json"  # in HELD_OUT: what figures of two runs must share to be compared
 CHECKPOINTS, HELD_OUT, WARM_START, LOCK = "checkpoints", "held_out", "warm-start", ".lock"
+ESCAPE = (
+    "backslashreplace"  # of what no UTF-8 can hold, such as a file's name on an old disk; in JSON it reads as it was
+)
 STEP = re.compile(rb'\{"step": (\d+)[,}]')  # how a line of ours begins
 
 
@@ -31,7 +34,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` so that a reader sees the old or the new text, never a part, also after a power cut."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may report their end at once
     with storage_errors(path.parent):
-        with open(partial, "w", encoding="utf-8") as file:
+        with open(partial, "w", encoding="utf-8", errors=ESCAPE) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -76,7 +79,7 @@ def read_status(folder: Path) -> dict:
 
 def append_jsonl(path: Path, record: dict) -> None:
     """One record, one line, one write: a killed process leaves at most the last line unfinished."""
-    with storage_errors(path.parent), open(path, "a", encoding="utf-8") as file:
+    with storage_errors(path.parent), open(path, "a", encoding="utf-8", errors=ESCAPE) as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
@@ -153,7 +156,7 @@ def lock(folder: Path) -> TextIO:
     Raises:
         UserError: another process trains in it.
     """
-    file = open(folder / LOCK, "w")
+    file = open(folder / LOCK, "wb")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit it and outlive us
     except (BlockingIOError, PermissionError):

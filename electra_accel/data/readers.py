@@ -56,7 +56,12 @@ def decompressed_bytes(path: Path) -> int:
 
 
 def read_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[str]:
-    """The texts of one file, in order; a cell that is empty, null or not there gives an empty string.
+    """The texts of one file, in order, as :func:`placed_texts` finds them."""
+    return (text for _, text in placed_texts(path, text_column, join_lines))
+
+
+def placed_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[tuple[str, str]]:
+    """The place of each text in a file, such as "line 3", and the text; a cell that is empty, null or not there gives "".
 
     Args:
         text_column: column of csv, tsv and parquet, field of json and jsonl.
@@ -120,25 +125,26 @@ def _undecodable_line(path: Path) -> int:
     raise AssertionError(f"{path} could not be decoded, and now it can: it changes while it is read")
 
 
-def _lines(file: IO[str]) -> Iterator[str]:
-    for line in file:
+def _lines(file: IO[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(file, start=1):
         line = line.strip()
         if line:
-            yield line
+            yield f"line {number}", line
 
 
-def _blocks(file: IO[str]) -> Iterator[str]:
-    block, size = [], 0
-    for line in file:
+def _blocks(file: IO[str]) -> Iterator[tuple[str, str]]:
+    block, begin, size = [], 1, 0
+    for number, line in enumerate(file, start=1):
         line = line.strip()
         if block and (not line or size > _BLOCK_CHARACTERS):
-            yield "\n".join(block)
+            yield f"line {begin}", "\n".join(block)
             block, size = [], 0
         if line:
+            begin = begin if block else number
             block.append(line)
             size += len(line)
     if block:
-        yield "\n".join(block)
+        yield f"line {begin}", "\n".join(block)
 
 
 def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
@@ -173,7 +179,7 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell.endswith('"') and '"' not in inside else cell
 
 
-def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[str]:
+def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[tuple[str, str]]:
     _, header = next(rows, (1, []))
     column = _index(path, name, header)
     for number, row in rows:
@@ -182,7 +188,7 @@ def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Ite
                 f"{path}, line {number}: {len(row)} cells where the header has {len(header)}; quote cells that hold a "
                 "separator (csv), and save cells that hold tabs or line breaks as csv or jsonl"
             )
-        yield row[column]
+        yield f"line {number}", row[column]
 
 
 def json_records(path: Path, file: IO[str]) -> Iterator[tuple[str, Any]]:
@@ -209,7 +215,7 @@ def json_records(path: Path, file: IO[str]) -> Iterator[tuple[str, Any]]:
         number += 1
 
 
-def _fields(path: Path, records: Iterator[tuple[str, Any]], name: str) -> Iterator[str]:
+def _fields(path: Path, records: Iterator[tuple[str, Any]], name: str) -> Iterator[tuple[str, str]]:
     found, names = False, []  # a field may be left out of some records, but not of all
     for place, record in records:
         if isinstance(record, dict):
@@ -218,12 +224,12 @@ def _fields(path: Path, records: Iterator[tuple[str, Any]], name: str) -> Iterat
             record = record.get(name)
         if not isinstance(record, str | None):
             raise UserError(f"{path}, {place}: {name!r} holds a {type(record).__name__}, not text")
-        yield LONE_SURROGATE.sub("\ufffd", record) if record else ""
+        yield place, LONE_SURROGATE.sub("\ufffd", record) if record else ""
     if names and not found:
         raise _no_column(path, name, names)
 
 
-def _parquet(path: Path, file: IO[bytes], name: str) -> Iterator[str]:
+def _parquet(path: Path, file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
     import pyarrow  # here, so that workers and readers of other formats do not wait for it
     import pyarrow.parquet
 
@@ -232,8 +238,9 @@ def _parquet(path: Path, file: IO[bytes], name: str) -> Iterator[str]:
         kind = str(table.schema_arrow.types[_index(path, name, table.schema_arrow.names)])
         if "string" not in kind:  # string, large_string, string_view, dictionary<values=string, …>
             raise UserError(f"{path}: column {name!r} holds {kind}, not text ({COLUMN_OPTION})")
-        for batch in table.iter_batches(batch_size=1000, columns=[name]):
-            yield from (text or "" for text in batch.column(0).cast(pyarrow.string()).to_pylist())
+        batches = table.iter_batches(batch_size=1000, columns=[name])
+        texts = (text or "" for batch in batches for text in batch.column(0).cast(pyarrow.string()).to_pylist())
+        yield from ((f"row {number}", text) for number, text in enumerate(texts, start=1))
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OSError) as error:
         raise UserError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
 
