@@ -17,6 +17,7 @@ trained on (with --reference_generator by the replacements of that generator).
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -149,7 +150,8 @@ def rescore(run, reference, asked: argparse.Namespace) -> None:
         for name in ("text_column", "reference_generator"):
             command += [f"--{name}", getattr(asked, name)] if getattr(asked, name) else []
         print(f"scoring {run.name}", flush=True)
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+        done = subprocess.run(list(map(str, command)), capture_output=True, encoding="utf-8", env=environment)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise UserError(f"{run.name} cannot be scored again: {reason.removeprefix('error: ')}")

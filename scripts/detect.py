@@ -22,7 +22,6 @@ from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 from electra_accel.tracking.terminal import quiet_libraries
 
-
 MOST_PLACES = 10  # of texts with nothing to read in them that are named
 
 

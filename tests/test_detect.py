@@ -152,7 +152,7 @@ def test_texts_without_anything_to_read_are_left_out_and_named(place, detect, mo
 
 
 def test_many_left_out_texts_are_one_short_line(place, detect, monkeypatch):
-    give_stdin(monkeypatch, "a\n".encode() + "\u200b\n".encode() * 1000)
+    give_stdin(monkeypatch, b"a\n" + "\u200b\n".encode() * 1000)
     code, _, err = detect("--run", "run", "--json")
     assert code == 0 and "1000 of 1001" in err and "line 2;" in err and len(err) < 300
 

@@ -73,7 +73,7 @@ def _acquire(lock: Path) -> str | None:
     except OSError as error:
         raise UserError(f"{lock.parent}: cannot write there: {error.strerror}") from None
     attempt = uuid.uuid4().hex
-    with open(file, "w") as stream:
+    with open(file, "w", encoding="utf-8") as stream:
         json.dump({"attempt": attempt, "host": socket.gethostname(), "pid": os.getpid()}, stream)
     return attempt
 
