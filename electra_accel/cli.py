@@ -2,6 +2,7 @@
 exit code 2, a bug of ours a traceback and exit code 1."""
 
 import argparse
+import errno
 import io
 import os
 import select
@@ -14,14 +15,17 @@ from electra_accel.errors import OneProcessError, Preempted, UserError
 
 LET_THE_FIRST_SPEAK = 3.0  # seconds; launchers end all processes of a host when one has left
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the state is saved, start me again
+# What the place of a file is to blame for, never our code: where no line of ours has met it, the system's words are the line.
+OF_THE_PLACE = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOSPC, errno.EDQUOT}
 READER_LEFT = 141  # 128 + SIGPIPE, as a shell reports it
 
 
 def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
     """Runs ``main`` and leaves the process with its return value as exit code (None: 0).
 
-    UserError becomes ``error: …`` on one line of stderr and exit code 2, Preempted exit code 75, Ctrl-C exit code 130, and a
-    reader of stdout that leaves early, as ``head`` does, 141. Anything else is a bug and keeps its traceback.
+    UserError becomes ``error: …`` on one line of stderr and exit code 2, as does a file's name that is too long, lack of
+    permission or of space; Preempted exit code 75, Ctrl-C exit code 130, and a reader of stdout that leaves early, as ``head``
+    does, 141. Anything else is a bug and keeps its traceback.
 
     Several processes meet a mistake of the user together: what one host lacks, all processes of that host lack, and
     ``Engine.together`` passes on what only some have met. So the first process of each host speaks for all of it;
@@ -51,6 +55,11 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
         if not _nobody_reads():
             raise  # it was another pipe
         code = READER_LEFT
+    except OSError as error:
+        if error.errno not in OF_THE_PLACE or error.filename is None:
+            raise
+        print("error:", " ".join(f"{error.filename}: {error.strerror}".split()), file=sys.stderr)
+        code = 2
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -73,9 +82,7 @@ def require_utf8(words: Iterable[str]) -> None:
         UserError: names the first such word.
     """
     for word in words:
-        if not any(
-            "\ud800" <= character <= "\udfff" for character in word
-        ):  # how Python keeps bytes that it cannot decode
+        if not any("\udc80" <= sign <= "\udcff" for sign in word):  # how Python keeps bytes that it cannot decode
             continue
         shown = os.fsencode(word).decode("utf-8", "backslashreplace")
         try:

@@ -23,6 +23,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from electra_accel import run_folder
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 
@@ -62,6 +63,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> None:
     asked = parse(sys.argv[1:])
+    run_folder.require_creatable(asked.out, "--out")
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.tracking.sources import read_experiments
@@ -71,7 +73,6 @@ def main() -> None:
         for run in runs:
             rescore(run, runs[0], asked)
 
-    from electra_accel import run_folder
     from electra_accel.tracking.compare import compare
     from electra_accel.tracking.comparison_page import comparison_page
     from electra_accel.tracking.comparison_text import csv_text, figure_rows, flags, markdown_text, settings_rows

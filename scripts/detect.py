@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
+from electra_accel.run_folder import require_file
 from electra_accel.tracking.terminal import quiet_libraries
 
 MOST_PLACES = 10  # of texts with nothing to read in them that are named
@@ -45,6 +46,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("give either texts or --file")
     if asked.top_k < 1:
         parser.error(f"--top_k must be at least 1, not {asked.top_k}")
+    if asked.html:
+        require_file(asked.html, "--html")
     return asked
 
 
