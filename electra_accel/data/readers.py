@@ -12,7 +12,9 @@ import gzip
 import io
 import json
 import lzma
+import os
 import re
+import stat
 import sys
 import zlib
 from collections.abc import Iterator
@@ -39,6 +41,23 @@ def format_of(path: Path) -> str:
     return suffixes[-1]
 
 
+def regular_file(path: Path) -> os.stat_result:
+    """What the system says of a file that can be read as often as one likes.
+
+    Raises:
+        UserError: there is none, or a folder, a pipe, a socket or a device, or it has no bytes.
+    """
+    with one_line_errors(path):
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is a pipe, a socket or a device; text is read more than once: save it in a file")
+    if not found.st_size:
+        raise UserError(f"{path} is empty")
+    return found
+
+
 def open_bytes(path: Path) -> IO[bytes]:
     """The decompressed bytes of ``path``."""
     return _OPENERS.get(path.suffix.lower(), open)(path, "rb")
@@ -46,7 +65,7 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 def decompressed_bytes(path: Path) -> int:
     """Size of the file's text in bytes; of a compressed file an estimate, by the ratio in its first 4 MiB of text."""
-    size = path.stat().st_size
+    size = regular_file(path).st_size
     opener = _OPENERS.get(path.suffix.lower())
     if opener is None:
         return size
@@ -99,7 +118,8 @@ def one_line_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        target = f": a link to {os.readlink(path)}, which is not there" if os.path.islink(path) else ": no such file"
+        raise UserError(f"{path}{target}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; name its files, for example '{path}/*.txt'") from None
     except PermissionError:

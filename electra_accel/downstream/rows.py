@@ -19,6 +19,7 @@ from electra_accel.data.readers import (
     one_line_errors,
     open_bytes,
     read_texts,
+    regular_file,
     separator_hint,
 )
 from electra_accel.downstream.settings import Task
@@ -50,6 +51,7 @@ def read_file(path: Path, task: Task) -> list[Row]:
         UserError: the file is missing, broken, empty, or lacks a column or a label; names it and the line or row.
     """
     try:
+        regular_file(path)
         with one_line_errors(path):
             if has_lines_of_words(path, task):
                 rows = list(_columns_of_words(path))
