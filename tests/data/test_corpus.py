@@ -200,6 +200,7 @@ def test_a_file_that_vanishes_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="permissions bind everybody but root; root can become somebody else")
 def test_a_folder_without_permission_is_named(tmp_path):
+    tmp_path.chmod(0o755)
     folder = tmp_path / "closed"
     folder.mkdir()
     write(folder / "a.txt", "text")
