@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from electra_accel import json_text
 from electra_accel.errors import UserError
 
 CONFIG, CONTENT, ENVIRONMENT, STATUS = "config.yaml", "content.json", "environment.json", "status.json"
@@ -62,7 +63,7 @@ def read_json(path: Path) -> dict:
 
 
 def _names_and_values(text: bytes) -> dict:
-    value = json.loads(text)
+    value = json_text.loads(text)
     if not isinstance(value, dict):
         raise ValueError(f"it should hold names and values, not {str(value)[:40]}")
     return value

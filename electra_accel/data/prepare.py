@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from electra_accel import json_text
 from electra_accel.data.corpus import Corpus, content_key, read_documents, text_bytes
 from electra_accel.data.encode import Examples, encode_all
 from electra_accel.data.split import assign, fraction_that_holds_one, numbers
@@ -266,7 +267,9 @@ class Prepared:
     def __init__(self, folder: str | Path, tokenizer: PreTrainedTokenizerFast | None = None):
         self.folder = Path(folder)
         try:
-            self.manifest: dict = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            self.manifest: dict = json_text.loads((self.folder / MANIFEST).read_bytes())
+            if not isinstance(self.manifest, dict):
+                raise ValueError(f"{MANIFEST} is no record with named fields")
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}: not a folder of prepared data: {error} (option data.prepared)") from None
         if self.manifest.get("format") != FORMAT:

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from electra_accel import json_text
 from electra_accel.errors import UserError
 
 FORMATS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -213,26 +214,28 @@ def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Ite
 
 def json_records(path: Path, file: IO[str]) -> Iterator[tuple[str, Any]]:
     """Records of a json array (read as a whole) or of a file with one value a line, each with its place: "line 3", "row 3"."""
-    first = file.readline()
+    number, first = 1, file.readline()
+    while first.isspace():
+        number, first = number + 1, file.readline()
     if first.lstrip().startswith("["):
-        try:
-            records = json.loads(first + file.read())
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {error.lineno}: not valid json: {error.msg}") from None
+        records = _parsed(path, number, first + file.read())
         yield from ((f"row {number}", record) for number, record in enumerate(records, start=1))
         return
-    number = 1
     while first:
         if not first.isspace():
-            try:
-                record = json.loads(first)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{path}, line {number}: not valid json: {error.msg}, column {error.colno} (one value a line, or one array)"
-                ) from None
-            yield f"line {number}", record
-        first = file.readline()
-        number += 1
+            yield f"line {number}", _parsed(path, number, first, " (one value a line, or one array)")
+        number, first = number + 1, file.readline()
+
+
+def _parsed(path: Path, line: int, text: str, remedy: str = "") -> Any:
+    """What a JSON text that begins on this line of a file holds."""
+    try:
+        return json_text.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {line + error.lineno - 1}"
+        raise UserError(f"{path}, {where}: not valid json: {error.msg}, column {error.colno}{remedy}") from None
+    except ValueError as error:
+        raise UserError(f"{path}, line {line}: {error}") from None
 
 
 def _fields(path: Path, records: Iterator[tuple[str, Any]], name: str) -> Iterator[tuple[str, str]]:

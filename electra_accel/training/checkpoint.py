@@ -8,7 +8,6 @@ damaged: it is named and skipped, never loaded.
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from electra_accel import json_text
 from electra_accel.errors import UserError
 from electra_accel.run_folder import write_json
 
@@ -71,7 +71,7 @@ def verify(path: Path) -> dict:
         Damaged: no manifest, another format, or a file that is missing, short, or altered.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json_text.loads((path / MANIFEST).read_bytes())
         wanted = manifest["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{MANIFEST} is missing or unreadable") from error
