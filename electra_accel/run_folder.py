@@ -15,11 +15,13 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from electra_accel import json_text
 from electra_accel.errors import UserError, one_line
 
 CONFIG, CONTENT, ENVIRONMENT, STATUS = "config.yaml", "content.json", "environment.json", "status.json"
@@ -27,6 +29,10 @@ METRICS, SAMPLES, RUN_ID, FAILURE = "metrics.jsonl", "samples.jsonl", "run_id", 
 HELD_OUT_IDENTITY = "held_out.json"  # in HELD_OUT: what figures of two runs must share to be compared
 CHECKPOINTS, HELD_OUT, WARM_START = "checkpoints", "held_out", "warm-start"
 LOCK, PROBE = ".lock", ".writable"  # hold nothing
+ESCAPE = (
+    "backslashreplace"  # of what no UTF-8 can hold, such as a file's name on an old disk; in JSON it reads as it was
+)
+MOST_BYTES = 255  # of a name, on the file systems of Linux
 STEP = re.compile(rb'\{"step": (\d+)[,}]')  # how a line of ours begins
 
 
@@ -34,7 +40,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` so that a reader sees the old or the new text, never a part, also after a power cut."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may report their end at once
     with storage_errors(path.parent):
-        with open(partial, "w", encoding="utf-8") as file:
+        with open(partial, "w", encoding="utf-8", errors=ESCAPE) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -96,7 +102,7 @@ def read_json(path: Path) -> dict:
 
 
 def _names_and_values(text: bytes) -> dict:
-    value = json.loads(text)
+    value = json_text.loads(text)
     if not isinstance(value, dict):
         raise ValueError(f"it should hold names and values, not {str(value)[:40]}")
     return value
@@ -121,7 +127,7 @@ def read_status(folder: Path) -> dict:
 
 def append_jsonl(path: Path, record: dict) -> None:
     """One record, one line, one write: a killed process leaves at most the last line unfinished."""
-    with storage_errors(path.parent), open(path, "a", encoding="utf-8") as file:
+    with storage_errors(path.parent), open(path, "a", encoding="utf-8", errors=ESCAPE) as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
@@ -179,17 +185,51 @@ def cut_back(path: Path, step: int) -> None:
         write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
 
 
-def require_creatable(folder: Path) -> None:
+def require_creatable(folder: Path, option: str = "run.dir") -> None:
     """Find out, without changing anything, whether ``folder`` could be made and written.
 
     Raises:
-        UserError: it stands under a file, or under a folder without permission.
+        UserError: it stands under a file, or under a folder without permission; a name in it cannot be one of a file.
     """
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    existing, problem = folder.absolute(), ""
+    while not os.path.exists(
+        existing
+    ):  # Path.exists raises for a name that is too long, or in a folder without permission
+        try:
+            if len(os.fsencode(existing.name)) > MOST_BYTES:
+                problem = f"the name {existing.name[:20]}… is too long"
+        except UnicodeEncodeError:
+            problem = f"{existing.name} is no {sys.getfilesystemencoding()}, which Python was told to name files in"
+        if os.path.islink(existing):
+            problem = f"{existing} is a link to something that is not there"
+        existing = existing.parent
     if not existing.is_dir():
-        raise UserError(f"run.dir {folder} cannot be written ({existing} is a file); choose another --run.dir")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"run.dir {folder} cannot be written (no permission in {existing}); choose another --run.dir")
+        problem = f"{existing} is a file"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        problem = f"no permission in {existing}"
+    if problem:
+        raise UserError(
+            f"{option} {folder} cannot be written ({problem}); choose another --{option.removeprefix('--')}"
+        )
+
+
+def require_file(path: Path, option: str) -> None:
+    """The same for a file, whose folder has to be there.
+
+    Raises:
+        UserError: it could not be written.
+    """
+    problem = ""
+    if os.path.isdir(path):
+        problem = "it is a folder"
+    elif not os.path.isdir(path.parent):
+        problem = f"there is no folder {path.parent}"
+    elif not os.path.exists(path):
+        return require_creatable(path, option)
+    elif not os.access(path, os.W_OK):
+        problem = "no permission"
+    if problem:
+        raise UserError(f"{option} {path} cannot be written ({problem}); choose another file")
 
 
 def lock(folder: Path) -> TextIO:
@@ -198,7 +238,7 @@ def lock(folder: Path) -> TextIO:
     Raises:
         UserError: another process trains in it.
     """
-    file = open(folder / LOCK, "w")
+    file = open(folder / LOCK, "wb")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit it and outlive us
     except (BlockingIOError, PermissionError):

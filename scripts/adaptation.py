@@ -15,6 +15,7 @@ import json
 import sys
 from pathlib import Path
 
+from electra_accel import run_folder
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 
@@ -25,6 +26,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=Path, metavar="FOLDER", help="run.dir of scripts/finetune.py")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all of it")
     asked = parser.parse_args(sys.argv[1:])
+    if asked.json:
+        run_folder.require_file(asked.json, "--json")
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.tracking import story
@@ -49,7 +52,8 @@ def main() -> None:
     if asked.json:
         found = [{**dataclasses.asdict(told), "verdict": story.verdict(told)} for told in stories]
         try:
-            asked.json.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+            asked.json.write_text(text, encoding="utf-8", errors=run_folder.ESCAPE)  # a folder may have any name
         except OSError as error:
             raise UserError(f"--json {asked.json} cannot be written ({error.strerror})") from error
 

@@ -107,7 +107,9 @@ def gather_facts(engine: Engine, prepared: Path | None) -> list[Facts]:
 def _driver() -> str | None:
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        return subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.split()[0]
+        return subprocess.run(
+            query, capture_output=True, encoding="utf-8", errors="replace", timeout=30
+        ).stdout.split()[0]
     except (OSError, subprocess.TimeoutExpired, IndexError):
         return None
 

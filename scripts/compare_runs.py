@@ -17,11 +17,13 @@ trained on (with --reference_generator by the replacements of that generator).
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from electra_accel import run_folder
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 
@@ -61,6 +63,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> None:
     asked = parse(sys.argv[1:])
+    run_folder.require_creatable(asked.out, "--out")
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.tracking.sources import read_experiments
@@ -70,7 +73,6 @@ def main() -> None:
         for run in runs:
             rescore(run, runs[0], asked)
 
-    from electra_accel import run_folder
     from electra_accel.tracking.compare import compare
     from electra_accel.tracking.comparison_page import comparison_page
     from electra_accel.tracking.comparison_text import csv_text, figure_rows, flags, markdown_text, settings_rows
@@ -149,7 +151,8 @@ def rescore(run, reference, asked: argparse.Namespace) -> None:
         for name in ("text_column", "reference_generator"):
             command += [f"--{name}", getattr(asked, name)] if getattr(asked, name) else []
         print(f"scoring {run.name}", flush=True)
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+        done = subprocess.run(list(map(str, command)), capture_output=True, encoding="utf-8", env=environment)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise UserError(f"{run.name} cannot be scored again: {reason.removeprefix('error: ')}")

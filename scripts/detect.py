@@ -5,19 +5,25 @@
     echo "The chef ate the meal." | python scripts/detect.py --discriminator google/electra-small-discriminator --json
 
 Texts: as arguments, from --file (txt: a text a line; csv, tsv, json, jsonl, parquet too), else from standard input, a text a
-line. The discriminator reads a text with the generator's most probable token at each [MASK]. Needs an exported pair, as a
-finished run holds it; it is loaded by stock transformers. Write -- before a text that begins with -.
+line. One with nothing to read in it is left out and named at the end. The discriminator reads a text with the generator's most
+probable token at each [MASK]. Needs an exported pair, as a finished run holds it; it is loaded by stock transformers. Write --
+before a text that begins with -.
 """
 
 import argparse
+import codecs
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
+from electra_accel.run_folder import require_file
 from electra_accel.tracking.terminal import quiet_libraries
+
+MOST_PLACES = 10  # of texts with nothing to read in them that are named
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -40,6 +46,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("give either texts or --file")
     if asked.top_k < 1:
         parser.error(f"--top_k must be at least 1, not {asked.top_k}")
+    if asked.html:
+        require_file(asked.html, "--html")
     return asked
 
 
@@ -64,24 +72,39 @@ def exported_pair(run: Path) -> tuple[str, str, int | None]:
     return *map(str, folders), options and options.data.max_length
 
 
-def texts(asked: argparse.Namespace) -> Iterator[str]:
-    """The texts that were given; blank lines of a file and of standard input are no texts."""
-    from electra_accel.data.corpus import Corpus, read_documents
+def texts(asked: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """The texts that were given, each with its place; blank lines of a file and of standard input are no texts."""
+    from electra_accel.data.corpus import Corpus, resolve
+    from electra_accel.data.readers import placed_texts
 
     if asked.texts:
-        yield from asked.texts
+        yield from ((f"text {number}", text) for number, text in enumerate(asked.texts, 1))
     elif asked.file:
-        batches = read_documents(Corpus(files=(asked.file,), text_column=asked.text_column))
-        yield from (text for batch in batches for text in batch.documents if text.strip())
+        for path in resolve(Corpus(files=(asked.file,))):
+            for place, text in placed_texts(path, asked.text_column, join_lines=False):
+                if text.strip():
+                    yield f"{path}, {place}", text
     else:
         if sys.stdin.isatty():
             print("type a text and press Enter; Ctrl-D ends", file=sys.stderr)
+        yield from lines(sys.stdin.buffer, sys.stdin.encoding)
+
+
+def lines(stream: BinaryIO, encoding: str) -> Iterator[tuple[str, str]]:
+    """The lines with text in them of standard input, each with its place; what should be ASCII may be UTF-8."""
+    encoding = codecs.lookup(encoding).name.replace("ascii", "utf-8")
+    for number, line in enumerate(stream, 1):
         try:
-            yield from (line.strip() for line in sys.stdin if line.strip())
+            text = (
+                line.decode(encoding).removeprefix("\ufeff" if number == 1 else "").strip()
+            )  # the mark of Windows programs
         except UnicodeDecodeError:
-            raise UserError(
-                "standard input is not UTF-8; convert it, for example by `iconv -f cp949 -t utf-8`"
-            ) from None
+            remedy = f"Python was told to read {encoding}: set PYTHONIOENCODING=utf-8"
+            if encoding == "utf-8":
+                remedy = "convert it, for example by `iconv -f cp949 -t utf-8`"
+            raise UserError(f"standard input, line {number}: not {encoding.upper()}; {remedy}") from None
+        if text:
+            yield f"line {number}", text
 
 
 def main() -> None:
@@ -99,13 +122,18 @@ def main() -> None:
     sources = exported_pair(asked.run) if asked.run else (asked.discriminator, asked.generator, None)
     detector = Detector(*sources)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    readings, number = [], 0
-    for number, text in enumerate(texts(asked), 1):
+    readings, number, left_out = [], 0, []
+    for place, text in texts(asked):
         reading = detector.read(text, asked.top_k)
+        if reading is None:
+            left_out.append(place)
+            continue
+        number += 1
         if asked.html:
             readings.append(reading)
         if asked.json:
-            console.out(json.dumps(reading.record(), ensure_ascii=False))  # as it is, and `… | head` is no error
+            line = json.dumps(reading.record(), ensure_ascii=not console.encoding.startswith("utf"))
+            console.out(line)  # as it is, and `… | head` is no error
             continue
         if number == 1:
             console.print(detect_views.LEGEND, style="dim")
@@ -113,7 +141,11 @@ def main() -> None:
         for line in detect_views.terminal_lines(reading, console.width):
             console.print(line)
     if not number:
-        raise UserError("no text: give one in quotes, with --file, or on standard input")
+        why = f" with letters in it ({left_out[-1]}: {text!r})" if left_out else ""
+        raise UserError(f"no text{why}: give one in quotes, with --file, or on standard input")
+    if left_out:
+        places = "; ".join(left_out[:MOST_PLACES]) + "; …" * (len(left_out) > MOST_PLACES)
+        print(f"note: nothing to read in {len(left_out)} of {number + len(left_out)} texts: {places}", file=sys.stderr)
     if asked.html:
         try:
             asked.html.write_text(detect_views.html(readings), encoding="utf-8")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
+from electra_accel.run_folder import require_file
 from electra_accel.tracking.terminal import quiet_libraries
 
 MAX_LENGTH = 128  # of a pair without a run, as data.max_length
@@ -68,6 +69,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error(f"--{given[0]} goes with --files: --held_out has the corruption of its run")
     if asked.mask_prob is not None and not 0 < asked.mask_prob <= 1:
         parser.error(f"--mask_prob must lie in (0, 1], not {asked.mask_prob}")
+    if asked.json:
+        require_file(asked.json, "--json")
     return asked
 
 

@@ -12,6 +12,7 @@ run exports by itself into its own folder.
 import sys
 from pathlib import Path
 
+from electra_accel import run_folder
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 from electra_accel.tracking.terminal import quiet_libraries
@@ -42,6 +43,7 @@ def main() -> None:
     taken = [str(asked.to / name) for name in WHAT if (asked.to / name).exists()]
     if taken:
         raise UserError(f"--to {asked.to}: {taken[0]} exists already; name another folder")
+    run_folder.require_creatable(asked.to, "--to")
     checkpoint = checkpoint_to_export(asked.checkpoint, lambda line: print(f"warning: {line}", file=sys.stderr))
     if asked.tasks:
         read_results(asked.tasks)  # refused before anything is made

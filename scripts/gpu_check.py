@@ -8,7 +8,6 @@ built-in corpus or on what --text says. The runs stay in runs/gpu-check-<UTC tim
 failed, 2 no GPU to check.
 """
 
-import argparse
 import datetime
 import os
 import shlex
@@ -24,7 +23,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from electra_accel import config_parser, run_folder
-from electra_accel.cli import exit_with_one_line
+from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 from electra_accel.training.assemble import default_folder
 from electra_accel.training.engine import Engine
@@ -158,7 +157,8 @@ def machine(engine: Engine) -> list[tuple[str, str]]:
     facts = environment(engine)
     try:
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        driver = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.partition("\n")[0]
+        told = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
+        driver = told.stdout.partition("\n")[0]
     except (OSError, subprocess.TimeoutExpired):
         driver = ""
     return [
@@ -211,7 +211,7 @@ def write_page(file: Path, text: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables into this page")
     parser.add_argument(
         "--text",

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
+from electra_accel.run_folder import require_creatable
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -60,6 +61,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     asked = parser.parse_args(arguments)
     if bool(asked.tokenizer) == bool(asked.train_vocab_size):
         parser.error("give either --tokenizer or --train_vocab_size")
+    if not asked.out.is_dir():
+        require_creatable(asked.out, "--out")
     return asked
 
 

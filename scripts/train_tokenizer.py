@@ -11,6 +11,7 @@ from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
+from electra_accel.run_folder import require_creatable
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -32,6 +33,7 @@ def main() -> None:
     asked = parse(sys.argv[1:])
     if asked.out.exists():
         raise UserError(f"{asked.out} exists; name a new folder with --out")
+    require_creatable(asked.out, "--out")
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.data.corpus import Corpus, read_documents

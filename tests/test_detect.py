@@ -49,6 +49,7 @@ def place(tmp_path_factory):
     (folder / "damaged" / "model.safetensors").write_bytes(b"no weights")
     (folder / "unfinished").mkdir()
     (folder / "alone" / "encoder").mkdir(parents=True)
+    (folder / "zero.jsonl").write_text('{"text": "\\u200b"}\n{"text": ""}\n')
     config = (folder / "run" / "config.yaml").read_text("utf-8")
     (folder / "alone" / "config.yaml").write_text(config.replace("kind: rtd", "kind: mlm"), "utf-8")
     return folder
@@ -114,8 +115,55 @@ def test_texts_come_from_a_file_or_from_standard_input(place, detect, monkeypatc
     (place / "new.csv").write_text("id,sen\n1,a class\n2,\n3,책이 많다\n", encoding="utf-8")
     code, out, err = detect("--run", "run", "--json", "--file", "new.csv", "--text_column", "sen")
     assert (code, [json.loads(line)["text"] for line in out.splitlines()]) == (0, ["a class", "책이 많다"]), err
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a class\n\n책이 많다\n"))
+    give_stdin(monkeypatch, "a class\n\n책이 많다\n".encode())
     assert detect("--run", "run", "--json") == (0, out, err)
+
+
+def give_stdin(monkeypatch, content: bytes, encoding: str = "utf-8") -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding))
+
+
+EMPTY = "\u200b\u200d", "\u0001\u0002", "\ufeff", "\u00ad\u2060"
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "ascii", "ANSI_X3.4-1968"]
+)  # the last is what a POSIX locale calls itself
+def test_texts_without_anything_to_read_are_left_out_and_named(place, detect, monkeypatch, encoding):
+    texts = ["책이 많다", *EMPTY, "", "a class"]
+    (place / "zero.txt").write_text("\n".join(texts), encoding="utf-8")
+    (place / "zero.csv").write_text(
+        "n,text\n" + "".join(f"{n},{text}\n" for n, text in enumerate(texts)), encoding="utf-8"
+    )
+    give_stdin(monkeypatch, "\ufeff".encode() + "\n".join(texts).encode(), encoding)
+    arguments = ["책이 많다", *EMPTY, "a class"]
+    for source, places in (
+        (["--file", "zero.txt"], [f"zero.txt, line {n}" for n in (2, 3, 4, 5)]),
+        (["--file", "zero.csv"], [f"zero.csv, line {n}" for n in (3, 4, 5, 6)]),
+        (["--file", "zero.*v"], ["zero.csv, line 6"]),
+        ([], [f"line {n}" for n in (2, 3, 4, 5)]),
+        (arguments, [f"text {n}" for n in (2, 3, 4, 5)]),
+    ):
+        code, out, err = detect("--run", "run", "--json", *source)
+        assert (code, [json.loads(line)["text"] for line in out.splitlines()]) == (0, ["책이 많다", "a class"]), err
+        assert err.count("\n") == 1 and "4 of 6 texts" in err and all(name in err for name in places), err
+    code, out, err = detect("--run", "run", *EMPTY)
+    assert (code, out, err.count("\n")) == (2, "", 1) and "text 4" in err and r"\xad\u2060" in err
+
+
+def test_many_left_out_texts_are_one_short_line(place, detect, monkeypatch):
+    give_stdin(monkeypatch, b"a\n" + "\u200b\n".encode() * 1000)
+    code, _, err = detect("--run", "run", "--json")
+    assert code == 0 and "1000 of 1001" in err and "line 2;" in err and len(err) < 300
+
+
+def test_standard_input_that_is_not_utf8_is_named_with_its_line(detect, monkeypatch):
+    give_stdin(monkeypatch, "a class\n나쁘다\n".encode("cp949"))
+    code, _, err = detect("--run", "run", "--json")
+    assert code == 2 and "line 2" in err and "cp949" in err and err.count("\n") == 1
+    give_stdin(monkeypatch, "a class\n책이 많다\n".encode("euc-kr"), "euc-kr")
+    code, out, _ = detect("--run", "run", "--json")
+    assert code == 0 and json.loads(out.splitlines()[1])["text"] == "책이 많다"
 
 
 def test_a_person_reads_it_without_colour_and_a_pipe_gets_none(place, detect, monkeypatch):
@@ -175,6 +223,7 @@ MISTAKES = {
     "no tokenizer": (["--discriminator", "bare", "a"], ["--discriminator", "bare", "tokenizer"]),
     "no generator for a mask": (["--discriminator", "run/discriminator", "a [MASK]"], ["--generator"]),
     "empty text": (["--run", "run", " "], ["' '"]),
+    "empty texts in a file": (["--run", "run", "--file", "zero.jsonl"], ["zero.jsonl, line 1", r"\u200b"]),
     "broken UTF-8": (["--run", "run", "a\udcff"], ["UTF-8"]),
     "no such file": (["--run", "run", "--file", "nowhere.txt"], ["nowhere.txt"]),
     "texts and a file": (["--run", "run", "--file", "text.txt", "a"], ["--file"]),

@@ -256,7 +256,7 @@ def damage(path: Path) -> None:
         (None, ["run/discriminator", "--to", "out"], "run/discriminator is an export already"),
         (None, ["moved", "--to", "out"], "moved is an export already"),
         (None, ["nowhere", "--to", "out"], "there is no folder nowhere"),
-        (None, ["one", "--to", "text.txt"], "--to text.txt cannot be written (File exists)"),
+        (None, ["one", "--to", "text.txt"], "text.txt is a file); choose another --to"),
         (lambda path: shutil.rmtree(path.parent), ["one", "--to", "out"], "one has no checkpoint yet"),
         (lambda path: shutil.rmtree(path.parent.parent / FOLDER), ["one", "--to", "out"], "one has no model/networks.json"),
     ],

@@ -10,7 +10,18 @@ from tests.helpers import ROOT
 PACKAGE = ROOT / "electra_accel"
 # From the ground up. A file imports what stands before it here; files of one folder import each other without a circle.
 ORDER = [
-    *("errors", "randomness", "options", "config", "config_checks", "config_parser", "batch", "run_folder", "cli"),
+    *(
+        "errors",
+        "json_text",
+        "randomness",
+        "options",
+        "config",
+        "config_checks",
+        "config_parser",
+        "batch",
+        "run_folder",
+        "cli",
+    ),
     *("data", "model", "tracking", "export", "training", "downstream", "adaptation"),
 ]
 MAX_LINES = 320

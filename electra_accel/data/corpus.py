@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from electra_accel.data import python_docs
-from electra_accel.data.readers import column_index, decompressed_bytes, format_of, read_texts
+from electra_accel.data.readers import (
+    column_index,
+    decompressed_bytes,
+    format_of,
+    one_line_errors,
+    read_texts,
+    regular_file,
+)
 from electra_accel.errors import UserError
 
 _BATCH_DOCUMENTS = 1000
@@ -47,7 +54,8 @@ def resolve(corpus: Corpus) -> list[Path]:
     """The files of a corpus, globs expanded and sorted, each once; [] for a data set.
 
     Raises:
-        UserError: no such file, a glob without match, a folder, an unknown suffix, an empty file, files and a data set.
+        UserError: no such file, a glob without match, a folder, a pipe, a link to nothing, an unknown suffix, an empty file, no
+            permission; files and a data set.
     """
     if bool(corpus.files) == bool(corpus.dataset):
         raise UserError("name the text to read: either files (data.train_files) or a data set (data.dataset), not both")
@@ -55,14 +63,14 @@ def resolve(corpus: Corpus) -> list[Path]:
     for pattern in corpus.files:
         matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
         if not matches:
-            raise UserError(f"{pattern}: no such file, and no file that matches it")
+            folders = filter(os.path.isdir, Path(pattern).parents)
+            closed = [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
+            why = f"no permission to look into {closed[0]}" if closed else "no such file, and no file that matches it"
+            raise UserError(f"{pattern}: {why}")
         paths.update(dict.fromkeys(Path(match) for match in matches))
     for path in paths:
-        if path.is_dir():
-            raise UserError(f"{path} is a folder; name its files, for example '{path}/*.txt'")
+        regular_file(path)
         format_of(path)
-        if not path.stat().st_size:
-            raise UserError(f"{path} is empty")
     return list(paths)
 
 
@@ -143,9 +151,9 @@ def content_key(corpus: Corpus) -> str:
     elif corpus.dataset:
         digest.update(corpus.dataset.encode())
     for path in resolve(corpus):
-        status = path.stat()
+        status = regular_file(path)
         digest.update(f"{format_of(path)} {status.st_size} ".encode())
-        with open(path, "rb") as file:
+        with one_line_errors(path), open(path, "rb") as file:
             if status.st_size <= _WHOLE:
                 digest.update(file.read())
             else:
@@ -158,6 +166,6 @@ def content_key(corpus: Corpus) -> str:
 def text_bytes(corpus: Corpus) -> int:
     """Estimated size of the decompressed files in bytes; 0 for data sets (unknown, or small). Parquet: four times its size."""
     return sum(
-        4 * path.stat().st_size if format_of(path) == ".parquet" else decompressed_bytes(path)
+        4 * regular_file(path).st_size if format_of(path) == ".parquet" else decompressed_bytes(path)
         for path in resolve(corpus)
     )

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from electra_accel import json_text
 from electra_accel.data.corpus import Corpus, content_key, read_documents, text_bytes
 from electra_accel.data.encode import Examples, encode_all
 from electra_accel.data.split import assign, fraction_that_holds_one, numbers
@@ -95,7 +96,7 @@ def prepare(
         settings |= {"add_tokens": add_tokens, "learn_tokens": learn_tokens}
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
     first = re.sub(r"[^\w-]+", "_", Path(train.dataset or train.files[0]).name.split(".")[0]).strip("_") or "corpus"
-    folder = root / f"{first}-{digest}"
+    folder = root / f"{short_name(first)}-{digest}"
 
     def build(temporary: Path) -> None:
         _check_space(root, [train, *held_out.values(), *filter(None, [replay])])
@@ -116,6 +117,11 @@ def prepare(
             log(f"vocabulary: {known['added']} tokens added, {change}")
     build_once(folder, build, log)
     return folder
+
+
+def short_name(name: str) -> str:
+    """At most 200 bytes of it: a folder's name has 255, and more comes behind it. Hangul of macOS takes 9 bytes a syllable."""
+    return name.encode()[:200].decode(errors="ignore")
 
 
 def _check_space(root: Path, corpora: list[Corpus]) -> None:
@@ -222,7 +228,9 @@ def _write_manifest(
         "settings": settings,
         "splits": splits,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
+    text = json.dumps(manifest, ensure_ascii=False)
+    # The name of a file need not be UTF-8; what is escaped reads back as it was.
+    (folder / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _nothing_in(name: str, split: dict) -> str:
@@ -259,7 +267,9 @@ class Prepared:
     def __init__(self, folder: str | Path, tokenizer: PreTrainedTokenizerFast | None = None):
         self.folder = Path(folder)
         try:
-            self.manifest: dict = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            self.manifest: dict = json_text.loads((self.folder / MANIFEST).read_bytes())
+            if not isinstance(self.manifest, dict):
+                raise ValueError(f"{MANIFEST} is no record with named fields")
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}: not a folder of prepared data: {error} (option data.prepared)") from None
         if self.manifest.get("format") != FORMAT:

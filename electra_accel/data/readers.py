@@ -12,7 +12,9 @@ import gzip
 import io
 import json
 import lzma
+import os
 import re
+import stat
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
+from electra_accel import json_text
 from electra_accel.data import parquet
 from electra_accel.data.writing import normalise_name
 from electra_accel.errors import UserError
@@ -42,6 +45,23 @@ def format_of(path: Path) -> str:
     return suffixes[-1]
 
 
+def regular_file(path: Path) -> os.stat_result:
+    """What the system says of a file that can be read as often as one likes.
+
+    Raises:
+        UserError: there is none, or a folder, a pipe, a socket or a device, or it has no bytes.
+    """
+    with one_line_errors(path):
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is a pipe, a socket or a device; text is read more than once: save it in a file")
+    if not found.st_size:
+        raise UserError(f"{path} is empty")
+    return found
+
+
 def open_bytes(path: Path) -> IO[bytes]:
     """The decompressed bytes of ``path``."""
     return _OPENERS.get(path.suffix.lower(), open)(path, "rb")
@@ -49,7 +69,7 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 def decompressed_bytes(path: Path) -> int:
     """Size of the file's text in bytes; of a compressed file an estimate, by the ratio in its first 4 MiB of text."""
-    size = path.stat().st_size
+    size = regular_file(path).st_size
     opener = _OPENERS.get(path.suffix.lower())
     if opener is None:
         return size
@@ -59,7 +79,12 @@ def decompressed_bytes(path: Path) -> int:
 
 
 def read_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[str]:
-    """The texts of one file, in order; a cell that is empty, null or not there gives an empty string.
+    """The texts of one file, in order, as :func:`placed_texts` finds them."""
+    return (text for _, text in placed_texts(path, text_column, join_lines))
+
+
+def placed_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[tuple[str, str]]:
+    """The place of each text in a file, such as "line 3", and the text; a cell that is empty, null or not there gives "".
 
     Args:
         text_column: column of csv, tsv and parquet, field of json and jsonl.
@@ -97,7 +122,8 @@ def one_line_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        target = f": a link to {os.readlink(path)}, which is not there" if os.path.islink(path) else ": no such file"
+        raise UserError(f"{path}{target}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; name its files, for example '{path}/*.txt'") from None
     except PermissionError:
@@ -123,25 +149,26 @@ def _undecodable_line(path: Path) -> int:
     raise AssertionError(f"{path} could not be decoded, and now it can: it changes while it is read")
 
 
-def _lines(file: IO[str]) -> Iterator[str]:
-    for line in file:
+def _lines(file: IO[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(file, start=1):
         line = line.strip()
         if line:
-            yield line
+            yield f"line {number}", line
 
 
-def _blocks(file: IO[str]) -> Iterator[str]:
-    block, size = [], 0
-    for line in file:
+def _blocks(file: IO[str]) -> Iterator[tuple[str, str]]:
+    block, begin, size = [], 1, 0
+    for number, line in enumerate(file, start=1):
         line = line.strip()
         if block and (not line or size > _BLOCK_CHARACTERS):
-            yield "\n".join(block)
+            yield f"line {begin}", "\n".join(block)
             block, size = [], 0
         if line:
+            begin = begin if block else number
             block.append(line)
             size += len(line)
     if block:
-        yield "\n".join(block)
+        yield f"line {begin}", "\n".join(block)
 
 
 def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
@@ -176,7 +203,7 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell.endswith('"') and '"' not in inside else cell
 
 
-def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[str]:
+def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[tuple[str, str]]:
     _, header = next(rows, (1, []))
     column = column_index(path, name, header)
     for number, row in rows:
@@ -185,34 +212,36 @@ def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Ite
                 f"{path}, line {number}: {len(row)} cells where the header has {len(header)}; quote cells that hold a "
                 "separator (csv), and save cells that hold tabs or line breaks as csv or jsonl"
             )
-        yield row[column]
+        yield f"line {number}", row[column]
 
 
 def json_records(path: Path, file: IO[str]) -> Iterator[tuple[str, Any]]:
     """Records of a json array (read as a whole) or of a file with one value a line, each with its place: "line 3", "row 3"."""
-    first = file.readline()
+    number, first = 1, file.readline()
+    while first.isspace():
+        number, first = number + 1, file.readline()
     if first.lstrip().startswith("["):
-        try:
-            records = json.loads(first + file.read())
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {error.lineno}: not valid json: {error.msg}") from None
+        records = _parsed(path, number, first + file.read())
         yield from ((f"row {number}", record) for number, record in enumerate(records, start=1))
         return
-    number = 1
     while first:
         if not first.isspace():
-            try:
-                record = json.loads(first)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{path}, line {number}: not valid json: {error.msg}, column {error.colno} (one value a line, or one array)"
-                ) from None
-            yield f"line {number}", record
-        first = file.readline()
-        number += 1
+            yield f"line {number}", _parsed(path, number, first.rstrip("\r\n"), " (one value a line, or one array)")
+        number, first = number + 1, file.readline()
 
 
-def _fields(path: Path, records: Iterator[tuple[str, Any]], name: str) -> Iterator[str]:
+def _parsed(path: Path, line: int, text: str, remedy: str = "") -> Any:
+    """What a JSON text that begins on this line of a file holds."""
+    try:
+        return json_text.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {line + error.lineno - 1}"
+        raise UserError(f"{path}, {where}: not valid json: {error.msg}, column {error.colno}{remedy}") from None
+    except ValueError as error:
+        raise UserError(f"{path}, line {line}: {error}") from None
+
+
+def _fields(path: Path, records: Iterator[tuple[str, Any]], name: str) -> Iterator[tuple[str, str]]:
     found, names = False, ()  # a field may be left out of some records, but not of all
     for place, record in records:
         if isinstance(record, dict):
@@ -222,17 +251,17 @@ def _fields(path: Path, records: Iterator[tuple[str, Any]], name: str) -> Iterat
             record = record[fields[column_index(f"{path}, {place}", name, fields)]] if called else None
         if not isinstance(record, str | None):
             raise UserError(f"{path}, {place}: {name!r} holds a {type(record).__name__}, not text")
-        yield LONE_SURROGATE.sub("\ufffd", record) if record else ""
+        yield place, LONE_SURROGATE.sub("\ufffd", record) if record else ""
     if names and not found:
         raise _no_column(path, name, names)
 
 
-def _parquet(path: Path, file: IO[bytes], name: str) -> Iterator[str]:
+def _parquet(path: Path, file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
     def choose(columns: list[str]) -> list[tuple[int, str]]:
         return [(column_index(path, name, columns), parquet.TEXT)]
 
-    for (text,) in parquet.read_columns(path, file, choose, COLUMN_OPTION):
-        yield text or ""
+    rows = enumerate(parquet.read_columns(path, file, choose, COLUMN_OPTION), start=1)
+    yield from ((f"row {number}", text or "") for number, (text,) in rows)
 
 
 def column_index(path: Path | str, name: str, columns: Sequence[str]) -> int:

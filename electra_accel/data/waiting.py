@@ -74,7 +74,7 @@ def _acquire(lock: Path) -> str | None:
     attempt, file = uuid.uuid4().hex, None
     try:
         file = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        with open(file, "w") as stream:
+        with open(file, "w", encoding="utf-8") as stream:
             json.dump({"attempt": attempt, "host": socket.gethostname(), "pid": os.getpid()}, stream)
     except FileExistsError:
         return None

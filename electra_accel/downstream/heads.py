@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from electra_accel import run_folder
+from electra_accel.data.prepare import short_name
 from electra_accel.data.tokenizer import load_tokenizer
 from electra_accel.data.writing import normalise_name
 from electra_accel.downstream.settings import place_of
@@ -70,7 +71,7 @@ def names(given: list[str]) -> list[str]:
         first = "untrained-" if model.startswith(UNTRAINED) else ""
         # a run's other network is told by what it is, as its generator always is; another run by where it stands
         tail = kind if (first, folder) in folders or kind == ["generator"] else []
-        longer = [first + "-".join([*folder[-n:], *tail]) for n in range(1, len(folder) + 1)]
+        longer = [short_name(first + "-".join([*folder[-n:], *tail])) for n in range(1, len(folder) + 1)]
         numbered = f"{longer[-1]}-{number}"
         found.append(next((name for name in longer if name not in found), numbered))
         folders.append((first, folder))

@@ -22,6 +22,7 @@ from electra_accel.data.readers import (
     one_line_errors,
     open_bytes,
     read_texts,
+    regular_file,
 )
 from electra_accel.data.writing import normalise_name
 from electra_accel.downstream.settings import Task
@@ -57,6 +58,7 @@ def read_file(path: Path, task: Task, tell: Callable[[str], None] = lambda line:
         UserError: the file is missing, broken, empty, or lacks a column or a label; names it and the line or row.
     """
     with _our_options(), one_line_errors(path):
+        regular_file(path)
         if has_lines_of_words(path, task):
             rows = [Row(*sentence) for sentence in read_sentences(path, tell)]
         elif format_of(path) == ".txt":

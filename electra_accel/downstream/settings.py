@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Literal
 
 from electra_accel.config import COUNT, NOT_NEGATIVE, POSITIVE, option
@@ -227,7 +226,7 @@ def _of_task(task: Task) -> list[str]:
         problems.append("task.dataset brings its own splits: leave out task.dev_file and task.test_file")
     files = [(f"task.{name}_file", getattr(task, f"{name}_file")) for name in ("train", "dev", "test")]
     for (one, first), (other, second) in combinations([(name, path) for name, path in files if path], 2):
-        if Path(first).resolve() == Path(second).resolve():
+        if os.path.realpath(first) == os.path.realpath(second):
             problems.append(f"{one} and {other} are the same file, {second}: its figures would say nothing")
     if not task.dev_file and task.dev_fraction == 0:
         problems.append("nothing chooses the epoch: give task.dev_file, or a task.dev_fraction above 0")

@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from electra_accel import json_text
+
 UNTRAINED = "untrained:"  # before a folder of --models: its shape and tokenizer, with random weights
 BERT = {
     "do_lower_case": True,
@@ -47,7 +49,7 @@ def _letters(folder: Path) -> str:
     if (folder / "tokenizer.json").exists() or not (folder / "vocab.txt").exists():
         return ""
     try:
-        said = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        said = json_text.loads((folder / "tokenizer_config.json").read_bytes())
     except (FileNotFoundError, ValueError):  # a damaged file is refused where the tokenizer is loaded
         said = {}
     found = {name: said.get(name, usual) for name, usual in BERT.items()}

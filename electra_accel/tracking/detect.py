@@ -88,22 +88,21 @@ class Detector:
         return network
 
     @torch.inference_mode()
-    def read(self, text: str, top_k: int) -> Reading:
+    def read(self, text: str, top_k: int) -> Reading | None:
         """Ask about one text; where it is longer than ``max_length``, about each piece by itself.
 
         Args:
             top_k: candidates at each [MASK].
 
+        Returns:
+            None where there is nothing to read: blanks, control characters, characters without width.
+
         Raises:
-            UserError: no token in it, or not UTF-8; [MASK] in it and no generator; a network answers with NaN.
+            UserError: [MASK] in it and no generator; a network answers with NaN.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"the text {text!r} is not UTF-8") from None
         ids = self.tokenizer(normalise(text), add_special_tokens=False)["input_ids"]
         if not ids:
-            raise UserError(f"nothing to read in the text {text!r}: give one with letters in it")
+            return None
         tokens, probability, candidates, pieces = [], [], [], 0
         for piece in self._pieces(ids):
             read = torch.tensor([[self.tokenizer.cls_token_id, *piece, self.tokenizer.sep_token_id]])

@@ -25,6 +25,7 @@ from electra_accel.tracking.trackers import (
     tracked_settings,
     wandb_project,
     wandb_settings,
+    within_limits,
 )
 
 SAMPLE_COLUMNS = ["step", "example", "original", "masked", "generated", "most probable", "verdict", "probabilities"]
@@ -96,6 +97,7 @@ class Recorder:
         Returns:
             In words where the run is recorded; only in metrics.jsonl where trackers fail: they never stop training.
         """
+        wandb |= within_limits(wandb)
         others = {"tensorboard": {"purge_step": step + 1}} if step else {}  # what is trained again is not shown twice
 
         def begin() -> str:

@@ -4,6 +4,7 @@ They are those of ``scripts/finetune.py``, in its ``results.json``. Both network
 hold (a hub id by its name), so that figures of a network that was trained on since are never taken for the present one's.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def _seeds_of(
     same_place = [
         model
         for model in models.values()
-        if model["untrained"] == untrained and Path(model["source"]).resolve() == Path(source).resolve()
+        if model["untrained"] == untrained and os.path.realpath(model["source"]) == os.path.realpath(source)
     ]
     same = same_place
     if (folder / CONFIG_JSON).is_file():

@@ -125,6 +125,12 @@ def wandb_settings(config: Config, folder: Path, run_id: str, environment: dict)
     }
 
 
+def within_limits(settings: dict) -> dict:
+    """Arguments of ``wandb.init``, names and tags no longer than W&B takes them; those of folders may be longer."""
+    names = {key: settings[key][:128] for key in ("name", "group", "job_type") if settings.get(key)}
+    return settings | names | {"tags": list(dict.fromkeys(tag[:64] for tag in settings.get("tags", ()) if tag))}
+
+
 def tracked_settings(config: Config, environment: dict, held_out: dict) -> dict[str, int | float | str]:
     """The configuration by dotted names, with ``environment.…`` and ``held_out.…`` beside it; lists and None as text."""
     values = flatten(config) | _dotted("environment", environment) | _dotted("held_out", held_out)

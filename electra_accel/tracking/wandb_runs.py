@@ -39,7 +39,7 @@ def read_log(file: Path) -> Segment:
         UserError: wandb is not installed, or its reader does not understand the file.
     """
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if "No module named wandb" in done.stderr:
         raise UserError(f"{file}: reading it needs wandb; pip install wandb, or give the run's own folder")
     records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

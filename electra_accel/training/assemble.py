@@ -16,7 +16,7 @@ from electra_accel.data.loader import StepLoader
 from electra_accel.data.masking import Masking, slots_of_length, word_continuations
 from electra_accel.data.packing import choose_limits
 from electra_accel.data.plan import Layout, Plan, steps_in_passes
-from electra_accel.data.prepare import Prepared, prepare
+from electra_accel.data.prepare import Prepared, prepare, short_name
 from electra_accel.data.replay import Replay
 from electra_accel.data.store import MixedStore
 from electra_accel.data.tokenizer import fingerprint
@@ -38,7 +38,7 @@ def default_folder(recipe: str) -> str:
     if os.environ.get("WANDB_SWEEP_ID") and (trial := os.environ.get("WANDB_RUN_ID")):
         return f"runs/sweep-{trial}"
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    return f"runs/{recipe}-{os.environ.get('SLURM_JOB_ID', now)}"
+    return f"runs/{short_name(recipe)}-{os.environ.get('SLURM_JOB_ID', now)}"
 
 
 def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:

@@ -9,7 +9,6 @@ damaged: it is named and skipped, never loaded.
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from electra_accel import json_text
 from electra_accel.errors import UserError
 from electra_accel.run_folder import discard, write_json
 
@@ -84,7 +84,7 @@ def verify(path: Path) -> dict:
         Damaged: no manifest, another format, or a file that is missing, short, or altered.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json_text.loads((path / MANIFEST).read_bytes())
         wanted = manifest["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{MANIFEST} is missing or unreadable") from error

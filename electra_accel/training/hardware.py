@@ -21,7 +21,7 @@ def unusable_gpu(cpu_requested: bool) -> str | None:
         return None
     try:
         query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        found = subprocess.run(query, capture_output=True, text=True, timeout=30)
+        found = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None  # no driver tools, so no NVIDIA GPU that anybody set up
     if found.returncode != 0 or not found.stdout.strip():

@@ -1,6 +1,5 @@
 """A pair that is to be judged: from a finished run, from one that is still going on, or from two folders."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,8 +111,7 @@ def run_config(run: Path) -> Config:
 
 def held_out_identity(run: Path) -> dict:
     """held_out/held_out.json; empty for a run of before it was written."""
-    file = run / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY
-    return json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return run_folder.read_json(run / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
 
 
 def text_of_run(run: Path, config: Config, log: Log) -> Prepared:
@@ -124,12 +122,15 @@ def text_of_run(run: Path, config: Config, log: Log) -> Prepared:
     """
     identity = held_out_identity(run)
     for manifest in sorted(assemble.PREPARED.glob(f"*/{MANIFEST}")) if identity else ():
-        known = json.loads(manifest.read_text("utf-8"))
-        held_out = known["splits"].get("held_out", {}).get("fingerprint")
-        if (held_out, known["tokenizer"]) == (identity["data"], identity["tokenizer"]):
+        try:
+            known = run_folder.read_json(manifest)
+            found = known["splits"].get("held_out", {}).get("fingerprint"), known["tokenizer"]
+        except (UserError, LookupError, AttributeError):
+            continue  # damaged: of another text, perhaps of nobody's interest
+        if found == (identity.get("data"), identity.get("tokenizer")):
             return Prepared(manifest.parent)
     prepared = assemble.prepared_data(config, log)
-    if identity and prepared.manifest["splits"]["held_out"]["fingerprint"] != identity["data"]:
+    if identity and prepared.manifest["splits"]["held_out"]["fingerprint"] != identity.get("data"):
         raise UserError(f"the text of {run} has changed since its training: restore it, or score on --files")
     return prepared
 

@@ -229,7 +229,7 @@ def _commit() -> str | None:
     """Commit of the clone that this file is in, with "-dirty" where tracked files differ from it; None outside of git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        found = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None

@@ -8,7 +8,6 @@ Tokens/s counts real tokens (no padding), over --seconds after the first step; 0
 OMP_NUM_THREADS=1 so that it is one core. FOLDER holds tokens.bin, offsets.bin and blocks.bin.
 """
 
-import argparse
 import resource
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.data.collate import Collator
 from electra_accel.data.loader import StepLoader
 from electra_accel.data.masking import Masking, slots_of_length
@@ -111,7 +111,7 @@ def huge() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--prepared", type=Path, help="folder of a prepared split")
     parser.add_argument("--vocab_size", type=int, default=32_200, help="of its tokenizer")
     parser.add_argument("--bin_tokens", type=int, default=128)
@@ -131,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_one_line(main)

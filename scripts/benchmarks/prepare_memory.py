@@ -6,7 +6,6 @@ The larger corpus is the same file named by four links. Memory is the sum over t
 times a second; pages that processes share count in each, so it is an upper bound.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -15,6 +14,8 @@ import time
 from pathlib import Path
 
 import psutil
+
+from electra_accel.cli import argument_parser, exit_with_one_line
 
 
 def measure(arguments: list[str]) -> tuple[float, float]:
@@ -38,7 +39,7 @@ def measure(arguments: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--file", type=Path, required=True)
     parser.add_argument("--text_column", default="text")
     parser.add_argument("--tokenizer", required=True)
@@ -49,12 +50,11 @@ def main() -> None:
             links = [Path(folder) / f"{number}{''.join(asked.file.suffixes)}" for number in range(copies)]
             for link in links:
                 os.symlink(asked.file.resolve(), link)
-            options = (
-                f"--text_column {asked.text_column} --tokenizer {asked.tokenizer} --processes {asked.processes}".split()
-            )
-            peak, seconds = measure(["--train_files", *map(str, links), *options, "--out", f"{folder}/out"])
+            options = ["--text_column", asked.text_column, "--tokenizer", asked.tokenizer]
+            options += ["--processes", str(asked.processes), "--out", f"{folder}/out"]
+            peak, seconds = measure(["--train_files", *map(str, links), *options])
             print(f"{copies} x {asked.file.name}: peak {peak:,.0f} MB, {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_one_line(main)

@@ -23,7 +23,7 @@ import torch
 from transformers import ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_accel.batch import RTDBatch
-from electra_accel.cli import exit_with_one_line
+from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.config import Optim
 from electra_accel.data.plan import Layout
 from electra_accel.errors import UserError
@@ -258,7 +258,7 @@ def measure(size: str, precision: str) -> tuple[str, int, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--size", choices=PUBLISHED, default="base")
     parser.add_argument("--gpus", type=int, nargs="+", default=[2**n for n in range(11)])
     parser.add_argument("--batch_tokens", type=int, help="of a global step (default: the published batch of the size)")

@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +15,11 @@ import pyarrow.parquet
 import pytest
 
 from electra_accel.data.corpus import Corpus, content_key, read_documents, resolve, text_bytes
+from electra_accel.data.readers import regular_file
+from electra_accel.downstream.rows import read_file
+from electra_accel.downstream.settings import Task
 from electra_accel.errors import UserError
-from tests.helpers import shared_data
+from tests.helpers import run_script, shared_data
 
 TEXTS = ['한 줄의 글, 쉼표와 "따옴표"도 있다', "NA", "007", "a second text", "끝"]
 
@@ -149,6 +154,72 @@ def test_missing_files_and_columns(tmp_path):
         read(tmp_path)
     with pytest.raises(UserError, match="either files"):
         resolve(Corpus())
+
+
+def no_files(folder: Path, suffix: str) -> dict[str, str]:
+    """Everything under a name of ``suffix`` that is there and is no file to read, and what is said of it."""
+    (folder / f"dangling{suffix}").symlink_to("gone")
+    (folder / f"loop{suffix}").symlink_to(f"loop{suffix}")
+    os.mkfifo(folder / f"pipe{suffix}")
+    (folder / f"device{suffix}").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(folder / f"socket{suffix}"))  # whose names are short
+    (folder / f"folder{suffix}").mkdir()
+    said = {"dangling": "a link to gone", "loop": "cannot be read", "folder": "is a folder"}
+    return {f"{name}{suffix}": said.get(name, "is a pipe") for name in ("pipe", "device", "socket", *said)}
+
+
+@pytest.mark.timeout(30)
+def test_what_is_there_and_is_no_file_is_named_and_never_waited_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.txt", "some text")
+    for name, said in no_files(tmp_path, ".txt").items():
+        for pattern in (name, f"[{name[0]}]{name[1:]}"):  # alone, and found by a glob
+            for use in (resolve, content_key, text_bytes, lambda corpus: list(read_documents(corpus))):
+                with pytest.raises(UserError, match=f"^{name}.*{said}"):
+                    use(Corpus(files=("a.txt", pattern)))
+    for name, said in no_files(tmp_path, ".jsonl").items():
+        with pytest.raises(UserError, match=f"^{name}.*{said}"):
+            read_file(Path(name), Task(kind="classification", text_columns=["text"], label_column="label"))
+
+
+def test_a_file_that_vanishes_is_named(tmp_path, monkeypatch):
+    """Between the glob and the reading."""
+    file = Path(write(tmp_path / "a.txt", "some text"))
+    found = regular_file(file)
+    file.unlink()
+    monkeypatch.setattr("electra_accel.data.corpus.regular_file", lambda path: found)
+    monkeypatch.setattr("electra_accel.data.readers.regular_file", lambda path: found)
+    (tmp_path / "link.txt").symlink_to("a.txt")
+    for use in (content_key, lambda corpus: list(read_documents(corpus))):
+        for name, said in (("a.txt", "no such file"), ("link.txt", "a link to a.txt")):
+            monkeypatch.setattr("electra_accel.data.corpus.resolve", lambda corpus: [Path(corpus.files[0])])
+            with pytest.raises(UserError, match=f"{name}: {said}"):
+                use(Corpus(files=(str(tmp_path / name),)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="permissions bind everybody but root; root can become somebody else")
+def test_a_folder_without_permission_is_named(tmp_path):
+    tmp_path.chmod(0o755)
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    write(folder / "a.txt", "text")
+    program = (
+        "import os, sys\n"
+        "from electra_accel.data.corpus import Corpus, resolve\n"
+        "os.chdir(sys.argv[1]); os.setuid(65534)\n"
+        "try: resolve(Corpus(files=(sys.argv[2],)))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    for mode, pattern in (
+        (0o700, "closed/a.txt"),
+        (0o700, "closed/*.txt"),
+        (0o700, "closed/**/b"),
+        (0o711, "closed/*.txt"),
+    ):
+        folder.chmod(mode)
+        done = run_script("-c", program, tmp_path, pattern)
+        assert done.stdout == f"UserError {pattern}: no permission to look into closed\n", done.stderr
 
 
 def test_the_hub_out_of_reach_is_one_quick_line():

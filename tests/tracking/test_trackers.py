@@ -10,7 +10,7 @@ from electra_accel import run_folder
 from electra_accel.config import Config
 from electra_accel.errors import UserError
 from electra_accel.tracking.recorder import Recorder
-from electra_accel.tracking.trackers import destination, usable_trackers, wandb_mode
+from electra_accel.tracking.trackers import destination, usable_trackers, wandb_mode, within_limits
 from tests.pretraining import wandb_rows, wandb_segments
 
 
@@ -167,3 +167,14 @@ def test_wandb_without_a_network_is_recorded_offline(tmp_path, monkeypatch, mode
     assert "W&B offline" in said
     (records,) = wandb_segments(tmp_path)
     assert [row["train/loss"] for row in wandb_rows(records)] == [1.0]
+
+
+def test_names_of_folders_are_cut_to_what_wandb_takes():
+    given = {"name": "n" * 216, "group": None, "job_type": "pre-training", "tags": ["t" * 100, "t" * 99, "", "a"]}
+    cut = within_limits(given)
+    assert cut == {"name": "n" * 128, "group": None, "job_type": "pre-training", "tags": ["t" * 64, "a"]}
+    import wandb
+
+    wandb.Settings(run_name=cut["name"], run_tags=cut["tags"])
+    with pytest.raises(ValueError, match="64"):
+        wandb.Settings(run_tags=given["tags"])
