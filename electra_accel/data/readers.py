@@ -226,7 +226,7 @@ def json_records(path: Path, file: IO[str]) -> Iterator[tuple[str, Any]]:
         return
     while first:
         if not first.isspace():
-            yield f"line {number}", _parsed(path, number, first.rstrip("\r\n"), " (one value a line, or one array)")
+            yield f"line {number}", _parsed(path, number, first.rstrip(), " (one value a line, or one array)")
         number, first = number + 1, file.readline()
 
 

@@ -115,9 +115,7 @@ def read_run_folder(folder: Path) -> Experiment:
         record["step"] for record in [*training, *evaluations]
     )  # a run that goes on has only its start in status.json
     files = (run_folder.ENVIRONMENT, Path(run_folder.HELD_OUT, run_folder.HELD_OUT_IDENTITY), run_folder.CONTENT)
-    environment, held_out, content = (
-        _read(folder / name, _mapping) if (folder / name).exists() else {} for name in files
-    )
+    environment, held_out, content = (_read(folder / name, run_folder.read_json) for name in files)
     return Experiment(
         name=folder.resolve().name,
         source=str(folder),
