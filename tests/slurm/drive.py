@@ -50,6 +50,7 @@ os.fsync = slow_flush
 
 def main() -> int:
     if sys.argv[1:] != ["inside"]:
+        os.environ["PATH"] += ":/usr/sbin:/sbin"  # where Debian has slurmctld, munged and ip
         require_slurm()
         with tempfile.TemporaryDirectory(prefix="slurm-test-", ignore_cleanup_errors=True) as folder:
             # Whatever ends this process ends unshare, and with it everything inside.
@@ -57,7 +58,7 @@ def main() -> int:
             command += [sys.executable, "-m", "tests.slurm.drive", "inside"]
             environment = {**os.environ, "SLURM_TEST_FOLDER": folder, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
             environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # the jobs' accelerate
-            return subprocess.run(command, cwd=ROOT, env=environment, timeout=LIMIT + 60).returncode
+            return int(subprocess.run(command, cwd=ROOT, env=environment, timeout=LIMIT + 60).returncode != 0)
     folder = Path(os.environ["SLURM_TEST_FOLDER"])
     folder.chmod(0o711)  # munge wants its socket's folder to be passable
     work = folder / "work"
@@ -100,7 +101,8 @@ def require_slurm() -> None:
             cluster.run("apt-get", "-q", "update", timeout=200, env=quiet)
             install = ["apt-get", "-q", "install", "-y", "--no-install-recommends", *cluster.PACKAGES]
             cluster.run(*install, timeout=400, env=quiet)
-        except AssertionError as problem:
+            assert not cluster.missing(), f"{', '.join(cluster.missing())} not found"
+        except (AssertionError, subprocess.TimeoutExpired) as problem:
             raise UserError(f"Slurm could not be installed: {problem}") from problem
     try:
         cluster.run(*cluster.NAMESPACES, "ip", "link", "add", "switch0", "type", "bridge")
