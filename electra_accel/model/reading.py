@@ -111,7 +111,7 @@ def _impossible(config: PretrainedConfig) -> list[str]:
     activation = getattr(config, "hidden_act", None)
     if isinstance(activation, str) and activation not in ACT2FN:
         wrong.append(f"hidden_act is {activation!r}, which transformers {transformers.__version__} does not know")
-    return wrong
+    return list(dict.fromkeys(wrong))
 
 
 def _impossible_electra(config: ElectraConfig) -> list[str]:
