@@ -151,6 +151,25 @@ def an_empty_bin(pair):
     (pair / "discriminator" / "pytorch_model.bin").write_bytes(b"")
 
 
+def weights_that_are_no_numbers(pair):
+    file = pair / "generator" / WEIGHTS
+    tensors = load_file(file)
+    tensors["electra.encoder.layer.1.output.dense.bias"][2] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def an_unknown_activation(pair):
+    edit_config(pair / "discriminator", hidden_act="gelu_fancy")
+
+
+def a_number_in_quotes(pair):
+    edit_config(pair / "discriminator", vocab_size=str(len(WORDS)))
+
+
+def a_layer_too_many(pair):
+    edit_config(pair / "discriminator", num_hidden_layers=3)
+
+
 FAULTS = {  # and what the line says
     wrong_vocabulary: ["the size of the vocabulary differs", str(len(WORDS) + 7), "take both from one run"],
     other_architecture: ["embedding_size differs", "generator 128, discriminator 64", "model.sharing none"],
@@ -169,6 +188,10 @@ FAULTS = {  # and what the line says
     an_lfs_pointer: ["model.discriminator: cannot load", "damaged or incomplete"],
     a_truncated_bin: ["model.discriminator: cannot load", "corrupted"],
     an_empty_bin: ["model.discriminator: cannot load", "damaged"],
+    weights_that_are_no_numbers: ["model.generator: ", "electra.encoder.layer.1.output.dense.bias", "not finite"],
+    an_unknown_activation: ["model.discriminator: ", "config.json", "hidden_act is 'gelu_fancy'"],
+    a_number_in_quotes: ["model.discriminator: ", "config.json", "'vocab_size'", f"'{len(WORDS)}'"],
+    a_layer_too_many: ["model.discriminator: ", "config.json", "electra.encoder.layer.3."],
     pickled_code: ["model.discriminator: cannot load", "foreign code"],
 }
 

@@ -102,6 +102,19 @@ def test_too_late(place, monkeypatch, capfd):
     assert code == 2 and "late/t/first/seed-1 is finished, and its weights are gone" in err and err.count("\n") == 1
 
 
+def test_labels_finer_than_fp32_are_not_saved(place, monkeypatch, capfd):
+    """Trained they can be: the model that is saved would give all of them as one number."""
+    for name in ("train", "dev", "test"):
+        records = [json.loads(row) for row in (place / f"{name}.jsonl").read_text().splitlines()]
+        write_jsonl(place / f"far-{name}.jsonl", [row | {"score": 1e9 + row["score"]} for row in records])
+    far = [f"--task.{name}_file=far-{name}.jsonl" for name in ("train", "dev", "test")]
+    words = [*line("regression"), *far, "--run.dir=far", "--dry_run"]
+    code, _, err = run_here([*words, "--run.save_models=best"], place, monkeypatch, capfd, "finetune.py")
+    assert code == 2 and err.count("\n") == 1 and "run.save_models" in err and "1e+09" in err
+    code, _, err = run_here(words, place, monkeypatch, capfd, "finetune.py")
+    assert (code, err) == (0, "")
+
+
 def test_only_a_head_with_one_output_is_folded(place):
     model = AutoModelForSequenceClassification.from_pretrained(place / "first" / "discriminator", num_labels=1).eval()
     ids = torch.tensor([[2, 5, 6, 3]])

@@ -92,31 +92,39 @@ def _require_readable(file: Path) -> None:
 
 def _impossible(config: PretrainedConfig) -> list[str]:
     """Values that the libraries would take, and fail over later or compute nonsense with; in words."""
-    counts = _COUNTS if isinstance(config, ElectraConfig) else ()  # in others 0 and -1 may have a meaning
-    wrong = [f"{name} is {getattr(config, name)}" for name in counts if getattr(config, name) < 1]
-    if counts and not wrong and config.hidden_size % config.num_attention_heads:
-        wrong.append(
-            f"hidden_size {config.hidden_size} does not divide by num_attention_heads {config.num_attention_heads}"
-        )
-    if counts and config.is_decoder:
-        wrong.append("is_decoder is true: a token would see those before it alone")
-    if counts and (kind := getattr(config, "position_embedding_type", None)) not in (None, "absolute"):
-        wrong.append(f"position_embedding_type is {kind!r}: only absolute ones are known")
-    if (getattr(config, "num_hidden_layers", None) or 0) > _MOST_LAYERS:
-        wrong.append(f"num_hidden_layers is {config.num_hidden_layers}")
-    for name, low, high in (
-        *((name, 0, 1) for name in _SHARES),
-        ("layer_norm_eps", 0, 1),
-        ("initializer_range", 0, 100),
-    ):
-        value = getattr(config, name, None)
-        if isinstance(value, int | float) and not low <= value < high:  # NaN is not either
-            wrong.append(f"{name} is {value}")
+    wrong = (
+        _impossible_electra(config) if isinstance(config, ElectraConfig) else []
+    )  # in others 0 and -1 may have a meaning
+    limits = dict.fromkeys(_SHARES, 1) | {
+        "layer_norm_eps": 1,
+        "initializer_range": 100,
+        "num_hidden_layers": _MOST_LAYERS,
+    }
+    values = {name: getattr(config, name, None) for name in limits}
+    wrong += [
+        f"{name} is {value}"
+        for name, value in values.items()
+        if isinstance(value, int | float) and not 0 <= value < limits[name]  # NaN is not either
+    ]
     if not all(isinstance(name, str) for name in config.architectures or ()):
         wrong.append(f"architectures is {config.architectures}")
     activation = getattr(config, "hidden_act", None)
     if isinstance(activation, str) and activation not in ACT2FN:
         wrong.append(f"hidden_act is {activation!r}, which transformers {transformers.__version__} does not know")
+    return list(dict.fromkeys(wrong))
+
+
+def _impossible_electra(config: ElectraConfig) -> list[str]:
+    wrong = [f"{name} is {getattr(config, name)}" for name in _COUNTS if getattr(config, name) < 1]
+    width, heads = config.hidden_size, config.num_attention_heads
+    if not wrong and width % heads:
+        wrong.append(f"hidden_size {width} does not divide by num_attention_heads {heads}")
+    if config.pad_token_id is not None and not 0 <= config.pad_token_id < config.vocab_size:
+        wrong.append(f"pad_token_id is {config.pad_token_id}")
+    if config.is_decoder:
+        wrong.append("is_decoder is true: a token would see those before it alone")
+    if (kind := getattr(config, "position_embedding_type", None)) not in (None, "absolute"):
+        wrong.append(f"position_embedding_type is {kind!r}: only absolute ones are known")
     return wrong
 
 

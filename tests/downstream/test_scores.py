@@ -1,14 +1,19 @@
 """Figures against counts by hand; outputs become predictions of every word."""
 
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from electra_accel.downstream.finetune import score
 from electra_accel.downstream.rows import Row
-from electra_accel.downstream.scores import figures, loss_sum, outputs, predictions
+from electra_accel.downstream.scores import are_numbers, figures, loss_sum, outputs, predictions
+from electra_accel.downstream.settings import Settings
 from electra_accel.downstream.tasks import IGNORED, Encoded, TaskData
+from electra_accel.errors import UserError
 from tests.downstream.small import task
 
 
@@ -70,6 +75,37 @@ def test_words_without_a_target_are_outside():
     encoded = Encoded([], None, [], [np.array([0, 2])], 0, 0)
     found = predictions(outputs(logits, targets), rows, encoded, data)
     assert found == [{"row": 1, "label": rows[0].label, "predicted": ["O", "O", "B-X", "O"]}]
+
+
+TARGETS = {
+    "classification": (torch.zeros(2, 3), torch.tensor([0, 1])),
+    "regression": (torch.zeros(2, 1), torch.tensor([0.0, 1.0])),
+    "tagging": (torch.zeros(2, 3, 2), torch.tensor([[0, IGNORED, 1], [1, IGNORED, IGNORED]])),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_outputs_that_are_no_numbers_are_seen(kind):
+    """Else the first label would be what the model said."""
+    logits, targets = TARGETS[kind]
+    assert are_numbers(outputs(logits, targets))
+    wrong = logits.clone()
+    wrong[1, ..., 0] = math.nan
+    assert not are_numbers(outputs(wrong, targets))
+
+
+def test_nothing_is_scored_with_outputs_that_are_no_numbers():
+    """Of weights that became infinite in the step before; on every process, as all have all outputs."""
+    rows = [Row(("a",), "x"), Row(("b",), "y")]
+    data = TaskData(task(), {}, ("x", "y"), 0.0, 1.0, ())
+    encoded = Encoded([np.array([2, 5, 3])] * 2, None, [np.int64(0), np.int64(1)], [], 0, 0)
+    job = SimpleNamespace(name="t/m/seed-1", data=data, settings=Settings())
+    for value, refused in ((0.0, False), (math.nan, True)):
+        model = torch.nn.Module()
+        model.forward = lambda value=value, **inputs: SimpleNamespace(logits=torch.tensor([[1.0, value]] * 2))
+        engine = SimpleNamespace(model=model, world_size=1, rank=0, device="cpu", everywhere=lambda found: [found])
+        with pytest.raises(UserError, match="t/m/seed-1: .*not finite.*learning_rate") if refused else nullcontext():
+            assert [record["predicted"] for record in score(engine, rows, encoded, job)] == ["x", "x"]
 
 
 def test_numbers_come_back_in_the_labels_units():

@@ -131,6 +131,41 @@ def test_extreme_logits_fall_into_the_end_bins():
         assert summarise(model(batch, replacements).counters)["auc"] == auc
 
 
+def test_infinite_logits_are_ranked():
+    model = ReplacedTokenDetection(*toy_pair()).eval()
+    batch, _ = pack_examples(toy_examples(40))
+    label = torch.zeros_like(batch.real).scatter(1, batch.slot_positions, batch.slot_used)
+    model.discriminator.discriminator_predictions.register_forward_hook(
+        lambda *_: torch.where(label, torch.inf, -torch.inf)
+    )
+    figures = summarise(model(batch, batch.slot_labels + 1).counters)
+    assert (figures["auc"], figures["recall"], figures["precision"]) == (1, 1, 1)
+
+
+def test_what_is_computed_from_nan_is_nan():
+    """Not the figures of a discriminator that calls every token original, nor those of a generator that says token 0."""
+    batch, _ = pack_examples(toy_examples(40))
+    generator = {"generator_loss", "generator_accuracy", "generator_entropy"}
+
+    def figures(network: str, own: bool = False) -> dict[str, float]:
+        model = ReplacedTokenDetection(*toy_pair()).eval()
+        head = (
+            model.generator.generator_lm_head
+            if network == "generator"
+            else model.discriminator.discriminator_predictions
+        )
+        # one token's logits alone: everything is a mean or a ranking over all of them
+        head.register_forward_hook(lambda module, inputs, logits: logits.index_fill(0, torch.tensor([0]), math.nan))
+        counters = model(batch, None if own else batch.slot_labels + 1).counters
+        assert math.isnan(calibration(counters).error) == (network == "discriminator")
+        return summarise(counters)
+
+    known = {name for name, value in figures("discriminator").items() if not math.isnan(value)}
+    assert known == generator | {"replaced_fraction"}
+    known = {name for name, value in figures("generator").items() if not math.isnan(value)}
+    assert known == figures("generator").keys() - generator
+
+
 def test_without_a_denominator_a_figure_is_nan():
     batch, _ = pack_examples([], rows=2)
     figures = summarise(ReplacedTokenDetection(*toy_pair())(batch).counters)
