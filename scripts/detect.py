@@ -121,6 +121,8 @@ def main() -> None:
     logging.set_verbosity_error()
     sources = exported_pair(asked.run) if asked.run else (asked.discriminator, asked.generator, None)
     detector = Detector(*sources)
+    for note in detector.notes:
+        print(note, file=sys.stderr)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     readings, number, left_out = [], 0, []
     for place, text in texts(asked):
@@ -146,6 +148,8 @@ def main() -> None:
     if left_out:
         places = "; ".join(left_out[:MOST_PLACES]) + "; …" * (len(left_out) > MOST_PLACES)
         print(f"note: nothing to read in {len(left_out)} of {number + len(left_out)} texts: {places}", file=sys.stderr)
+    for line in detector.told():
+        print(line, file=sys.stderr)
     if asked.html:
         try:
             asked.html.write_text(detect_views.html(readings), encoding="utf-8")

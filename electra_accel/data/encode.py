@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from electra_accel.data.writing import normalise
 
+MANY_UNKNOWN = 0.02  # share of a text's tokens; a vocabulary that was made for such text leaves a few thousandths
 _WORST, _SHOWN = 20, 2000  # documents of a batch, characters of each
 _SHORTEST_REST = 6  # tokens; the shortest data.max_length allows this many between [CLS] and [SEP]
 

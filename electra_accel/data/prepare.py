@@ -152,7 +152,7 @@ def _build(
         log(f"training a vocabulary of {vocab_size} tokens")
         if not any(text.strip() for batch in texts() for text in batch):
             raise UserError(f"no usable text to train on in {train.dataset or ' '.join(train.files)}; name other files")
-        tokenizer = train_tokenizer(texts, vocab_size, folder / "tokenizer")
+        tokenizer = train_tokenizer(texts, vocab_size, folder / "tokenizer", log=log)
     elif "add_tokens" in settings:
         tokenizer, vocabulary = adapt(tokenizer, settings["add_tokens"], settings["learn_tokens"], texts(), log)
     save_tokenizer(tokenizer, folder / "tokenizer")

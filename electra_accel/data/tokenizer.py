@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,11 @@ from electra_accel.errors import UserError
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # ids 0 to 4 of the vocabularies trained here
 MIN_VOCAB_SIZE = 64
+LONGEST_WORD = 100  # characters; the library's limit (max_input_chars_per_word), and Google's
+# What may be a longer word: no blank in it (\v, \f and the like are none here, the tokenizer drops them), no ASCII punctuation
+# and no Chinese character, each of which ends a word.
+_BLANKS, _CHINESE = r" \t\n\r\u00a0\u2000-\u200a\u2028\u2029\u3000", r"\u3400-\u4dbf\u4e00-\u9fff"
+_LONG_RUN = re.compile(rf"[^{_BLANKS}!-/:-@\[-`{{-~{_CHINESE}]{{{LONGEST_WORD + 1}}}")
 _TEXT_TO_IDS = ("normalizer", "pre_tokenizer", "model", "added_tokens")  # parts of a tokenizer.json
 _DESCRIPTIONS = (DESCRIPTION, SETTINGS, "config.json", "special_tokens_map.json", "added_tokens.json")
 
@@ -172,14 +178,19 @@ def vocabulary_conflict(one: PreTrainedTokenizerFast, other: PreTrainedTokenizer
 
 
 def train_tokenizer(
-    batches: Callable[[], Iterable[list[str]]], vocab_size: int, folder: Path, lowercase: bool = False
+    batches: Callable[[], Iterable[list[str]]],
+    vocab_size: int,
+    folder: Path,
+    lowercase: bool = False,
+    log: Callable[[str], None] = lambda line: None,
 ) -> PreTrainedTokenizerFast:
     """Trains a WordPiece vocabulary and saves it (see :func:`save_tokenizer`).
 
     Text is composed (see ``encode.normalise``) and treated as BERT does, but accents are kept and case too unless
     ``lowercase``: words split at spaces and punctuation, each Chinese character alone; Hangul syllables stay whole. A
     character that makes up less than a millionth of the text, or is not among the vocab_size / 4 most frequent, becomes
-    [UNK].
+    [UNK]. Words of more than ``LONGEST_WORD`` characters, which become [UNK] whatever the vocabulary, are left out and
+    counted in a line to ``log``: the trainer takes time by the square of the longest one.
 
     The same text gives the same vocabulary. The library alone does not see to that: it numbers the "##" characters in the
     order of a hash table that differs between runs, and breaks ties between merges by these numbers. So they are numbered
@@ -195,12 +206,23 @@ def train_tokenizer(
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
+    splitter = Tokenizer.from_str(backend.to_str())  # the trainer's own is locked while it asks for text
+    left_out = 0
+
     def composed() -> Iterator[list[str]]:
-        return ([normalise(text) for text in batch] for batch in batches())
+        nonlocal left_out
+        left_out = 0
+        for batch in batches():
+            kept = [_without_long_words(normalise(text), splitter) for text in batch]
+            left_out += sum(words for _, words in kept)
+            yield [text for text, _ in kept]
 
     characters: Counter[str] = Counter()
     for batch in composed():
         characters.update("".join(batch))
+    if left_out:
+        words = f"{left_out:,} word{'s' * (left_out > 1)} of more than {LONGEST_WORD} characters"
+        log(f"left out of the vocabulary's text: {words}, which become [UNK]")
     alphabet = _alphabet(characters, backend, vocab_size // 4)
     inside = [c for c in alphabet if _can_continue_a_word(c, backend)]
 
@@ -217,6 +239,15 @@ def train_tokenizer(
     tokenizer = BertTokenizer(vocab=vocab, do_lower_case=lowercase, strip_accents=False)
     save_tokenizer(tokenizer, folder)
     return tokenizer
+
+
+def _without_long_words(text: str, splitter: Tokenizer) -> tuple[str, int]:
+    """A text without words that no WordPiece tokenizer cuts into pieces, and how many these are; any other text as it is."""
+    if not _LONG_RUN.search(text):
+        return text, 0
+    words = [word for word, _ in splitter.pre_tokenizer.pre_tokenize_str(splitter.normalizer.normalize_str(text))]
+    kept = [word for word in words if len(word) <= LONGEST_WORD]
+    return (" ".join(kept), len(words) - len(kept)) if len(kept) < len(words) else (text, 0)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

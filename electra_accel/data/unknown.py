@@ -11,11 +11,10 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from electra_accel.data.encode import normalise
-from electra_accel.data.letters import SETTINGS, Letters
+from electra_accel.data.encode import MANY_UNKNOWN, normalise
+from electra_accel.data.letters import SETTINGS, Letters, Said, settle
 from electra_accel.data.wordpiece import WordPiece, count_words, never_used
 
-WARN_ABOVE = 0.02  # share of the tokens; a vocabulary that was made for such text leaves a few thousandths
 SAMPLE = 200_000  # characters that the cause is looked for in
 _MOST_LACKING = 10  # characters named that a vocabulary lacks
 _CAUSES = "a vocabulary of another language, or one made with capitals and accents treated in another way?"
@@ -34,7 +33,7 @@ class Unknown(NamedTuple):
 
     @property
     def is_high(self) -> bool:
-        return self.share > WARN_ABOVE
+        return self.share > MANY_UNKNOWN
 
 
 def told(found: Mapping[str, Unknown]) -> list[str]:
@@ -55,14 +54,20 @@ def measure(ids: Iterable[Iterable[int]], tokenizer: PreTrainedTokenizerFast, te
     return found._replace(cause=cause_in(texts, tokenizer)) if found.is_high else found
 
 
-def cause_in(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> str:
-    """Why words of the texts are unknown, in words; "" where it cannot be told. The first ``SAMPLE`` characters are read."""
+def sample_of(texts: Iterable[str]) -> list[str]:
+    """The first ``SAMPLE`` characters, as they are tokenised."""
     sample, size = [], 0
     for text in texts:
         sample.append(normalise(text[: SAMPLE - size]))
         size += len(sample[-1])
         if size >= SAMPLE:
             break
+    return sample
+
+
+def cause_in(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> str:
+    """Why words of the texts are unknown, in words; "" where it cannot be told. Their beginning is read (``SAMPLE``)."""
+    sample = sample_of(texts)
     backend = tokenizer.backend_tokenizer
     return _letters_cause(sample, backend, tokenizer.unk_token_id) or (
         _words_cause(sample, tokenizer) if isinstance(backend.model, models.WordPiece) else ""
@@ -76,7 +81,8 @@ def _letters_cause(sample: list[str], backend: Tokenizer, unknown: int) -> str:
         return ""
     shares = {}
     clean, chinese = present.clean_text, present.handle_chinese_chars
-    for letters in (Letters(False, False), Letters(True, False), Letters(True, True)):
+    shown, _ = settle(backend.get_vocab(with_added_tokens=False), Said())  # first: of equal ones the first is best
+    for letters in (shown, Letters(False), Letters(True), Letters(True, False)):
         other = Tokenizer.from_str(backend.to_str())
         other.normalizer = normalizers.BertNormalizer(clean, chinese, letters.strips, letters.lowercase)
         shares[letters] = _share(sample, other, unknown)
@@ -86,7 +92,7 @@ def _letters_cause(sample: list[str], backend: Tokenizer, unknown: int) -> str:
     setting = json.dumps({"do_lower_case": best.lowercase, "strip_accents": best.strips})
     return (
         f"the vocabulary was made with capitals and accents treated in another way; with {setting[1:-1]} in the tokenizer's "
-        f"{SETTINGS} it would be {shares[best]:.1%} of a sample"
+        f"{SETTINGS} {shares[best]:.1%} of a sample would be unknown"
     )
 
 
