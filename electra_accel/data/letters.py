@@ -51,20 +51,31 @@ def said_in(path_or_id: str | Path, revision: str | None = None) -> Said:
     Raises:
         UserError: one of them cannot be read, or says neither true nor false.
     """
-    settings = read_description(path_or_id, SETTINGS, revision)
+    settings = read_settings(path_or_id, revision)
     normalizer = read_description(path_or_id, DESCRIPTION, revision).get("normalizer") or {}
     if normalizer.get("type") != "BertNormalizer":
         normalizer = {}
-    for option in ("do_lower_case", "strip_accents"):
-        if not isinstance(settings.get(option), bool | None):
-            raise UserError(
-                f"{path_or_id}: {SETTINGS}: {option} must be true, false or null, not {settings[option]!r:.40}"
-            )
     lowercase, strip = settings.get("do_lower_case"), settings.get("strip_accents")
     return Said(
         normalizer.get("lowercase") if lowercase is None else lowercase,
         normalizer.get("strip_accents") if strip is None else strip,
     )
+
+
+def read_settings(path_or_id: str | Path, revision: str | None = None) -> dict:
+    """tokenizer_config.json; {} where there is none.
+
+    Raises:
+        UserError: it cannot be read, or says neither true nor false of letters.
+    """
+    settings = read_description(path_or_id, SETTINGS, revision)
+    for option, values in (("do_lower_case", (True, False)), ("strip_accents", (True, False, None))):
+        if option in settings and not any(settings[option] is value for value in values):
+            known = "true or false" if option == "do_lower_case" else "true, false or null"
+            raise UserError(
+                f"{path_or_id}: {SETTINGS}: {option} must be {known}, not {json.dumps(settings[option])[:40]}"
+            )
+    return settings
 
 
 def read_description(path_or_id: str | Path, name: str, revision: str | None = None) -> dict:
@@ -102,7 +113,7 @@ def settle(tokens: Iterable[str], said: Said, file: str = SETTINGS) -> tuple[Let
     words = [token.removeprefix("##") for token in tokens if not (token.startswith("[") and token.endswith("]"))]
     single = {word for word in words if len(word) == 1}
     capitals, accents = _lost(words, single, str.lower), _lost(words, single, without_accents)
-    hangul = _lost(filter(_HANGUL.search, words), single, without_accents)
+    hangul = {word: without_accents(word) for word in words if _HANGUL.search(word)}
     lines = []
     if said.lowercase is None:
         lowercase = not capitals
@@ -112,12 +123,12 @@ def settle(tokens: Iterable[str], said: Said, file: str = SETTINGS) -> tuple[Let
     else:
         letters = Letters(*said)
 
-    if letters.strips and hangul:
+    if letters.strips and not all(_can_write(single, *both) for both in hangul.items()):
         option = "do_lower_case" if said.strip_accents is None else "strip_accents"
         letters = Letters(letters.lowercase, False if letters.lowercase else None)
         lines.append(
-            f'warning: "{option}": true takes accents off, and that takes Hangul syllables apart, but {hangul:,} tokens of the '
-            f'vocabulary have whole ones: these stay whole, accents are kept; write "strip_accents": false into its {file}'
+            f'warning: "{option}": true takes accents off, and Hangul syllables apart with them, but {len(hangul):,} tokens of '
+            f'the vocabulary have whole ones: these stay whole, accents are kept; write "strip_accents": false into its {file}'
         )
     if letters.lowercase and capitals:
         lines.append(
@@ -140,12 +151,17 @@ def settle(tokens: Iterable[str], said: Said, file: str = SETTINGS) -> tuple[Let
 def _lost(words: Iterable[str], single: set[str], change: Callable[[str], str]) -> int:
     """How many words a change of letters makes useless; 0 unless the vocabulary was made without it.
 
-    It was where a single letter changes, or what a word becomes could not even be written letter by letter. Other words that
-    change were put in by hand, as in place of [unused1].
+    It was where a single letter changes, or a word into letters that the vocabulary does not have. Other words that change were
+    put in by hand, as in place of [unused1].
     """
     changed = [(word, new) for word in words if (new := change(word)) != word]
-    made_without = any(len(word) == 1 or not single.issuperset(new) for word, new in changed)
+    made_without = any(len(word) == 1 or not _can_write(single, word, new) for word, new in changed)
     return len(changed) if made_without else 0
+
+
+def _can_write(single: set[str], word: str, new: str) -> bool:
+    """Whether a vocabulary with these single letters has those of ``new`` that are not in ``word``."""
+    return single.issuperset(set(new) - set(word))
 
 
 def without_accents(word: str) -> str:

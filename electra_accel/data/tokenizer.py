@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from electra_accel.data.encode import normalise
-from electra_accel.data.letters import DESCRIPTION, SETTINGS, Letters, Said, about, read_description, said_in, settle
+from electra_accel.data.letters import DESCRIPTION, SETTINGS, Letters, Said, about, read_settings, said_in, settle
 from electra_accel.data.vocab_file import is_mended, read_vocab
 from electra_accel.errors import UserError
 
@@ -52,7 +52,7 @@ def load_tokenizer(
     tokens = read_vocab(vocab) if vocab.is_file() and not (path / DESCRIPTION).is_file() else None
     if tokens and not _names_a_class(path):
         return _from_vocab(vocab, path, log)
-    # The library takes blank lines at the end, and a byte order mark, for a part of the vocabulary.
+    # The library takes a byte order mark and blank lines at the end for tokens, and several kinds of blanks for one.
     mended = {"vocab": _numbered(tokens)} if tokens and is_mended(vocab, tokens) else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path_or_id, revision=revision, **mended)
@@ -80,11 +80,12 @@ def _require_readable(folder: Path) -> None:
                     raise UserError(
                         f"{path} begins with a byte order mark, which transformers cannot read: save it as UTF-8 without one"
                     )
+    read_settings(folder)
 
 
 def _names_a_class(folder: Path) -> bool:
     """Whether AutoTokenizer is told what to build: by a model's config.json, or by the tokenizer's own settings."""
-    settings = read_description(folder, SETTINGS)
+    settings = read_settings(folder)
     return (folder / "config.json").is_file() or bool(settings.keys() & {"tokenizer_class", "auto_map"})
 
 

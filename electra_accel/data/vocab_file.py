@@ -28,6 +28,9 @@ def read_vocab(path: Path) -> list[str]:
 
 
 def is_mended(path: Path, tokens: list[str]) -> bool:
-    """Whether ``tokens``, as :func:`read_vocab` gave them, are not simply the lines of the file."""
+    """Whether ``tokens``, as :func:`read_vocab` gave them, are not what the library reads: the file's lines without blanks at
+    their ends, those of the same content as one."""
     content = path.read_bytes()
-    return content.startswith(BOM_UTF8) or content.count(b"\n") > len(tokens) or b"\n" not in content
+    if content.startswith(BOM_UTF8) or content.count(b"\n") > len(tokens) or b"\n" not in content:
+        return True
+    return len({token.rstrip() for token in tokens}) < len(tokens)  # two tokens that are blanks of a kind

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from electra_accel.data.letters import DESCRIPTION, SETTINGS, Letters, read_description, said_in, settle
+from electra_accel.data.letters import DESCRIPTION, Letters, read_description, read_settings, said_in, settle
 from electra_accel.data.vocab_file import read_vocab
 
 UNTRAINED = "untrained:"  # before a folder of --models: its shape and tokenizer, with random weights
@@ -41,7 +41,7 @@ def fingerprint(folder: Path, untrained: bool = False) -> str:
 
 def _letters(folder: Path) -> str:
     """How letters are treated; "" where a tokenizer.json says the same, or a vocab.txt is used without changing them."""
-    description, settings = (read_description(folder, name) for name in (DESCRIPTION, SETTINGS))
+    description, settings = read_description(folder, DESCRIPTION), read_settings(folder)
     normalizer, model = description.get("normalizer") or {}, description.get("model") or {}
     if description and (normalizer.get("type") != "BertNormalizer" or not isinstance(model.get("vocab"), dict)):
         return ""
