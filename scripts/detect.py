@@ -148,14 +148,14 @@ def main() -> None:
     if left_out:
         places = "; ".join(left_out[:MOST_PLACES]) + "; …" * (len(left_out) > MOST_PLACES)
         print(f"note: nothing to read in {len(left_out)} of {number + len(left_out)} texts: {places}", file=sys.stderr)
-    for line in detector.told():
-        print(line, file=sys.stderr)
     if asked.html:
         try:
             asked.html.write_text(detect_views.html(readings), encoding="utf-8")
         except OSError as error:
             raise UserError(f"--html {asked.html} cannot be written: {error.strerror}") from None
         print(f"page: {asked.html}", file=sys.stderr)
+    for line in detector.told():
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

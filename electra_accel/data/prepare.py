@@ -223,6 +223,11 @@ class Prepared:
         self.fingerprint: str = self.manifest["fingerprint"]
         self.tokenizer = tokenizer or load_tokenizer(self.folder / "tokenizer")
         if fingerprint(self.tokenizer) != self.manifest["tokenizer"]:
+            if tokenizer is None:
+                raise UserError(
+                    f"{folder}: its tokenizer is not the one that the text was prepared with: changed since, or by an earlier "
+                    "version that took Hangul syllables apart; prepare again (option data.prepared)"
+                )
             raise UserError(
                 f"{folder}: prepared with another tokenizer than {self.tokenizer.name_or_path}; prepare again with this one, "
                 "or use the tokenizer in the folder (option data.prepared)"

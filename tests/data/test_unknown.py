@@ -87,6 +87,13 @@ def test_prepared_text_says_it_when_it_is_made_and_when_it_is_found(tmp_path):
     assert train["unknown"]["tokens"] == train["tokens"] - 2 * train["examples"] + 2 * skipped
 
 
+def test_prepared_text_whose_hangul_was_taken_apart_is_prepared_again(tmp_path):
+    """A tokenizer.json that an earlier version used as the library read it: the ids mean something else now."""
+    folder, _ = prepared(tmp_path, [f"a {text} {'b' * n}" for n, text in enumerate(50 * KOREAN)], do_lower_case=True)
+    with pytest.raises(UserError, match=f"{folder}: .*prepare again"):
+        Prepared(folder)
+
+
 def test_prepared_text_of_an_earlier_version_says_what_it_knows(tmp_path):
     folder, made = prepared(tmp_path, 50 * KOREAN)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
