@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from electra_accel import json_text
 from electra_accel.errors import UserError
 
 SETTINGS, DESCRIPTION = "tokenizer_config.json", "tokenizer.json"
@@ -93,9 +94,9 @@ def read_description(path_or_id: str | Path, name: str, revision: str | None = N
     if not place.is_file():
         return {}
     try:
-        found = json.loads(place.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not valid json: {error}; fetch it again") from None
+        found = json_text.loads(place.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{place}: not readable json: {error}; fetch it again") from None
     return found if isinstance(found, dict) else {}
 
 
