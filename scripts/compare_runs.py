@@ -156,6 +156,9 @@ def rescore(run, reference, asked: argparse.Namespace) -> None:
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise UserError(f"{run.name} cannot be scored again: {reason.removeprefix('error: ')}")
+        for line in done.stdout.splitlines():
+            if line.startswith(("unknown tokens: ", "warning: ")):
+                print(line)
         scored = json.loads(out.read_text(encoding="utf-8"))
     run.rescored = Judgement(scored["step"], scored["eval"], scored["held_out"])
 

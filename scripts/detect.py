@@ -121,6 +121,8 @@ def main() -> None:
     logging.set_verbosity_error()
     sources = exported_pair(asked.run) if asked.run else (asked.discriminator, asked.generator, None)
     detector = Detector(*sources)
+    for note in detector.notes:
+        print(note, file=sys.stderr)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     readings, number, left_out = [], 0, []
     for place, text in texts(asked):
@@ -152,6 +154,8 @@ def main() -> None:
         except OSError as error:
             raise UserError(f"--html {asked.html} cannot be written: {error.strerror}") from None
         print(f"page: {asked.html}", file=sys.stderr)
+    for line in detector.told():
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def main() -> None:
     require_equal_data(engine, " ".join(data.fingerprint() for data in tasks))
     engine.on_main(lambda: opening.open_run(folder, jobs))
     engine.on_main(lambda: opening.begin(folder, dump(asked), engine))
-    for data in tasks:
-        terminal.line(f"{data.task.name}: {'; '.join(data.notes)}")
+    for line in opening.notes_of(jobs):
+        terminal.line(line)
 
     if others := engine.on_main(lambda: opening.left_out(folder, jobs)):
         terminal.warn(

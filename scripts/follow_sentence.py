@@ -96,6 +96,7 @@ def main() -> None:
 
     from electra_accel.data.encode import normalise
     from electra_accel.data.masking import example_streams, selected_count
+    from electra_accel.data.unknown import measure, told
     from electra_accel.model.rtd import ReplacedTokenDetection, encoder_inputs, predict_slots
     from electra_accel.randomness import Purpose, uniform
 
@@ -130,6 +131,9 @@ def main() -> None:
     if pieces > 1:
         print(f"  longer than data.max_length {config.data.max_length}: the first of its {pieces} pieces is followed")
     print(f"  {' '.join(original)}\n  {' '.join(map(str, ids.tolist()))}")
+    if (unknown := measure([ids.tolist()], judged.tokenizer, texts)).unknown:
+        for line in told({"the text": unknown}):
+            print(f"  {line}")
 
     print("\n2 what is selected, and what the generator reads there (data/masking.py)")
     n, share, limit = len(ids) - 2, objective.mask_prob, objective.mask_token_prob

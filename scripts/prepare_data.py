@@ -85,7 +85,7 @@ def main() -> None:
         replay=replay,
         add_tokens=tuple(read_tokens(asked.add_tokens)) if asked.add_tokens else (),
         learn_tokens=asked.learn_tokens,
-        tokenizer=load_tokenizer(asked.tokenizer) if asked.tokenizer else None,
+        tokenizer=load_tokenizer(asked.tokenizer, log=print) if asked.tokenizer else None,
         train_vocab_size=asked.train_vocab_size,
         max_length=asked.max_length,
         eval_fraction=asked.eval_fraction,
@@ -96,8 +96,7 @@ def main() -> None:
         skipped = sum(split["skipped"].values())
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in split["skipped"].items())
         print(
-            f"{name}: {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens "
-            f"({split['unknown_tokens'] / split['tokens']:.2%} unknown); "
+            f"{name}: {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens; "
             f"skipped {skipped / (split['documents'] + skipped):.2%} of the documents"
             + (f" ({reasons})" if reasons else "")
         )

@@ -38,11 +38,20 @@ def main() -> None:
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.data.corpus import Corpus, read_documents
     from electra_accel.data.tokenizer import train_tokenizer
+    from electra_accel.data.unknown import measure, sample_of, told
 
     corpus = Corpus(files=tuple(asked.files), dataset=asked.dataset, text_column=asked.text_column)
     tokenizer = train_tokenizer(
-        lambda: (batch.documents for batch in read_documents(corpus)), asked.vocab_size, asked.out, asked.lowercase
+        lambda: (batch.documents for batch in read_documents(corpus)),
+        asked.vocab_size,
+        asked.out,
+        asked.lowercase,
+        print,
     )
+    sample = sample_of(text for batch in read_documents(corpus) for text in batch.documents)
+    ids = tokenizer(sample, add_special_tokens=False)["input_ids"]
+    for line in told({"the first texts": measure(ids, tokenizer, sample)}):
+        print(line)
     first = next(text for batch in read_documents(corpus) for text in batch.documents if text.strip())[:200]
     print(f"{len(tokenizer):,} tokens in {asked.out}; the first text reads: {' '.join(tokenizer.tokenize(first))}")
     column = "" if asked.text_column == "text" else f" --text_column {asked.text_column}"

@@ -17,6 +17,8 @@ from tokenizers import Tokenizer
 
 from electra_accel.data.writing import normalise
 
+MANY_UNKNOWN = 0.02  # share of a text's tokens; a vocabulary that was made for such text leaves a few thousandths
+_WORST, _SHOWN = 20, 2000  # documents of a batch, characters of each
 _SHORTEST_REST = 6  # tokens; the shortest data.max_length allows this many between [CLS] and [SEP]
 
 
@@ -29,6 +31,8 @@ class Examples:
     documents: int  # that gave at least one example
     unknown: int  # tokens that are [UNK]
     skipped: Counter[str]  # documents that gave none, by reason
+    unknown_skipped: int  # tokens of these, all of them [UNK]
+    worst: list[str]  # those with the most [UNK], their beginnings
 
 
 class Encoder:
@@ -91,6 +95,8 @@ class Encoder:
             documents=int(used.sum()),
             unknown=int(unknown[used].sum()),
             skipped=+skipped,
+            unknown_skipped=int(unknown[~used].sum()),
+            worst=[texts[number][:_SHOWN] for number in np.argsort(-unknown)[:_WORST] if unknown[number]],
         )
 
     def _framed(self, tokens: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,21 +19,19 @@ from functools import partial
 from itertools import compress, islice
 from pathlib import Path
 
-import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from electra_accel import json_text
 from electra_accel.data.corpus import Corpus, content_key, read_documents, text_bytes
-from electra_accel.data.encode import Examples, encode_all
+from electra_accel.data.encode import encode_all
+from electra_accel.data.manifest import FORMAT, MANIFEST, SplitWriter, nothing_in, read_manifest, unknown_tokens
 from electra_accel.data.split import assign, fraction_that_holds_one, numbers
-from electra_accel.data.store import MAX_EXAMPLE_TOKENS, TokenStore, TokenWriter
+from electra_accel.data.store import MAX_EXAMPLE_TOKENS, TokenStore
 from electra_accel.data.tokenizer import fingerprint, load_tokenizer, save_tokenizer, train_tokenizer
+from electra_accel.data.unknown import told
 from electra_accel.data.vocabulary import adapt
 from electra_accel.data.waiting import build_once
 from electra_accel.errors import UserError
 
-FORMAT = 2  # raise it when a change makes other tokens, or other files, of the same input
-MANIFEST = "manifest.json"
 _VOCABULARY_TEXT = 256 << 20  # bytes of text that a vocabulary is trained on; of more, evenly spread batches are taken
 _PARALLEL_TEXT = 32 << 20  # bytes; for less, starting processes takes longer than it saves
 
@@ -116,6 +114,8 @@ def prepare(
             change = f"{known['tokens_after']:,} tokens of training text instead of {known['tokens_before']:,}"
             log(f"vocabulary: {known['added']} tokens added, {change}")
     build_once(folder, build, log)
+    for line in told(unknown_tokens(read_manifest(folder))):
+        log(line)
     return folder
 
 
@@ -152,12 +152,12 @@ def _build(
         log(f"training a vocabulary of {vocab_size} tokens")
         if not any(text.strip() for batch in texts() for text in batch):
             raise UserError(f"no usable text to train on in {train.dataset or ' '.join(train.files)}; name other files")
-        tokenizer = train_tokenizer(texts, vocab_size, folder / "tokenizer")
+        tokenizer = train_tokenizer(texts, vocab_size, folder / "tokenizer", log=log)
     elif "add_tokens" in settings:
         tokenizer, vocabulary = adapt(tokenizer, settings["add_tokens"], settings["learn_tokens"], texts(), log)
     save_tokenizer(tokenizer, folder / "tokenizer")
     names = ["train", *["held_out"] * (fraction > 0), *held_out, *["replay"] * bool(replay)]
-    splits = {name: _Split(folder / name, len(tokenizer), max_length) for name in names}
+    splits = {name: SplitWriter(folder / name, len(tokenizer), max_length) for name in names}
     cores = len(os.sched_getaffinity(0))
     processes = processes or (1 if text_bytes(train) < _PARALLEL_TEXT or cores < 4 else min(16, cores))
     left_out: dict[str, Counter[str]] = defaultdict(Counter)
@@ -168,7 +168,8 @@ def _build(
         splits[name].add(source, examples)
     for name, reasons in left_out.items():
         splits[name].skipped += reasons
-    _write_manifest(folder, tokenizer, vocabulary, settings, {name: split.close() for name, split in splits.items()})
+    closed = {name: split.close(tokenizer) for name, split in splits.items()}
+    _write_manifest(folder, tokenizer, vocabulary, settings, closed)
 
 
 def _vocabulary_texts(train: Corpus, fraction: float, join_lines: bool) -> Iterator[list[str]]:
@@ -178,46 +179,12 @@ def _vocabulary_texts(train: Corpus, fraction: float, join_lines: bool) -> Itera
         yield list(compress(batch.documents, numbers(train, batch) >= fraction))
 
 
-class _Split:
-    """Writes one split and counts what goes in."""
-
-    def __init__(self, folder: Path, vocab_size: int, max_length: int):
-        self.writer = TokenWriter(folder, vocab_size)
-        self.digest = hashlib.blake2b(digest_size=16)
-        self.histogram = np.zeros(max_length + 1, np.int64)
-        self.documents = self.unknown = 0
-        self.sources: Counter[str] = Counter()
-        self.skipped: Counter[str] = Counter()
-
-    def add(self, source: str, examples: Examples) -> None:
-        self.writer.append(examples.tokens, examples.lengths)
-        self.digest.update(examples.tokens.tobytes())
-        self.histogram += np.bincount(examples.lengths, minlength=len(self.histogram))
-        self.documents += examples.documents
-        self.unknown += examples.unknown
-        self.sources[source] += examples.documents
-        self.skipped += examples.skipped
-
-    def close(self) -> dict:
-        self.writer.close()
-        return {
-            "documents": self.documents,
-            "examples": self.writer.count,
-            "tokens": self.writer.total,
-            "unknown_tokens": self.unknown,
-            "skipped": dict(self.skipped),
-            "sources": dict(self.sources),
-            "fingerprint": self.digest.hexdigest(),
-            "lengths": self.histogram.tolist(),  # how many examples have 0, 1, 2, … tokens
-        }
-
-
 def _write_manifest(
     folder: Path, tokenizer: PreTrainedTokenizerFast, vocabulary: dict | None, settings: dict, splits: dict[str, dict]
 ) -> None:
     for name, split in splits.items():
         if not split["examples"]:
-            raise UserError(_nothing_in(name, split))
+            raise UserError(nothing_in(name, split))
     names = [fingerprint(tokenizer), *(split["fingerprint"] for split in splits.values())]
     manifest = {
         "format": FORMAT,
@@ -233,20 +200,6 @@ def _write_manifest(
     (folder / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _nothing_in(name: str, split: dict) -> str:
-    skipped = ", ".join(f"{count} {reason}" for reason, count in split["skipped"].items()) or "no documents"
-    where = {"train": "the corpus", "replay": "the replay text"}.get(name, f"the held-out set {name!r}")
-    options = {
-        "held_out": " in data.eval_files",
-        "general": " in data.eval_general_files",
-        "replay": " in data.replay_files",
-    }
-    remedy = f"name other files{options.get(name, '')} or another data.text_column"
-    if name == "train" and not split["skipped"]:
-        remedy = "all of it is held out: add text, name data.eval_files, or lower data.eval_fraction"
-    return f"no usable text in {where} ({skipped}); {remedy}"
-
-
 class Prepared:
     """A prepared folder, opened.
 
@@ -255,7 +208,7 @@ class Prepared:
         tokenizer: the tokenizer that the run uses; None: the one in the folder.
 
     Attributes:
-        manifest: see ``_Split.close`` and ``_write_manifest``.
+        manifest: see :func:`read_manifest`.
         fingerprint: 32 hexadecimal digits of all tokens and the tokenizer; equal on two hosts that prepared the same.
         train, held_out: the examples; ``held_out`` by name of the set, empty if nothing was held out.
         replay: more examples to train on; None if no replay was given.
@@ -266,19 +219,15 @@ class Prepared:
 
     def __init__(self, folder: str | Path, tokenizer: PreTrainedTokenizerFast | None = None):
         self.folder = Path(folder)
-        try:
-            self.manifest: dict = json_text.loads((self.folder / MANIFEST).read_bytes())
-            if not isinstance(self.manifest, dict):
-                raise ValueError(f"{MANIFEST} is no record with named fields")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: not a folder of prepared data: {error} (option data.prepared)") from None
-        if self.manifest.get("format") != FORMAT:
-            raise UserError(
-                f"{folder}: prepared in format {self.manifest.get('format')}, this version reads {FORMAT}; prepare again"
-            )
+        self.manifest = read_manifest(self.folder)
         self.fingerprint: str = self.manifest["fingerprint"]
         self.tokenizer = tokenizer or load_tokenizer(self.folder / "tokenizer")
         if fingerprint(self.tokenizer) != self.manifest["tokenizer"]:
+            if tokenizer is None:
+                raise UserError(
+                    f"{folder}: its tokenizer is not the one that the text was prepared with: changed since, or by an earlier "
+                    "version that took Hangul syllables apart; prepare again (option data.prepared)"
+                )
             raise UserError(
                 f"{folder}: prepared with another tokenizer than {self.tokenizer.name_or_path}; prepare again with this one, "
                 "or use the tokenizer in the folder (option data.prepared)"

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-import unicodedata
+import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,24 +12,30 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from electra_accel.data.encode import normalise
+from electra_accel.data.letters import DESCRIPTION, SETTINGS, Letters, Said, about, read_settings, said_in, settle
+from electra_accel.data.vocab_file import is_mended, read_vocab
 from electra_accel.errors import UserError
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # ids 0 to 4 of the vocabularies trained here
 MIN_VOCAB_SIZE = 64
+LONGEST_WORD = 100  # characters; the library's limit (max_input_chars_per_word), and Google's
+# What may be a longer word: no blank in it (\v, \f and the like are none here, the tokenizer drops them), no ASCII punctuation
+# and no Chinese character, each of which ends a word.
+_BLANKS, _CHINESE = r" \t\n\r\u00a0\u2000-\u200a\u2028\u2029\u3000", r"\u3400-\u4dbf\u4e00-\u9fff"
+_LONG_RUN = re.compile(rf"[^{_BLANKS}!-/:-@\[-`{{-~{_CHINESE}]{{{LONGEST_WORD + 1}}}")
 _TEXT_TO_IDS = ("normalizer", "pre_tokenizer", "model", "added_tokens")  # parts of a tokenizer.json
-_DESCRIPTIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "config.json",
-)  # one of these tells AutoTokenizer what to build
+_DESCRIPTIONS = (DESCRIPTION, SETTINGS, "config.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def load_tokenizer(path_or_id: str | Path, revision: str | None = None) -> PreTrainedTokenizerFast:
+def load_tokenizer(
+    path_or_id: str | Path, revision: str | None = None, log: Callable[[str], None] = lambda line: None
+) -> PreTrainedTokenizerFast:
     """Loads any fast tokenizer with the five special tokens that ELECTRA needs.
 
     Args:
         path_or_id: a folder, a bare vocab.txt (WordPiece, one token a line), or an id on the Hugging Face hub.
         revision: branch, tag or commit on the hub.
+        log: told what the files do not say of capitals and accents, or say against the vocabulary (see letters.py).
 
     Raises:
         UserError: not there, not readable, not a fast tokenizer, a special token is missing or stands for another, or its ids
@@ -37,66 +44,94 @@ def load_tokenizer(path_or_id: str | Path, revision: str | None = None) -> PreTr
     path = Path(path_or_id)
     vocab = path / "vocab.txt"
     if path.is_file():
-        tokenizer = _from_vocab(path)
-    elif path.is_dir() and vocab.is_file() and not any((path / name).is_file() for name in _DESCRIPTIONS):
-        tokenizer = _from_vocab(vocab)
-    elif not path.is_dir() and (
-        path.is_absolute() or str(path_or_id).startswith(".") or str(path_or_id).count("/") > 1
-    ):
+        return _from_vocab(path, path, log)
+    if path.is_dir():
+        _require_readable(path)
+    elif path.is_absolute() or str(path_or_id).startswith(".") or str(path_or_id).count("/") > 1:
         raise UserError(f"{path_or_id}: no such tokenizer folder or vocab.txt (option tokenizer.path)")
-    else:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path_or_id, revision=revision)
-        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-            where = "in this folder" if path.is_dir() else "at this path, and none on the hub that can be reached"
-            raise UserError(
-                f"{path_or_id}: no tokenizer {where} (option tokenizer.path): {' '.join(str(error).split())[:150]}"
-            ) from None
+    tokens = read_vocab(vocab) if vocab.is_file() and not (path / DESCRIPTION).is_file() else None
+    if tokens and not _names_a_class(path):
+        return _from_vocab(vocab, path, log)
+    # The library takes a byte order mark and blank lines at the end for tokens, and several kinds of blanks for one.
+    mended = {"vocab": _numbered(tokens)} if tokens and is_mended(vocab, tokens) else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path_or_id, revision=revision, **mended)
+    except Exception as error:  # of many kinds: `tokenizers` raises this one itself
+        where = "in this folder" if path.is_dir() else "at this path, and none on the hub that can be reached"
+        raise UserError(
+            f"{path_or_id}: no tokenizer {where} (option tokenizer.path): {' '.join(str(error).split())[:150]}"
+        ) from error
     if len(tokenizer) == len(set(tokenizer.all_special_ids)):  # what AutoTokenizer makes of a config.json alone
         raise UserError(f"{path_or_id}: a model without a tokenizer (option tokenizer.path)")
-    if vocab.is_file() and not (path / "tokenizer.json").is_file():
-        _read_vocab(vocab)
+    if tokens:
         # BertTokenizer adds what its vocabulary lacks, with an id that no embedding was trained for.
         base = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
         _require(path, [token for token in tokenizer.all_special_tokens if token not in base])
     _audit(tokenizer, path_or_id)
+    _treat_letters(tokenizer, path_or_id, revision, log)
     return tokenizer
 
 
-def _from_vocab(path: Path) -> PreTrainedTokenizerFast:
-    """A BERT tokenizer from its vocabulary; whether it lower-cases and strips accents is read off the vocabulary."""
-    tokens = _read_vocab(path)
+def _require_readable(folder: Path) -> None:
+    for path in (folder / name for name in _DESCRIPTIONS):
+        if path.is_file():
+            with open(path, "rb") as file:
+                if file.read(len(BOM_UTF8)) == BOM_UTF8:
+                    raise UserError(
+                        f"{path} begins with a byte order mark, which transformers cannot read: save it as UTF-8 without one"
+                    )
+    read_settings(folder)
+
+
+def _names_a_class(folder: Path) -> bool:
+    """Whether AutoTokenizer is told what to build: by a model's config.json, or by the tokenizer's own settings."""
+    settings = read_settings(folder)
+    return (folder / "config.json").is_file() or bool(settings.keys() & {"tokenizer_class", "auto_map"})
+
+
+def _from_vocab(path: Path, place: Path, log: Callable[[str], None]) -> PreTrainedTokenizerFast:
+    """A BERT tokenizer from its vocabulary, with capitals and accents as the files in ``place`` say, if it is a folder."""
+    tokens = read_vocab(path)
     if "[UNK]" not in tokens:
         raise UserError(f"{path}: not a WordPiece vocabulary: no line '[UNK]' (option tokenizer.path)")
     _require(path, [token for token in SPECIAL_TOKENS if token not in tokens])
-    ordinary = [token for token in tokens if not (token.startswith("[") and token.endswith("]"))]
-    lowercase = all(token == token.lower() for token in ordinary)
-    # Stripping accents also takes Hangul syllables apart, so it can only be meant where no token would change by it.
-    strip = lowercase and all(token == _without_accents(token) for token in ordinary)
-    return BertTokenizer(
-        vocab={token: number for number, token in enumerate(tokens)}, do_lower_case=lowercase, strip_accents=strip
-    )
+    letters, lines = settle(tokens, said_in(place))
+    for line in lines:
+        log(about(place, line))
+    return BertTokenizer(vocab=_numbered(tokens), do_lower_case=letters.lowercase, strip_accents=letters.strips)
 
 
-def _read_vocab(path: Path) -> list[str]:
-    """The tokens of a vocab.txt; the id of a token is the number of its line, from 0."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a vocabulary: not UTF-8 (option tokenizer.path)") from None
-    tokens = text.removesuffix("\n").split("\n")  # not splitlines: a token can be a line break of another kind
-    first: dict[str, int] = {}
-    for number, token in enumerate(tokens, start=1):
-        if first.setdefault(token, number) < number:
-            raise UserError(
-                f"{path}, line {number}: {token!r} stands in line {first[token]} already, so it would have two ids; rename "
-                f"the one in line {first[token]}, for example to [unused1] (option tokenizer.path)"
-            )
-    return tokens
+def _numbered(tokens: list[str]) -> dict[str, int]:
+    return {token: number for number, token in enumerate(tokens)}
 
 
-def _without_accents(token: str) -> str:
-    return "".join(c for c in unicodedata.normalize("NFD", token) if unicodedata.category(c) != "Mn")
+def _treat_letters(
+    tokenizer: PreTrainedTokenizerFast, path_or_id: str | Path, revision: str | None, log: Callable[[str], None]
+) -> None:
+    """Makes a tokenizer that the library has loaded treat letters as its files say, else as its vocabulary shows.
+
+    The library knows tokenizer_config.json alone: its own default stands before what tokenizer.json says.
+    """
+    backend = tokenizer.backend_tokenizer
+    normalizer = backend.normalizer
+    if not isinstance(normalizer, normalizers.BertNormalizer) or not isinstance(backend.model, models.WordPiece):
+        return
+    present = Letters(normalizer.lowercase, normalizer.strip_accents)
+    is_general = type(tokenizer) is PreTrainedTokenizerFast  # which does what tokenizer.json says, and nothing else
+    said = Said(*present) if is_general else said_in(path_or_id, revision)
+    letters, lines = settle(backend.get_vocab(with_added_tokens=False), said, DESCRIPTION if is_general else SETTINGS)
+    if not letters.same_as(present):
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=normalizer.clean_text,
+            handle_chinese_chars=normalizer.handle_chinese_chars,
+            strip_accents=letters.strip_accents,
+            lowercase=letters.lowercase,
+        )
+        # What is saved says it too, for the library that loads it.
+        tokenizer.do_lower_case, tokenizer.strip_accents = letters
+        tokenizer.init_kwargs |= {"do_lower_case": letters.lowercase, "strip_accents": letters.strip_accents}
+    for line in lines:
+        log(about(path_or_id, line))
 
 
 def _audit(tokenizer: PreTrainedTokenizerFast, name: str | Path) -> None:
@@ -144,14 +179,19 @@ def vocabulary_conflict(one: PreTrainedTokenizerFast, other: PreTrainedTokenizer
 
 
 def train_tokenizer(
-    batches: Callable[[], Iterable[list[str]]], vocab_size: int, folder: Path, lowercase: bool = False
+    batches: Callable[[], Iterable[list[str]]],
+    vocab_size: int,
+    folder: Path,
+    lowercase: bool = False,
+    log: Callable[[str], None] = lambda line: None,
 ) -> PreTrainedTokenizerFast:
     """Trains a WordPiece vocabulary and saves it (see :func:`save_tokenizer`).
 
     Text is composed (see ``encode.normalise``) and treated as BERT does, but accents are kept and case too unless
     ``lowercase``: words split at spaces and punctuation, each Chinese character alone; Hangul syllables stay whole. A
     character that makes up less than a millionth of the text, or is not among the vocab_size / 4 most frequent, becomes
-    [UNK].
+    [UNK]. Words of more than ``LONGEST_WORD`` characters, which become [UNK] whatever the vocabulary, are left out and
+    counted in a line to ``log``: the trainer takes time by the square of the longest one.
 
     The same text gives the same vocabulary. The library alone does not see to that: it numbers the "##" characters in the
     order of a hash table that differs between runs, and breaks ties between merges by these numbers. So they are numbered
@@ -167,12 +207,23 @@ def train_tokenizer(
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
+    splitter = Tokenizer.from_str(backend.to_str())  # the trainer's own is locked while it asks for text
+    left_out = 0
+
     def composed() -> Iterator[list[str]]:
-        return ([normalise(text) for text in batch] for batch in batches())
+        nonlocal left_out
+        left_out = 0
+        for batch in batches():
+            kept = [_without_long_words(normalise(text), splitter) for text in batch]
+            left_out += sum(words for _, words in kept)
+            yield [text for text, _ in kept]
 
     characters: Counter[str] = Counter()
     for batch in composed():
         characters.update("".join(batch))
+    if left_out:
+        words = f"{left_out:,} word{'s' * (left_out > 1)} of more than {LONGEST_WORD} characters"
+        log(f"left out of the vocabulary's text: {words}, which become [UNK]")
     alphabet = _alphabet(characters, backend, vocab_size // 4)
     inside = [c for c in alphabet if _can_continue_a_word(c, backend)]
 
@@ -189,6 +240,15 @@ def train_tokenizer(
     tokenizer = BertTokenizer(vocab=vocab, do_lower_case=lowercase, strip_accents=False)
     save_tokenizer(tokenizer, folder)
     return tokenizer
+
+
+def _without_long_words(text: str, splitter: Tokenizer) -> tuple[str, int]:
+    """A text without words that no WordPiece tokenizer cuts into pieces, and how many these are; any other text as it is."""
+    if not _LONG_RUN.search(text):
+        return text, 0
+    words = [word for word, _ in splitter.pre_tokenizer.pre_tokenize_str(splitter.normalizer.normalize_str(text))]
+    kept = [word for word in words if len(word) <= LONGEST_WORD]
+    return (" ".join(kept), len(words) - len(kept)) if len(kept) < len(words) else (text, 0)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -7,9 +7,7 @@ tokens" are something else: they cut words apart wherever they occur.)
 
 import copy
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -18,10 +16,9 @@ from transformers import PreTrainedTokenizerFast
 from electra_accel.data.encode import normalise
 from electra_accel.data.learn_tokens import learn
 from electra_accel.data.tokenizer import fingerprint
+from electra_accel.data.unknown import lacking_in, name_tokens
 from electra_accel.data.wordpiece import WordPiece, count_tokens, count_words, never_used
 from electra_accel.errors import UserError
-
-_MOST_LACKING = 10  # characters named that the vocabulary lacks
 
 
 def adapt(
@@ -52,7 +49,7 @@ def adapt(
         f"vocabulary: {added} tokens added, {after:,} tokens of training text instead of {before:,}{change}, "
         f"of them [UNK] {unknown_after:,} instead of {unknown_before:,}"
     )
-    if lacking := _most_lacking(words, extended):
+    if lacking := name_tokens(lacking_in(words, extended), extended):
         log(f"[UNK] mostly for want of {lacking}; a file for tokenizer.add_tokens can name them")
     return extended, {
         "base": fingerprint(tokenizer),
@@ -63,15 +60,6 @@ def adapt(
         "unknown_before": unknown_before,
         "unknown_after": unknown_after,
     }
-
-
-def _most_lacking(words: Counter[str], tokenizer: PreTrainedTokenizerFast) -> str:
-    """The characters, as tokens, for want of which most words become [UNK], and how many do."""
-    wordpiece, counts = WordPiece(tokenizer), Counter()
-    for word, count in words.items():
-        counts.update(dict.fromkeys(wordpiece.lacking(word), count))
-    usable = (f"{token} ({count:,})" for token, count in counts.most_common() if not never_used(token, tokenizer))
-    return ", ".join(islice(usable, _MOST_LACKING))
 
 
 def extend(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> PreTrainedTokenizerFast:

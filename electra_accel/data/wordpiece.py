@@ -21,7 +21,7 @@ class WordPiece:
                 f"{type(model).__name__} ({tokenizer.name_or_path}); leave them out"
             )
         self.prefix: str = model.continuing_subword_prefix
-        self._limit: int = model.max_input_chars_per_word
+        self.limit: int = model.max_input_chars_per_word
         self._starting: set[str] = set()
         self._continuing: set[str] = set()
         self._longest = 0
@@ -47,7 +47,7 @@ class WordPiece:
 
         ``continues``: the word is the rest of a longer one, so that its first piece is a "##" token too.
         """
-        if len(word) > self._limit:
+        if len(word) > self.limit:
             return None
         ends, start = [], 0
         known = self._continuing if continues else self._starting
@@ -64,7 +64,7 @@ class WordPiece:
     def lacking(self, word: str) -> list[str]:
         """The tokens of one character for want of which a normalised word becomes [UNK]; with all of them it would not."""
         tokens, start = [], 0
-        while start < len(word) <= self._limit:
+        while start < len(word) <= self.limit:
             known = self._continuing if start else self._starting
             longest_first = range(min(len(word), start + self._longest), start, -1)
             end = next((end for end in longest_first if word[start:end] in known), None)

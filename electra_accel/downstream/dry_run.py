@@ -5,11 +5,14 @@ from pathlib import Path
 
 import torch
 
+from electra_accel.data.letters import about
+from electra_accel.data.unknown import told
 from electra_accel.downstream import opening
 from electra_accel.downstream.heads import build
 from electra_accel.downstream.job import Job
 from electra_accel.downstream.layer_rates import build_adamw, layer_decay, peak_learning_rate
 from electra_accel.downstream.settings_parser import Arguments
+from electra_accel.downstream.tasks import encode
 from electra_accel.tracking.terminal import Terminal
 from electra_accel.tracking.trackers import recorded_in, usable_trackers, wandb_mode, wandb_project
 from electra_accel.training import launch_environment
@@ -33,11 +36,17 @@ def report(asked: Arguments, terminal: Terminal, folder: Path) -> None:
         terminal.warn("fp16 needs a GPU: a run on this machine would stop")
     jobs = opening.read_jobs(asked, folder)
     opening.open_run(folder, jobs)
+    for line in opening.notes_of(jobs):
+        terminal.line(line)
     for data in opening.tasks_of(jobs):
-        terminal.line(f"{data.task.name}: {'; '.join(data.notes)}")
         for job in jobs:
             if job.data is data and job.seed == asked.settings.run.seeds[0]:
                 terminal.line(_plan(job))
+                encoded = {
+                    name: encode(job.data.rows(name, job.seed), data, job.encoder.tokenizer) for name in data.splits
+                }
+                for line in told({name: split.unknown for name, split in encoded.items()}):
+                    terminal.line(about(f"{data.task.name}/{job.encoder.name}", line))
     done = f"{opening.finished(jobs)} of {len(jobs)} fine-tunings are finished"
     mode, project = wandb_mode(tracking.mode), wandb_project(tracking.project)
     terminal.line(f"records   {recorded_in(trackers, folder / '<task>/<model>/seed-<n>', project, mode)}")

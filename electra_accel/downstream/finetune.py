@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from electra_accel import run_folder
+from electra_accel.data.letters import about
+from electra_accel.data.unknown import told
 from electra_accel.downstream import job as jobs
 from electra_accel.downstream.heads import Encoder, build
 from electra_accel.downstream.job import Job, State
@@ -54,6 +56,8 @@ def finetune(
         for split, cut, length in ((name, encoded[name].cut, len(rows[name])) for name in rows):
             if cut:
                 terminal.line(f"{job.name}: {cut:,} of {length:,} texts of {split} are cut at task.max_length")
+        for line in told({name: split.unknown for name, split in encoded.items()}):
+            terminal.line(about(job.name, line))
     newest = partial(checkpoint.newest_valid, job.folder / run_folder.CHECKPOINTS, terminal.warn)
     path = engine.on_main(newest)
     state = engine.together(lambda: jobs.read_state(path))
@@ -68,6 +72,7 @@ def finetune(
         "seconds": round(state.seconds, 2),
         "rows": {name: len(split) for name, split in rows.items()},
         "cut_texts": {name: split.cut for name, split in encoded.items()},
+        "unknown_tokens": {name: round(split.unknown.share, 6) for name, split in encoded.items()},
         "computed_with": _computed_with(job, engine),
         "dev": state.dev[state.best_epoch - 1],
     }

@@ -47,6 +47,7 @@ class Encoder:
         source: folder or hub id.
         untrained: take its shape and tokenizer only.
         fingerprint: of configuration, weights and tokenizer.
+        notes: on its tokenizer, for a person.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Encoder:
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerFast
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
 
 def names(given: list[str]) -> list[str]:
@@ -92,16 +94,17 @@ def open_encoder(given: str, name: str) -> Encoder:
             f"{folder.parent} --to FOLDER"
         )
     config = read_config("models", source)
+    notes: list[str] = []
     try:
         with quiet():
-            tokenizer = load_tokenizer(source)
+            tokenizer = load_tokenizer(source, log=notes.append)
     except UserError as error:
         raise UserError(f"models: {str(error).replace('option tokenizer.path', 'option models')}") from None
     if len(tokenizer) > config.vocab_size:
         raise UserError(f"models: {source}: {len(tokenizer)} tokens in its tokenizer, {config.vocab_size} in the model")
     untrained = given != source
     digest = network_fingerprint(source, getattr(config, "_commit_hash", None), untrained)
-    return Encoder(name, source, untrained, config, tokenizer, digest)
+    return Encoder(name, source, untrained, config, tokenizer, digest, tuple(notes))
 
 
 def require_positions(encoder: Encoder, max_length: int) -> None:

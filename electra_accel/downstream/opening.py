@@ -55,6 +55,15 @@ def tasks_of(jobs: list[Job]) -> list[TaskData]:
     return list(dict.fromkeys(job.data for job in jobs))
 
 
+def notes_of(jobs: list[Job]) -> list[str]:
+    """Lines for a person, on the tasks' rows and the models' tokenizers."""
+    encoders = dict.fromkeys(job.encoder for job in jobs)
+    on_models = dict.fromkeys(
+        note for encoder in encoders for note in encoder.notes
+    )  # a model may be given untrained too
+    return [*(f"{data.task.name}: {'; '.join(data.notes)}" for data in tasks_of(jobs)), *on_models]
+
+
 def open_run(folder: Path, jobs: list[Job]) -> None:
     """Find out whether the fine-tunings may go into ``folder``. Changes nothing.
 

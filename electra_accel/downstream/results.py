@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from electra_accel.data.encode import MANY_UNKNOWN
 from electra_accel.downstream.job import Job
 from electra_accel.tracking.paired import COVERS, by_seed, paired_difference, verdict
 
@@ -64,6 +65,9 @@ def _notes(models: dict[str, dict]) -> list[str]:
                 notes.append(
                     f"{name}: {cut:,} of {results[0]['rows'][split]:,} texts of {split} are cut at task.max_length"
                 )
+            unknown = max((result.get("unknown_tokens", {}).get(split, 0) for result in results), default=0)
+            if unknown > MANY_UNKNOWN:
+                notes.append(f"{name}: {unknown:.1%} of the tokens of {split} are [UNK]")
     ways = sorted(
         {result.get("computed_with", "") for model in models.values() for result in model["seeds"].values()} - {""}
     )

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from electra_accel.data.encode import normalise
 from electra_accel.data.split import text_hashes
+from electra_accel.data.unknown import Unknown, measure
 from electra_accel.downstream.labels import OUTSIDE, alike, labels_of, require_labels, scale_of
 from electra_accel.downstream.rows import Row, has_lines_of_words, read_dataset, read_file
 from electra_accel.downstream.settings import FRACTIONS, TEXT_COLUMNS, Task
@@ -153,6 +154,7 @@ class Encoded:
         targets: per row the label's id (int64), the scaled number (float32), or [length] tag ids with IGNORED (int64).
         words: tagging: per row the word that each target but IGNORED belongs to.
         cut: rows that were longer than task.max_length.
+        unknown: of the tokens.
     """
 
     ids: list[np.ndarray]
@@ -161,6 +163,7 @@ class Encoded:
     words: list[np.ndarray]
     cut: int
     pad_id: int
+    unknown: Unknown = Unknown(0, 0)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -226,4 +229,5 @@ def encode(rows: list[Row], data: TaskData, tokenizer: PreTrainedTokenizerFast) 
         words=words,
         cut=sum(bool(encoding.overflowing) for encoding in found.encodings),
         pad_id=tokenizer.pad_token_id,
+        unknown=measure(found["input_ids"], tokenizer, (" ".join(row.texts) for row in rows)),
     )

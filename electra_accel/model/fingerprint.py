@@ -4,15 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
-from electra_accel import json_text
+from electra_accel.data.letters import DESCRIPTION, Letters, read_description, read_settings, said_in, settle
+from electra_accel.data.vocab_file import read_vocab
 
 UNTRAINED = "untrained:"  # before a folder of --models: its shape and tokenizer, with random weights
-BERT = {
-    "do_lower_case": True,
-    "strip_accents": None,
-    "tokenize_chinese_chars": True,
-}  # unless tokenizer_config.json differs
-CASED = BERT | {"do_lower_case": False}
+CASED = {"do_lower_case": False, "strip_accents": None, "tokenize_chinese_chars": True}
 
 
 def network_fingerprint(source: str, commit: str | None, untrained: bool = False) -> str:
@@ -26,8 +22,7 @@ def network_fingerprint(source: str, commit: str | None, untrained: bool = False
 def fingerprint(folder: Path, untrained: bool = False) -> str:
     """32 hexadecimal digits over configuration, weights and tokenizer.
 
-    A tokenizer.json says all that turns text into ids. Where there is only a vocab.txt, tokenizer_config.json says what becomes
-    of capitals and accents, which counts too.
+    What becomes of capitals and accents counts too where no tokenizer.json says it, or where it is done otherwise.
 
     Args:
         untrained: the shape and the tokenizer alone count, and what is trained on them begins at random weights.
@@ -45,12 +40,19 @@ def fingerprint(folder: Path, untrained: bool = False) -> str:
 
 
 def _letters(folder: Path) -> str:
-    """How BertTokenizer treats letters where it is made from a vocab.txt; "" for one that leaves them as they are."""
-    if (folder / "tokenizer.json").exists() or not (folder / "vocab.txt").exists():
+    """How letters are treated; "" where a tokenizer.json says the same, or a vocab.txt is used without changing them."""
+    description, settings = read_description(folder, DESCRIPTION), read_settings(folder)
+    normalizer, model = description.get("normalizer") or {}, description.get("model") or {}
+    if description and (normalizer.get("type") != "BertNormalizer" or not isinstance(model.get("vocab"), dict)):
         return ""
-    try:
-        said = json_text.loads((folder / "tokenizer_config.json").read_bytes())
-    except (FileNotFoundError, ValueError):  # a damaged file is refused where the tokenizer is loaded
-        said = {}
-    found = {name: said.get(name, usual) for name, usual in BERT.items()}
-    return "" if found == CASED else json.dumps(found)
+    if not description and not (folder / "vocab.txt").is_file():
+        return ""
+    letters, _ = settle(model["vocab"] if description else read_vocab(folder / "vocab.txt"), said_in(folder))
+    if description and letters.same_as(Letters(normalizer.get("lowercase", True), normalizer.get("strip_accents"))):
+        return ""
+    found = {
+        "do_lower_case": letters.lowercase,
+        "strip_accents": letters.strip_accents,
+        "tokenize_chinese_chars": settings.get("tokenize_chinese_chars", True),
+    }
+    return "" if found == CASED and not description else json.dumps(found)

@@ -136,7 +136,8 @@ def tell(
     Args:
         records: of metrics.jsonl; a figure without a value is None or missing.
         options: ``{"group.option": value}`` of the run.
-        sets: by the keys of ``SETS``, what is known of each held-out set: its counts ``selected`` and ``judged``, ``chance``.
+        sets: by the keys of ``SETS``, what is known of each held-out set: its counts ``selected`` and ``judged``, ``chance``,
+            and the share ``unknown`` of its tokens.
     """
     evaluations = [record for record in records if "eval/generator_loss" in record]
     if not evaluations:
@@ -150,6 +151,7 @@ def tell(
     accuracy, chance = domain["generator_accuracy"].before, counts.get("chance")
     start = start_of(options, has_lm_head=None not in (accuracy, chance) and accuracy > chance)
     said = {
+        "unknown": advice.unknown(counts.get("unknown")),
         "collapse": advice.collapse(records, step),
         "forgetting": advice.forgetting(general) if start in TRAINED else None,
         "rising": advice.rising(evaluations),

@@ -1,14 +1,28 @@
-"""Advice to a person who adapts: four rules on what a run recorded. Each gives a sentence, or None where all is well."""
+"""Advice to a person who adapts: five rules on what a run recorded. Each gives a sentence, or None where all is well."""
 
 import math
 from collections.abc import Mapping, Sequence
 
+from electra_accel.data.encode import MANY_UNKNOWN
 from electra_accel.tracking.changes import Change, figures_of
 from electra_accel.tracking.health import CHECKS
 
 FORGOTTEN = 0.1  # a tenth more errors on general text, see forgetting()
 FEW_SELECTED = 2000  # tokens that the generator is asked for; with fewer, an accuracy of .5 is known to ±.02 at best
-RULES = ("collapse", "forgetting", "rising", "small")  # of advice
+RULES = ("unknown", "collapse", "forgetting", "rising", "small")  # of advice
+
+
+def unknown(share: float | None) -> str | None:
+    """Many of the tokens that the networks are judged by are [UNK]: what they learn of those says nothing of the text.
+
+    Rule: more than 2% (``MANY_UNKNOWN``) of the domain's held-out tokens.
+    """
+    if share is None or share <= MANY_UNKNOWN:
+        return None
+    return (
+        f"{share:.1%} of the held-out tokens are [UNK], and the figures say so much less of the text: the tokenizer does not "
+        "fit it; what prepares the text (pretrain.py, prepare_data.py) names the likely cause"
+    )
 
 
 def collapse(records: Sequence[dict], step: int) -> str | None:

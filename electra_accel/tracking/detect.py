@@ -1,18 +1,20 @@
 """Which tokens of a text look replaced, and what may have stood at [MASK]: a pair asked as any user of it would ask it.
 
 The networks are those of stock ``transformers``, loaded from an exported folder or a hub id: nothing of the training code
-takes part, so the answers also show that what a run exports works without it.
+takes part, so the answers also show that what a run exports works without it. The tokenizer is the library's too, unless it
+contradicts its own vocabulary (``data/letters.py``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
+from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedTokenizerFast
 
 from electra_accel.data.encode import normalise
-from electra_accel.data.tokenizer import vocabulary_conflict
+from electra_accel.data.tokenizer import load_tokenizer, vocabulary_conflict
+from electra_accel.data.unknown import SAMPLE, Unknown, cause_in, told
 from electra_accel.errors import UserError
 from electra_accel.model.loading import load_network
 
@@ -62,6 +64,9 @@ class Detector:
         generator: the same; None if there is none. Loaded when the first [MASK] is met.
         max_length: tokens that are read at once, [CLS] and [SEP] included; None: the discriminator's positions.
 
+    Attributes:
+        notes: on the tokenizer, for a person.
+
     Raises:
         UserError: not there, not an ELECTRA, not what it is said to be, or without a usable tokenizer.
     """
@@ -69,7 +74,10 @@ class Detector:
     def __init__(self, discriminator: str, generator: str | None, max_length: int | None):
         self._source = generator
         self.discriminator = load_network("--discriminator", ElectraForPreTraining, discriminator)
-        self.tokenizer = _tokenizer("discriminator", discriminator)
+        self.notes: list[str] = []
+        self.tokenizer = _tokenizer("discriminator", discriminator, self.notes.append)
+        self._unknown = self._tokens = 0
+        self._texts: list[str] = []  # with unknown tokens in them, for the cause
         positions = self.discriminator.config.max_position_embeddings
         self.max_length = min(max_length or positions, positions)
 
@@ -78,7 +86,7 @@ class Detector:
         if self._source is None:
             raise UserError("a text has [MASK], for which a generator is needed: name one with --generator")
         network = load_network("--generator", ElectraForMaskedLM, self._source)
-        conflict = vocabulary_conflict(self.tokenizer, _tokenizer("generator", self._source))
+        conflict = vocabulary_conflict(self.tokenizer, _tokenizer("generator", self._source, lambda line: None))
         if conflict:
             number, ours, theirs = conflict
             raise UserError(
@@ -103,6 +111,7 @@ class Detector:
         ids = self.tokenizer(normalise(text), add_special_tokens=False)["input_ids"]
         if not ids:
             return None
+        self._count(text, ids)
         tokens, probability, candidates, pieces = [], [], [], 0
         for piece in self._pieces(ids):
             read = torch.tensor([[self.tokenizer.cls_token_id, *piece, self.tokenizer.sep_token_id]])
@@ -119,6 +128,19 @@ class Detector:
             probability += _numbers("discriminator", self.discriminator.name_or_path, found).tolist()
             pieces += 1
         return Reading(text, tokens, probability, candidates, pieces)
+
+    def _count(self, text: str, ids: list[int]) -> None:
+        unknown = ids.count(self.tokenizer.unk_token_id)
+        self._unknown += unknown
+        self._tokens += len(ids)
+        if unknown and sum(map(len, self._texts)) < SAMPLE:
+            self._texts.append(text[:SAMPLE])
+
+    def told(self) -> list[str]:
+        """Lines on the unknown tokens of all texts so far."""
+        found = Unknown(self._unknown, self._tokens)
+        cause = cause_in(self._texts, self.tokenizer) if found.is_high else ""
+        return told({"the text": found._replace(cause=cause)})
 
     def _pieces(self, ids: list[int]) -> Iterator[list[int]]:
         """At most ``max_length`` - 2 tokens each; cut before a word where one begins in the second half of a piece."""
@@ -141,14 +163,8 @@ def _numbers(role: str, source: str, probabilities: torch.Tensor) -> torch.Tenso
     return probabilities
 
 
-def _tokenizer(role: str, source: str):
+def _tokenizer(role: str, source: str, log: Callable[[str], None]) -> PreTrainedTokenizerFast:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"--{role}: {source} has no tokenizer that can be loaded: {reason}") from error
-    special = {"[CLS]": tokenizer.cls_token_id, "[SEP]": tokenizer.sep_token_id, "[MASK]": tokenizer.mask_token_id}
-    # Of a config.json alone AutoTokenizer makes a tokenizer with nothing but special tokens.
-    if None in special.values() or len(tokenizer) == len(set(tokenizer.all_special_ids)):
-        raise UserError(f"--{role}: {source} has no tokenizer with [CLS], [SEP] and [MASK]; put one into the folder")
-    return tokenizer
+        return load_tokenizer(source, log=log)
+    except UserError as error:
+        raise UserError(f"--{role}: {str(error).replace('option tokenizer.path', f'option --{role}')}") from None

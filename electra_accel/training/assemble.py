@@ -13,6 +13,7 @@ from electra_accel.config import Config
 from electra_accel.data.collate import Collator
 from electra_accel.data.corpus import Corpus
 from electra_accel.data.loader import StepLoader
+from electra_accel.data.manifest import unknown_tokens
 from electra_accel.data.masking import Masking, slots_of_length, word_continuations
 from electra_accel.data.packing import choose_limits
 from electra_accel.data.plan import Layout, Plan, steps_in_passes
@@ -20,6 +21,7 @@ from electra_accel.data.prepare import Prepared, prepare, short_name
 from electra_accel.data.replay import Replay
 from electra_accel.data.store import MixedStore
 from electra_accel.data.tokenizer import fingerprint
+from electra_accel.data.unknown import told
 from electra_accel.data.vocabulary import read_tokens
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import training_flops
@@ -50,7 +52,10 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
     data = config.data
     tokenizer = given_tokenizer(config, log)
     if data.prepared:
-        return _require_usable(_opened(Path(data.prepared), tokenizer), data.max_length)
+        prepared = _opened(Path(data.prepared), tokenizer)
+        for line in told(unknown_tokens(prepared.manifest)):
+            log(line)
+        return _require_usable(prepared, data.max_length)
     files = {"held_out": data.eval_files, "general": data.eval_general_files, "replay": data.replay_files}
     others = {name: Corpus(files=tuple(given), text_column=data.text_column) for name, given in files.items() if given}
     replay = others.pop("replay", None)

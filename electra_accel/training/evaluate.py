@@ -19,6 +19,7 @@ from electra_accel import run_folder
 from electra_accel.batch import RTDBatch
 from electra_accel.config import Config
 from electra_accel.data.loader import StepLoader
+from electra_accel.data.manifest import unknown_tokens
 from electra_accel.data.prepare import Prepared
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import SCALARS, calibration, standard_errors, summarise
@@ -203,6 +204,7 @@ def fixed_held_out(
             "tokenizer": prepared.manifest["tokenizer"],
             **held_out.counts,
             "chance": held_out.chance,
+            "unknown": round(unknown_tokens(prepared.manifest)[split].share, 6),
         }
         sets.append(held_out)
     fingerprint = "+".join(held_out.fingerprint for held_out in sets)

@@ -9,8 +9,10 @@ from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedTo
 
 from electra_accel import config_parser, export, run_folder
 from electra_accel.config import Config, resolve
-from electra_accel.data.prepare import MANIFEST, Prepared
+from electra_accel.data.manifest import MANIFEST, unknown_tokens
+from electra_accel.data.prepare import Prepared
 from electra_accel.data.tokenizer import load_tokenizer, vocabulary_conflict
+from electra_accel.data.unknown import told
 from electra_accel.errors import UserError
 from electra_accel.model.loading import load_network
 from electra_accel.model.pair import Pair
@@ -51,7 +53,7 @@ def run_pair(run: Path, log: Log = print) -> Judged:
             load_network("--run", ElectraForMaskedLM, str(generator)),
             load_network("--run", ElectraForPreTraining, str(discriminator)),
         )
-        return Judged(pair, load_tokenizer(discriminator), config, f"{weights}, as exported", step)
+        return Judged(pair, load_tokenizer(discriminator, log=log), config, f"{weights}, as exported", step)
     newest = checkpoint.newest_valid(run / run_folder.CHECKPOINTS, log)
     if newest is None:
         raise UserError(f"--run {run}: no exported pair and no checkpoint in it yet; wait for its first checkpoint")
@@ -128,7 +130,10 @@ def text_of_run(run: Path, config: Config, log: Log) -> Prepared:
         except (UserError, LookupError, AttributeError):
             continue  # damaged: of another text, perhaps of nobody's interest
         if found == (identity.get("data"), identity.get("tokenizer")):
-            return Prepared(manifest.parent)
+            prepared = Prepared(manifest.parent)
+            for line in told(unknown_tokens(prepared.manifest)):
+                log(line)
+            return prepared
     prepared = assemble.prepared_data(config, log)
     if identity and prepared.manifest["splits"]["held_out"]["fingerprint"] != identity.get("data"):
         raise UserError(f"the text of {run} has changed since its training: restore it, or score on --files")

@@ -47,14 +47,14 @@ def given_tokenizer(config: Config, log: Log) -> PreTrainedTokenizerFast | None:
     """
     model, path = config.model, config.tokenizer.path
     if not config.from_pair:
-        return load_tokenizer(path) if path else None
+        return load_tokenizer(path, log=log) if path else None
     sources = {"model.discriminator": model.discriminator}
     if not (config.is_mlm or config.warm_starts):
         sources = {"model.generator": model.generator} | sources
     configs = [load_config(option, source, model.revision) for option, source in sources.items()]
     max_length, sharing = config.data.max_length, model.sharing
     _check_fit(configs, 0, max_length, sharing)
-    tokenizer = load_tokenizer(path) if path else load_tokenizer(model.discriminator, model.revision)
+    tokenizer = load_tokenizer(path, log=log) if path else load_tokenizer(model.discriminator, model.revision, log)
     _check_fit(configs, len(tokenizer), max_length, sharing)
     for option, source in sources.items():
         try:

@@ -18,6 +18,7 @@ from electra_accel.batch import RTDBatch
 from electra_accel.config import Config
 from electra_accel.data.corpus import Corpus
 from electra_accel.data.loader import StepLoader
+from electra_accel.data.manifest import unknown_tokens
 from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.data.tokenizer import fingerprint
 from electra_accel.errors import UserError
@@ -215,6 +216,7 @@ def _score(config: Config, sums: torch.Tensor, prepared: Prepared, split: str, i
         "max_length": config.data.max_length,
         "data": prepared.manifest["splits"][split]["fingerprint"],
         "tokenizer": prepared.manifest["tokenizer"],
+        "unknown": round(unknown_tokens(prepared.manifest)[split].share, 6),
         **counts,
         "chance": hits / max(counts["selected"], 1),
     }

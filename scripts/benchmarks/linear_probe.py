@@ -34,6 +34,8 @@ def main() -> None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    from electra_accel.data.letters import about
+    from electra_accel.data.unknown import told
     from electra_accel.downstream.heads import build, names, open_encoder
     from electra_accel.downstream.settings import Task, resolve
     from electra_accel.downstream.tasks import encode, load_task
@@ -45,7 +47,11 @@ def main() -> None:
     for model, name in zip(asked.models, names(asked.models), strict=True):
         encoder = open_encoder(model, name)
         network = build(encoder, data, asked.seed).base_model.eval()
-        train, dev = (pooled(network, encode(rows, data, encoder.tokenizer)) for rows in splits)
+        encoded = [encode(rows, data, encoder.tokenizer) for rows in splits]
+        on_tokens = told({"train": encoded[0].unknown, "dev": encoded[1].unknown})
+        for line in (*encoder.notes, *(about(name, line) for line in on_tokens)):
+            print(line, file=sys.stderr)
+        train, dev = (pooled(network, split) for split in encoded)
         if not (np.isfinite(train).all() and np.isfinite(dev).all()):
             raise UserError(
                 f"--models: the hidden states of {model} are not finite: its weights are damaged; take others"

@@ -33,7 +33,7 @@ def main() -> None:
     from electra_accel.model.loading import load_network
 
     encoder = load_network("FOLDER", ElectraModel, str(asked.network))
-    tokenizer = load_tokenizer(asked.network)
+    tokenizer = load_tokenizer(asked.network, log=print)
     tables = encoder.embeddings
     before = tables.word_embeddings.weight.std().item()
     if not before:

@@ -177,3 +177,21 @@ def test_decomposed_text_gives_the_vocabulary_of_composed_text(tmp_path):
     decomposed = [unicodedata.normalize("NFD", text) for text in texts]
     expected = train_tokenizer(lambda: [texts], 300, tmp_path).get_vocab()
     assert decomposed != texts and train_tokenizer(lambda: [decomposed], 300, tmp_path).get_vocab() == expected
+
+
+def test_words_that_no_tokenizer_cuts_are_left_out_of_a_vocabulary(tmp_path):
+    """A million letters without a blank: the trainer would take time by the square of them, for tokens that are never used."""
+    long = ["ab" * 500_000, f"{'가' * 101} 정말", f"http://{'x' * 150}/y", "\u200b".join("z" * 200)]
+    said = []
+    plain = train_tokenizer(lambda: [TEXTS, ["정말", "http:///y"]], 300, tmp_path / "a", log=said.append)
+    assert said == []
+    assert train_tokenizer(lambda: [TEXTS, long], 300, tmp_path / "b", log=said.append).get_vocab() == plain.get_vocab()
+    assert len(said) == 1 and "4 words of more than 100 characters" in said[0]
+
+
+def test_long_runs_of_short_words_stay(tmp_path):
+    """Chinese characters and punctuation end a word: nothing is left out, and a word of 100 characters is none too long."""
+    said = []
+    texts = ["映画" * 300, "a.b-c" * 300, "가나다。" * 100, "q" * 100, *TEXTS]
+    tokenizer = train_tokenizer(lambda: [texts * 3], 400, tmp_path, log=said.append)
+    assert said == [] and {"映", "画", "q", "##q", "가", "##나"} <= set(tokenizer.get_vocab())

@@ -17,12 +17,14 @@ from electra_accel.training.assemble import prepared_data
 config = Config()
 config.model.generator, config.model.discriminator, config.model.revision = "our/pair", "our/pair", sys.argv[1]
 config.data.train_files, config.data.max_length, config.data.eval_fraction = ["text.txt"], 16, 0.1
-print(json.dumps(prepared_data(config, lambda line: None).tokenizer.convert_ids_to_tokens([5, 6])))
+said = []
+tokenizer = prepared_data(config, said.append).tokenizer
+print(json.dumps([*tokenizer.convert_ids_to_tokens([5, 6]), *tokenizer.tokenize("A"), "it is not said" in said[0]]))
 """
 
 
 def test_the_tokenizer_of_a_pinned_pair_is_of_its_revision(tmp_path):
-    """A hub cache as huggingface_hub lays it out, with two revisions, and no network."""
+    """A hub cache as huggingface_hub lays it out, with two revisions, and no network; one says how letters are treated."""
     write_corpus(tmp_path / "text.txt", most=40)
     cached = tmp_path / "hub" / "models--our--pair"
     (cached / "refs").mkdir(parents=True)
@@ -34,6 +36,8 @@ def test_the_tokenizer_of_a_pinned_pair_is_of_its_revision(tmp_path):
         pair.discriminator.config.save_pretrained(cached / "snapshots" / commit)
         words = [*SPECIAL_TOKENS, first, *letters, *(f"##{letter}" for letter in letters)]
         (cached / "snapshots" / commit / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
+        if branch == "v1":
+            (cached / "snapshots" / commit / "tokenizer_config.json").write_text('{"do_lower_case": true}')
     for revision, first in (("v1", "old"), ("main", "new")):
         environment = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
@@ -45,4 +49,5 @@ def test_the_tokenizer_of_a_pinned_pair_is_of_its_revision(tmp_path):
             timeout=100,
         )
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout.splitlines()[-1]) == [first, "!"]
+        letter = "a" if revision == "v1" else "A"
+        assert json.loads(done.stdout.splitlines()[-1]) == [first, "!", letter, revision == "main"]

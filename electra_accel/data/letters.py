@@ -1,0 +1,175 @@
+"""What a BERT tokenizer makes of capitals and accents: what its files say about that, and what its vocabulary shows.
+
+A vocabulary is made of text that went through the same treatment: one that holds capitals was made with them. Where no file
+says anything, the library makes capitals small and takes accents off, and with them Hangul syllables apart.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from electra_accel import json_text
+from electra_accel.errors import UserError
+
+SETTINGS, DESCRIPTION = "tokenizer_config.json", "tokenizer.json"
+_SMALL = frozenset("abcdefghijklmnopqrstuvwxyz")
+_HANGUL = re.compile("[가-힣]")  # whole syllables
+
+
+class Letters(NamedTuple):
+    """``lowercase``: capitals become small letters; ``strip_accents``: accents are taken off, None: as ``lowercase``."""
+
+    lowercase: bool
+    strip_accents: bool | None = None
+
+    @property
+    def strips(self) -> bool:
+        return self.lowercase if self.strip_accents is None else self.strip_accents
+
+    def same_as(self, other: "Letters") -> bool:
+        return (self.lowercase, self.strips) == (other.lowercase, other.strips)
+
+
+class Said(NamedTuple):
+    """What files say of the same; None: nothing."""
+
+    lowercase: bool | None = None
+    strip_accents: bool | None = None
+
+
+def about(name: str | Path, line: str) -> str:
+    """The line with the name of what it is about; "warning: " stays in front."""
+    mark = "warning: " if line.startswith("warning: ") else ""
+    return f"{mark}{name}: {line.removeprefix(mark)}"
+
+
+def said_in(path_or_id: str | Path, revision: str | None = None) -> Said:
+    """What the files of a tokenizer say: tokenizer_config.json, and where that is silent tokenizer.json.
+
+    Raises:
+        UserError: one of them cannot be read, or says neither true nor false.
+    """
+    settings = read_settings(path_or_id, revision)
+    normalizer = read_description(path_or_id, DESCRIPTION, revision).get("normalizer") or {}
+    if normalizer.get("type") != "BertNormalizer":
+        normalizer = {}
+    lowercase, strip = settings.get("do_lower_case"), settings.get("strip_accents")
+    return Said(
+        normalizer.get("lowercase") if lowercase is None else lowercase,
+        normalizer.get("strip_accents") if strip is None else strip,
+    )
+
+
+def read_settings(path_or_id: str | Path, revision: str | None = None) -> dict:
+    """tokenizer_config.json; {} where there is none.
+
+    Raises:
+        UserError: it cannot be read, or says neither true nor false of letters.
+    """
+    settings = read_description(path_or_id, SETTINGS, revision)
+    for option, values in (("do_lower_case", (True, False)), ("strip_accents", (True, False, None))):
+        if option in settings and not any(settings[option] is value for value in values):
+            known = "true or false" if option == "do_lower_case" else "true, false or null"
+            raise UserError(
+                f"{path_or_id}: {SETTINGS}: {option} must be {known}, not {json.dumps(settings[option])[:40]}"
+            )
+    return settings
+
+
+def read_description(path_or_id: str | Path, name: str, revision: str | None = None) -> dict:
+    """A json file of a tokenizer; that of an id on the hub from among what was fetched. {} where there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    place = Path(path_or_id) / name
+    if not Path(path_or_id).exists():
+        from huggingface_hub import try_to_load_from_cache  # here: most tokenizers are folders
+
+        cached = try_to_load_from_cache(str(path_or_id), name, revision=revision)
+        place = Path(cached) if isinstance(cached, str) else place
+    if not place.is_file():
+        return {}
+    try:
+        found = json_text.loads(place.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{place}: not readable json: {error}; fetch it again") from None
+    return found if isinstance(found, dict) else {}
+
+
+def settle(tokens: Iterable[str], said: Said, file: str = SETTINGS) -> tuple[Letters, list[str]]:
+    """How letters are to be treated, and lines for a person: what was read off the vocabulary, and where it contradicts.
+
+    What is said is done, also where tokens are never used then: some networks were trained so, on vocabularies made with
+    accents by code that took accents off. But whole Hangul syllables stay whole where the vocabulary could not write them
+    otherwise: taken apart each is [UNK], which no network can have been meant to read.
+
+    Args:
+        tokens: of a WordPiece vocabulary.
+        file: where a person is to say it.
+    """
+    words = [token.removeprefix("##") for token in tokens if not (token.startswith("[") and token.endswith("]"))]
+    single = {word for word in words if len(word) == 1}
+    capitals, accents = _lost(words, single, str.lower), _lost(words, single, without_accents)
+    hangul = {word: without_accents(word) for word in words if _HANGUL.search(word)}
+    lines = []
+    if said.lowercase is None:
+        lowercase = not capitals
+        strips = (lowercase and not accents) if said.strip_accents is None else said.strip_accents
+        letters = Letters(lowercase, None if strips == lowercase else strips)
+        lines.append(f"it is not said what becomes of capitals and accents; by its vocabulary {_in_words(letters)}")
+    else:
+        letters = Letters(*said)
+
+    if letters.strips and not all(_can_write(single, *both) for both in hangul.items()):
+        option = "do_lower_case" if said.strip_accents is None else "strip_accents"
+        letters = Letters(letters.lowercase, False if letters.lowercase else None)
+        lines.append(
+            f'warning: "{option}": true takes accents off, and Hangul syllables apart with them, but {len(hangul):,} tokens of '
+            f'the vocabulary have whole ones: these stay whole, accents are kept; write "strip_accents": false into its {file}'
+        )
+    if letters.lowercase and capitals:
+        lines.append(
+            f"warning: capitals become small letters, as its {file} says, but {capitals:,} tokens of the vocabulary have "
+            'capitals and are never used then; if its networks were trained with capitals, write "do_lower_case": false there'
+        )
+    if letters.strips and accents:
+        lines.append(
+            f"warning: accents are taken off, as its {file} says, but {accents:,} tokens of the vocabulary have accents and "
+            'are never used then; if its networks were trained with accents, write "strip_accents": false there'
+        )
+    if not letters.lowercase and not capitals and single >= _SMALL:
+        lines.append(
+            f"warning: capitals are kept, as its {file} says, but no token of the vocabulary has one, so that words with "
+            'capitals become [UNK]; if its networks were trained without, write "do_lower_case": true there'
+        )
+    return letters, lines
+
+
+def _lost(words: Iterable[str], single: set[str], change: Callable[[str], str]) -> int:
+    """How many words a change of letters makes useless; 0 unless the vocabulary was made without it.
+
+    It was where a single letter changes, or a word into letters that the vocabulary does not have. Other words that change were
+    put in by hand, as in place of [unused1].
+    """
+    changed = [(word, new) for word in words if (new := change(word)) != word]
+    made_without = any(len(word) == 1 or not _can_write(single, word, new) for word, new in changed)
+    return len(changed) if made_without else 0
+
+
+def _can_write(single: set[str], word: str, new: str) -> bool:
+    """Whether a vocabulary with these single letters has those of ``new`` that are not in ``word``."""
+    return single.issuperset(set(new) - set(word))
+
+
+def without_accents(word: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn")
+
+
+def _in_words(letters: Letters) -> str:
+    if letters.lowercase:
+        return f"capitals become small letters and accents are {'taken off' if letters.strips else 'kept'}"
+    return "capitals are kept and accents are taken off" if letters.strips else "both are kept"
