@@ -51,7 +51,7 @@ class Batch(NamedTuple):
 
 
 def resolve(corpus: Corpus) -> list[Path]:
-    """The files of a corpus, globs expanded and sorted, each once; [] for a data set.
+    """The files of a corpus, globs expanded and sorted, each once, however it is written and linked to; [] for a data set.
 
     Raises:
         UserError: no such file, a glob without match, a folder, a pipe, a link to nothing, an unknown suffix, an empty file, no
@@ -59,7 +59,7 @@ def resolve(corpus: Corpus) -> list[Path]:
     """
     if bool(corpus.files) == bool(corpus.dataset):
         raise UserError("name the text to read: either files (data.train_files) or a data set (data.dataset), not both")
-    paths: dict[Path, None] = {}
+    paths: dict[str, Path] = {}
     for pattern in corpus.files:
         matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
         if not matches:
@@ -67,11 +67,12 @@ def resolve(corpus: Corpus) -> list[Path]:
             closed = [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
             why = f"no permission to look into {closed[0]}" if closed else "no such file, and no file that matches it"
             raise UserError(f"{pattern}: {why}")
-        paths.update(dict.fromkeys(Path(match) for match in matches))
-    for path in paths:
+        for match in matches:
+            paths.setdefault(os.path.realpath(match), Path(match))
+    for path in paths.values():
         regular_file(path)
         format_of(path)
-    return list(paths)
+    return list(paths.values())
 
 
 def read_documents(corpus: Corpus, join_lines: bool = False) -> Iterator[Batch]:

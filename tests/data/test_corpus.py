@@ -98,6 +98,9 @@ def test_globs_are_sorted_and_files_are_read_once(tmp_path):
     assert read(tmp_path / "*.txt", tmp_path / "a.txt") == ["a", "b", "c[1]"]
     assert read(tmp_path / "c[1].txt") == ["c[1]"]
     assert resolve(Corpus(files=(str(tmp_path / "**/a.*"),))) == [tmp_path / "a.txt"]
+    (tmp_path / "z.txt").symlink_to(tmp_path / "a.txt")
+    (tmp_path / "more").mkdir()
+    assert read(tmp_path / "*.txt", tmp_path / "more" / ".." / "b.txt") == ["a", "b", "c[1]"]
 
 
 BROKEN = [
