@@ -28,7 +28,7 @@ from electra_accel.data.prepare import Prepared
 from electra_accel.errors import OneProcessError, UserError
 from electra_accel.tracking.terminal import Terminal, quiet_libraries
 from electra_accel.training.engine import Engine
-from electra_accel.training.opening import environment
+from electra_accel.training.opening import LAUNCHER, environment
 
 SIZES = {"cuda": (1, 4, 16, 64, 256), "cpu": (0.1, 1, 4, 16)}  # megabytes
 SECONDS_A_SIZE, MOST_ROUNDS = 0.5, 20
@@ -173,7 +173,7 @@ def main() -> None:
     for host in dict.fromkeys(facts.host for facts in everybody):
         here = [facts for facts in everybody if facts.host == host]
         say(f"  {host}: ranks {' '.join(str(f.rank) for f in here)}: {', '.join(sorted({f.device for f in here}))}")
-    versions = (f"{name} {value}" for name, value in everybody[0].values.items() if not name.startswith("ACCELERATE_"))
+    versions = (f"{name} {value}" for name, value in everybody[0].values.items() if not name.startswith(LAUNCHER))
     say(f"  rank 0 has {', '.join(versions)}")
     if len({facts.device for facts in everybody}) > 1:
         say("  warning: the devices differ; the slowest sets the pace of every step")

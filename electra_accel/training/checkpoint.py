@@ -91,12 +91,10 @@ def verify(path: Path) -> dict:
     if manifest.get("format") != FORMAT:
         raise Damaged(f"format {manifest.get('format')}, this version reads {FORMAT}")
     for name, facts in wanted.items():
-        file_path = path / name
-        if not file_path.is_file():
-            raise Damaged(f"{name} is missing")
-        if file_path.stat().st_size != facts["bytes"]:
-            raise Damaged(f"{name} has {file_path.stat().st_size} bytes instead of {facts['bytes']}")
-        with _readable(file_path) as file:
+        with _readable(path / name) as file:  # a look beforehand says nothing: a run that goes on prunes
+            size = os.fstat(file.fileno()).st_size
+            if size != facts["bytes"]:
+                raise Damaged(f"{name} has {size} bytes instead of {facts['bytes']}")
             if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
                 raise Damaged(f"{name} was altered (its SHA-256 differs)")
     return manifest
@@ -168,6 +166,8 @@ def _readable(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb") as file:
             yield file
+    except FileNotFoundError as error:
+        raise Damaged(f"{path.name} is missing") from error
     except OSError as error:
         raise Damaged(f"{path.name} cannot be read ({error.strerror})") from error
 

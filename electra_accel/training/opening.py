@@ -30,6 +30,7 @@ from electra_accel.training.progress import Progress
 
 OF_A_WARM_START = {run_folder.WARM_START, run_folder.STATUS}  # before the run itself has begun
 EMPTY = {STOP_FILE, run_folder.LOCK, run_folder.PROBE}  # a kill before the first file of a run may leave the last two
+LAUNCHER = ("ACCELERATE_", "FSDP_")  # how variables begin that ``accelerate launch`` sets
 PACKAGES = ("torch", "accelerate", "transformers", "datasets", "tokenizers", "numpy", "deepspeed", "wandb")
 
 
@@ -214,7 +215,7 @@ def environment(engine: Engine) -> dict:
         "engine_kind": engine.kind,
         "world_size": engine.world_size,
         "precision": engine.precision,
-        "accelerate": {key: value for key, value in sorted(os.environ.items()) if key.startswith("ACCELERATE_")},
+        "accelerate": {key: value for key, value in sorted(os.environ.items()) if key.startswith(LAUNCHER)},
     }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from electra_accel.config_checks import deadline_time
+from electra_accel.errors import UserError
 
 STOP_FILE = "stop"
 SAME_SIGNAL = 2.0  # seconds
@@ -44,7 +45,12 @@ class StopRequests:
 
     def __enter__(self) -> "StopRequests":
         if self.stale is not None and _written(self.stop_file) == self.stale:
-            self.stop_file.unlink(missing_ok=True)
+            try:
+                self.stop_file.unlink(missing_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"{self.stop_file} was meant for an earlier run and cannot be removed ({error.strerror}): remove it"
+                ) from error
         self._before = {number: signal.signal(number, self._hear) for number in signals()}
         return self
 
