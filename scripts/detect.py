@@ -13,6 +13,7 @@ before a text that begins with -.
 import argparse
 import codecs
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,9 +66,10 @@ def exported_pair(run: Path) -> tuple[str, str, int | None]:
     folders = [run / name for name in ("discriminator", "generator")]
     for folder in folders:
         if not folder.is_dir():
+            command = f"python scripts/export.py {shlex.quote(str(run))} --to FOLDER"
             raise UserError(
                 f"--run {run}: no {folder.name}/ in it, which a run writes when it ends; finish it, or export a checkpoint "
-                f"(python scripts/export.py {run} --to FOLDER) and name its folders with --discriminator and --generator"
+                f"({command}) and name its folders with --discriminator and --generator"
             )
     return *map(str, folders), options and options.data.max_length
 

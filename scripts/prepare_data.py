@@ -10,6 +10,7 @@ call with the same content and settings finds the folder and is done.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def main() -> None:
         start = "--model.generator GENERATOR --model.discriminator DISCRIMINATOR"
     print(
         f"{folder}\nnext: accelerate launch scripts/pretrain.py {start} "
-        f"--data.prepared {folder} --data.max_length {asked.max_length}"
+        f"--data.prepared {shlex.quote(str(folder))} --data.max_length {asked.max_length}"
     )
 
 

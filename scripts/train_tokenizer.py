@@ -6,6 +6,7 @@ Files as for prepare_data.py. Case and accents are kept, Hangul syllables stay w
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -54,8 +55,9 @@ def main() -> None:
         print(line)
     first = next(text for batch in read_documents(corpus) for text in batch.documents if text.strip())[:200]
     print(f"{len(tokenizer):,} tokens in {asked.out}; the first text reads: {' '.join(tokenizer.tokenize(first))}")
-    column = "" if asked.text_column == "text" else f" --text_column {asked.text_column}"
-    print(f"next: python scripts/prepare_data.py --tokenizer {asked.out}{column} --train_files …")
+    options = ["--tokenizer", str(asked.out)]
+    options += [] if asked.text_column == "text" else ["--text_column", asked.text_column]
+    print(f"next: python scripts/prepare_data.py {shlex.join(options)} --train_files …")
 
 
 if __name__ == "__main__":

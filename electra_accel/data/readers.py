@@ -14,6 +14,7 @@ import json
 import lzma
 import os
 import re
+import shlex
 import stat
 import sys
 import zlib
@@ -125,7 +126,7 @@ def one_line_errors(path: Path) -> Iterator[None]:
         target = f": a link to {os.readlink(path)}, which is not there" if os.path.islink(path) else ": no such file"
         raise UserError(f"{path}{target}") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder; name its files, for example '{path}/*.txt'") from None
+        raise UserError(f"{path} is a folder; name its files, for example {shlex.quote(f'{path}/*.txt')}") from None
     except PermissionError:
         raise UserError(f"{path}: no permission to read it") from None
     except UnicodeDecodeError:
@@ -221,24 +222,25 @@ def json_records(path: Path, file: IO[str]) -> Iterator[tuple[str, Any]]:
     while first.isspace():
         number, first = number + 1, file.readline()
     if first.lstrip().startswith("["):
-        records = _parsed(path, number, first + file.read())
+        records = _parsed(path, number, first + file.read(), is_array=True)
         yield from ((f"row {number}", record) for number, record in enumerate(records, start=1))
         return
     while first:
         if not first.isspace():
-            yield f"line {number}", _parsed(path, number, first.rstrip(), " (one value a line, or one array)")
+            yield f"line {number}", _parsed(path, number, first.rstrip(), is_array=False)
         number, first = number + 1, file.readline()
 
 
-def _parsed(path: Path, line: int, text: str, remedy: str = "") -> Any:
+def _parsed(path: Path, line: int, text: str, is_array: bool) -> Any:
     """What a JSON text that begins on this line of a file holds."""
     try:
         return json_text.loads(text)
     except json.JSONDecodeError as error:
+        remedy = "" if is_array else " (one value a line, or one array)"
         where = f"line {line + error.lineno - 1}"
         raise UserError(f"{path}, {where}: not valid json: {error.msg}, column {error.colno}{remedy}") from None
     except ValueError as error:
-        raise UserError(f"{path}, line {line}: {error}") from None
+        raise UserError(f"{path}, {'in its array' if is_array else f'line {line}'}: {error}") from None
 
 
 def _fields(path: Path, records: Iterator[tuple[str, Any]], name: str) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -89,10 +90,8 @@ def open_encoder(given: str, name: str) -> Encoder:
     source = given.removeprefix(UNTRAINED)
     folder = Path(source)
     if not folder.is_dir() and (folder.parent / run_folder.CHECKPOINTS).is_dir():
-        raise UserError(
-            f"models: there is no folder {source}; a run writes it when it ends: finish it, or python scripts/export.py "
-            f"{folder.parent} --to FOLDER"
-        )
+        command = f"python scripts/export.py {shlex.quote(str(folder.parent))} --to FOLDER"
+        raise UserError(f"models: there is no folder {source}; a run writes it when it ends: finish it, or {command}")
     config = read_config("models", source)
     notes: list[str] = []
     try:

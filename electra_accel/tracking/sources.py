@@ -1,6 +1,7 @@
 """Which runs a command line names: folders, globs, W&B."""
 
 import glob
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -67,9 +68,8 @@ def _matches(source: str, warn: Callable[[str], None]) -> list[Path]:
         if _is_run(exact):
             return [exact]
         inside = exact.is_dir() and any(map(_is_run, exact.iterdir()))
-        remedy = (
-            f"give the runs in it: '{source.rstrip('/')}/*'" if inside else "give folders that pretrain.py has made"
-        )
+        pattern = shlex.quote(f"{source.rstrip('/')}/*")
+        remedy = f"give the runs in it: {pattern}" if inside else "give folders that pretrain.py has made"
         raise UserError(
             f"{source} is no run folder (no config.yaml) and no offline W&B folder (no run-*.wandb); {remedy}"
         )

@@ -1,5 +1,7 @@
 """What is said at the start of a run and at its end."""
 
+import json
+import shlex
 from pathlib import Path
 
 from electra_accel import run_folder
@@ -68,6 +70,8 @@ def closing_lines(folder: Path, told: Story | None) -> list[str]:
     made = [name for name in uses if (folder / name).is_dir()]
     records = [name for name in (run_folder.METRICS, run_folder.SAMPLES) if (folder / name).exists()]
     adapted = told and told.start != SCRATCH
+    typed, network = shlex.quote(str(folder)), json.dumps("/".join([str(folder), *made[:1]]), ensure_ascii=False)
+    load = f"from transformers import AutoModel; print(AutoModel.from_pretrained({network}))"
     return [
         "",
         *(story.lines(told) if told else ["nothing was judged"]),
@@ -75,10 +79,9 @@ def closing_lines(folder: Path, told: Story | None) -> list[str]:
         *(f"{'made' * (name == made[0]):<10}{folder}/{name:<15} {uses[name]}" for name in made),
         f"          {folder}/{', '.join(records)}, {run_folder.CHECKPOINTS}/",
         f"          {folder}/report.html     the whole run on one page, to open in a browser",
-        'next      load it: python -c "from transformers import AutoModel; '
-        f"print(AutoModel.from_pretrained('{folder}/{''.join(made[:1])}'))\"",
-        f"          go on:   the same command with --run.dir {folder} and more --train.steps (or --train.epochs)",
-        f"          before and after, also of several runs:  python scripts/adaptation.py {folder}"
+        f"next      load it: python -c {shlex.quote(load)}",
+        f"          go on:   the same command with --run.dir {typed} and more --train.steps (or --train.epochs)",
+        f"          before and after, also of several runs:  python scripts/adaptation.py {typed}"
         if adapted
         else "          your own text: see README.md",
     ]

@@ -5,6 +5,7 @@ hold (a hub id by its name), so that figures of a network that was trained on si
 """
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,18 +157,19 @@ def _seeds_of(
         same = [model for model in models.values() if model["fingerprint"] == digest]
     if same:
         return same[0]["seeds"]
-    command = f"python scripts/finetune.py --models {' '.join(pair)} …"
+    command = f"python scripts/finetune.py --models {shlex.join(pair)} …"
     if same_place:
         raise UserError(
             f"{finetuned / RESULTS_JSON}: its figures of {wanted} are of other weights than the present ones; fine-tune these: "
             f"{command} --run.dir ANOTHER"
         )
     if (finetuned / run_folder.CONFIG).is_file():
-        command = f"python scripts/finetune.py --config {finetuned / run_folder.CONFIG} --models {' '.join(pair)}"
+        config = shlex.quote(str(finetuned / run_folder.CONFIG))
+        command = f"python scripts/finetune.py --config {config} --models {shlex.join(pair)}"
     known = ", ".join(f"{UNTRAINED if model['untrained'] else ''}{model['source']}" for model in models.values())
     raise UserError(
         f"{finetuned / RESULTS_JSON} has no figures of {wanted}, only of {known}; fine-tune both: {command} --run.dir "
-        f"{finetuned}"
+        f"{shlex.quote(str(finetuned))}"
     )
 
 

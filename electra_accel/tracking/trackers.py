@@ -1,6 +1,7 @@
 """Which trackers a run has, and what W&B is told of the run when it starts."""
 
 import os
+import shlex
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +84,8 @@ def recorded_in(trackers: list[str], folder: Path, project: str, mode: str) -> s
     line = ", ".join([run_folder.METRICS, *(name for name in trackers if name != "wandb")])
     if "wandb" in trackers:
         line += f", W&B {mode}, project {project}"
-        line += f" (later, if you like: wandb sync {folder}/wandb/offline-run-*)" if mode == "offline" else ""
+        logs = f"{shlex.quote(str(folder))}/wandb/offline-run-*"
+        line += f" (later, if you like: wandb sync {logs})" if mode == "offline" else ""
     return line
 
 

@@ -1,5 +1,6 @@
 """However a run ends: it is recorded, and the user is told how to go on."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ def recorded_end(
             terminal.warn(f"the end of the run could not be recorded: {one_line(error)}")
         if code:
             why = f" ({reason})" if state == "preempted" else ""
-            go_on = f"the same command with --run.dir {folder} goes on from the last checkpoint"
+            go_on = f"the same command with --run.dir {shlex.quote(str(folder))} goes on from the last checkpoint"
             terminal.line(f"stopped {stopped()}{why}; {go_on}")
 
     try:
