@@ -94,12 +94,15 @@ def texts(asked: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 def lines(stream: BinaryIO, encoding: str) -> Iterator[tuple[str, str]]:
     """The lines with text in them of standard input, each with its place; what should be ASCII may be UTF-8."""
+    from electra_accel.data.guess import wide_encoding
+
     encoding = codecs.lookup(encoding).name.replace("ascii", "utf-8")
     for number, line in enumerate(stream, 1):
+        mark = "\ufeff" if number == 1 else ""  # of Windows programs
+        if mark and encoding == "utf-8" and (wide := wide_encoding(line)):
+            raise UserError(f"standard input is {wide.upper()}, not UTF-8; convert it by `iconv -f {wide} -t utf-8`")
         try:
-            text = (
-                line.decode(encoding).removeprefix("\ufeff" if number == 1 else "").strip()
-            )  # the mark of Windows programs
+            text = line.decode(encoding).removeprefix(mark).strip()
         except UnicodeDecodeError:
             remedy = f"Python was told to read {encoding}: set PYTHONIOENCODING=utf-8"
             if encoding == "utf-8":

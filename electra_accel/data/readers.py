@@ -21,11 +21,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from electra_accel import json_text
-from electra_accel.data import parquet
+from electra_accel.data import guess, parquet
 from electra_accel.data.writing import normalise_name
 from electra_accel.errors import UserError
 
@@ -79,6 +80,20 @@ def decompressed_bytes(path: Path) -> int:
         return text * size // max(1, compressed.tell())
 
 
+def require_text(path: Path) -> None:
+    """Raises UserError unless a file has something in it, and not in UTF-16 or UTF-32, which may pass for UTF-8."""
+    with one_line_errors(path), open_bytes(path) as file:
+        head = file.read(guess.HEAD)
+    if not head:
+        raise UserError(f"{path} is empty")
+    is_table = ".parquet" in map(str.lower, path.suffixes[-2:])
+    if not is_table and (encoding := guess.wide_encoding(head)):
+        raise UserError(
+            f"{path}: {encoding.upper()}, not UTF-8; save it as UTF-8 (in Excel: CSV UTF-8), or convert it by "
+            f"`iconv -f {encoding} -t utf-8`"
+        )
+
+
 def read_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[str]:
     """The texts of one file, in order, as :func:`placed_texts` finds them."""
     return (text for _, text in placed_texts(path, text_column, join_lines))
@@ -98,9 +113,7 @@ def placed_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[tup
     """
     suffix = format_of(path)
     with one_line_errors(path):
-        with open_bytes(path) as file:
-            if not file.read(1):
-                raise UserError(f"{path} is empty")
+        require_text(path)
         with open_bytes(path) as file:
             if suffix == ".parquet":
                 yield from _parquet(path, file, text_column)
@@ -175,17 +188,18 @@ def _blocks(file: IO[str]) -> Iterator[tuple[str, str]]:
 def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
     """Rows with the line each begins on."""
     csv.field_size_limit(sys.maxsize)
-    rows = csv.reader(file, strict=True)
-    begin = 1
+    first, begin = file.readline(), 1
+    rows = csv.reader(chain([first], file), strict=True)
     try:
         for row in rows:
             if row:  # a blank line gives an empty row
                 yield begin, row
             begin = rows.line_num + 1
     except csv.Error as error:
-        raise UserError(
-            f"{path}, line {begin}: not valid csv: {error} (is a quote left open or not doubled?)"
-        ) from None
+        found = guess.separator(first)
+        is_other = found not in ("", "commas")
+        why = f"its cells are separated by {found}" if is_other else "is a quote left open or not doubled?"
+        raise UserError(f"{path}, line {begin}: not valid csv: {error} ({why})") from None
 
 
 def _tsv_rows(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
@@ -287,11 +301,6 @@ def columns_called(name: str, columns: tuple[str, ...]) -> list[int]:
 
 
 def _no_column(path: Path | str, name: str, columns: Sequence[str]) -> UserError:
-    hint = separator_hint(columns)
+    found = guess.separator(columns[0]) if len(columns) == 1 else ""
+    hint = f", one column: its cells are separated by {found}, not as the suffix says" if found else ""
     return UserError(f"{path}: no column {name!r}; it has: {', '.join(columns)}{hint} ({COLUMN_OPTION})")
-
-
-def separator_hint(columns: Sequence[str]) -> str:
-    """For the line about a missing column: words where the only column there looks like several."""
-    joined = len(columns) == 1 and any(sign in columns[0] for sign in ",;|\t")
-    return ", one column: are its fields separated by something else than the suffix says?" if joined else ""

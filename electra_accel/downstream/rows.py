@@ -23,6 +23,7 @@ from electra_accel.data.readers import (
     open_bytes,
     read_texts,
     regular_file,
+    require_text,
 )
 from electra_accel.data.writing import normalise_name
 from electra_accel.downstream.settings import Task
@@ -59,6 +60,7 @@ def read_file(path: Path, task: Task, tell: Callable[[str], None] = lambda line:
     """
     with _our_options(), one_line_errors(path):
         regular_file(path)
+        require_text(path)
         if has_lines_of_words(path, task):
             rows = [Row(*sentence) for sentence in read_sentences(path, tell)]
         elif format_of(path) == ".txt":

@@ -1,5 +1,6 @@
 """Every format reads to the same texts; every broken file is named with its line."""
 
+import codecs
 import gzip
 import hashlib
 import json
@@ -79,6 +80,27 @@ def test_cells_without_text_are_empty_strings(tmp_path):
     assert read(write(tmp_path / "cut.jsonl", '{"sen": "half \\ud83d character"}\n')) == ["half \ufffd character"]
 
 
+def test_a_json_array_may_stand_behind_a_mark_and_blank_lines(tmp_path):
+    for head in ("", "\n", "\n \t\r\n", "\ufeff", "\ufeff\n\n"):
+        for suffix in (".json", ".jsonl"):
+            assert read(write(tmp_path / f"a{suffix}", head + '[{"sen": "x"},\n{"sen": "y"}]\n\n')) == ["x", "y"]
+            assert read(write(tmp_path / f"b{suffix}", head + '{"sen": "x"}\n{"sen": "y"}')) == ["x", "y"]
+
+
+def test_a_zero_byte_here_and_there_is_text(tmp_path):
+    """As in logs; a file of UTF-16 has more."""
+    text = "some \0 text of a log\n" * 999
+    assert len(read(write(tmp_path / "a.txt", text))) == 999
+    with pytest.raises(UserError, match="line 1000: not UTF-8.*cp949"):
+        read(write(tmp_path / "a.txt", text.encode() + "나쁘다".encode("cp949")))
+
+
+def test_json_reads_what_python_can(tmp_path):
+    """Numbers up to Python's limit, NaN and Infinity, half characters in names: in fields that are not asked for."""
+    others = f'"n": {"9" * 4300}, "x": NaN, "y": -Infinity, "\\ud800": "\\udc00", "d": {"[" * 500}{"]" * 500}'
+    assert read(write(tmp_path / "a.jsonl", f'{{"sen": "\\ud800x", {others}}}\n')) == ["\ufffdx"]
+
+
 def test_a_field_may_appear_late_and_others_may_change_their_type(tmp_path):
     lines = [json.dumps({"sen": "x" * 100, "meta": n}) for n in range(2000)] + [
         '{"sen": "last", "meta": "s", "new": [1]}'
@@ -106,6 +128,24 @@ def test_globs_are_sorted_and_files_are_read_once(tmp_path):
 BROKEN = [
     ("a.txt", b"fine\nfine\nnot \xff fine\n", ["line 3", "UTF-8"]),
     ("a.csv", "sen,n\n좋다,1\n나쁘다,2\n".encode("cp949"), ["line 2", "cp949"]),
+    ("a.txt", "좋다\n나쁘다\n".encode("utf-16"), ["UTF-16", "iconv -f utf-16 "]),  # Excel's "Unicode text"
+    ("a.tsv", codecs.BOM_UTF16_BE + "sen\n좋다\n".encode("utf-16be"), ["UTF-16", "iconv -f utf-16 "]),
+    ("a.txt", "English text\n".encode("utf-16le"), ["UTF-16", "iconv -f utf-16le "]),
+    ("a.csv", "sen,n\n좋다,1\n나쁘다,2\n".encode("utf-16be"), ["UTF-16", "iconv -f utf-16be "]),
+    ("a.jsonl", '{"sen": "좋다"}\n'.encode("utf-32"), ["UTF-32", "iconv -f utf-32 "]),
+    ("a.json", '[{"sen": "English"}]'.encode("utf-32be"), ["UTF-32", "iconv -f utf-32be "]),
+    ("a.txt.gz", gzip.compress("좋다, 나쁘다\n".encode("utf-16")), ["UTF-16"]),
+    ("a.csv", '"id";"sen"\n1;"좋다, 아주"\n', ["line 1", "semicolons"]),
+    ("a.csv", 'id;sen\n1;"좋다"\n', ["one column", "semicolons"]),
+    ("a.csv", "id\tsen\n1\tx\n", ["one column", "tabs"]),
+    ("a.csv", '"id"|"sen"\n1|"x"\n', ["line 1", "the sign |"]),
+    ("a.csv", '"id","sen"\n1,"x;y;z\n', ["line 2", "quote"]),
+    ("a.json", '\n\n[{"sen": "a"},\n{"sen" "b"}]', ["line 4", "json", "column 8"]),
+    ("a.jsonl", '\n{"sen": "a"}\n{"sen" "b"}\n', ["line 3", "json", "column 8", "one array"]),
+    ("a.jsonl", '{"sen": "a"}\n{"n": ' + "9" * 4301 + "}\n", ["line 2", "4,300 digits"]),
+    ("a.json", '[{"sen": "a"}, {"n": ' + "-" + "9" * 4301 + "}]\n", ["4,300 digits"]),
+    ("a.jsonl", '{"sen": "a"}\n{"n": ' + "[" * 200_000 + "]" * 200_000 + "}\n", ["line 2", "nested too deeply"]),
+    ("a.json", '[{"sen": "a"}, ' + '{"n":' * 200_000 + "1" + "}" * 200_001 + "]\n", ["nested too deeply"]),
     ("a.csv", "n,sen\n1,x\n\n2,b,c\n", ["line 4", "3 cells where the header has 2"]),
     ("a.csv", "n,sen\n1,x\n2\n", ["line 3", "1 cells"]),
     ("a.csv", 'n,sen\n1,"two\nlines"\n2,"open\n3,x\n', ["line 4", "quote"]),
@@ -142,7 +182,7 @@ def test_missing_files_and_columns(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(UserError, match="no column 'sen'; it has: id, text"):
         read(tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="it has: id,sen, one column: are its fields separated by something else"):
+    with pytest.raises(UserError, match="it has: id,sen, one column: its cells are separated by commas, not as"):
         read(write(tmp_path / "commas.tsv", "id,sen\n1,good\n"))
     with pytest.raises(UserError, match="'id' holds int64"):
         read(tmp_path / "a.parquet", column="id")

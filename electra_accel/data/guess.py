@@ -1,0 +1,48 @@
+"""What a file of text is where it is not what it should be: for the line that says how to mend it."""
+
+import codecs
+import re
+
+HEAD = 4096  # bytes of a file that tell
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",  # before utf-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "the sign |"}
+_FEW, _MANY = (
+    0.02,
+    0.25,
+)  # share of zero bytes: in UTF-16, 0 of a Hangul syllable's two bytes, 1 of an ASCII character's
+
+
+def wide_encoding(head: bytes) -> str:
+    """utf-16, utf-32 or one of their kinds, as iconv calls them, if a text that begins so is in it; "" if not.
+
+    Excel's "Unicode text" has a mark; other programs leave it out, and English in UTF-16 is then valid UTF-8, full of zeros.
+    """
+    for mark, name in _MARKS.items():
+        if head.startswith(mark):
+            return name
+    zeros = head.count(0)
+    if zeros <= (_MANY if _is_utf8(head) else _FEW) * len(head):
+        return ""
+    order = "le" if head[1::2].count(0) >= head[::2].count(0) else "be"
+    return f"utf-{32 if 2 * zeros > len(head) else 16}{order}"
+
+
+def _is_utf8(head: bytes) -> bool:
+    """Whether these bytes, which may end within a character, are UTF-8."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+        return True
+    except UnicodeDecodeError:
+        return False
+
+
+def separator(line: str) -> str:
+    """The sign that separates the cells of a table's first line, in words; "" where there is none."""
+    outside = re.sub('"[^"]*"', "", line)  # of quotes
+    found = max(_SEPARATORS, key=outside.count)
+    return _SEPARATORS[found] if found in outside else ""
