@@ -68,7 +68,8 @@ def sample_of(texts: Iterable[str]) -> list[str]:
 def cause_in(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> str:
     """Why words of the texts are unknown, in words; "" where it cannot be told. Their beginning is read (``SAMPLE``)."""
     sample = sample_of(texts)
-    backend = tokenizer.backend_tokenizer
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()  # which it was perhaps asked for last
     return _letters_cause(sample, backend, tokenizer.unk_token_id) or (
         _words_cause(sample, tokenizer) if isinstance(backend.model, models.WordPiece) else ""
     )
@@ -76,8 +77,8 @@ def cause_in(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> str:
 
 def _letters_cause(sample: list[str], backend: Tokenizer, unknown: int) -> str:
     """Whether another treatment of capitals and accents would make half of the unknown tokens known, or more."""
-    present = backend.normalizer
-    if not isinstance(present, normalizers.BertNormalizer):
+    present, now = backend.normalizer, _share(sample, backend, unknown)
+    if not now or not isinstance(present, normalizers.BertNormalizer):
         return ""
     shares = {}
     clean, chinese = present.clean_text, present.handle_chinese_chars
@@ -87,7 +88,7 @@ def _letters_cause(sample: list[str], backend: Tokenizer, unknown: int) -> str:
         other.normalizer = normalizers.BertNormalizer(clean, chinese, letters.strips, letters.lowercase)
         shares[letters] = _share(sample, other, unknown)
     best = min(shares, key=shares.get)
-    if 2 * shares[best] > _share(sample, backend, unknown):
+    if 2 * shares[best] > now:
         return ""
     setting = json.dumps({"do_lower_case": best.lowercase, "strip_accents": best.strips})
     return (

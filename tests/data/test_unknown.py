@@ -48,6 +48,11 @@ def test_a_sample_is_enough_for_the_cause():
     assert "Cyrillic" in cause_in(iter(lambda: "кот " * SAMPLE, None), tokenizer())  # without end
 
 
+def test_no_cause_is_named_where_the_sample_shows_none():
+    """The unknown words may stand further on."""
+    assert cause_in(ENGLISH, tokenizer()) == "" and cause_in([], tokenizer()) == ""
+
+
 def test_the_share_is_of_the_tokens_of_the_text():
     found = tokenizer()
     ids = found([*ENGLISH, "кот"], padding=False)["input_ids"]
