@@ -165,6 +165,7 @@ def test_rescoring_puts_all_runs_on_one_corruption(place, tmp_path):
     assert refused.returncode == 2 and "cannot be scored again" in refused.stderr and "nowhere.txt" in refused.stderr
     done = run_command([*command, "--rescore"], place, 240)
     assert done.returncode == 0 and "another corruption" not in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("\nunknown tokens: ") == 2
     with open(tmp_path / "out" / "comparison.csv", encoding="utf-8", newline="") as file:
         ours, theirs = csv.DictReader(file)
     assert ours["corruption"] == theirs["corruption"] != "other"
