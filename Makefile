@@ -8,7 +8,7 @@
 # make golden       rewrites the golden losses of tests/golden/, when training was changed on purpose
 # make slurm-test   scripts/slurm/pretrain.sbatch on a two-node Slurm that is started here; needs root and apt-get
 #
-# Each makes .venv first. VENV=path uses an existing environment with the torch that it has. ARGS="--train.steps 50" is
+# Each makes .venv first. VENV=path uses an existing environment with the torch that it has. ARGS="--train.steps 200" is
 # passed on to pretrain.py, ARGS="-k packing" to pytest.
 
 SHELL := /bin/bash

@@ -44,7 +44,7 @@ def main() -> None:
     engine = Engine(precision=settings.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
     settings.run.dir = str(folder)  # so that config.yaml says where to go on
-    stop = StopRequests(folder / STOP_FILE if engine.is_main else None, settings.run.deadline, terminal.hang_up)
+    stop = StopRequests(folder / STOP_FILE if engine.is_main else None, settings.run.deadline)
 
     jobs = engine.together(lambda: opening.read_jobs(asked, folder))
     tasks = opening.tasks_of(jobs)

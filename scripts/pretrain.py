@@ -42,7 +42,7 @@ def main() -> None:
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
     engine = Engine(precision=config.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
-    stop = StopRequests(folder / STOP_FILE if engine.is_main else None, config.run.deadline, terminal.hang_up)
+    stop = StopRequests(folder / STOP_FILE if engine.is_main else None, config.run.deadline)
     pretrain(config, engine, folder, stop, terminal)
     engine.leave()
 

@@ -68,7 +68,7 @@ def given(pair: str) -> list[str]:
 
 def test_a_pair_downloaded_by_hand_reads_korean(place, run):
     said = run("pretrain.py", *given("pair"), "--data.train_files=ko.txt", "--run.dir=good", *SHORT)
-    assert said.count("it is not said what becomes of capitals and accents") == 1
+    assert said.count("do not say what happens to capitals and accents") == 1
     assert "unknown tokens: 0.00% of train, 0.00% of held_out" in said and MANY not in said
     stock = AutoTokenizer.from_pretrained(place / "good" / "discriminator")
     assert stock.tokenize("재미있다 Cafe") == ["재", "##미", "##있", "##다", "C", "##a", "##f", "##e"]
@@ -120,7 +120,7 @@ def test_fine_tuning_tells_it_of_each_model_and_its_table_too(place, run):
             and said.count("unknown tokens: ") == 2
             and said.count("unknown tokens: 0.00% of train") == 1
         )
-        assert said.count("warning: ") == 1 and MANY in said and "pair/discriminator: it is not said" in said
+        assert said.count("warning: ") == 1 and MANY in said and "pair/discriminator: its files do not say" in said
     found = run_folder.read_json(place / "tasks" / "results.json")["tasks"]["t"]
     notes = [note for note in found["notes"] if "[UNK]" in note]
     assert [note.partition(":")[0] for note in notes] == ["wrong", "wrong"] and "of dev are" in notes[1]

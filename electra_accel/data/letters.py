@@ -120,7 +120,9 @@ def settle(tokens: Iterable[str], said: Said, file: str = SETTINGS) -> tuple[Let
         lowercase = not capitals
         strips = (lowercase and not accents) if said.strip_accents is None else said.strip_accents
         letters = Letters(lowercase, None if strips == lowercase else strips)
-        lines.append(f"it is not said what becomes of capitals and accents; by its vocabulary {_in_words(letters)}")
+        lines.append(
+            f"its files do not say what happens to capitals and accents; its vocabulary shows that {_in_words(letters)}"
+        )
     else:
         letters = Letters(*said)
 
@@ -172,4 +174,4 @@ def without_accents(word: str) -> str:
 def _in_words(letters: Letters) -> str:
     if letters.lowercase:
         return f"capitals become small letters and accents are {'taken off' if letters.strips else 'kept'}"
-    return "capitals are kept and accents are taken off" if letters.strips else "both are kept"
+    return f"capitals are kept and accents are {'taken off' if letters.strips else 'kept'}"

@@ -42,7 +42,7 @@ def told(found: Mapping[str, Unknown]) -> list[str]:
     if high := {name: text for name, text in found.items() if text.is_high}:
         shares = " and ".join(f"{text.share:.1%} of the tokens of {name}" for name, text in high.items())
         cause = next((text.cause for text in high.values() if text.cause), _CAUSES)
-        lines.append(f"warning: {shares} are [UNK], which says nothing to a network; the likely cause: {cause}")
+        lines.append(f"warning: {shares} are [UNK], so a network cannot read them; the likely cause: {cause}")
     return lines
 
 
@@ -122,7 +122,10 @@ def _words_cause(sample: list[str], tokenizer: PreTrainedTokenizerFast) -> str:
             f"a vocabulary of another language, or too small a one: it has {len(known):,} {script} letters and lacks "
             f"{missing:,} of a sample; take one that was made for such text"
         )
-    return f"the vocabulary lacks {name_tokens(lacking, tokenizer)}; a file for tokenizer.add_tokens can name them"
+    return (
+        f"the vocabulary lacks {name_tokens(lacking, tokenizer)}; train a larger one, or where networks are given name "
+        "them in a file for tokenizer.add_tokens"
+    )
 
 
 def _script(letter: str) -> str:

@@ -20,7 +20,7 @@ STYLES = {"masked": "dim", "restored": "green", "caught": "bold cyan", "missed":
 
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        raise  # BrokenPipeError, whose end is for cli.py or hang_up to decide; rich itself would leave with exit code 1
+        raise  # BrokenPipeError, for Terminal to see; rich itself would leave with exit code 1
 
 
 class Terminal:
@@ -34,19 +34,14 @@ class Terminal:
         self.speaks = speaks
         self.console = _Console(highlight=False, markup=False, soft_wrap=True, file=sys.stdout)
         self._bar: Progress | None = None
-        self._hung_up = False
-
-    def hang_up(self) -> None:
-        """The terminal is lost (SIGHUP), and with it what may have read our lines in its place, such as tee."""
-        self._hung_up = True
 
     @contextmanager
     def _shown(self) -> Iterator[None]:
-        """A terminal that is gone must not end a run, which still has to save."""
+        """A reader who is gone must not end a run: a lost terminal (EIO), or a tee or less that has ended (EPIPE)."""
         try:
             yield
         except OSError as error:
-            if error.errno != errno.EIO and not (self._hung_up and error.errno == errno.EPIPE):
+            if error.errno not in (errno.EIO, errno.EPIPE):
                 raise
             self.speaks = False
 

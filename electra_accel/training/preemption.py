@@ -6,7 +6,6 @@ script), so each process answers for itself and the loop adds the answers up (:f
 
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -34,11 +33,10 @@ class StopRequests:
         stop_file: its appearance is a request; one that is there already was meant for an earlier run and is removed when the
             context is entered. None where another process watches it.
         deadline: run.deadline.
-        hang_up: called when the terminal is lost.
     """
 
-    def __init__(self, stop_file: Path | None, deadline: str | None, hang_up: Callable[[], None] = lambda: None):
-        self.stop_file, self.hang_up = stop_file, hang_up
+    def __init__(self, stop_file: Path | None, deadline: str | None):
+        self.stop_file = stop_file
         self.deadline = deadline_time(deadline) if deadline else None
         self.heard, self.heard_at = "", 0.0
         self.stale = _written(stop_file)
@@ -59,8 +57,6 @@ class StopRequests:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            self.hang_up()
         if not self.heard:
             self.heard, self.heard_at = signal.Signals(number).name, time.monotonic()
         elif number == signal.SIGHUP:

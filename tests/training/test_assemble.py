@@ -19,7 +19,7 @@ config.model.generator, config.model.discriminator, config.model.revision = "our
 config.data.train_files, config.data.max_length, config.data.eval_fraction = ["text.txt"], 16, 0.1
 said = []
 tokenizer = prepared_data(config, said.append).tokenizer
-print(json.dumps([*tokenizer.convert_ids_to_tokens([5, 6]), *tokenizer.tokenize("A"), "it is not said" in said[0]]))
+print(json.dumps([*tokenizer.convert_ids_to_tokens([5, 6]), *tokenizer.tokenize("A"), "do not say" in said[0]]))
 """
 
 
