@@ -133,7 +133,7 @@ def split(argv: list[str], flags: Container[str]) -> tuple[list[str], Given, set
         elif word in flags or word == "-h":
             found.add("--help" if word == "-h" else word)
             takes_more = False
-        elif word.startswith("--"):
+        elif word.startswith("--") and word != "--":
             given.append((name[2:], [] if not equals or value == EMPTY else [_or_null(value)]))
             takes_more = not equals
         elif takes_more:
@@ -159,6 +159,16 @@ def values_of(name: str, value: Any, path: str) -> tuple[str, list[str | None]]:
     return name, values
 
 
+def once(given: Given, path: str) -> Given:
+    """``given``; UserError where a file gives an option twice, which YAML allows: ``run.seed: 1`` beside ``run: {seed: 2}``."""
+    known: set[str] = set()
+    for name, _ in given:
+        if name in known:
+            raise UserError(f"{path}: {name} is given twice; keep one of the two")
+        known.add(name)
+    return given
+
+
 def words_of(name: str, values: list[str | None], path: str) -> list[str]:
     """One option as words of a command line.
 
@@ -168,7 +178,7 @@ def words_of(name: str, values: list[str | None], path: str) -> list[str]:
     if NULL in values or len(values) > 1 and any(word and word.startswith("--") for word in values):
         raise UserError(f"{path}: {name} cannot be given on a command line: {' '.join(map(str, values))}")
     words = [NULL if word is None else word for word in values]
-    return [f"--{name}={words[0]}"] if len(words) == 1 else [f"--{name}", *words]
+    return [f"--{name}={words[0]}"] if len(words) == 1 and words != [EMPTY] else [f"--{name}", *words]
 
 
 class _UniqueNames:

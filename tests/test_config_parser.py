@@ -9,7 +9,7 @@ import yaml
 from electra_accel.config import Config, flatten, resolve
 from electra_accel.config_parser import dump, help_page, load, parse
 from electra_accel.errors import UserError
-from electra_accel.options import read_yaml
+from electra_accel.options import read_yaml, words_of
 from tests.config_examples import PAIR, SCRATCH, config_of, error_of
 from tests.helpers import run_script
 
@@ -115,6 +115,7 @@ def test_only_the_bare_word_null_takes_an_option_back(tmp_path: Path):
 def test_words_that_begin_with_dashes():
     """A value may begin with one dash; after = with two."""
     config = config_of("--run.seed", "-1", "--tracking.notes=--fast", "--data.train_files", "-a.txt", "-")
+    assert words_of("tracking.tags", ["[]"], "") == ["--tracking.tags", "[]"] and words_of("a", [], "") == ["--a"]
     assert (config.run.seed, config.tracking.notes, config.data.train_files) == (-1, "--fast", ["-a.txt", "-"])
 
 
@@ -208,6 +209,7 @@ def test_unreadable_files(tmp_path: Path):
         (["--optim.betas", ".9", "null"], "optim.betas cannot have null among other values"),
         (["stray"], "stray"),
         (["--cpu", "stray"], "stray"),
+        (["--"], "belongs to no option"),
         (["--train.steps=5", "6"], "6"),
         (["--train.steps", "5", "6"], "train.steps takes one value"),
         (["--train.compile", "perhaps"], "train.compile must be true or false, not perhaps"),

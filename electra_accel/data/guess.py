@@ -10,6 +10,18 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# How files begin that hold no text, whatever their name says.
+_BINARY = {
+    b"PK\x03\x04": "a zip archive, as .xlsx is",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file",
+    b"%PDF": "a PDF",
+    b"PAR1": "a parquet file",
+    b"SQLite format 3": "a database",
+    b"\x1f\x8b": "compressed by gzip",
+    b"\xfd7zXZ": "compressed by xz",
+    b"BZh91AY&SY": "compressed by bzip2",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+}
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "the sign |"}
 _FEW, _MANY = (
     0.02,
@@ -30,6 +42,11 @@ def wide_encoding(head: bytes) -> str:
         return ""
     order = "le" if head[1::2].count(0) >= head[::2].count(0) else "be"
     return f"utf-{32 if 2 * zeros > len(head) else 16}{order}"
+
+
+def binary_kind(head: bytes) -> str:
+    """What a file is that begins so and is no text, in words; "" where that cannot be told."""
+    return next((kind for mark, kind in _BINARY.items() if head.startswith(mark)), "")
 
 
 def _is_utf8(head: bytes) -> bool:

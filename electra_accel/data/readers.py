@@ -87,6 +87,8 @@ def require_text(path: Path) -> None:
     if not head:
         raise UserError(f"{path} is empty")
     is_table = ".parquet" in map(str.lower, path.suffixes[-2:])
+    if not is_table and (kind := guess.binary_kind(head)):
+        raise UserError(f"{path} is {kind}, no text; save its text as UTF-8 (in Excel: CSV UTF-8)")
     if not is_table and (encoding := guess.wide_encoding(head)):
         raise UserError(
             f"{path}: {encoding.upper()}, not UTF-8; save it as UTF-8 (in Excel: CSV UTF-8), or convert it by "

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from codecs import BOM_UTF8
 from collections import Counter
@@ -47,7 +48,9 @@ def load_tokenizer(
         return _from_vocab(path, path, log)
     if path.is_dir():
         _require_readable(path)
-    elif path.is_absolute() or str(path_or_id).startswith(".") or str(path_or_id).count("/") > 1:
+    elif (
+        os.path.lexists(path) or path.is_absolute() or str(path_or_id).startswith(".") or str(path_or_id).count("/") > 1
+    ):
         raise UserError(f"{path_or_id}: no such tokenizer folder or vocab.txt (option tokenizer.path)")
     tokens = read_vocab(vocab) if vocab.is_file() and not (path / DESCRIPTION).is_file() else None
     if tokens and not _names_a_class(path):

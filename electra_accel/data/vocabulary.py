@@ -92,6 +92,10 @@ def extend(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> PreTrai
 
 def read_tokens(path: str | Path) -> list[str]:
     """The tokens in a file, one a line; those that only continue a word begin with "##". UserError names the line."""
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        raise UserError(
+            f"tokenizer.add_tokens: {path} is a pipe or a device; it is read more than once: save it in a file"
+        )
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -31,6 +31,7 @@ from electra_accel.model.reading import (
     quiet,
     read_config,
     require_finite,
+    require_finite_files,
     require_whole_encoder,
 )
 from electra_accel.randomness import Purpose, torch_seed
@@ -102,6 +103,8 @@ def open_encoder(given: str, name: str) -> Encoder:
     if len(tokenizer) > config.vocab_size:
         raise UserError(f"models: {source}: {len(tokenizer)} tokens in its tokenizer, {config.vocab_size} in the model")
     untrained = given != source
+    if not untrained:  # now: the models before it may take hours
+        require_finite_files("models", source)
     digest = network_fingerprint(source, getattr(config, "_commit_hash", None), untrained)
     return Encoder(name, source, untrained, config, tokenizer, digest, tuple(notes))
 

@@ -23,7 +23,7 @@ def require_labels(task: Task, split: str, rows: list[Row]) -> None:
         if task.kind == "regression" and not (_is_number(row.label) and abs(float(row.label)) <= LARGEST):
             wrong = (
                 f"over {LARGEST:g}, too large for fp32: scale the labels down"
-                if _is_number(row.label)
+                if _is_number(row.label, finite=False)
                 else "not a number"
             )
             raise UserError(
@@ -118,9 +118,10 @@ def scale_of(source: str, rows: list[Row]) -> tuple[float, float]:
     return float(numbers.mean()), float(numbers.std())
 
 
-def _is_number(text: str) -> bool:
-    """Whether it is a finite one."""
+def _is_number(text: str, finite: bool = True) -> bool:
+    """Whether it is one, and not too large for fp64."""
     try:
-        return math.isfinite(float(text))
+        number = float(text)
     except ValueError:
         return False
+    return math.isfinite(number) or (not finite and any(map(str.isdigit, text)))  # 1e999, but not "inf"

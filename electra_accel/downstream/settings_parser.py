@@ -108,7 +108,7 @@ def _options_of(content: dict, path: str) -> options.Given:
                 else {name: value}
             )
             found += [options.values_of(option, each, path) for option, each in group.items()]
-    return found
+    return options.once(found, path)
 
 
 def _entries(path: str, tasks: Any, data: str | None) -> list[Source]:
@@ -128,7 +128,7 @@ def _entries(path: str, tasks: Any, data: str | None) -> list[Source]:
             if data is None and any("{data}" in each for each in values if each):
                 raise UserError(f"{where}: {name} begins with {{data}}: say which folder that is by --suite_data")
             given.append((option, [each and each.replace("{data}", data or "") for each in values]))
-        found.append((given, where))
+        found.append((options.once(given, where), where))
     return found
 
 

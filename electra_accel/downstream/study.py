@@ -131,9 +131,12 @@ def _words(where: str, chosen: Mapping[str, Any], values: Mapping[str, str]) -> 
             raise UserError(f"{where}: {found[0]} needs a value: --set {found[1]}=…")
         return values[found[1]]
 
-    given = [options.values_of(name, value, where) for name, value in chosen.items()]
-    words = [word for name, found in given for word in options.words_of(name, found, where)]
-    return [re.sub(r"\{(\w+)\}", value_of, word) for word in words]
+    words = []
+    for name, value in chosen.items():
+        _, found = options.values_of(name, value, where)
+        found = [each and re.sub(r"\{(\w+)\}", value_of, each) for each in found]
+        words += options.words_of(name, found, where)
+    return words
 
 
 def run_of(folder: Path, row: Row, seed: int) -> Path:

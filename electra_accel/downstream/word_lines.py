@@ -35,6 +35,7 @@ class _Form(NamedTuple):
     columns: set[int]
     tabs: bool  # between the columns of most; then of all
     tags: set[str]
+    tags_twice: set[str]  # of any lines
     numbered: bool
 
 
@@ -55,6 +56,7 @@ def read_sentences(path: Path, tell: Callable[[str], None]) -> list[Sentence]:
         columns={len(line.cells) for line in words},
         tabs=2 * sum("\t" in line.text for line in words) > len(words),
         tags={line.cells[-1] for line in words},
+        tags_twice={tag for tag, times in Counter(line.cells[-1] for line in lines if line.cells).items() if times > 1},
         numbered=_is_numbered(sure),
     )
     is_conll_u = form.numbered and form.columns == {CONLL_U_COLUMNS}
@@ -62,7 +64,14 @@ def read_sentences(path: Path, tell: Callable[[str], None]) -> list[Sentence]:
 
     passed_over: Counter[str] = Counter()
     found = []
-    for sentence in _sentences(lines, lambda line, first: _is_comment(line, first, form), passed_over):
+
+    def is_comment(line: _Line, first: bool) -> bool:
+        try:
+            return _is_comment(line, first, form)
+        except UserError as error:
+            raise UserError(f"{path}, {error}") from None
+
+    for sentence in _sentences(lines, is_comment, passed_over):
         words, tags = [], []
         for line in sentence:
             if form.numbered and NO_WORD.fullmatch(line.cells[0]):
@@ -134,9 +143,21 @@ def _is_comment(line: _Line, first: bool, form: _Form) -> bool:
 
     Args:
         first: it would be the first line of a sentence, which is where comments stand.
+
+    Raises:
+        UserError: it could be both.
     """
     if form.numbered or _has_blanks(line):
         return True
     if len(line.cells) not in form.columns | {2} or (form.tabs and "\t" not in line.text):
         return True
-    return first and not line.cells[0].strip("#") and line.cells[-1] not in form.tags
+    if not first or line.cells[-1] in form.tags:
+        return False
+    if line.cells[0].strip("#"):
+        if line.cells[-1] in form.tags_twice:  # a hashtag
+            return False
+        raise UserError(
+            f"line {line.number}: {line.text.strip()[:40]!r} is a word, or a comment: no other line has the tag "
+            f"{line.cells[-1][:40]!r}; write a blank behind the # of a comment, or take the line out"
+        )
+    return True

@@ -11,6 +11,7 @@ from electra_accel.model.reading import (
     quiet,
     read_config,
     require_finite,
+    require_finite_files,
     require_whole_encoder,
 )
 from electra_accel.model.sharing import share
@@ -172,6 +173,7 @@ def _from_pretrained(
     option: str, architecture: type[PreTrainedModel], source: str, config: ElectraConfig, revision: str | None
 ) -> tuple[PreTrainedModel, dict]:
     """The network in training mode, fp32, its weights checked, and transformers' account of keys."""
+    require_finite_files(option, source)
     with quiet(), one_line_errors(option, source):
         network, found = architecture.from_pretrained(
             source,

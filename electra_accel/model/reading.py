@@ -2,7 +2,7 @@
 that weights are numbers; and what the libraries raise as one line that names option and source.
 """
 
-import json
+import os
 import pickle
 import re
 from collections.abc import Iterable, Iterator
@@ -13,10 +13,11 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging as hub_logging
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, ElectraConfig, PretrainedConfig
 from transformers.activations import ACT2FN
 
+from electra_accel import json_text
 from electra_accel.errors import UserError
 
 # What transformers, safetensors and torch raise for files that are missing, damaged, of another shape or out of reach, and for
@@ -52,7 +53,8 @@ def read_config(option: str, source: str, revision: str | None = None) -> Pretra
         UserError: there is none, or it describes no network that could be built.
     """
     folder = Path(source)
-    if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
+    if not folder.is_dir() and (looks_like_path or os.path.lexists(source)):
         raise UserError(f"{option}: there is no folder {source}")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(
@@ -81,8 +83,8 @@ def read_config(option: str, source: str, revision: str | None = None) -> Pretra
 def _require_readable(file: Path) -> None:
     """Raises ValueError for what transformers would take in, and go on with for minutes or until no memory is left."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        values = json_text.loads(file.read_bytes())
+    except ValueError as error:
         raise ValueError(f"its config.json is not a valid JSON file: {error}") from error
     if not isinstance(values, dict):
         raise ValueError("its config.json does not hold names and values")
@@ -151,6 +153,14 @@ def require_finite(source: str, tensors: Iterable[tuple[str, torch.Tensor]], rem
         if tensor.is_floating_point() and not (finite := torch.isfinite(tensor)).all():
             share = f"{tensor.numel() - int(finite.sum()):,} of {tensor.numel():,} numbers"
             raise UserError(f"{source}: {share} in {name} are not finite (they are NaN or infinite); {remedy}")
+
+
+def require_finite_files(option: str, source: str) -> None:
+    """Raises UserError where a safetensors file of a folder holds NaN or infinity; names file and tensor."""
+    for file in sorted(Path(source).glob("*.safetensors")):
+        with one_line_errors(option, source), safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118, it is no dict
+                require_finite(f"{option}: {file}", [(name, tensors.get_tensor(name))], FETCH_AGAIN)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ A run's numbers are decided by its configuration alone (invariant 11). The names
 (threads, kernels, the order of an all-reduce) counts as hardware and is not looked at.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from electra_accel import json_text
 from electra_accel.errors import UserError
 
 # Half precision by autocast, as under DDP. Accelerate's own policy would cast every tensor of the batch and of the output, the
@@ -151,7 +151,7 @@ def deepspeed_settings(precision: str) -> dict[str, Any] | None:
             f"the launch file has deepspeed_config_file and {', '.join(sorted(twice))}: leave out the latter"
         )
     try:
-        content = json.loads(Path(name).read_text(encoding="utf-8"))
+        content = json_text.loads(Path(name).read_bytes())
     except OSError as error:
         raise UserError(f"deepspeed_config_file {name} cannot be read ({error.strerror})") from error
     except ValueError as error:

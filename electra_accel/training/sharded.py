@@ -25,7 +25,8 @@ from electra_accel.model.reading import require_finite
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 DIVERGED = (
-    "the training had diverged when it was saved: take an earlier checkpoint, or train again with a lower learning rate"
+    "the training had diverged when it was saved: move its folder away to go on from an earlier one, or train again with a "
+    "lower learning rate"
 )
 BUCKET = 20_000_000  # gradients that ZeRO exchanges at once
 

@@ -130,6 +130,8 @@ BROKEN = [
     ("a.csv", "sen,n\n좋다,1\n나쁘다,2\n".encode("cp949"), ["line 2", "cp949"]),
     ("a.txt", "좋다\n나쁘다\n".encode("utf-16"), ["UTF-16", "iconv -f utf-16 "]),  # Excel's "Unicode text"
     ("a.tsv", codecs.BOM_UTF16_BE + "sen\n좋다\n".encode("utf-16be"), ["UTF-16", "iconv -f utf-16 "]),
+    ("a.csv", b"PK\x03\x04\x14\0\0\0\x08\0" + bytes(range(256)) * 8, ["zip", "xlsx"]),
+    ("a.txt", gzip.compress(b"text"), ["gzip"]),
     ("a.txt", "English text\n".encode("utf-16le"), ["UTF-16", "iconv -f utf-16le "]),
     ("a.csv", "sen,n\n좋다,1\n나쁘다,2\n".encode("utf-16be"), ["UTF-16", "iconv -f utf-16be "]),
     ("a.jsonl", '{"sen": "좋다"}\n'.encode("utf-32"), ["UTF-32", "iconv -f utf-32 "]),

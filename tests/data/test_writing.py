@@ -12,6 +12,8 @@ NOISY = {
     "marks of direction, soft hyphen": ("\u200epo\u00adsitive\u202c", "positive"),
     "blanks around": ("\u3000 긍정\u00a0\t", "긍정"),
     "Hangul filler": ("긍정\u3164", "긍정"),
+    "variation selectors, fillers of letters, control characters": ("\u2764\ufe0f\u115f\u1160\0\x7f", "\u2764"),
+    "a control character among ASCII": ("pos\x08itive", "positive"),
     "joiners between syllables": ("긍\u200d\u200c정", "긍정"),
     "joiners at the ends": ("\u200d부정\u200c", "부정"),
     "letters that a zero-width space keeps apart": ("\u1100\u200b\u1161", "가"),

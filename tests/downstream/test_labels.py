@@ -140,7 +140,7 @@ UNLEARNABLE = {
     "too large for fp32": (scores("1e+308", "-1e308"), ["row 1", "'1e+308'", "fp32", "task.label_column"]),
     "one that is": (scores(*[0.5] * 30, "-4e38"), ["row 31", "'-4e38'", "fp32"]),
     "infinite": (scores(1, float("inf")), ["row 2", "'inf'", "not a number"]),
-    "written as infinite": (scores("1", "1e999"), ["row 2", "'1e999'", "not a number"]),
+    "written as infinite": (scores("1", "1e999"), ["row 2", "'1e999'", "too large"]),
     "no number": (scores(1, "NaN"), ["row 2", "'NaN'", "not a number"]),
     "an empty cell": (scores(1, float("nan")), ["line 2", "no label"]),
     "all equal": (scores(0.1), ["all training labels are 0.1"]),

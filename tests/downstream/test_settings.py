@@ -43,6 +43,13 @@ def test_columns_whose_names_yaml_would_not_take_for_text(tmp_path):
     assert asked("--config", tmp_path / "config.yaml").tasks == found.tasks
 
 
+def test_an_option_given_in_two_ways_by_one_file(tmp_path):
+    (tmp_path / "c.yaml").write_text("run.seeds: [1, 2]\nrun: {seeds: [7]}\n")
+    with pytest.raises(UserError, match="c.yaml: run.seeds is given twice"):
+        asked(*BASE, "--config", tmp_path / "c.yaml")
+    assert asked(*BASE, "--run.seeds", 1, "--run.seeds", 2).settings.run.seeds == [2]  # the last word of a line counts
+
+
 def test_suites_of_the_recipes():
     """They name tasks that could run; the command line comes last."""
     for suite, number in (("korean", 3), ("english", 1)):
@@ -110,6 +117,11 @@ WRONG = {
     ),
     "a control character": (["--models", "m"], "tasks: \x00\n", ["suite.yaml", "broken YAML"]),
     "a name twice": (["--models", "m"], SUITE.replace("kind", "name"), ["suite.yaml, line 2", "'name'"]),
+    "twice in two ways": (
+        ["--models", "m", "--suite_data", "d"],
+        SUITE.replace("}\n", ", optim.learning_rate: 1, optim.learning_rate: 2}\n"),
+        ["suite.yaml", "optim.learning_rate"],
+    ),
     "no tasks": (["--models", "m"], "task: 1\n", ["tasks:", "recipes/suites"]),
     "broken suite": (["--models", "m"], "tasks: [\n", ["line 2", "YAML"]),
 }

@@ -107,6 +107,7 @@ def test_tags_have_one_way_of_writing(tmp_path):
         ("1\ta\tO\n2\tb\t\n", "line 2: no tag behind the word"),
         ("a\tO\nb\t\u200b\n", "line 2: no tag behind the word"),
         ("# only\n# comments of a file\n", "holds no rows"),
+        ("철수\tNNP\n가\tJKS\n\n#sent_1\t철수가\n철수\tNNP\n", "line 4: '#sent_1.*철수가' is a word, or a comment"),
     ],
 )
 def test_a_line_that_is_neither_is_named(tmp_path, content, said):
