@@ -73,14 +73,15 @@ def row_of(judged, texts: list[str], folder: Path):
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     how = dict(train_vocab_size=None, eval_fraction=0.0, join_lines=False, log=lambda line: None)
     how |= dict(tokenizer=tokenizer, max_length=config.data.max_length)
+    special_ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id)
+    encoder = Encoder(tokenizer.backend_tokenizer.to_str(), special_ids, config.data.max_length, join_lines=False)
+    for number, text in enumerate(texts, 1):
+        if not encoder([text]).documents:
+            raise UserError(f"text {number}, {text!r}, has no token that this vocabulary knows; leave it out")
     prepared = Prepared(prepare(folder, Corpus(files=(str(file),)), {}, **how), tokenizer)
-    if prepared.manifest["splits"]["train"]["skipped"]:
-        raise UserError("one of the texts has no token that this vocabulary knows; leave it out")
     config.train.batch_tokens = config.train.bin_tokens  # a global step of one row
     loader = step_loader(config, prepared, held_out=False, world_size=1, rank=0, device="cpu")
     loader.plan.passes = 1  # not one pass after another without end
-    special_ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id)
-    encoder = Encoder(tokenizer.backend_tokenizer.to_str(), special_ids, config.data.max_length, join_lines=False)
     pieces = len(encoder(texts[:1]).lengths)
     return pieces, loader.collator, next(step.bins for step in loader.plan.steps() if 0 in step.bins.examples)
 

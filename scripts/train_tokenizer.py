@@ -53,8 +53,9 @@ def main() -> None:
     ids = tokenizer(sample, add_special_tokens=False)["input_ids"]
     for line in told({"the first texts": measure(ids, tokenizer, sample)}):
         print(line)
-    first = next(text for batch in read_documents(corpus) for text in batch.documents if text.strip())[:200]
-    print(f"{len(tokenizer):,} tokens in {asked.out}; the first text reads: {' '.join(tokenizer.tokenize(first))}")
+    pieces = (tokenizer.tokenize(text[:200]) for batch in read_documents(corpus) for text in batch.documents)
+    first = next(filter(None, pieces), [])  # a text may be of characters that are not seen
+    print(f"{len(tokenizer):,} tokens in {asked.out}; the first text reads: {' '.join(first)}")
     options = ["--tokenizer", str(asked.out)]
     options += [] if asked.text_column == "text" else ["--text_column", asked.text_column]
     print(f"next: python scripts/prepare_data.py {shlex.join(options)} --train_files …")

@@ -74,11 +74,12 @@ def test_lines_about_mistakes(tmp_path, monkeypatch):
 
 def test_what_comes_next(tmp_path, monkeypatch, capfd):
     (tmp_path / "text.txt").write_text("\n".join(TEXTS))
-    (tmp_path / "text.csv").write_text("the text\n" + "\n".join(TEXTS))
+    (tmp_path / "text.csv").write_text("the text\n\u200b\n" + "\n".join(TEXTS), encoding="utf-8")
     options = ["--vocab_size", "300", "--text_column", "the text"]
     options = ["--files", "text.csv", "--out", NAME, *options]
     code, out, err = run_here(options, tmp_path, monkeypatch, capfd, "train_tokenizer.py")
     assert code == 0, err
+    assert "the first text reads: one eight five" in out
     wanted = ["--tokenizer", NAME, "--text_column", "the text", "--train_files", "…"]
     assert words_after(out, "scripts/prepare_data.py ") == wanted
     options = ["--train_files", "text.txt", "--tokenizer", NAME, "--out", f"{NAME} prepared"]
