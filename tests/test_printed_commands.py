@@ -25,7 +25,7 @@ NAME = 'our runs/it\'s "a" $HOME; 책'
 
 
 def words_after(text: str, beginning: str) -> list[str]:
-    """The words that a shell makes of what stands behind ``beginning``; of the rest of a sentence too."""
+    """The words that a shell makes of what follows ``beginning``; of the rest of a sentence too."""
     return shlex.split(text.partition(beginning)[2].partition("\n")[0])
 
 
