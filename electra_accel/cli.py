@@ -72,7 +72,7 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
 
 
 def print_any_character(stream: TextIO) -> None:
-    """A character that is not in the terminal's encoding is written as \\uXXXX: it must not end a run, hours in."""
+    """A character that is not in the terminal's encoding is written as an escape (\\u20ac): it must not end a run, hours in."""
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         stream.reconfigure(errors="backslashreplace")
 
