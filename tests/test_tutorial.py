@@ -205,7 +205,8 @@ def test_a_text_without_a_known_token_is_named(pair, monkeypatch, capfd):
     folder, texts, _ = pair
     networks = [f"--{role}={folder / role}" for role in ("generator", "discriminator")]
     code, _, err = run_here([*networks, "ᚠᚢᚦ", texts[0]], folder, monkeypatch, capfd, "follow_sentence.py")
-    assert code == 2 and "vocabulary" in err.splitlines()[-1], err
+    last = err.splitlines()[-1]
+    assert code == 2 and "text 1" in last and "ᚠᚢᚦ" in last and "vocabulary" in last, err
 
 
 def test_of_a_long_text_the_first_piece_is_followed(monkeypatch, tmp_path, capfd):
