@@ -17,6 +17,7 @@ LET_THE_FIRST_SPEAK = 3.0  # seconds; launchers end all processes of a host when
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the state is saved, start me again
 # What the place of a file is to blame for, never our code: where no line of ours has met it, the system's words are the line.
 OF_THE_PLACE = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOSPC, errno.EDQUOT}
+TOLD = "which the locale has told Python to use: set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
 READER_LEFT = 141  # 128 + SIGPIPE, as a shell reports it
 
 
@@ -59,6 +60,11 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
             code = READER_LEFT
         else:
             raise
+    except UnicodeEncodeError as error:  # of a file's name: all that is written or printed is UTF-8, or escaped
+        if error.encoding != sys.getfilesystemencoding() or error.encoding == "utf-8":
+            raise
+        print(f"error: no file can be called {error.object!r} in {error.encoding}, {TOLD}", file=sys.stderr)
+        code = 2
     lost = code == READER_LEFT
     try:
         sys.stdout.flush()
@@ -94,10 +100,7 @@ def require_utf8(words: Iterable[str]) -> None:
                 f"'{shown}' is not UTF-8: rename the file or folder, for example with `convmv -f cp949 -t utf-8`; text files "
                 "may have any name where a glob in quotes finds them, such as 'data/*.txt'"
             ) from None
-        raise UserError(
-            f"'{shown}' is UTF-8, but Python was told to read {sys.getfilesystemencoding()}: set PYTHONUTF8=1 or "
-            "LC_ALL=C.UTF-8"
-        )
+        raise UserError(f"'{shown}' is UTF-8 and not {sys.getfilesystemencoding()}, {TOLD}")
 
 
 def _nobody_reads() -> bool:

@@ -6,6 +6,7 @@ default back; in a YAML file ``"null"`` in quotes is a text too.
 """
 
 import difflib
+import re
 import shutil
 import textwrap
 from collections.abc import Container, Mapping
@@ -182,7 +183,15 @@ def words_of(name: str, values: list[str | None], path: str) -> list[str]:
 
 
 class _UniqueNames:
-    """YAML allows a name once in a mapping; PyYAML takes the last of several without a word."""
+    """YAML allows a name once in a mapping; PyYAML takes the last of several without a word. Escapes can write what no text of
+    a command line, file or folder can hold."""
+
+    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if found := re.search("[\0\ud800-\udfff]", node.value):
+            problem = f"the escape {ascii(found[0])[1:-1]} stands for no character of a text"
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         lines: dict[str, int] = {}

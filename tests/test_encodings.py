@@ -10,6 +10,8 @@ import pytest
 
 from electra_accel import run_folder
 from electra_accel.cli import print_any_character
+from electra_accel.errors import UserError
+from electra_accel.options import read_yaml
 from tests.helpers import ROOT, run_script
 from tests.pretraining import finish, options, start
 
@@ -84,6 +86,28 @@ def test_words_of_a_command_line_are_utf8_or_refused_at_once():
     posix = run_script("-c", PROGRAM, "책.txt", **POSIX)
     assert (posix.returncode, posix.stdout, posix.stderr.count("\n")) == (2, "", 1)
     assert "PYTHONUTF8=1" in posix.stderr and "convmv" not in posix.stderr
+
+
+def test_a_name_in_a_file_that_the_locale_cannot_write_is_one_line():
+    """Such as run.dir in a recipe, which is UTF-8 whatever the locale is; what else cannot be encoded is a bug."""
+    say, written = "print(json.dumps(sys.argv[1:]))", ascii("책/run")
+    done = run_script("-c", PROGRAM.replace(say, f"open({written})"), **POSIX)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert written in done.stderr and "PYTHONUTF8=1" in done.stderr
+    done = run_script("-c", PROGRAM.replace(say, f"{written}.encode('latin-1')"), **POSIX)
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("escape", [r"\0", r"\x00", r"\ud800", r"\uDCB0", r"\U0000D800"])
+@pytest.mark.parametrize("typed", [True, False])
+def test_what_no_text_can_hold_cannot_be_written_in_yaml_either(tmp_path, escape, typed):
+    file = tmp_path / "a.yaml"
+    for line in (f'  dir: "runs/{escape}"', f'  dir: [a, "{escape}"]', f'  "dir{escape}": a'):
+        file.write_text(f"run:\n{line}\n")
+        with pytest.raises(UserError, match="a.yaml, line 2: .*the escape"):
+            read_yaml(file, typed=typed)
+    file.write_text(r'a: "책 \u20ac \x01 \ue000 \U0001F600"', encoding="utf-8")
+    assert read_yaml(file, typed=typed) == {"a": "책 € \x01 \ue000 😀"}
 
 
 def test_files_of_a_run_hold_what_no_utf8_can(tmp_path):
