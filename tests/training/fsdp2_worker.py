@@ -101,6 +101,7 @@ def main(folder: Path, fsdp_config: dict) -> None:
         (folder / "resumed").mkdir()
     torch.distributed.barrier()
     sharded.save(folder / "resumed", model, optimizer, None, writes=rank == 0)
+    torch.distributed.barrier()  # nobody leaves while another still writes: its threads may abort it at its exit (Engine.leave)
     torch.distributed.destroy_process_group()
 
 
