@@ -70,11 +70,10 @@ def read_settings(path_or_id: str | Path, revision: str | None = None) -> dict:
         UserError: it cannot be read, or says neither true nor false of letters.
     """
     settings = read_description(path_or_id, SETTINGS, revision)
-    for option, values in (("do_lower_case", (True, False)), ("strip_accents", (True, False, None))):
-        if option in settings and not any(settings[option] is value for value in values):
-            known = "true or false" if option == "do_lower_case" else "true, false or null"
+    for option in ("do_lower_case", "strip_accents"):
+        if not any(settings.get(option) is value for value in (True, False, None)):
             raise UserError(
-                f"{path_or_id}: {SETTINGS}: {option} must be {known}, not {json.dumps(settings[option])[:40]}"
+                f"{path_or_id}: {SETTINGS}: {option} must be true, false or null, not {json.dumps(settings[option])[:40]}"
             )
     return settings
 

@@ -57,6 +57,10 @@ def load_tokenizer(
         return _from_vocab(vocab, path, log)
     # The library takes a byte order mark and blank lines at the end for tokens, and several kinds of blanks for one.
     mended = {"vocab": _numbered(tokens)} if tokens and is_mended(vocab, tokens) else {}
+    if (
+        read_settings(path_or_id, revision).get("do_lower_case", False) is None
+    ):  # says nothing, which the library cannot take
+        mended["do_lower_case"] = False
     try:
         tokenizer = AutoTokenizer.from_pretrained(path_or_id, revision=revision, **mended)
     except Exception as error:  # of many kinds: `tokenizers` raises this one itself
