@@ -80,8 +80,10 @@ def main() -> None:
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.training.judged import given_pair, run_pair
+    from electra_accel.training.launch_environment import require_neutral
     from electra_accel.training.scoring import score_files, score_held_out
 
+    require_neutral()  # before the text is made tokens
     if asked.run:
         judged = run_pair(asked.run)
     else:

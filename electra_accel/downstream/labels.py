@@ -3,6 +3,7 @@
 import math
 import re
 import unicodedata
+from decimal import Decimal
 
 import numpy as np
 
@@ -59,8 +60,8 @@ def labels_of(task: Task, splits: dict[str, list[Row]]) -> tuple[str, ...]:
     _require_known(task, splits, found)
     if not all(_is_number(label) for label in found):
         return tuple(sorted(found))
-    ordered = sorted(found, key=float)
-    if same := [both for both in zip(ordered, ordered[1:]) if float(both[0]) == float(both[1])]:
+    ordered = sorted(found, key=Decimal)  # not float, which takes large whole numbers for one
+    if same := [both for both in zip(ordered, ordered[1:]) if Decimal(both[0]) == Decimal(both[1])]:
         raise UserError(
             f"{source}: the labels {same[0][0]!r} and {same[0][1]!r} are one number written in two ways; write it in one way "
             f"(option task.label_column {task.label_column})"
@@ -74,7 +75,9 @@ def alike(labels: tuple[str, ...]) -> list[str]:
     for label in labels:
         looks.setdefault(_looks(label), []).append(label)
     several = [" and ".join(map(repr, found)) for found in looks.values() if len(found) > 1]
-    return [f"the labels {found} differ by case, width or blanks alone: each is one of its own" for found in several]
+    return [
+        f"the labels {found} differ by case, width or blanks alone: each is a class of its own" for found in several
+    ]
 
 
 def _looks(label: str) -> str:
@@ -119,7 +122,7 @@ def scale_of(source: str, rows: list[Row]) -> tuple[float, float]:
 
 
 def _is_number(text: str, finite: bool = True) -> bool:
-    """Whether it is one, and not too large for fp64."""
+    """Whether it is one; with ``finite``, also not too large for fp64."""
     try:
         number = float(text)
     except ValueError:

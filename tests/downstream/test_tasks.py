@@ -120,6 +120,13 @@ WRONG = {
 }
 
 
+def test_large_whole_numbers_are_labels_of_their_own(tmp_path):
+    """Also where fp64 would take them for one."""
+    large = [2**64 - 1, 2**64 - 2, 9]
+    path = write_jsonl(tmp_path / "all.jsonl", [{"text": f"w{i}", "label": large[i % 3]} for i in range(60)])
+    assert load_task(task(train_file=str(path))).labels == ("9", str(2**64 - 2), str(2**64 - 1))
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_labels_that_no_such_task_can_have(tmp_path, what):
     fields, records, expected = WRONG[what]
