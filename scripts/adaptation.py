@@ -15,9 +15,9 @@ import json
 import sys
 from pathlib import Path
 
-from electra_accel import run_folder
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
+from electra_accel.runs import run_folder
 
 
 def main() -> None:
@@ -30,10 +30,10 @@ def main() -> None:
         run_folder.require_file(asked.json, "--json")
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.tracking import story
-    from electra_accel.tracking.adaptation import held_out_sets, story_of_run
-    from electra_accel.tracking.side_by_side import side_by_side
-    from electra_accel.tracking.tasks import sentence, task_changes
+    from electra_accel.reports import story
+    from electra_accel.reports.adaptation import held_out_sets, story_of_run
+    from electra_accel.reports.side_by_side import side_by_side
+    from electra_accel.reports.tasks import sentence, task_changes
 
     stories = []
     for run in asked.runs:
@@ -63,7 +63,7 @@ def show(columns: list[str], rows: list[list]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from electra_accel.tracking.page import cell_text
+    from electra_accel.reports.page import cell_text
 
     console = Console(highlight=False, markup=False, emoji=False)  # names are the user's
     if not console.is_terminal:

@@ -25,10 +25,10 @@ import torch
 import electra_accel
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.data.prepare import Prepared
+from electra_accel.engines.engine import Engine
 from electra_accel.errors import OneProcessError, UserError
-from electra_accel.tracking.terminal import Terminal, quiet_libraries
-from electra_accel.training.engine import Engine
-from electra_accel.training.opening import LAUNCHER, environment
+from electra_accel.pretraining.opening import LAUNCHER, environment
+from electra_accel.terminal import Terminal, quiet_libraries
 
 SIZES = {"cuda": (1, 4, 16, 64, 256), "cpu": (0.1, 1, 4, 16)}  # megabytes
 SECONDS_A_SIZE, MOST_ROUNDS = 0.5, 20

@@ -23,9 +23,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from electra_accel import run_folder
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
+from electra_accel.runs import run_folder
 
 EVALUATE = Path(__file__).with_name("evaluate.py")
 NUMBER = len("0.1234")  # which a narrow terminal must not break
@@ -66,16 +66,16 @@ def main() -> None:
     run_folder.require_creatable(asked.out, "--out")
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.tracking.sources import read_experiments
+    from electra_accel.reports.sources import read_experiments
 
     runs = read_experiments(asked.runs, lambda line: print(f"warning: {line}", file=sys.stderr))
     if asked.rescore is not None:
         for run in runs:
             rescore(run, runs[0], asked)
 
-    from electra_accel.tracking.compare import compare
-    from electra_accel.tracking.comparison_page import comparison_page
-    from electra_accel.tracking.comparison_text import csv_text, figure_rows, flags, markdown_text, settings_rows
+    from electra_accel.reports.compare import compare
+    from electra_accel.reports.comparison_page import comparison_page
+    from electra_accel.reports.comparison_text import csv_text, figure_rows, flags, markdown_text, settings_rows
 
     comparison = compare(runs)
     try:
@@ -103,7 +103,7 @@ def show(columns: list[str], rows: list[list]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from electra_accel.tracking.page import cell_text
+    from electra_accel.reports.page import cell_text
 
     console = Console(highlight=False, markup=False, emoji=False)  # names and settings are the user's
     if not console.is_terminal:
@@ -130,7 +130,7 @@ def rescore(run, reference, asked: argparse.Namespace) -> None:
         why = "trained one network (objective.kind mlm), there is no pair to judge"
         print(f"warning: {run.name} {why}: it is not scored again", file=sys.stderr)
         return
-    from electra_accel.tracking.experiments import Judgement
+    from electra_accel.reports.experiments import Judgement
 
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "figures.json"

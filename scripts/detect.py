@@ -21,8 +21,8 @@ from typing import BinaryIO
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
-from electra_accel.run_folder import require_file
-from electra_accel.tracking.terminal import quiet_libraries
+from electra_accel.runs.run_folder import require_file
+from electra_accel.terminal import quiet_libraries
 
 MOST_PLACES = 10  # of texts with nothing to read in them that are named
 
@@ -54,7 +54,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def exported_pair(run: Path) -> tuple[str, str, int | None]:
     """The two folders of a finished run, and the length that it was trained at."""
-    from electra_accel import config_parser, run_folder
+    from electra_accel.pretraining import config_parser
+    from electra_accel.runs import run_folder
 
     if not run.is_dir():
         raise UserError(f"--run {run}: no such folder")
@@ -76,8 +77,8 @@ def exported_pair(run: Path) -> tuple[str, str, int | None]:
 
 def texts(asked: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """The texts that were given, each with its place; blank lines of a file and of standard input are no texts."""
-    from electra_accel.data.corpus import Corpus, resolve
-    from electra_accel.data.readers import placed_texts
+    from electra_accel.text.corpus import Corpus, resolve
+    from electra_accel.text.readers import placed_texts
 
     if asked.texts:
         yield from ((f"text {number}", text) for number, text in enumerate(asked.texts, 1))
@@ -94,7 +95,7 @@ def texts(asked: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 def lines(stream: BinaryIO, encoding: str) -> Iterator[tuple[str, str]]:
     """The lines with text in them of standard input, each with its place; what should be ASCII may be UTF-8."""
-    from electra_accel.data.guess import wide_encoding
+    from electra_accel.text.guess import wide_encoding
 
     encoding = codecs.lookup(encoding).name.replace("ascii", "utf-8")
     for number, line in enumerate(stream, 1):
@@ -120,8 +121,8 @@ def main() -> None:
     from rich.console import Console
     from transformers import logging
 
-    from electra_accel.tracking import detect_views
-    from electra_accel.tracking.detect import Detector
+    from electra_accel.reports import detect_views
+    from electra_accel.reports.detect import Detector
 
     logging.set_verbosity_error()
     sources = exported_pair(asked.run) if asked.run else (asked.discriminator, asked.generator, None)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
-from electra_accel.run_folder import require_file
-from electra_accel.tracking.terminal import quiet_libraries
+from electra_accel.runs.run_folder import require_file
+from electra_accel.terminal import quiet_libraries
 
 MAX_LENGTH = 128  # of a pair without a run, as data.max_length
 
@@ -79,9 +79,9 @@ def main() -> None:
     quiet_libraries()
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.training.judged import given_pair, run_pair
-    from electra_accel.training.launch_environment import require_neutral
-    from electra_accel.training.scoring import score_files, score_held_out
+    from electra_accel.engines.launch_environment import require_neutral
+    from electra_accel.pretraining.judged import given_pair, run_pair
+    from electra_accel.pretraining.scoring import score_files, score_held_out
 
     require_neutral()  # before the text is made tokens
     if asked.run:

@@ -12,10 +12,10 @@ run exports by itself into its own folder.
 import sys
 from pathlib import Path
 
-from electra_accel import run_folder
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
-from electra_accel.tracking.terminal import quiet_libraries
+from electra_accel.runs import run_folder
+from electra_accel.terminal import quiet_libraries
 
 
 def main() -> None:
@@ -36,9 +36,9 @@ def main() -> None:
     quiet_libraries()
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.export import WHAT, push_to_hub
-    from electra_accel.tracking.tasks import read_results
-    from electra_accel.training.closing import checkpoint_to_export, export_checkpoint
+    from electra_accel.pretraining.exporting import checkpoint_to_export, export_checkpoint
+    from electra_accel.reports.tasks import read_results
+    from electra_accel.runs.export import WHAT, push_to_hub
 
     taken = [str(asked.to / name) for name in WHAT if (asked.to / name).exists()]
     if taken:

@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 from electra_accel.cli import exit_with_one_line
-from electra_accel.downstream.settings import check, default_folder
-from electra_accel.downstream.settings_parser import dump, parse
-from electra_accel.tracking.terminal import Terminal, quiet_libraries
+from electra_accel.finetuning.config import check, default_folder
+from electra_accel.finetuning.config_parser import dump, parse
+from electra_accel.terminal import Terminal, quiet_libraries
 
 
 def main() -> None:
@@ -29,13 +29,13 @@ def main() -> None:
     terminal = Terminal(speaks=os.environ.get("RANK", "0") == "0")
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.downstream import dry_run, opening
-    from electra_accel.downstream.finetune import finetune
-    from electra_accel.downstream.job import remove_checkpoints
+    from electra_accel.engines.engine import Engine
+    from electra_accel.finetuning import dry_run, opening
+    from electra_accel.finetuning.job import remove_checkpoints
+    from electra_accel.finetuning.loop import finetune
+    from electra_accel.pretraining.opening import require_equal_data
+    from electra_accel.runs.stopping import STOP_FILE, StopRequests
     from electra_accel.tracking.trackers import usable_trackers
-    from electra_accel.training.engine import Engine
-    from electra_accel.training.opening import require_equal_data
-    from electra_accel.training.preemption import STOP_FILE, StopRequests
 
     folder = Path(settings.run.dir or default_folder())
     if asked.dry_run:

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
-from electra_accel.tracking.terminal import quiet_libraries
+from electra_accel.terminal import quiet_libraries
 
 SENTENCE = "The cook in the cafe\u0301 tasted the soup, salted it and tasted it again."
 OTHERS = [
@@ -45,10 +45,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def pair_of(asked: argparse.Namespace, folder: Path):
     """The pair, its tokenizer and configuration. A fresh one has random weights, and a vocabulary of these few texts."""
-    from electra_accel.config import Config, resolve
-    from electra_accel.data.tokenizer import train_tokenizer
     from electra_accel.model.pair import build_pair
-    from electra_accel.training.judged import Judged, given_pair, run_pair
+    from electra_accel.pretraining.config import Config, resolve
+    from electra_accel.pretraining.judged import Judged, given_pair, run_pair
+    from electra_accel.text.tokenizer import train_tokenizer
 
     config = Config()
     if asked.run:
@@ -64,10 +64,10 @@ def pair_of(asked: argparse.Namespace, folder: Path):
 
 def row_of(judged, texts: list[str], folder: Path):
     """How many pieces the first text is cut into; collator and bin of the row that holds the first one, in the first pass."""
-    from electra_accel.data.corpus import Corpus
-    from electra_accel.data.encode import Encoder
     from electra_accel.data.prepare import Prepared, prepare
-    from electra_accel.training.assemble import step_loader
+    from electra_accel.pretraining.assemble import step_loader
+    from electra_accel.text.corpus import Corpus
+    from electra_accel.text.encode import Encoder
 
     config, tokenizer, file = judged.config, judged.tokenizer, folder / "texts.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
@@ -95,11 +95,11 @@ def main() -> None:
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    from electra_accel.data.encode import normalise
     from electra_accel.data.masking import example_streams, selected_count
-    from electra_accel.data.unknown import measure, told
     from electra_accel.model.rtd import ReplacedTokenDetection, encoder_inputs, predict_slots
     from electra_accel.randomness import Purpose, uniform
+    from electra_accel.text.encode import normalise
+    from electra_accel.text.unknown import measure, told
 
     texts = asked.texts or [SENTENCE, *OTHERS]
     with TemporaryDirectory() as name:
@@ -126,7 +126,7 @@ def main() -> None:
 
     original, read = tokens(ids), tokens(batch.corrupted_ids[0, columns])
     print(f"{judged.weights}, a vocabulary of {len(judged.tokenizer)} tokens, seed {config.run.seed}")
-    print("\n1 text, tokens, ids (data/encode.py)")
+    print("\n1 text, tokens, ids (text/encode.py)")
     print(f"  {texts[0]}  ({len(texts[0])} characters)")
     print(f"  {normalise(texts[0])}  (normalised: {len(normalise(texts[0]))} characters)")
     if pieces > 1:
@@ -172,7 +172,7 @@ def main() -> None:
     for i, token in enumerate(tokens(shown)):
         print(f"  {i:2}  target {target[i]:.0f}, says {logits[i].sigmoid():.4f}, loss {losses[i]:.4f}  {token}")
 
-    print("\n6 the loss (training/loop.py)")
+    print("\n6 the loss (pretraining/loop.py)")
     (weight_g, weight_d), (g, d) = (objective.generator_weight, objective.discriminator_weight), output[:2]
     print(f"  the sentence: generator {slot_loss[0, slots].sum():.4f}, discriminator {losses.sum():.4f}")
     print(f"  the row: generator {g:.4f} / {in_row} = {(g := g / in_row):.4f}", end=", ")

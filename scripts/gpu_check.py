@@ -22,12 +22,13 @@ from statistics import median
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from electra_accel import config_parser, run_folder
 from electra_accel.cli import argument_parser, exit_with_one_line
+from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
-from electra_accel.training.assemble import default_folder
-from electra_accel.training.engine import Engine
-from electra_accel.training.opening import environment
+from electra_accel.pretraining import config_parser
+from electra_accel.pretraining.assemble import default_folder
+from electra_accel.pretraining.opening import environment
+from electra_accel.runs import run_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = "<!-- measured: what follows is written by scripts/gpu_check.py --markdown -->"

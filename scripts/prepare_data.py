@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
-from electra_accel.run_folder import require_creatable
+from electra_accel.runs.run_folder import require_creatable
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -71,10 +71,10 @@ def main() -> None:
     asked = parse(sys.argv[1:])
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.data.corpus import Corpus
     from electra_accel.data.prepare import Prepared, prepare
-    from electra_accel.data.tokenizer import load_tokenizer
-    from electra_accel.data.vocabulary import read_tokens
+    from electra_accel.text.corpus import Corpus
+    from electra_accel.text.tokenizer import load_tokenizer
+    from electra_accel.text.vocabulary import read_tokens
 
     files = {"held_out": asked.eval_files, "general": asked.eval_general_files, "replay": asked.replay_files}
     others = {name: Corpus(files=tuple(given), text_column=asked.text_column) for name, given in files.items() if given}

@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 from electra_accel.cli import exit_with_one_line
-from electra_accel.config import Config, resolve
-from electra_accel.config_checks import check, check_asked
-from electra_accel.config_parser import parse
-from electra_accel.tracking.terminal import Terminal, quiet_libraries
+from electra_accel.pretraining.config import Config, resolve
+from electra_accel.pretraining.config_checks import check, check_asked
+from electra_accel.pretraining.config_parser import parse
+from electra_accel.terminal import Terminal, quiet_libraries
 
 
 def main() -> None:
@@ -31,10 +31,10 @@ def main() -> None:
         terminal.warn(warning)
 
     # Imported only now, so that --help and mistakes are answered at once.
+    from electra_accel.engines.engine import Engine
+    from electra_accel.pretraining import assemble, dry_run
+    from electra_accel.runs.stopping import STOP_FILE, StopRequests
     from electra_accel.tracking.trackers import usable_trackers
-    from electra_accel.training import assemble, dry_run
-    from electra_accel.training.engine import Engine
-    from electra_accel.training.preemption import STOP_FILE, StopRequests
 
     folder = Path(config.run.dir or assemble.default_folder(asked.recipe))
     if asked.dry_run:
@@ -49,17 +49,17 @@ def main() -> None:
 
 def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> None:
     """One run, from text to exported networks. Called on every process."""
-    from electra_accel.tracking import story, summary
+    from electra_accel.pretraining import assemble, opening, summary, warm_start
+    from electra_accel.pretraining.content import content_of
+    from electra_accel.pretraining.evaluate import fixed_held_out
+    from electra_accel.pretraining.exporting import export_run
+    from electra_accel.pretraining.loop import train
+    from electra_accel.pretraining.model_identity import write_model_identity
+    from electra_accel.pretraining.networks import joint_module, networks
+    from electra_accel.pretraining.optim import build_adamw
+    from electra_accel.pretraining.progress import Progress, read
+    from electra_accel.reports import story
     from electra_accel.tracking.recorder import Recorder
-    from electra_accel.training import assemble, opening, warm_start
-    from electra_accel.training.closing import export_run
-    from electra_accel.training.content import content_of
-    from electra_accel.training.evaluate import fixed_held_out
-    from electra_accel.training.loop import train
-    from electra_accel.training.model_identity import write_model_identity
-    from electra_accel.training.networks import joint_module, networks
-    from electra_accel.training.optim import build_adamw
-    from electra_accel.training.progress import Progress, read
 
     checkpoint = engine.on_main(lambda: opening.open_run(folder, config, terminal.warn))
 

@@ -22,13 +22,13 @@ from pathlib import Path
 
 import psutil
 
-from electra_accel import run_folder
 from electra_accel.cli import PREEMPTED, argument_parser, exit_with_one_line
-from electra_accel.data.writing import normalise_name
-from electra_accel.downstream.study import TASKS, networks_of, read_study, run_of
 from electra_accel.errors import Preempted, UserError
-from electra_accel.tracking.terminal import quiet_libraries
-from electra_accel.training.preemption import signals
+from electra_accel.reports.study import TASKS, networks_of, read_study, run_of
+from electra_accel.runs import run_folder
+from electra_accel.runs.stopping import signals
+from electra_accel.terminal import quiet_libraries
+from electra_accel.text.writing import normalise_name
 
 SCRIPTS = Path(__file__).parent
 OF_SCRIPTS = ("--pretrain", "--finetune")
@@ -71,7 +71,7 @@ def main() -> None:
         )
     study.check()
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.downstream.study_inputs import check_inputs
+    from electra_accel.reports.study_inputs import check_inputs
 
     quiet_libraries()
     check_inputs(study, folder, asked.rows or names, asked.seeds)
@@ -109,7 +109,7 @@ def report(study, folder: Path, only_print: bool) -> str:
     if only_print:
         return ""
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.downstream.study_results import collect, html, markdown
+    from electra_accel.reports.study_results import collect, html, markdown
 
     found = collect(study, folder)
     run_folder.write_json(folder / "results.json", found)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
-from electra_accel.run_folder import require_creatable
+from electra_accel.runs.run_folder import require_creatable
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -37,9 +37,9 @@ def main() -> None:
     require_creatable(asked.out, "--out")
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.data.corpus import Corpus, read_documents
-    from electra_accel.data.tokenizer import train_tokenizer
-    from electra_accel.data.unknown import measure, sample_of, told
+    from electra_accel.text.corpus import Corpus, read_documents
+    from electra_accel.text.tokenizer import train_tokenizer
+    from electra_accel.text.unknown import measure, sample_of, told
 
     corpus = Corpus(files=tuple(asked.files), dataset=asked.dataset, text_column=asked.text_column)
     tokenizer = train_tokenizer(

@@ -2,10 +2,10 @@
 
 import pytest
 
-from electra_accel.config import Config, resolve
-from electra_accel.config_checks import check
-from electra_accel.config_parser import parse
 from electra_accel.errors import UserError
+from electra_accel.pretraining.config import Config, resolve
+from electra_accel.pretraining.config_checks import check
+from electra_accel.pretraining.config_parser import parse
 
 SCRATCH = ["--data.dataset=python_docs", "--tokenizer.train_vocab_size=8000", "--model.size=tiny", "--train.steps=1000"]
 PAIR = ["--data.train_files=a.txt", "--model.generator=g", "--model.discriminator=d"]

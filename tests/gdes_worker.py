@@ -13,17 +13,17 @@ import torch
 import yaml
 from torch import nn
 
-from electra_accel.config import Optim
+from electra_accel.engines import sharded
+from electra_accel.engines.engine import Engine
 from electra_accel.model.mlm import MaskedLanguageModeling
 from electra_accel.model.pair import Pair, freeze_embeddings
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import assert_shared, share
-from electra_accel.training import sharded
-from electra_accel.training.engine import Engine
-from electra_accel.training.optim import build_adamw
+from electra_accel.pretraining.config import Optim
+from electra_accel.pretraining.optim import build_adamw
+from tests.engines import fsdp2_worker
 from tests.helpers import ROOT
 from tests.model.batches import pack_examples, toy_examples, toy_pair
-from tests.training import fsdp2_worker
 
 RATE = 1e-3
 

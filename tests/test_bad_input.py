@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from electra_accel.model.pair import build_pair
-from tests.pretraining import finish, options, run_here, start
+from tests.pretraining_runs import finish, options, run_here, start
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, RobertaConfig
 
 from electra_accel.model.pair import build_pair
-from tests.pretraining import options, run_here, write_corpus
+from tests.pretraining_runs import options, run_here, write_corpus
 from tests.published import write_published
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,()'"

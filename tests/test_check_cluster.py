@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from electra_accel.data.corpus import Corpus
 from electra_accel.data.prepare import Prepared, prepare
+from electra_accel.text.corpus import Corpus
 from tests.helpers import ROOT, run_script
-from tests.pretraining import finish, write_corpus
+from tests.pretraining_runs import finish, write_corpus
 
 SCRIPT = ROOT / "scripts" / "check_cluster.py"
 spec = importlib.util.spec_from_file_location("check_cluster", SCRIPT)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from electra_accel import run_folder
 from electra_accel.errors import UserError
-from electra_accel.tracking.sources import read_experiments
+from electra_accel.reports.sources import read_experiments
+from electra_accel.runs import run_folder
 from tests.browser import DESKTOP, PHONE, headless
 from tests.helpers import ROOT, run_command, run_script
-from tests.pretraining import options, run_here, write_corpus
+from tests.pretraining_runs import options, run_here, write_corpus
 
 STEPS = 10
 RUNS = {f"mask{mask_prob}-seed{seed}": (mask_prob, seed) for mask_prob in (15, 40) for seed in (1, 2)}

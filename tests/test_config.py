@@ -2,9 +2,9 @@
 
 import pytest
 
-from electra_accel.config import resolve
-from electra_accel.config_checks import check
-from electra_accel.config_parser import dump
+from electra_accel.pretraining.config import resolve
+from electra_accel.pretraining.config_checks import check
+from electra_accel.pretraining.config_parser import dump
 from tests.config_examples import PAIR, SCRATCH, config_of
 
 

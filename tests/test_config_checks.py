@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from electra_accel.config import MAX_EXAMPLE_TOKENS, Config, flatten, resolve
-from electra_accel.config_checks import check, check_asked, difference, identity
-from electra_accel.config_parser import load
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS as STORE_MAX_EXAMPLE_TOKENS
 from electra_accel.errors import UserError
+from electra_accel.pretraining.config import MAX_EXAMPLE_TOKENS, Config, flatten, resolve
+from electra_accel.pretraining.config_checks import check, check_asked, difference, identity
+from electra_accel.pretraining.config_parser import load
 from tests.config_examples import PAIR, SCRATCH, config_of, error_of
 from tests.helpers import ROOT
 

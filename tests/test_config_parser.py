@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from electra_accel.config import Config, flatten, resolve
-from electra_accel.config_parser import dump, help_page, load, parse
 from electra_accel.errors import UserError
-from electra_accel.options import read_yaml, words_of
+from electra_accel.options.parser import read_yaml, words_of
+from electra_accel.pretraining.config import Config, flatten, resolve
+from electra_accel.pretraining.config_parser import dump, help_page, load, parse
 from tests.config_examples import PAIR, SCRATCH, config_of, error_of
 from tests.helpers import run_script
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
 
-from electra_accel.tracking.detect import Detector, Reading
-from electra_accel.tracking.detect_views import html, terminal_lines
+from electra_accel.reports.detect import Detector, Reading
+from electra_accel.reports.detect_views import html, terminal_lines
 from tests.helpers import ROOT
-from tests.pretraining import finish, options, run_here, start, write_corpus
+from tests.pretraining_runs import finish, options, run_here, start, write_corpus
 
 MAX_LENGTH = 24
 KOREAN = [

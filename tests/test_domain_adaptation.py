@@ -11,14 +11,14 @@ import safetensors.torch
 import torch
 from transformers import AutoModel, ElectraForMaskedLM, ElectraForPreTraining
 
-from electra_accel import run_folder
-from electra_accel.config_parser import load
-from electra_accel.data.tokenizer import load_tokenizer
-from electra_accel.tracking.adaptation import story_of_run
-from electra_accel.training.sharded import MODEL_FILE, OPTIMIZER_FILE, deepspeed_version
+from electra_accel.engines.sharded import MODEL_FILE, OPTIMIZER_FILE, deepspeed_version
+from electra_accel.pretraining.config_parser import load
+from electra_accel.reports.adaptation import story_of_run
+from electra_accel.runs import run_folder
+from electra_accel.text.tokenizer import load_tokenizer
 from tests import published
 from tests.helpers import ROOT
-from tests.pretraining import finish, metrics, options, run_here, run_short, start, write_corpus
+from tests.pretraining_runs import finish, metrics, options, run_here, run_short, start, write_corpus
 
 SHORT = {"train.steps": 6, "eval.every": 3, "checkpoint.every": 3, "tracking.log_every": 3, "eval.batches": 1}
 PAIR = {

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from electra_accel import run_folder
 from electra_accel.cli import print_any_character
 from electra_accel.errors import UserError
-from electra_accel.options import read_yaml
+from electra_accel.options.parser import read_yaml
+from electra_accel.runs import run_folder
 from tests.helpers import ROOT, run_script
-from tests.pretraining import finish, options, start
+from tests.pretraining_runs import finish, options, start
 
 POSIX = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 WRITTEN = "한글 … ± é 😀 \udcb0\ud800"  # the last two are what Python makes of names and of JSON that no UTF-8 can hold

@@ -10,11 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from electra_accel import run_folder
-from electra_accel.tracking import settings
-from electra_accel.tracking.adaptation import held_out_sets, story_of_run, tell
-from electra_accel.training import checkpoint
-from tests.pretraining import exported_weights, finish, metrics, options, run_short, start, write_corpus
+from electra_accel.reports import settings
+from electra_accel.reports.adaptation import held_out_sets, story_of_run, tell
+from electra_accel.runs import checkpoint, run_folder
+from tests.pretraining_runs import exported_weights, finish, metrics, options, run_short, start, write_corpus
 
 SHORT = {
     "train__steps": 4,

@@ -9,12 +9,11 @@ import safetensors.torch
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining
 
-from electra_accel import run_folder
-from electra_accel.training import checkpoint
-from electra_accel.training.sharded import MODEL_FILE, deepspeed_version
+from electra_accel.engines.sharded import MODEL_FILE, deepspeed_version
+from electra_accel.runs import checkpoint, run_folder
 from tests.parity.compare import Run, compare
 from tests.parity.table import ACCUMULATED, EXACT, STEPS, UNEVEN, Case, launch_options, row
-from tests.pretraining import finish, start, write_corpus
+from tests.pretraining_runs import finish, start, write_corpus
 
 pytestmark = [
     pytest.mark.slow,

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from electra_accel import run_folder
-from tests.pretraining import finish, options, run_here, start, write_corpus
+from electra_accel.runs import run_folder
+from tests.pretraining_runs import finish, options, run_here, start, write_corpus
 
 SHORT = {
     "train__steps": 8,

@@ -14,22 +14,22 @@ import torch
 import yaml
 from torch.nn import functional as F
 
-from electra_accel import run_folder
-from electra_accel.config import Config
-from electra_accel.config_parser import dump
-from electra_accel.data.corpus import Corpus
 from electra_accel.data.prepare import Prepared, prepare
-from electra_accel.export import WHAT
+from electra_accel.engines import sharded
 from electra_accel.model.mlm import MaskedLanguageModeling
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import share
-from electra_accel.tracking.report import write_report
-from electra_accel.training import checkpoint, sharded
-from electra_accel.training.closing import export_checkpoint
-from electra_accel.training.model_identity import FOLDER, TEXT, write_model_identity
-from electra_accel.training.progress import STATE_FILE, Progress
+from electra_accel.pretraining.config import Config
+from electra_accel.pretraining.config_parser import dump
+from electra_accel.pretraining.exporting import export_checkpoint
+from electra_accel.pretraining.model_identity import FOLDER, TEXT, write_model_identity
+from electra_accel.pretraining.progress import STATE_FILE, Progress
+from electra_accel.reports.report import write_report
+from electra_accel.runs import checkpoint, run_folder
+from electra_accel.runs.export import WHAT
+from electra_accel.text.corpus import Corpus
 from tests.model.batches import pack_examples, toy_examples, toy_pair
-from tests.pretraining import exported_weights, run_here, run_short, write_corpus
+from tests.pretraining_runs import exported_weights, run_here, run_short, write_corpus
 
 KINDS = ("tied", "none", "gdes", "mlm")
 # Our package cannot be imported there; it is installed for whoever runs the tests.

@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 
-from electra_accel import run_folder
-from electra_accel.training.sharded import deepspeed_version
-from tests.downstream.small import make_encoder, rows
-from tests.finetuning import PREDICTIONS, SCRIPT, line, make_place, results
+from electra_accel.engines.sharded import deepspeed_version
+from electra_accel.runs import run_folder
+from tests.finetuning.small import make_encoder, rows
+from tests.finetuning_runs import PREDICTIONS, SCRIPT, line, make_place, results
 from tests.helpers import run_script, shared_data
-from tests.pretraining import run_here, wandb_rows, wandb_segments, wandb_summary
+from tests.pretraining_runs import run_here, wandb_rows, wandb_segments, wandb_summary
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from electra_accel import run_folder
-from electra_accel.downstream import job
 from electra_accel.errors import UserError
-from tests.finetuning import PREDICTIONS, SCRIPT, line, make_place
+from electra_accel.finetuning import job
+from electra_accel.runs import run_folder
+from tests.finetuning_runs import PREDICTIONS, SCRIPT, line, make_place
 from tests.helpers import ROOT
-from tests.pretraining import run_here
+from tests.pretraining_runs import run_here
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import shlex
 
 import pytest
 
-from electra_accel.downstream import settings_parser
-from tests.downstream.small import rows, write_jsonl
+from electra_accel.finetuning import config_parser
+from tests.finetuning.small import rows, write_jsonl
 from tests.helpers import ROOT
-from tests.pretraining import run_here, run_short, write_corpus
+from tests.pretraining_runs import run_here, run_short, write_corpus
 
 PAGE = ROOT / "docs" / "finetuning.md"
 PRETRAIN = {
@@ -79,7 +79,7 @@ def test_every_command_runs(tmp_path, monkeypatch, capfd):
         script = next(word for word in words if word.startswith("scripts/"))
         arguments = words[words.index(script) + 1 :]
         if words[0] == "accelerate":
-            settings_parser.parse(arguments, "")
+            config_parser.parse(arguments, "")
             continue
         more = SHORT if script == "scripts/finetune.py" else []
         code, out, err = run_here([*arguments, *more], tmp_path, monkeypatch, capfd, script.removeprefix("scripts/"))
@@ -92,7 +92,7 @@ def test_every_command_runs(tmp_path, monkeypatch, capfd):
 
 def test_options_and_files_that_the_page_names_exist():
     text = PAGE.read_text("utf-8")
-    known = settings_parser.help_page("")
+    known = config_parser.help_page("")
     groups = "task|run|optim|train|checkpoint|tracking"
     named = set(re.findall(rf"\b(?:{groups})\.[a-z_]+\b(?!\.)", text)) - {"train.tsv", "run.dir"}
     assert len(named) > 15 and [name for name in named if f"--{name} " not in known] == []

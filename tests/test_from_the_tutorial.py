@@ -10,14 +10,15 @@ import safetensors.torch
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, ElectraForPreTraining
 
-from electra_accel import config_checks, run_folder
-from electra_accel.config import Config, flatten, resolve
-from electra_accel.config_parser import load, parse
-from electra_accel.data.tokenizer import train_tokenizer
-from electra_accel.downstream import settings
+from electra_accel.finetuning import config
 from electra_accel.model.pair import build_pair
+from electra_accel.pretraining import config_checks
+from electra_accel.pretraining.config import Config, flatten, resolve
+from electra_accel.pretraining.config_parser import load, parse
+from electra_accel.runs import run_folder
+from electra_accel.text.tokenizer import train_tokenizer
 from tests.helpers import ROOT, run_command
-from tests.pretraining import run_here
+from tests.pretraining_runs import run_here
 from tests.published import write_published
 
 PAGE = (ROOT / "docs" / "from-the-tutorial.ko.md").read_text(encoding="utf-8")
@@ -166,7 +167,7 @@ def test_the_story_goes_on_to_a_task(place, here):
 
 
 def test_options_and_files_that_the_page_names_exist():
-    ours = set(flatten(Config())) | {f"task.{name}" for name in vars(settings.Task())}
+    ours = set(flatten(Config())) | {f"task.{name}" for name in vars(config.Task())}
     groups = {name.split(".")[0] for name in ours}
     named = {name for name in re.findall(r"`(?:--)?([a-z]+\.[a-z_]+)", PAGE) if name.split(".")[0] in groups}
     assert len(named) > 40 and named <= ours, named - ours

@@ -6,7 +6,7 @@ import sys
 import pytest
 import safetensors.torch
 
-from electra_accel.training.sharded import MODEL_FILE, OPTIMIZER_FILE, deepspeed_version
+from electra_accel.engines.sharded import MODEL_FILE, OPTIMIZER_FILE, deepspeed_version
 from tests.helpers import ROOT, run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from electra_accel import run_folder
 from electra_accel.randomness import bits, key
+from electra_accel.runs import run_folder
 from tests.helpers import ROOT, run_command
-from tests.pretraining import options
+from tests.pretraining_runs import options
 
 GOLDEN = ROOT / "tests" / "golden" / "losses.txt"
 FIGURES = ("train/loss", "train/generator_loss", "train/discriminator_loss", "train/gradient_norm")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from electra_accel.training import loop
-from tests.pretraining import metrics, run_short, wandb_rows, wandb_segments, write_corpus
+from electra_accel.pretraining import loop
+from tests.pretraining_runs import metrics, run_short, wandb_rows, wandb_segments, write_corpus
 
 # A tiny pair of eight steps calls nothing replaced as soon as it has learnt that most tokens are original.
 SHORT = {

@@ -4,15 +4,16 @@ import json
 
 import pytest
 
-from electra_accel import json_text, run_folder
-from electra_accel.data.corpus import Corpus
+from electra_accel import json_text
 from electra_accel.data.manifest import MANIFEST, read_manifest
 from electra_accel.data.prepare import prepare
 from electra_accel.errors import UserError
 from electra_accel.model.fingerprint import fingerprint
-from electra_accel.training import assemble, checkpoint
-from electra_accel.training.judged import text_of_run
-from tests.data.texts import TEXTS
+from electra_accel.pretraining import assemble
+from electra_accel.pretraining.judged import text_of_run
+from electra_accel.runs import checkpoint, run_folder
+from electra_accel.text.corpus import Corpus
+from tests.text.texts import TEXTS
 
 TOO_MUCH = {
     "digits": "9" * 4301,

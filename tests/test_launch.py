@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from electra_accel.training.hardware import unusable_gpu
+from electra_accel.engines.hardware import unusable_gpu
 from tests.helpers import ROOT, run_script
-from tests.pretraining import options, run_here, write_corpus
+from tests.pretraining_runs import options, run_here, write_corpus
 
 OLD_DRIVER = "#!/bin/sh\necho 'Tesla P100-PCIE-16GB, 450.80.02'\n"
 
@@ -103,8 +103,8 @@ import sys
 from pathlib import Path
 from electra_accel.cli import exit_with_one_line
 from electra_accel.errors import OneProcessError, UserError
-from electra_accel.training.engine import Engine
-from electra_accel.training.opening import require_equal_data
+from electra_accel.engines.engine import Engine
+from electra_accel.pretraining.opening import require_equal_data
 
 def lacks():
     if engine.rank == 1:

@@ -2,8 +2,8 @@
 
 import re
 
-from tests.downstream.small import make_encoder, rows, write_jsonl
-from tests.pretraining import run_here
+from tests.finetuning.small import make_encoder, rows, write_jsonl
+from tests.pretraining_runs import run_here
 
 
 def test_the_words_of_an_easy_task_survive_a_random_projection(tmp_path, monkeypatch, capfd):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from electra_accel import run_folder
-from tests.pretraining import exported_weights, options, run_here, write_corpus
+from electra_accel.runs import run_folder
+from tests.pretraining_runs import exported_weights, options, run_here, write_corpus
 
 SHORT = {"train__steps": 2, "eval__every": 50, "tracking__samples_every": 50, "tracking__trackers": "[]"}
 SHORT |= {"optim__warmup_steps": 1, "optim__schedule": "constant"}

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from electra_accel import run_folder
-from electra_accel.data.corpus import Corpus
 from electra_accel.data.prepare import Prepared, prepare, short_name
-from electra_accel.data.tokenizer import load_tokenizer
-from electra_accel.downstream.heads import names
 from electra_accel.errors import UserError
-from electra_accel.training.assemble import default_folder
-from tests.data.texts import TEXTS
+from electra_accel.finetuning.heads import names
+from electra_accel.pretraining.assemble import default_folder
+from electra_accel.runs import run_folder
+from electra_accel.text.corpus import Corpus
+from electra_accel.text.tokenizer import load_tokenizer
 from tests.helpers import run_script
-from tests.pretraining import options, run_here
+from tests.pretraining_runs import options, run_here
+from tests.text.texts import TEXTS
 
 MANGLED = os.fsdecode("나쁘다".encode("cp949"))  # a name in a zip of Korean Windows
 LONG = unicodedata.normalize("NFD", "각" * 27)  # as macOS writes it: 243 bytes

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from electra_accel.model.pair import build_pair
-from tests.pretraining import run_here, write_corpus
+from tests.pretraining_runs import run_here, write_corpus
 from tests.published import write_published
 from tests.test_broken_pairs import WEIGHTS, WORD_TABLE, WORDS, tokenizer
 

@@ -13,12 +13,11 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from electra_accel import run_folder
-from electra_accel.config_checks import deadline_time
-from electra_accel.training import preemption
-from electra_accel.training.preemption import StopRequests
+from electra_accel.pretraining.config_checks import deadline_time
+from electra_accel.runs import run_folder, stopping
+from electra_accel.runs.stopping import StopRequests
 from tests.helpers import ROOT
-from tests.pretraining import exported_weights, finish, metrics, options, run_short, start, write_corpus
+from tests.pretraining_runs import exported_weights, finish, metrics, options, run_short, start, write_corpus
 
 SHORT = {
     "train__steps": 12,
@@ -89,7 +88,7 @@ def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_acts_as_ever(n
             os.kill(os.getpid(), number)
             assert requests.reason() == f"signal {signal.Signals(number).name}"
             assert met == []
-            monkeypatch.setattr(preemption, "SAME_SIGNAL", 0.0)
+            monkeypatch.setattr(stopping, "SAME_SIGNAL", 0.0)
             os.kill(os.getpid(), number)
             assert met == [number]
         os.kill(os.getpid(), number)
@@ -101,7 +100,7 @@ def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_acts_as_ever(n
 def test_a_lost_terminal_is_a_wish_to_stop_however_often_it_is_told(monkeypatch):
     met = []
     before = signal.signal(signal.SIGHUP, lambda *_: met.append(1))
-    monkeypatch.setattr(preemption, "SAME_SIGNAL", 0.0)
+    monkeypatch.setattr(stopping, "SAME_SIGNAL", 0.0)
     try:
         with StopRequests(None, None) as requests:
             os.kill(os.getpid(), signal.SIGHUP)

@@ -9,10 +9,9 @@ import time
 import pytest
 import yaml
 
-from electra_accel import run_folder
-from electra_accel.training import checkpoint
+from electra_accel.runs import checkpoint, run_folder
 from tests.helpers import ROOT
-from tests.pretraining import (
+from tests.pretraining_runs import (
     STEPS,
     finish,
     metrics,

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from electra_accel import run_folder
-from electra_accel.data.corpus import Corpus, resolve
-from electra_accel.downstream.heads import open_encoder
 from electra_accel.errors import UserError
-from electra_accel.tracking.sources import read_experiments
-from electra_accel.tracking.summary import closing_lines
-from electra_accel.tracking.tasks import _seeds_of
-from electra_accel.tracking.terminal import Terminal
+from electra_accel.finetuning.heads import open_encoder
+from electra_accel.pretraining.summary import closing_lines
+from electra_accel.reports.sources import read_experiments
+from electra_accel.reports.tasks import _seeds_of
+from electra_accel.runs import run_folder
+from electra_accel.runs.ending import recorded_end
+from electra_accel.terminal import Terminal
+from electra_accel.text.corpus import Corpus, resolve
 from electra_accel.tracking.trackers import recorded_in
-from electra_accel.training.ending import recorded_end
-from tests.data.texts import TEXTS
 from tests.helpers import ROOT
-from tests.pretraining import run_here
+from tests.pretraining_runs import run_here
+from tests.text.texts import TEXTS
 
 NAME = 'our runs/it\'s "a" $HOME; 책'
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.helpers import ROOT
-from tests.pretraining import write_corpus
+from tests.pretraining_runs import write_corpus
 
 # Appended to commands that train or tokenise, so that each takes seconds.
 SHORT = {

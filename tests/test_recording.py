@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from electra_accel import run_folder
-from electra_accel.training import checkpoint
-from electra_accel.training.optim import learning_rate
+from electra_accel.pretraining.optim import learning_rate
+from electra_accel.runs import checkpoint, run_folder
 from tests.helpers import ROOT
-from tests.pretraining import finish, metrics, options, start, wandb_rows, wandb_segments, write_corpus
+from tests.pretraining_runs import finish, metrics, options, start, wandb_rows, wandb_segments, write_corpus
 
 STEPS, PEAK, WARMUP = 6, 1e-3, 2
 LINES, HELD_OUT, IN_BOTH = 400, 40, 15

@@ -3,8 +3,8 @@
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from tests.downstream.small import make_encoder
-from tests.pretraining import run_here
+from tests.finetuning.small import make_encoder
+from tests.pretraining_runs import run_here
 
 SCRIPT = "benchmarks/rescale_embeddings.py"
 

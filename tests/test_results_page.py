@@ -6,10 +6,11 @@ import subprocess
 
 import pytest
 
-from electra_accel import config_checks, config_parser
-from electra_accel.config import resolve
-from electra_accel.downstream import settings, settings_parser
-from electra_accel.downstream.study import read_study
+from electra_accel.finetuning import config as finetuning_config
+from electra_accel.finetuning import config_parser as finetuning_parser
+from electra_accel.pretraining import config_checks, config_parser
+from electra_accel.pretraining.config import resolve
+from electra_accel.reports.study import read_study
 from tests.helpers import ROOT
 
 PAGE = ROOT / "docs" / "results.md"
@@ -47,8 +48,8 @@ def test_pre_training(commands, monkeypatch):
 def test_fine_tuning_names_networks_that_are_made_above(commands):
     made = {words[words.index("--run.dir") + 1] for words in of(commands, "pretrain.py")}
     for words in of(commands, "finetune.py"):
-        asked = settings_parser.parse(words, "")
-        settings.check(asked.settings, asked.tasks, asked.of_tasks)
+        asked = finetuning_parser.parse(words, "")
+        finetuning_config.check(asked.settings, asked.tasks, asked.of_tasks)
         assert {model.removeprefix("untrained:").rpartition("/")[0] for model in asked.settings.models} <= made
 
 

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from electra_accel import run_folder
 from electra_accel.errors import UserError
+from electra_accel.runs import run_folder
 
 
 def test_jsonl_is_cut_back_to_a_step_and_survives_an_unfinished_line(tmp_path):

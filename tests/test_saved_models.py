@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from electra_accel.downstream.saving import fold
 from electra_accel.errors import UserError
-from tests.downstream.small import make_encoder, rows, write_jsonl
-from tests.pretraining import run_here
+from electra_accel.finetuning.saving import fold
+from tests.finetuning.small import make_encoder, rows, write_jsonl
+from tests.pretraining_runs import run_here
 
 COLUMNS = {
     "classification": ["text"],

@@ -14,11 +14,11 @@ import psutil
 import pytest
 import yaml
 
-from electra_accel import run_folder
-from electra_accel.downstream.study import read_study
-from tests.downstream.small import make_encoder
+from electra_accel.reports.study import read_study
+from electra_accel.runs import run_folder
+from tests.finetuning.small import make_encoder
 from tests.helpers import ROOT
-from tests.pretraining import options, run_here, write_corpus
+from tests.pretraining_runs import options, run_here, write_corpus
 
 FILES = sorted((ROOT / "recipes" / "studies").glob("*.yaml"))
 SCRIPT = "study.py"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from electra_accel.config import Config, flatten
+from electra_accel.pretraining.config import Config, flatten
 from tests.helpers import ROOT, run_command
-from tests.pretraining import options, wandb_segments, write_corpus
+from tests.pretraining_runs import options, wandb_segments, write_corpus
 
 SWEEPS = sorted((ROOT / "recipes" / "sweeps").glob("*.yaml"))
 DRIVER = ROOT / "scripts" / "sweep.py"

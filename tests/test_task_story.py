@@ -2,8 +2,8 @@
 
 import json
 
-from tests.downstream.small import rows, write_jsonl
-from tests.pretraining import run_here, run_short, write_corpus
+from tests.finetuning.small import rows, write_jsonl
+from tests.pretraining_runs import run_here, run_short, write_corpus
 
 SHORT = {
     "train__steps": 4,

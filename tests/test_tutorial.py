@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import ElectraForMaskedLM, ElectraForPreTraining
 
-from electra_accel import config_parser
-from electra_accel.data.tokenizer import train_tokenizer
-from electra_accel.downstream import settings_parser
+from electra_accel.finetuning import config_parser as finetuning_parser
 from electra_accel.model.pair import build_pair
+from electra_accel.pretraining import config_parser
+from electra_accel.text.tokenizer import train_tokenizer
 from tests.helpers import ROOT, run_command, run_script
-from tests.pretraining import run_here, write_corpus
+from tests.pretraining_runs import run_here, write_corpus
 
 PAGES = ("docs/tutorial.md", "docs/tutorial.ko.md")
 NUMBER = re.compile(r"\d+\.\d{4}")
@@ -243,7 +243,7 @@ def test_every_option_is_one():
     for command in commands(PAGES[0]):
         script, arguments = words_of(command)
         if script.endswith(("/pretrain.py", "/finetune.py")):
-            parse = config_parser.parse if script.endswith("/pretrain.py") else settings_parser.parse
+            parse = config_parser.parse if script.endswith("/pretrain.py") else finetuning_parser.parse
             parse([str(ROOT / word) if word.startswith("recipes/") else word for word in arguments], "")
             continue
         done = run_script(script, "--help", timeout=60)

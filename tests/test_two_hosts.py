@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from electra_accel import run_folder
-from electra_accel.data.corpus import Corpus
 from electra_accel.data.prepare import prepare
+from electra_accel.runs import run_folder
+from electra_accel.text.corpus import Corpus
 from tests.helpers import ROOT
-from tests.pretraining import finish, metrics, options, start, write_corpus
+from tests.pretraining_runs import finish, metrics, options, start, write_corpus
 
 HOSTS = ("a", "b")
 ADDRESSES = {"a": "10.77.41.1", "b": "10.77.41.2"}  # seen by nobody outside of the two namespaces

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
-from electra_accel import run_folder
-from electra_accel.data.tokenizer import SPECIAL_TOKENS
-from tests.pretraining import run_here
+from electra_accel.runs import run_folder
+from electra_accel.text.tokenizer import SPECIAL_TOKENS
+from tests.pretraining_runs import run_here
 
 SYLLABLES = "영화가재미있다정말좋아요이책은별로그냥보"
 LATIN = "ABCDEFGabcdefg"

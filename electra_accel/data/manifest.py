@@ -8,10 +8,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from electra_accel import json_text
-from electra_accel.data.encode import Examples
 from electra_accel.data.store import TokenWriter
-from electra_accel.data.unknown import SAMPLE, Unknown, cause_in
 from electra_accel.errors import UserError
+from electra_accel.text.encode import Examples
+from electra_accel.text.unknown import SAMPLE, Unknown, cause_in
 
 FORMAT = 2  # raise it when a change makes other tokens, or other files, of the same input
 MANIFEST = "manifest.json"

@@ -21,16 +21,16 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from electra_accel.data.corpus import Corpus, content_key, read_documents, text_bytes
-from electra_accel.data.encode import encode_all
 from electra_accel.data.manifest import FORMAT, MANIFEST, SplitWriter, nothing_in, read_manifest, unknown_tokens
 from electra_accel.data.split import assign, fraction_that_holds_one, numbers
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS, TokenStore
-from electra_accel.data.tokenizer import fingerprint, load_tokenizer, save_tokenizer, train_tokenizer
-from electra_accel.data.unknown import told
-from electra_accel.data.vocabulary import adapt
 from electra_accel.data.waiting import build_once
 from electra_accel.errors import UserError
+from electra_accel.text.corpus import Corpus, content_key, read_documents, text_bytes
+from electra_accel.text.encode import encode_all
+from electra_accel.text.tokenizer import fingerprint, load_tokenizer, save_tokenizer, train_tokenizer
+from electra_accel.text.unknown import told
+from electra_accel.text.vocabulary import adapt
 
 _VOCABULARY_TEXT = 256 << 20  # bytes of text that a vocabulary is trained on; of more, evenly spread batches are taken
 _PARALLEL_TEXT = 32 << 20  # bytes; for less, starting processes takes longer than it saves
@@ -60,10 +60,10 @@ def prepare(
             ``held_out``, that one is split off train by a hash of the text (the built-in corpus: by source file).
         tokenizer: a loaded one. None: a WordPiece vocabulary of ``train_vocab_size`` is trained on train.
         replay: more text to train on; texts that are held out, given or split off, are left out of it.
-        add_tokens, learn_tokens: more tokens for the given tokenizer; see :func:`~electra_accel.data.vocabulary.adapt`.
+        add_tokens, learn_tokens: more tokens for the given tokenizer; see :func:`~electra_accel.text.vocabulary.adapt`.
         max_length: tokens per example, [CLS] and [SEP] included.
         eval_fraction: share of train's documents that is split off; at least one document is, unless it is 0.
-        join_lines: see :class:`~electra_accel.data.encode.Encoder` and :func:`~electra_accel.data.readers.read_texts`.
+        join_lines: see :class:`~electra_accel.text.encode.Encoder` and :func:`~electra_accel.text.readers.read_texts`.
         processes: how many tokenise; None: one a core, at most 16; one for a small corpus or on fewer than 4 cores (there,
             the library's threads do as well). The result does not depend on it.
 

@@ -7,9 +7,9 @@ from itertools import compress
 
 import numpy as np
 
-from electra_accel.data.corpus import Batch, Corpus, read_documents
-from electra_accel.data.encode import normalise
 from electra_accel.randomness import Purpose, key, uniform
+from electra_accel.text.corpus import Batch, Corpus, read_documents
+from electra_accel.text.encode import normalise
 
 _STREAM = key(Purpose.SPLIT)
 _NONE = np.empty(0, np.uint64)  # hashes

@@ -4,8 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from electra_accel.data.letters import DESCRIPTION, Letters, read_description, read_settings, said_in, settle
-from electra_accel.data.vocab_file import read_vocab
+from electra_accel.text.letters import DESCRIPTION, Letters, read_description, read_settings, said_in, settle
+from electra_accel.text.vocab_file import read_vocab
 
 UNTRAINED = "untrained:"  # before a folder of --models: its shape and tokenizer, with random weights
 CASED = {"do_lower_case": False, "strip_accents": None, "tokenize_chinese_chars": True}

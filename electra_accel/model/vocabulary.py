@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedTokenizerFast
 
-from electra_accel.data.tokenizer import vocabulary_conflict
-from electra_accel.data.wordpiece import WordPiece
 from electra_accel.errors import UserError
+from electra_accel.text.tokenizer import vocabulary_conflict
+from electra_accel.text.wordpiece import WordPiece
 
 
 def extend_networks(

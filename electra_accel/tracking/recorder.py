@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from electra_accel import run_folder
-from electra_accel.config import Config
 from electra_accel.errors import one_line
-from electra_accel.tracking.curves import calibration_chart
-from electra_accel.tracking.report import write_report
+from electra_accel.pretraining.config import Config
+from electra_accel.reports.curves import calibration_chart
+from electra_accel.reports.report import write_report
+from electra_accel.runs import run_folder
 from electra_accel.tracking.samples import Reconstruction, join
 from electra_accel.tracking.tokens import reconstructions_panel
 from electra_accel.tracking.trackers import (

@@ -13,37 +13,19 @@ In the generator's input, round brackets hold what it read there, and ``(tok)~``
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from electra_accel.batch import RTDBatch
 from electra_accel.model.rtd import RTDOutput
+from electra_accel.terminal import Piece
 
 LEGEND = (
     "[tok] sampled, (tok) sampled though not masked, (tok)~ random token in the input;  "
     "= restored  + replaced, caught  - replaced, missed  ! false alarm"
 )
 SIGNS = {"restored": "=", "caught": "+", "missed": "-", "false alarm": "!"}
-
-
-class Piece(NamedTuple):
-    """A token as people see it.
-
-    Attributes:
-        text: with brackets and sign.
-        joined: it follows the piece before without a space.
-        verdict: a key of ``SIGNS``, or "masked" (hidden from the generator), or "".
-        probability: that it was replaced, as the discriminator says; None in the generator's input.
-        best: the generator's most probable token at a selected position, else "".
-    """
-
-    text: str
-    joined: bool
-    verdict: str = ""
-    probability: float | None = None
-    best: str = ""
 
 
 @dataclass(frozen=True)

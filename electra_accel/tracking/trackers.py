@@ -9,9 +9,9 @@ from pathlib import Path
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from requests.utils import get_netrc_auth
 
-from electra_accel import run_folder
-from electra_accel.config import Config, flatten
 from electra_accel.errors import UserError
+from electra_accel.pretraining.config import Config, flatten
+from electra_accel.runs import run_folder
 
 # Summaries that are not the last value: {name: how W&B sums it up}
 BEST = {"generator_loss": "min", "discriminator_loss": "min", "auc": "max"}

@@ -34,11 +34,11 @@ def main() -> None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from electra_accel.data.letters import about
-    from electra_accel.data.unknown import told
-    from electra_accel.downstream.heads import build, names, open_encoder
-    from electra_accel.downstream.settings import Task, resolve
-    from electra_accel.downstream.tasks import encode, load_task
+    from electra_accel.finetuning.config import Task, resolve
+    from electra_accel.finetuning.heads import build, names, open_encoder
+    from electra_accel.finetuning.tasks import encode, load_task
+    from electra_accel.text.letters import about
+    from electra_accel.text.unknown import told
 
     files = dict(train_file=str(asked.train), dev_file=str(asked.dev), train_rows=asked.train_rows)
     data = load_task(resolve(Task(kind="classification", **files)))

@@ -29,8 +29,8 @@ def main() -> None:
 
     from transformers import ElectraModel
 
-    from electra_accel.data.tokenizer import load_tokenizer
     from electra_accel.model.loading import load_network
+    from electra_accel.text.tokenizer import load_tokenizer
 
     encoder = load_network("FOLDER", ElectraModel, str(asked.network))
     tokenizer = load_tokenizer(asked.network, log=print)

@@ -24,17 +24,17 @@ from transformers import ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_accel.batch import RTDBatch
 from electra_accel.cli import argument_parser, exit_with_one_line
-from electra_accel.config import Optim
 from electra_accel.data.plan import Layout
+from electra_accel.engines.engine import Engine
+from electra_accel.engines.sharded import BUCKET
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import peak_flops, training_flops
 from electra_accel.model.pair import Pair, pair_configs
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import share
-from electra_accel.training.assemble import MICRO_BATCH_TOKENS
-from electra_accel.training.engine import Engine
-from electra_accel.training.optim import build_adamw
-from electra_accel.training.sharded import BUCKET
+from electra_accel.pretraining.assemble import MICRO_BATCH_TOKENS
+from electra_accel.pretraining.config import Optim
+from electra_accel.pretraining.optim import build_adamw
 
 VOCABULARY = 30522  # of the published English pairs
 # bins a step, tokens a bin

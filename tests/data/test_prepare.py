@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from electra_accel.data.corpus import Corpus
 from electra_accel.data.prepare import Prepared, prepare
-from electra_accel.data.tokenizer import fingerprint, load_tokenizer, train_tokenizer
 from electra_accel.errors import UserError
-from tests.data.texts import TEXTS, text
+from electra_accel.text.corpus import Corpus
+from electra_accel.text.tokenizer import fingerprint, load_tokenizer, train_tokenizer
 from tests.helpers import run_script, shared_data
+from tests.text.texts import TEXTS, text
 
 
 @pytest.fixture(scope="module")

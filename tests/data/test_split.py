@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from electra_accel.data.corpus import Corpus
 from electra_accel.data.split import assign, fraction_that_holds_one
-from tests.data.texts import text
+from electra_accel.text.corpus import Corpus
+from tests.text.texts import text
 
 
 @pytest.fixture

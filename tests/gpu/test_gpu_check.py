@@ -6,9 +6,9 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from electra_accel.training.engine import Engine
+from electra_accel.engines.engine import Engine
 from tests.helpers import ROOT, run_script
-from tests.pretraining import write_corpus
+from tests.pretraining_runs import write_corpus
 
 spec = importlib.util.spec_from_file_location("gpu_check", ROOT / "scripts" / "gpu_check.py")
 gpu_check = importlib.util.module_from_spec(spec)

@@ -4,9 +4,9 @@ import importlib.util
 
 import pytest
 
-from electra_accel import run_folder
+from electra_accel.runs import run_folder
 from tests.helpers import ROOT
-from tests.pretraining import STEPS, finish, metrics, options, start, write_corpus
+from tests.pretraining_runs import STEPS, finish, metrics, options, start, write_corpus
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = 0.02  # of a loss: weights in bf16 under DeepSpeed, autocast elsewhere; sampled tokens differ

@@ -17,13 +17,13 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from electra_accel import run_folder
 from electra_accel.cli import exit_with_one_line
-from electra_accel.training.engine import Engine
-from electra_accel.training.sharded import OPTIMIZER_FILE
+from electra_accel.engines.engine import Engine
+from electra_accel.engines.sharded import OPTIMIZER_FILE
+from electra_accel.runs import run_folder
 from tests.helpers import ROOT
 from tests.model.test_static import no_synchronisation as no_synchronisation_on_cpu
-from tests.pretraining import STEPS, metrics, options, write_corpus
+from tests.pretraining_runs import STEPS, metrics, options, write_corpus
 
 # Without it cuBLAS chooses its way by the free workspace, and deterministic mode refuses to work. Read when CUDA starts.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import ElectraForPreTraining
 
-from electra_accel.downstream.heads import build, open_encoder
-from electra_accel.downstream.rows import Row
-from electra_accel.downstream.tasks import TaskData
+from electra_accel.engines import sharded
 from electra_accel.errors import UserError
+from electra_accel.finetuning.heads import build, open_encoder
+from electra_accel.finetuning.rows import Row
+from electra_accel.finetuning.tasks import TaskData
 from electra_accel.model.loading import load_config, load_discriminator, load_encoder, load_network
-from electra_accel.training import sharded
-from tests.downstream.small import make_encoder, task
+from tests.finetuning.small import make_encoder, task
 
 LAYER = "electra.encoder.layer.1.output.dense.weight"
 DATA = TaskData(task(max_length=32), {"train": [Row(("a",), "x")]}, ("x", "y"), 0.0, 1.0, ())

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertTokenizer, ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
-from electra_accel.data.tokenizer import SPECIAL_TOKENS, save_tokenizer
-from electra_accel.data.vocabulary import extend
 from electra_accel.errors import UserError
 from electra_accel.model.sharing import share
 from electra_accel.model.vocabulary import add_rows, extend_networks, pieces_of_new_tokens
+from electra_accel.text.tokenizer import SPECIAL_TOKENS, save_tokenizer
+from electra_accel.text.vocabulary import extend
 
 TOKENS = [*SPECIAL_TOKENS, "un", "##der", "##stand", "##s", "a", "b", "##b"]  # ids 0 to 11
 NEW = ["understand", "##bs", "ab", "☃"]

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 
-from electra_accel import run_folder
-from electra_accel.training import checkpoint
-from electra_accel.training.sharded import MODEL_FILE
+from electra_accel.engines.sharded import MODEL_FILE
+from electra_accel.runs import checkpoint, run_folder
 
 INTEGERS = ("examples", "positions", "used", "corrupted")
 

@@ -20,7 +20,7 @@ import torch
 
 from tests.helpers import ROOT, run_command
 from tests.parity.compare import Difference, Run, compare
-from tests.pretraining import options, write_corpus
+from tests.pretraining_runs import options, write_corpus
 
 STEPS, BIN, VOCABULARY = 20, 64, 1001
 # Loss and gradient norm before the first flip, relative; loss over all steps; weight where nothing flipped, absolute; how far a

@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from electra_accel import run_folder
 from electra_accel.cli import exit_with_one_line
 from electra_accel.errors import UserError
+from electra_accel.runs import run_folder
 from tests.helpers import ROOT
-from tests.pretraining import metrics, options, write_corpus
+from tests.pretraining_runs import metrics, options, write_corpus
 from tests.slurm import cluster
 
 LIMIT = 900  # seconds for all of it, on a machine that is busy with other things, too

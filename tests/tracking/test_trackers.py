@@ -6,12 +6,12 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import GeneralTracker, get_available_trackers
 
-from electra_accel import run_folder
-from electra_accel.config import Config
 from electra_accel.errors import UserError
+from electra_accel.pretraining.config import Config
+from electra_accel.runs import run_folder
 from electra_accel.tracking.recorder import Recorder
 from electra_accel.tracking.trackers import destination, usable_trackers, wandb_mode, within_limits
-from tests.pretraining import wandb_rows, wandb_segments
+from tests.pretraining_runs import wandb_rows, wandb_segments
 
 
 @pytest.fixture

@@ -1,0 +1,260 @@
+"""What a fine-tuning can be told: one dataclass per group of options, their defaults, and what is impossible.
+
+An option's name on the command line is ``group.option``. A default of None is filled in by what its help names: the task's
+kind, or the model's size. Nothing here imports torch, so that ``--help`` and mistakes are answered at once.
+"""
+
+import datetime
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Literal
+
+from electra_accel.errors import UserError
+from electra_accel.model.fingerprint import UNTRAINED
+from electra_accel.options.parser import outside_interval
+from electra_accel.pretraining.config import COUNT, NOT_NEGATIVE, POSITIVE, option
+from electra_accel.pretraining.config_checks import deadline_time
+from electra_accel.text.writing import normalise_name
+
+METRICS = {
+    "classification": ("accuracy", "macro_f1", "matthews"),
+    "pair": ("accuracy", "macro_f1", "matthews"),
+    "regression": ("spearman", "pearson"),
+    "tagging": ("entity_f1", "entity_precision", "entity_recall", "accuracy"),
+}  # of each kind of task; the first one chooses the epoch unless task.metric names another
+METRIC_NAMES = tuple(dict.fromkeys(name for names in METRICS.values() for name in names))
+TEXT_COLUMNS = {"pair": ["sentence1", "sentence2"], "tagging": ["tokens"]}
+FRACTIONS = {"dev": 0.1, "test": 0.0}  # of the training texts, unless said otherwise
+NAME = re.compile(r"[\w+-][\w.+-]*")  # of a task, which is that of a folder too
+TAKEN = {
+    *("config.yaml", "environment.json", "status.json", "results.json", "results.md", "stop"),
+    *("checkpoints", "discriminator", "encoder", "generator", "metrics.jsonl"),
+}  # other things in a run's folder, and what a pre-training run is known by
+
+
+@dataclass
+class Task:
+    """what is learnt, and the labelled data: train_file or dataset"""
+
+    kind: Literal["classification", "pair", "regression", "tagging"] | None = option(
+        None, "one label a text; one label a pair of texts; a number a text or pair; one tag a word"
+    )
+    name: str | None = option(None, "in tables; default: that of the training file or data set", "NAME")
+    train_file: str | None = option(
+        None,
+        "csv, tsv, json, jsonl, parquet, each also as .gz or .xz; tagging also columns (word first, tag last, blank line "
+        "between sentences) under any other suffix",
+        "FILE",
+    )
+    dev_file: str | None = option(None, "chooses the best epoch; default: dev_fraction of the training texts", "FILE")
+    test_file: str | None = option(
+        None, "scored once with the best epoch; default: test_fraction of the training texts", "FILE"
+    )
+    dataset: str | None = option(
+        None,
+        "hub id in place of files: NAME or NAME:CONFIG; its splits train, validation and, where it has labels, test",
+        "NAME",
+    )
+    text_columns: list[str] | None = option(
+        None, "one or two; default: text, pairs sentence1 sentence2, tagging tokens", "NAME"
+    )
+    label_column: str | None = option(None, "default: label, tagging tags", "NAME")
+    metric: Literal[METRIC_NAMES] | None = option(
+        None, "chooses the epoch and stands in the table; default: accuracy, regression spearman, tagging entity_f1"
+    )
+    max_length: int = option(
+        128, "tokens of an example with the special ones; the rest of it is cut", within="[4, inf)"
+    )
+    train_rows: int | None = option(
+        None, "train on so many rows only: the first ones of a shuffle that the seed decides", within=COUNT
+    )
+    dev_fraction: float = option(
+        FRACTIONS["dev"], "share of the training texts for dev if no dev data is given", within="[0, 1)"
+    )
+    test_fraction: float = option(
+        FRACTIONS["test"], "share of the training texts for test if no test data is given", within="[0, 1)"
+    )
+
+
+@dataclass
+class Run:
+    """where the results go"""
+
+    dir: str | None = option(None, "folder of the results; default: runs/finetune-<UTC time>", "FOLDER")
+    seeds: list[int] = option(
+        [1, 2, 3], "one fine-tuning each: order, dropout, new weights and train_rows follow from it"
+    )
+    save_models: Literal["none", "best"] = option(
+        "none",
+        "best: keep the best epoch's model of each fine-tuning as a Hugging Face folder, in <task>/<model>/seed-<n>/model",
+    )
+    deadline: str | None = option(
+        None, "save and stop at this time: hours:minutes from the start, or a time such as 2026-12-24T07:30", "TIME"
+    )
+
+
+@dataclass
+class Optim:
+    """AdamW; defaults of the ELECTRA paper, table 7 (where its released code has another one, it is named)"""
+
+    learning_rate: float | None = option(
+        None, "peak, of the head; default by hidden size: below 512 3e-4, below 1024 1e-4, else 5e-5", within=POSITIVE
+    )
+    layer_decay: float | None = option(
+        None,
+        "factor on the rate from a layer to the one below; default: 0.8, hidden size from 1024 on 0.9",
+        within="(0, 1]",
+    )
+    warmup_fraction: float = option(
+        0.1, "share of the steps with linear warmup; then linearly down to 0", within="[0, 1)"
+    )
+    weight_decay: float = option(
+        0.0, "on matrices; biases and LayerNorm have none; released code: 0.01", within=NOT_NEGATIVE
+    )
+
+
+@dataclass
+class Train:
+    """how long, and how much at once"""
+
+    epochs: int = option(3, "passes over the training rows; published: 3, small data 10", within=COUNT)
+    batch_size: int = option(32, "examples of a step, all processes", within=COUNT)
+    micro_batch_size: int | None = option(
+        None,
+        "most examples at once per process, for memory and speed: without dropout the same figures up to rounding, with it "
+        "another draw of it; default: 16 on a CPU, batch_size on a GPU",
+        within=COUNT,
+    )
+    precision: Literal["auto", "no", "bf16", "fp16"] = option(
+        "auto", "no is fp32; auto: bf16 on a GPU that has it, else no"
+    )
+
+
+@dataclass
+class Checkpoint:
+    """saved states to go on from after a kill; they go when a fine-tuning is finished"""
+
+    every: int = option(500, "steps between checkpoints, beside one after every epoch", within=COUNT)
+
+
+@dataclass
+class Tracking:
+    """what is recorded besides metrics.jsonl"""
+
+    trackers: list[str] | None = option(None, "wandb, tensorboard, …; default: wandb where it is installed", "NAME")
+    mode: Literal["online", "offline", "disabled"] | None = option(
+        None, "of W&B; default: WANDB_MODE, else online where a key is stored, else offline"
+    )
+    project: str = option("electra-accel", "W&B project, unless WANDB_PROJECT is set", "NAME")
+    group: str | None = option(None, "W&B group; default: the name of run.dir", "NAME")
+    tags: list[str] = option([], "W&B tags", "NAME")
+    log_every: int = option(50, "steps between recorded figures", within=COUNT)
+
+
+@dataclass
+class Settings:
+    """All options, in the order of ``--help`` and config.yaml."""
+
+    models: list[str] = option([], "folders or hub ids; untrained:FOLDER has its shape and random weights", "MODEL")
+    suite: str | None = option(None, "YAML file with a list of tasks, see recipes/suites", "FILE")
+    suite_data: str | None = option(None, "folder that {data} stands for in the suite", "FOLDER")
+    task: Task = field(default_factory=Task)
+    run: Run = field(default_factory=Run)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    tracking: Tracking = field(default_factory=Tracking)
+
+
+def check(settings: Settings, tasks: list[Task], of_tasks: Sequence[Settings] = ()) -> None:
+    """Find everything that is impossible, before any work is done.
+
+    Args:
+        of_tasks: the settings of each task, where they may differ from ``settings``.
+
+    Raises:
+        UserError: one line with all problems.
+    """
+    problems = []
+    if not settings.models:
+        problems.append("give the models to fine-tune: --models FOLDER …")
+    models = [(place_of(model), model.startswith(UNTRAINED)) for model in settings.models]
+    for name, values in (("run.seeds", settings.run.seeds), ("models", models)):
+        if len(set(values)) < len(values):
+            problems.append(f"{name} names one of them twice")
+    if not settings.run.seeds:
+        problems.append("run.seeds is empty")
+    for each in (settings, *of_tasks):
+        for group in ("run", "optim", "train", "checkpoint", "tracking"):
+            found = outside_interval(getattr(each, group), group)
+            problems += [problem for problem in found if problem not in problems]
+    try:
+        if settings.run.deadline:
+            deadline_time(settings.run.deadline)
+    except ValueError:
+        problems.append(f"run.deadline {settings.run.deadline} is neither hours:minutes from now nor a time")
+    names = [task.name for task in tasks]
+    if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+        problems.append(f"two tasks are called {', '.join(twice)}")
+    for task in tasks:
+        where = f"task {task.name}: " if len(tasks) > 1 else ""
+        problems += [where + problem for problem in _of_task(task)]
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def place_of(model: str) -> str:
+    """Where one of ``--models`` is read from: of a folder one path, however it was written and whatever links lead to it."""
+    source = model.removeprefix(UNTRAINED)
+    return os.path.realpath(source) if os.path.isdir(source) else source
+
+
+def _of_task(task: Task) -> list[str]:
+    problems = outside_interval(task, "task")
+    if not NAME.fullmatch(task.name) or task.name in TAKEN:
+        problems.append(
+            f"task.name {task.name!r} cannot be a folder of the run: letters, digits, _ . + -, and none of its files"
+        )
+    if task.kind is None:
+        problems.append(f"task.kind is missing: {', '.join(METRICS)}")
+    if bool(task.train_file) == bool(task.dataset):
+        problems.append("give either task.train_file or task.dataset")
+    if task.dataset and (task.dev_file or task.test_file):
+        problems.append("task.dataset brings its own splits: leave out task.dev_file and task.test_file")
+    files = [(f"task.{name}_file", getattr(task, f"{name}_file")) for name in ("train", "dev", "test")]
+    for (one, first), (other, second) in combinations([(name, path) for name, path in files if path], 2):
+        if os.path.realpath(first) == os.path.realpath(second):
+            problems.append(f"{one} and {other} are the same file, {second}: its figures would say nothing")
+    if not task.dev_file and task.dev_fraction == 0:
+        problems.append("nothing chooses the epoch: give task.dev_file, or a task.dev_fraction above 0")
+    if task.dev_fraction + task.test_fraction >= 1:
+        problems.append("task.dev_fraction and task.test_fraction leave nothing to train on")
+    if task.kind is None:
+        return problems
+    wanted = {"classification": (1,), "pair": (2,), "regression": (1, 2), "tagging": (1,)}[task.kind]
+    if len(task.text_columns) not in wanted:
+        problems.append(f"task.kind {task.kind} takes {' or '.join(map(str, wanted))} task.text_columns")
+    if task.metric not in METRICS[task.kind]:
+        problems.append(f"task.metric {task.metric} is none of {task.kind}'s: {', '.join(METRICS[task.kind])}")
+    return problems
+
+
+def resolve(task: Task) -> Task:
+    """A copy with the defaults that depend on the kind, and names written in one way; :func:`check` names what is wrong."""
+    source = normalise_name((task.train_file or task.dataset or "task").rsplit("/", 1)[-1])
+    kind = task.kind or "classification"
+    usual = re.sub(r"[^\w+-]", "-", source.partition(".")[0].partition(":")[0])
+    return replace(
+        task,
+        name=usual if task.name is None else normalise_name(task.name),
+        text_columns=[normalise_name(name) for name in task.text_columns or TEXT_COLUMNS.get(kind, ["text"])],
+        label_column=normalise_name(task.label_column or ("tags" if kind == "tagging" else "label")),
+        metric=task.metric or METRICS[kind][0],
+    )
+
+
+def default_folder() -> str:
+    return f"runs/finetune-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"

@@ -1,0 +1,66 @@
+"""``--dry_run`` of fine-tuning: everything up to the first step, without a process group or a GPU; nothing is written."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from electra_accel.engines import launch_environment
+from electra_accel.engines.hardware import choose_precision, unusable_gpu, wants_cpu
+from electra_accel.finetuning import opening
+from electra_accel.finetuning.config_parser import Arguments
+from electra_accel.finetuning.heads import build
+from electra_accel.finetuning.job import Job
+from electra_accel.finetuning.layer_rates import build_adamw, layer_decay, peak_learning_rate
+from electra_accel.finetuning.tasks import encode
+from electra_accel.terminal import Terminal
+from electra_accel.text.letters import about
+from electra_accel.text.unknown import told
+from electra_accel.tracking.trackers import recorded_in, usable_trackers, wandb_mode, wandb_project
+
+
+def report(asked: Arguments, terminal: Terminal, folder: Path) -> None:
+    """Read models and data, build each model for each task, print what a run in ``folder`` would do.
+
+    Raises:
+        UserError: whatever would stop the run.
+    """
+    tracking, cpu = asked.settings.tracking, wants_cpu(asked.cpu)
+    trackers = usable_trackers(tracking.trackers, terminal.warn)
+    launch_environment.require_neutral()
+    precision = choose_precision(asked.settings.train.precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
+    launch_environment.deepspeed_settings(precision)
+    if complaint := unusable_gpu(cpu):
+        terminal.warn(f"a run on this machine would stop: {complaint}")
+    elif precision == "fp16" and (cpu or not torch.cuda.is_available()):
+        terminal.warn("fp16 needs a GPU: a run on this machine would stop")
+    jobs = opening.read_jobs(asked, folder)
+    opening.open_run(folder, jobs)
+    for line in opening.notes_of(jobs):
+        terminal.line(line)
+    for data in opening.tasks_of(jobs):
+        for job in jobs:
+            if job.data is data and job.seed == asked.settings.run.seeds[0]:
+                terminal.line(_plan(job))
+                encoded = {
+                    name: encode(job.data.rows(name, job.seed), data, job.encoder.tokenizer) for name in data.splits
+                }
+                for line in told({name: split.unknown for name, split in encoded.items()}):
+                    terminal.line(about(f"{data.task.name}/{job.encoder.name}", line))
+    done = f"{opening.finished(jobs)} of {len(jobs)} fine-tunings are finished"
+    mode, project = wandb_mode(tracking.mode), wandb_project(tracking.project)
+    terminal.line(f"records   {recorded_in(trackers, folder / '<task>/<model>/seed-<n>', project, mode)}")
+    terminal.line(f"run       {folder}, {done if folder.exists() else f'new, {len(jobs)} fine-tunings'}")
+    terminal.line("dry run: nothing was trained")
+
+
+def _plan(job: Job) -> str:
+    settings, model = job.settings, build(job.encoder, job.data, job.seed)
+    build_adamw(model, settings.optim)
+    rows = len(job.data.rows("train", job.seed))
+    steps = settings.train.epochs * -(-rows // settings.train.batch_size)
+    return (
+        f"{job.data.task.name}/{job.encoder.name}: {sum(p.numel() for p in model.parameters()):,} parameters; {steps:,} steps "
+        f"({settings.train.epochs} epochs of {rows:,} rows, {settings.train.batch_size} at once) for each seed; learning rate "
+        f"{peak_learning_rate(settings.optim, model.config):g}, layer-wise decay {layer_decay(settings.optim, model.config):g}"
+    )

@@ -1,0 +1,84 @@
+"""Layer-wise learning rates: the head learns at the full rate, each layer below it more slowly, the embeddings most slowly."""
+
+import re
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from electra_accel.errors import UserError
+from electra_accel.finetuning.config import Optim
+from electra_accel.finetuning.heads import is_encoder
+
+LAYER = re.compile(r"\blayers?\.(\d+)\.")  # in the name of a parameter
+
+
+def build_adamw(model: PreTrainedModel, optim: Optim) -> torch.optim.AdamW:
+    """AdamW whose learning rate, when it is set equally for all groups before a step, holds for the head.
+
+    A hook scales it down for the layers below at the step itself, so that whoever sets it need not know of layers.
+
+    Raises:
+        UserError: optim.layer_decay is not 1, and the model has no layers that can be told apart.
+    """
+    decay = layer_decay(optim, model.config)
+    if decay != 1:
+        _require_layers(model)
+    groups: dict[tuple[float, float], dict] = {}
+    for name, parameter in model.named_parameters():
+        scale = decay ** (depth_of_head(model) - depth_of(name, model))
+        weight_decay = optim.weight_decay if parameter.ndim >= 2 else 0.0
+        group = groups.setdefault((scale, weight_decay), {"params": [], "scale": scale, "weight_decay": weight_decay})
+        group["params"].append(parameter)
+    peak = peak_learning_rate(optim, model.config)
+    optimizer = torch.optim.AdamW([*groups.values()], lr=peak, betas=(0.9, 0.999), eps=1e-6, fused=True)
+    optimizer.register_step_pre_hook(_scale_rates)
+    return optimizer
+
+
+def _scale_rates(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+    """From the head's rate, which stays as it is: ZeRO-3 makes several steps of the optimizer out of one."""
+    whole = next(group["lr"] for group in optimizer.param_groups if group["scale"] == 1)
+    for group in optimizer.param_groups:
+        group["lr"] = whole * group["scale"]
+
+
+def depth_of(name: str, model: nn.Module) -> int:
+    """0 for the embeddings and their projection, n for the n-th layer, one more than there are layers for the head.
+
+    What stands beside the layers and is no embedding, such as a last norm, learns like the top layer. In the released code
+    (google-research/electra, model/optimization.py, _get_layer_lrs) the head is one step further up: no parameter has its rate
+    times the decay to the first power, and every layer below the head learns more slowly than the paper says. Here the top
+    layer has exactly one factor.
+    """
+    if not is_encoder(name, model):
+        return depth_of_head(model)
+    if layer := LAYER.search(name):
+        return int(layer[1]) + 1
+    return 0 if "embed" in name else depth_of_head(model) - 1
+
+
+def _require_layers(model: nn.Module) -> None:
+    """Raises UserError where the layers cannot be told by the names of their parameters."""
+    numbers = {int(layer[1]) for name, _ in model.named_parameters() if (layer := LAYER.search(name))}
+    if numbers != set(range(model.config.num_hidden_layers)):
+        raise UserError(
+            f"models: the layers of {type(model).__name__} share weights or have no numbers, so none learns more slowly "
+            "than another: give --optim.layer_decay 1"
+        )
+
+
+def depth_of_head(model: nn.Module) -> int:
+    return model.config.num_hidden_layers + 1
+
+
+def peak_learning_rate(optim: Optim, config: PretrainedConfig) -> float:
+    """Clark et al., ELECTRA (ICLR 2020), table 7: 3e-4 small, 1e-4 base, 5e-5 large; tiny models as small ones."""
+    published = 3e-4 if config.hidden_size < 512 else 1e-4 if config.hidden_size < 1024 else 5e-5
+    return published if optim.learning_rate is None else optim.learning_rate
+
+
+def layer_decay(optim: Optim, config: PretrainedConfig) -> float:
+    """Table 7 too: 0.8 small and base, 0.9 large."""
+    published = 0.8 if config.hidden_size < 1024 else 0.9
+    return published if optim.layer_decay is None else optim.layer_decay

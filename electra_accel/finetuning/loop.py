@@ -1,0 +1,254 @@
+"""Fine-tune one model on one task with one seed: learning rate -> micro-steps -> step -> log -> judge dev -> save; then score.
+
+Order and dropout are keyed by the seed, so a fine-tuning that goes on after a kill ends with the same bits. A step is
+``train.batch_size`` examples whatever the hardware; the last one of an epoch may have fewer.
+"""
+
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from electra_accel.engines.engine import Engine
+from electra_accel.errors import Preempted, UserError
+from electra_accel.finetuning import job as jobs
+from electra_accel.finetuning.heads import Encoder, build
+from electra_accel.finetuning.job import Job, State
+from electra_accel.finetuning.layer_rates import build_adamw, peak_learning_rate
+from electra_accel.finetuning.rows import Row
+from electra_accel.finetuning.saving import save_model
+from electra_accel.finetuning.scores import are_numbers, figures, loss_sum, outputs, predictions
+from electra_accel.finetuning.tasks import Encoded, TaskData, encode
+from electra_accel.pretraining.optim import learning_rate
+from electra_accel.randomness import Purpose, key, permute, torch_seed
+from electra_accel.runs import checkpoint, run_folder
+from electra_accel.runs.stopping import StopRequests
+from electra_accel.terminal import Terminal
+from electra_accel.text.letters import about
+from electra_accel.text.unknown import told
+from electra_accel.tracking.recorder import Recorder
+
+LOWER_RATE = "give a lower --optim.learning_rate, and another --run.dir"
+MAX_GRAD_NORM = 1.0  # as in the released code
+CPU_MICRO_BATCH = 16  # half of a batch: film reviews of 20 tokens, padded to their longest, train 1.5 times as fast
+
+
+def finetune(
+    job: Job,
+    engine: Engine,
+    start_recorder: Callable[[Job, State], Recorder],
+    terminal: Terminal,
+    stop_requests: StopRequests,
+) -> None:
+    """From the newest checkpoint, or the start, to ``result.json``. Called on every process.
+
+    Raises:
+        UserError: model or data cannot be used; the loss is not finite; no space is left.
+        Preempted: a process was asked to stop; the state is saved.
+    """
+    rows = {name: job.data.rows(name, job.seed) for name in job.data.splits}
+    encoded = {name: _encoded(job, name, split) for name, split in rows.items()}
+    if job.seed == job.settings.run.seeds[0]:
+        for split, cut, length in ((name, encoded[name].cut, len(rows[name])) for name in rows):
+            if cut:
+                terminal.line(f"{job.name}: {cut:,} of {length:,} texts of {split} are cut at task.max_length")
+        for line in told({name: split.unknown for name, split in encoded.items()}):
+            terminal.line(about(job.name, line))
+    newest = partial(checkpoint.newest_valid, job.folder / run_folder.CHECKPOINTS, terminal.warn)
+    path = engine.on_main(newest)
+    state = engine.together(lambda: jobs.read_state(path))
+    engine.on_main(lambda: jobs.begin(job, state))
+    recorder = start_recorder(job, state)
+    _prepare(job, engine, path)
+    train(job, engine, encoded["train"], (rows["dev"], encoded["dev"]), state, recorder, terminal, stop_requests)
+
+    result: dict[str, Any] = {
+        "best_epoch": state.best_epoch,
+        "metric": job.data.task.metric,
+        "seconds": round(state.seconds, 2),
+        "rows": {name: len(split) for name, split in rows.items()},
+        "cut_texts": {name: split.cut for name, split in encoded.items()},
+        "unknown_tokens": {name: round(split.unknown.share, 6) for name, split in encoded.items()},
+        "computed_with": _computed_with(job, engine),
+        "dev": state.dev[state.best_epoch - 1],
+    }
+    keeps = job.settings.run.save_models == "best"
+    best = engine.on_main(lambda: jobs.best_checkpoint(job, state)) if keeps or "test" in rows else None
+    if "test" in rows:
+        # The best epoch's weights, by the one way of loading that every engine has.
+        engine.release()
+        _prepare(job, engine, best)
+        records = score(engine, rows["test"], encoded["test"], job)
+        engine.on_main(lambda: jobs.write_predictions(job, "test", records))
+        result["test"] = figures(records, job.data.task.kind)
+    if keeps:
+        engine.on_main(lambda: save_model(job, best, result))
+    engine.on_main(lambda: jobs.finish(job, result))
+    engine.release()
+    last = {f"final/{split}/{name}": v for split in ("dev", "test") for name, v in result.get(split, {}).items()}
+    last = {name: value for name, value in last.items() if value is not None}
+    recorder.summary(last | {"final/epoch": state.best_epoch}, state.step)
+    engine.on_main(recorder.close)
+
+
+def _computed_with(job: Job, engine: Engine) -> str:
+    """What decides rounding and the draws of dropout, beside the seed."""
+    precision = "fp32" if engine.precision == "no" else engine.precision
+    return f"{engine.device.type}, {precision}, {engine.world_size} x {_at_once(job, engine)} examples at once"
+
+
+def _at_once(job: Job, engine: Engine) -> int:
+    settings = job.settings.train
+    return settings.micro_batch_size or (CPU_MICRO_BATCH if engine.device.type == "cpu" else settings.batch_size)
+
+
+def _encoded(job: Job, split: str, rows: list[Row]) -> Encoded:
+    """Rows of a split as tokens: made once for all seeds, unless each seed has its own rows."""
+    if split == "train" and job.data.task.train_rows:
+        return encode(rows, job.data, job.encoder.tokenizer)
+    return _encoded_for_all_seeds(job.data, job.encoder, split)
+
+
+@lru_cache(maxsize=3)  # the splits of one task and model
+def _encoded_for_all_seeds(data: TaskData, encoder: Encoder, split: str) -> Encoded:
+    return encode(data.splits[split], data, encoder.tokenizer)
+
+
+def _prepare(job: Job, engine: Engine, path) -> None:
+    model = engine.together(lambda: build(job.encoder, job.data, job.seed))
+    optimizer = build_adamw(model, job.settings.optim)
+    engine.prepare(model, optimizer, path, max_norm=MAX_GRAD_NORM)
+
+
+def train(
+    job: Job,
+    engine: Engine,
+    data: Encoded,
+    dev: tuple[list[Row], Encoded],
+    state: State,
+    recorder: Recorder,
+    terminal: Terminal,
+    stop_requests: StopRequests,
+) -> None:
+    """Train from ``state``, which is updated in place, to the last epoch; a checkpoint of the best epoch stays."""
+    settings, metric = job.settings, job.data.task.metric
+    size, model, weights, lengths = settings.train.batch_size, engine.model, data.weights(), data.lengths()
+    at_once = _at_once(job, engine)
+    steps_an_epoch = -(-len(data) // size)
+    total = settings.train.epochs * steps_an_epoch
+    peak = peak_learning_rate(settings.optim, job.encoder.config)
+    warmup = round(settings.optim.warmup_fraction * total)
+    loss_so_far = torch.tensor(state.loss if engine.is_main else 0.0, dtype=torch.float64, device=engine.device)
+    began, order_of = time.monotonic() - state.seconds, -1
+    terminal.start(state.step, total)
+    model.train()
+    while state.step < total:
+        step = state.step
+        epoch, place = divmod(step, steps_an_epoch)
+        if epoch != order_of:
+            order = permute(np.arange(len(data)), len(data), key(job.seed, Purpose.ORDER, epoch))
+            order_of = epoch
+        examples = order[place * size : (place + 1) * size]
+        examples = examples[np.argsort(lengths[examples], kind="stable")]  # so that its parts need less padding
+        targets = max(1.0, float(weights[examples].sum()))
+        pieces = split_over(examples, engine, at_once)
+        asked_to_stop = stop_requests.reason()
+        votes = engine.read_later(engine.sum(torch.tensor(float(bool(asked_to_stop)), device=engine.device)))
+        for micro, piece in enumerate(pieces):
+            torch.manual_seed(torch_seed(job.seed, Purpose.DROPOUT, step, micro * engine.world_size + engine.rank))
+            inputs, wanted = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
+            with engine.micro_step(last=micro == len(pieces) - 1):
+                # A process without an example of a short batch must take part all the same.
+                loss = loss_sum(model(**inputs).logits, wanted) * (len(piece) > 0)
+                engine.backward(loss / targets)
+            loss_so_far += loss.detach()
+        rate = learning_rate(step, peak=peak, warmup_steps=warmup, total_steps=total, schedule="linear")
+        norm = engine.step(rate)
+        state.step, state.targets = step + 1, state.targets + targets
+        terminal.update(state.step)
+        epoch_ends = state.step % steps_an_epoch == 0
+        preempted = votes() > 0
+        save_due = epoch_ends or state.step % settings.checkpoint.every == 0 or preempted
+        if epoch_ends or save_due or state.step % settings.tracking.log_every == 0:
+            whole = engine.sum(loss_so_far).item()
+            if not np.isfinite(whole):
+                raise UserError(f"{job.name}: the loss is not finite at step {state.step}: {LOWER_RATE}")
+            state.seconds = time.monotonic() - began
+        if epoch_ends or state.step % settings.tracking.log_every == 0:
+            recorder.metrics(
+                {
+                    "train/step": state.step,
+                    "train/epoch": state.step / steps_an_epoch,
+                    "train/loss": whole / state.targets,
+                    "train/learning_rate": rate,
+                    "train/gradient_norm": norm.item(),
+                    "speed/examples_per_second": state.step * size / state.seconds,
+                }
+            )
+            state.epoch_loss, state.epoch_targets = state.epoch_loss + whole, state.epoch_targets + state.targets
+            state.targets = 0.0
+            loss_so_far.zero_()
+        if epoch_ends:
+            records = score(engine, *dev, job)
+            model.train()
+            found = figures(records, job.data.task.kind)
+            if state.judge(found, metric):
+                engine.on_main(lambda records=records: jobs.write_predictions(job, "dev", records))
+            named = {f"dev/{name}": float("nan") if value is None else value for name, value in found.items()}
+            recorder.metrics({"train/step": state.step, "train/epoch": epoch + 1.0, **named})
+            shown = ", ".join(f"{name} {'undefined' if v is None else format(v, '.4f')}" for name, v in found.items())
+            loss_of_epoch = state.epoch_loss / state.epoch_targets
+            state.epoch_loss = state.epoch_targets = 0.0
+            terminal.line(
+                f"{job.name}  epoch {epoch + 1}/{settings.train.epochs}  loss {loss_of_epoch:.4f}  dev: {shown}"
+            )
+        if save_due:
+            state.loss = engine.sum(loss_so_far).item()
+            state.seconds = time.monotonic() - began
+            jobs.save(job, engine, state, terminal.warn)
+        if preempted and state.step < total:
+            engine.on_main(recorder.close)  # now: when the first process leaves, the launcher ends the others
+            raise Preempted(next(filter(None, engine.everywhere(asked_to_stop))))
+    terminal.stop()
+
+
+def split_over(examples: np.ndarray, engine: Engine, most: int) -> list[np.ndarray]:
+    """The parts of a batch that this process computes one after the other; the same number of them on every process.
+
+    Args:
+        most: examples at once. A part may be empty.
+    """
+    parts = -(-len(examples) // (most * engine.world_size))
+    return np.array_split(examples, parts * engine.world_size)[engine.rank :: engine.world_size]
+
+
+def to_device(engine: Engine, inputs: dict[str, torch.Tensor], targets: torch.Tensor) -> tuple[dict, torch.Tensor]:
+    return {name: tensor.to(engine.device) for name, tensor in inputs.items()}, targets.to(engine.device)
+
+
+@torch.no_grad()
+def score(engine: Engine, rows: list[Row], data: Encoded, job: Job) -> list[dict]:
+    """Predictions of the engine's model for every row once, in order, on every process (see ``scores.predictions``).
+
+    Raises:
+        UserError: its outputs are not finite.
+    """
+    model, size = engine.model, job.settings.train.micro_batch_size or job.settings.train.batch_size
+    model.eval()
+    by_length = np.argsort(data.lengths(), kind="stable")  # less padding, the same figures
+    mine: list[list[np.ndarray]] = []
+    for begin in range(0, len(data), size * engine.world_size):
+        examples = by_length[begin : begin + size * engine.world_size]
+        piece = np.array_split(examples, engine.world_size)[engine.rank]
+        inputs, targets = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
+        mine.append(outputs(model(**inputs).logits, targets)[: len(piece)])
+    ordered = [
+        output for batches in zip(*engine.everywhere(mine), strict=True) for batch in batches for output in batch
+    ]
+    if not are_numbers(ordered):
+        raise UserError(f"{job.name}: the model's outputs are not finite: {LOWER_RATE}")
+    in_place = [ordered[i] for i in np.argsort(by_length)]
+    return predictions(in_place, rows, data, job.data)

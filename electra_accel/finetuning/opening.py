@@ -1,0 +1,219 @@
+"""The folder of a run of fine-tunings: opening it, the results in it, its status, and what trackers are told.
+
+config.yaml  environment.json  status.json  results.json  results.md  <task>/<model>/seed-<n>/ (see job.py)
+"""
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from electra_accel.engines.engine import Engine
+from electra_accel.errors import UserError
+from electra_accel.finetuning import results
+from electra_accel.finetuning.config import Settings
+from electra_accel.finetuning.config_parser import Arguments
+from electra_accel.finetuning.heads import names, open_encoder, require_positions
+from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, shared_identity
+from electra_accel.finetuning.saving import require_models
+from electra_accel.finetuning.tasks import TaskData, load_task
+from electra_accel.options.parser import read_yaml
+from electra_accel.pretraining.opening import environment
+from electra_accel.reports.tasks import RESULTS_JSON, has_figures
+from electra_accel.runs import run_folder
+from electra_accel.runs.ending import recorded_end
+from electra_accel.runs.stopping import STOP_FILE
+from electra_accel.terminal import Terminal
+from electra_accel.tracking.recorder import Recorder
+from electra_accel.tracking.trackers import recorded_in, run_id, wandb_mode, wandb_project
+
+RESULTS_TABLE = "results.md"
+SEED_FOLDER = re.compile(r"seed-(-?\d+)")
+
+
+def read_jobs(asked: Arguments, folder: Path) -> list[Job]:
+    """Read models and data: one fine-tuning for each task, model and seed, in this order.
+
+    Raises:
+        UserError: one of them cannot be used.
+    """
+    named = zip(asked.settings.models, names(asked.settings.models), strict=True)
+    encoders = [open_encoder(model, name) for model, name in named]
+    tasks = [(load_task(task), settings) for task, settings in zip(asked.tasks, asked.of_tasks, strict=True)]
+    return [
+        Job(settings, data, encoder, seed, folder)
+        for data, settings in tasks
+        for encoder in encoders
+        for seed in asked.settings.run.seeds
+    ]
+
+
+def tasks_of(jobs: list[Job]) -> list[TaskData]:
+    """Each once, in order."""
+    return list(dict.fromkeys(job.data for job in jobs))
+
+
+def notes_of(jobs: list[Job]) -> list[str]:
+    """Lines for a person, on the tasks' rows and the models' tokenizers."""
+    encoders = dict.fromkeys(job.encoder for job in jobs)
+    on_models = dict.fromkeys(
+        note for encoder in encoders for note in encoder.notes
+    )  # a model may be given untrained too
+    return [*(f"{data.task.name}: {'; '.join(data.notes)}" for data in tasks_of(jobs)), *on_models]
+
+
+def open_run(folder: Path, jobs: list[Job]) -> None:
+    """Find out whether the fine-tunings may go into ``folder``. Changes nothing.
+
+    Raises:
+        UserError: it holds something else, or figures of another configuration; a model is too short for its task, or was to
+            be saved and is gone.
+    """
+    config = folder / run_folder.CONFIG
+    if config.exists():
+        known = read_yaml(str(config), "run.dir")
+        if not isinstance(known, dict) or "models" not in known:
+            raise UserError(f"run.dir {folder} is a pre-training run; choose another --run.dir")
+    elif folder.is_dir() and {path.name for path in folder.iterdir()} - {STOP_FILE}:
+        raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")
+    run_folder.require_creatable(folder)
+    for job in jobs:
+        require_positions(job.encoder, job.data.task.max_length)
+        require_models(job)
+    for job in with_earlier_seeds(jobs):
+        job.require_same()
+
+
+def with_earlier_seeds(jobs: list[Job]) -> list[Job]:
+    """``jobs``, and those that their folder holds finished of the same tasks and models with other seeds."""
+    found = {job.folder: job for job in jobs}
+    for job in jobs:
+        for path in job.folder.parent.glob(f"seed-*/{RESULT}"):
+            if seed := SEED_FOLDER.fullmatch(path.parent.name):
+                found.setdefault(path.parent, replace(job, seed=int(seed[1])))
+    return list(found.values())
+
+
+def earlier_results(folder: Path, jobs: list[Job]) -> dict[str, dict[str, Any]]:
+    """The tasks in ``results.json``, each with those of its models that can stand in one table with ``jobs``: trained on the
+    same rows with the same settings, and still there."""
+    tasks, wanted = run_folder.read_json(folder / RESULTS_JSON).get("tasks", {}), {}
+    if not has_figures(tasks) or not all({"kind", "notes"} <= entry.keys() for entry in tasks.values()):
+        return {}  # damaged, and about to be written anew
+    for job in jobs:
+        wanted[job.data.task.name] = shared_identity(job.settings, job.data)
+    found: dict[str, dict[str, Any]] = {}
+    for task, entry in tasks.items():
+        models = {}
+        for name, model in entry["models"].items():
+            places = [path.parent for path in (folder / task / name).glob(f"seed-*/{RESULT}")]
+            found_seeds = {seed[1]: place for place in places if (seed := SEED_FOLDER.fullmatch(place.name))}
+            seeds = {seed: run_folder.read_json(place / RESULT) for seed, place in found_seeds.items()}
+            identities = [run_folder.read_json(place / IDENTITY) for place in found_seeds.values()]
+            if seeds and all(wanted.get(task, {}).items() <= identity.items() for identity in identities):
+                models[name] = model | {"seeds": seeds}
+        of_models = tuple(f"{name}{sign}" for name in entry["models"] for sign in (":", ", seed"))
+        notes = [note for note in entry["notes"] if not note.startswith((*of_models, results.MIXED))]
+        found[task] = entry | {"models": models, "notes": notes}
+    return {task: entry for task, entry in found.items() if entry["models"]}
+
+
+def left_out(folder: Path, jobs: list[Job]) -> list[str]:
+    """``task/model`` of finished fine-tunings in ``folder`` that the table of ``jobs`` will not have."""
+    known = {job.folder.parent for job in jobs}
+    known |= {
+        folder / task / model for task, entry in earlier_results(folder, jobs).items() for model in entry["models"]
+    }
+    found = {path.parent.parent for path in folder.glob(f"*/*/seed-*/{RESULT}")} - known
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def begin(folder: Path, config: str, engine: Engine) -> None:
+    """Take the folder: make and lock it, write config.yaml and environment.json."""
+    with run_folder.storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        engine.run_lock = run_folder.lock(folder)
+        run_folder.write_atomically(folder / run_folder.CONFIG, config)
+        facts = environment(engine)
+        facts["engine"] = facts["engine"].partition(", attention")[0]  # which is that of packed bins
+        run_folder.write_json(folder / run_folder.ENVIRONMENT, facts)
+
+
+def finished(jobs: list[Job]) -> int:
+    return sum(job.result() is not None for job in jobs)
+
+
+def write_results(folder: Path, jobs: list[Job]) -> str:
+    """results.json and results.md of what is finished by now; returns the table."""
+    found = results.collect(with_earlier_seeds(jobs), earlier_results(folder, jobs))
+    table = results.markdown(found)
+    run_folder.write_json(folder / RESULTS_JSON, found)
+    run_folder.write_atomically(folder / RESULTS_TABLE, table)
+    run_folder.write_status(folder, "running", finished(jobs))
+    return table
+
+
+def recorded_status(folder: Path, jobs: list[Job], terminal: Terminal) -> AbstractContextManager[None]:
+    """Keeps status.json true however the run ends; its ``step`` counts finished fine-tunings."""
+    return recorded_end(
+        folder,
+        lambda state, reason, code: run_folder.write_status(folder, state, finished(jobs), reason, code),
+        terminal,
+        stopped=lambda: f"after {finished(jobs)} of {len(jobs)} fine-tunings",
+        memory_remedy="a smaller --train.micro_batch_size; the step stays the same",
+    )
+
+
+def recorder_of(engine: Engine, terminal: Terminal) -> Callable[[Job, State], Recorder]:
+    """What starts the recorder of each fine-tuning: its metrics.jsonl, and a run of its own in each tracker."""
+    mode = (
+        None  # of W&B, as the last one found it: where it could not be reached, the next ones need not wait for it too
+    )
+
+    def start(job: Job, state: State) -> Recorder:
+        nonlocal mode
+        recorder = Recorder(engine.accelerator, job.folder, samples="none", warn=terminal.warn)
+        if engine.is_main and engine.accelerator.log_with:
+            wandb = _wandb_settings(job, mode or wandb_mode(job.settings.tracking.mode))
+            terminal.line(f"{job.name} is recorded in {_start_trackers(recorder, job, state, wandb)}")
+            mode = wandb["mode"]
+        return recorder
+
+    return start
+
+
+def _wandb_settings(job: Job, mode: str) -> dict[str, Any]:
+    tracking = job.settings.tracking
+    return {
+        "name": job.name,
+        "id": run_id(job.folder, ""),
+        "resume": "allow",
+        "dir": str(job.folder.absolute()),
+        "mode": mode,
+        "group": tracking.group or job.run.name,
+        "job_type": "fine-tuning",
+        "tags": [*tracking.tags, job.data.task.name, job.encoder.name],
+    }
+
+
+def _start_trackers(recorder: Recorder, job: Job, state: State, wandb: dict[str, Any]) -> str:
+    """In words where the fine-tuning is recorded; ``wandb`` has the mode then that W&B is in."""
+    accelerator, project = recorder.accelerator, wandb_project(job.settings.tracking.project)
+    values = flatten_values(job.settings) | {f"task.{name}": str(value) for name, value in vars(job.data.task).items()}
+    values |= {"model": job.encoder.source, "seed": job.seed}
+
+    def where(mode: str) -> str:
+        return recorded_in(recorder.names, job.folder, project, mode)
+
+    accelerator.trackers.clear()  # it keeps those of the fine-tuning before
+    accelerator.project_configuration.logging_dir = str(job.folder)  # of trackers that write files
+    return recorder.start_trackers(project, values, wandb, state.step, where, summaries={})
+
+
+def flatten_values(settings: Settings) -> dict[str, int | float | str]:
+    """Options by dotted names, lists and None as text."""
+    groups = {name: value for name, value in vars(settings).items() if hasattr(value, "__dataclass_fields__")}
+    values = {f"{group}.{name}": value for group, options in groups.items() for name, value in vars(options).items()}
+    return {name: value if isinstance(value, int | float | str) else str(value) for name, value in values.items()}

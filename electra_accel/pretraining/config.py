@@ -1,0 +1,312 @@
+"""The whole configuration of a run: one dataclass per group of options, the defaults, and the checks.
+
+An option's name on the command line and in YAML is ``group.option``; its help and the interval in which it makes sense
+stand beside it. A default of None is filled in by :func:`resolve`, or later by what its help names (device, environment).
+Nothing here imports torch, so that ``--help`` and mistakes are answered at once.
+"""
+
+import copy
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+MAX_EXAMPLE_TOKENS = 1023  # data/store.py keeps the offsets of 64 examples in 16 bits
+WARM_START = "warm-start"  # model.generator where none was released
+COUNT, NOT_NEGATIVE, POSITIVE = "[1, inf)", "[0, inf)", "(0, inf)"
+
+
+def option(default: Any, help: str, metavar: str | None = None, within: str | None = None) -> Any:
+    """A dataclass field with its help; ``metavar`` names its value there, ``within`` is an interval such as ``[0, 1)``."""
+    metadata = {"help": help, "metavar": metavar, "within": within}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Run:
+    """where the run lives"""
+
+    dir: str | None = option(None, "folder of the run; default: runs/<recipe>-<UTC time>", "FOLDER")
+    seed: int = option(1, "order, masks, replacements, dropout and initial weights follow from it")
+    resume: str = option(
+        "auto", "auto: go on where run.dir stopped; never; or a checkpoint's folder", "auto|never|FOLDER"
+    )
+    deadline: str | None = option(
+        None, "save and stop at this time: hours:minutes from the start, or a time such as 2026-12-24T07:30", "TIME"
+    )
+
+
+@dataclass
+class Data:
+    """the text; exactly one of train_files, dataset and prepared"""
+
+    train_files: list[str] | None = option(
+        None, "txt, csv, tsv, json, jsonl, parquet, each also as .gz or .xz; globs in quotes", "FILE"
+    )
+    eval_files: list[str] | None = option(None, "held-out text; default: eval_fraction of the training text", "FILE")
+    dataset: str | None = option(
+        None, "python_docs (built in), or a hub id: NAME, NAME:CONFIG, NAME:CONFIG:SPLIT", "NAME"
+    )
+    prepared: str | None = option(None, "folder made by scripts/prepare_data.py; brings its tokenizer", "FOLDER")
+    eval_general_files: list[str] | None = option(
+        None, "general text to judge by beside the domain's: what an adaptation forgets", "FILE"
+    )
+    replay_files: list[str] | None = option(
+        None, "general text mixed into the training text, so that less is forgotten", "FILE"
+    )
+    replay_fraction: float = option(0.1, "share of replay_files in the tokens of a pass", within="(0, 1)")
+    text_column: str = option("text", "column that holds the text (not for txt)", "NAME")
+    max_length: int = option(
+        128,
+        "tokens of an example with [CLS] and [SEP]; longer documents are split",
+        within=f"[8, {MAX_EXAMPLE_TOKENS}]",
+    )
+    eval_fraction: float = option(0.01, "share of the documents held out if eval_files is not given", within="[0, 1)")
+    join_lines: bool = option(False, "join consecutive short lines of a document into one example")
+    num_workers: int | None = option(
+        None, "loader processes per training process; default: 0 on a CPU, 2 on a GPU", within=NOT_NEGATIVE
+    )
+
+
+@dataclass
+class Tokenizer:
+    """the vocabulary; from scratch path or train_vocab_size, from a pair its own"""
+
+    path: str | None = option(None, "folder, hub id or vocab.txt", "PATH")
+    train_vocab_size: int | None = option(
+        None, "train a WordPiece vocabulary of so many tokens on the training text", within="[100, inf)"
+    )
+    add_tokens: str | None = option(None, "add the tokens in this file, one a line, to a pair's vocabulary", "FILE")
+    learn_tokens: int | None = option(
+        None, "add so many tokens to a pair's vocabulary: those that save most on the training text", within=COUNT
+    )
+
+
+@dataclass
+class Model:
+    """the networks; a size to start from scratch, or a pair to continue from"""
+
+    size: Literal["tiny", "small", "base", "large"] | None = option(None, "train from scratch at this size")
+    generator: str | None = option(
+        None, "continue from this generator: folder or hub id; warm-start: none was released, train one first", "PATH"
+    )
+    discriminator: str | None = option(None, "continue from this discriminator: folder or hub id", "PATH")
+    revision: str | None = option(None, "branch, tag or commit of the hub ids; default: main", "NAME")
+    sharing: Literal["tied", "none", "gdes"] = option(
+        "tied",
+        "of the two networks' embeddings: one table; two; the discriminator's is the generator's plus a difference",
+    )
+    warm_start_steps: int = option(
+        2000, "steps by masked language modelling that a generator is warm-started for", within=COUNT
+    )
+    generator_width: float | None = option(
+        None, "width of the generator / the discriminator's; default: the size's published ratio", within="(0, 1]"
+    )
+    dropout: float = option(0.1, "in both networks; attention dropout is 0 in training", within="[0, 1)")
+    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, slower")
+
+
+@dataclass
+class Objective:
+    """what is learnt"""
+
+    kind: Literal["rtd", "mlm"] = option(
+        "rtd", "replaced token detection; or masked language modelling with one network, the baseline"
+    )
+    mask_prob: float | None = option(
+        None, "share of an example's tokens that is selected; default: 0.15, size large 0.25", within="(0, 1]"
+    )
+    mask_unit: Literal["token", "word"] = option("token", "what is selected together: single tokens, or whole words")
+    mask_token_prob: float = option(0.85, "share of the selected tokens that becomes [MASK]", within="[0, 1]")
+    random_token_prob: float = option(0.0, "share that becomes a random token; the rest is kept", within="[0, 1]")
+    generator_weight: float = option(
+        1.0, "factor of the generator's loss (mean over selected tokens)", within=NOT_NEGATIVE
+    )
+    discriminator_weight: float = option(
+        50.0, "factor of the discriminator's loss (mean over all tokens)", within=NOT_NEGATIVE
+    )
+    temperature: float = option(1.0, "of the softmax that replacements are drawn from", within=POSITIVE)
+
+
+@dataclass
+class Optim:
+    """AdamW and its learning rate"""
+
+    learning_rate: float | None = option(
+        None, "peak; default: tiny 1e-3, small 5e-4, base and large 2e-4, from a pair 5e-5", within=POSITIVE
+    )
+    weight_decay: float = option(0.01, "on matrices; biases and LayerNorm have none", within=NOT_NEGATIVE)
+    betas: list[float] = option([0.9, 0.999], "decay of the two moment estimates", within="[0, 1)")
+    eps: float = option(1e-6, "added to the denominator", within=POSITIVE)
+    warmup_steps: int | None = option(
+        None,
+        "linear warmup; default: tiny 100, other sizes 10000, at most a tenth of the steps; from a pair 6% of them",
+        within=NOT_NEGATIVE,
+    )
+    schedule: Literal["linear", "cosine", "constant"] = option("linear", "after the warmup, down to 0 at the end")
+    max_grad_norm: float = option(1.0, "the gradient of a global step is clipped to this norm", within=POSITIVE)
+
+
+@dataclass
+class Train:
+    """how long, and how much at once"""
+
+    steps: int | None = option(None, "optimizer steps; exactly one of steps, epochs and flops", within=COUNT)
+    epochs: float | None = option(None, "passes over the training text; default from a pair: 3", within=POSITIVE)
+    flops: float | None = option(
+        None, "as many steps as fit into so many floating point operations, counted as train/flops is", within=POSITIVE
+    )
+    batch_tokens: int | None = option(
+        None,
+        "token slots of a global step, all processes; default: the size's published batch, from a pair 8192",
+        within=COUNT,
+    )
+    micro_batch_tokens: int | None = option(
+        None,
+        "most token slots at once per process (memory, not results); default: 4096 on a CPU, 32768 on a GPU",
+        within=COUNT,
+    )
+    bin_tokens: int | None = option(
+        None, "token slots of a row, filled with whole examples; default: data.max_length", within=COUNT
+    )
+    attention_boundaries: bool = option(
+        True, "examples in a row do not see each other; false: in training they do, to measure what that costs"
+    )
+    precision: Literal["auto", "no", "bf16", "fp16"] = option(
+        "auto", "no is fp32; auto: bf16 on a GPU that has it, else no"
+    )
+    compile: bool = option(False, "torch.compile the networks")
+
+
+@dataclass
+class Eval:
+    """held-out figures, always on the same corruption"""
+
+    every: int = option(500, "steps between evaluations", within=COUNT)
+    batches: int = option(8, "held-out text, in global steps of train.batch_tokens", within=COUNT)
+    metric: Literal["discriminator_loss", "generator_loss", "auc"] | None = option(
+        None, "chooses the best step where patience is set; default: discriminator_loss, objective mlm generator_loss"
+    )
+    patience: int = option(0, "stop after so many evaluations without a better metric; 0: never", within=NOT_NEGATIVE)
+    mask_prob: float = option(0.15, "share of selected tokens, whatever objective.mask_prob is", within="(0, 1]")
+    seed: int = option(1, "fixes which tokens are selected and replaced")
+
+
+@dataclass
+class Checkpoint:
+    """saved states to resume from"""
+
+    every: int = option(1000, "steps between checkpoints", within=COUNT)
+    minutes: float = option(30.0, "and whenever so many minutes have passed; 0: off", within=NOT_NEGATIVE)
+    keep: int = option(2, "newest checkpoints that stay on disk", within=COUNT)
+
+
+@dataclass
+class Tracking:
+    """what is recorded besides metrics.jsonl and samples.jsonl"""
+
+    trackers: list[str] | None = option(None, "wandb, tensorboard, …; default: wandb where it is installed", "NAME")
+    mode: Literal["online", "offline", "disabled"] | None = option(
+        None, "of W&B; default: WANDB_MODE, else online where a key is stored, else offline"
+    )
+    project: str = option("electra-accel", "W&B project, unless WANDB_PROJECT is set", "NAME")
+    group: str | None = option(None, "W&B group", "NAME")
+    tags: list[str] = option([], "W&B tags", "NAME")
+    notes: str | None = option(None, "W&B notes", "TEXT")
+    log_every: int = option(50, "steps between log lines", within=COUNT)
+    samples_every: int = option(500, "steps between reconstructions of held-out sentences", within=COUNT)
+    samples: Literal["all", "local", "none"] = option(
+        "all", "where sentences of the corpus go: trackers and files, files only, nowhere"
+    )
+
+
+@dataclass
+class Config:
+    """All groups, in the order of ``--help`` and config.yaml."""
+
+    run: Run = field(default_factory=Run)
+    data: Data = field(default_factory=Data)
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train)
+    eval: Eval = field(default_factory=Eval)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    tracking: Tracking = field(default_factory=Tracking)
+
+    @property
+    def from_pair(self) -> bool:
+        """Whether training continues from given networks instead of starting at a size."""
+        return self.model.discriminator is not None
+
+    @property
+    def warm_starts(self) -> bool:
+        """Whether the generator of the given discriminator is trained here first."""
+        return self.model.generator == WARM_START
+
+    @property
+    def is_mlm(self) -> bool:
+        """Whether one network learns masked language modelling: the baseline, or a generator's warm start."""
+        return self.objective.kind == "mlm"
+
+    @property
+    def is_warm_start(self) -> bool:
+        """Whether this is the run that a warm start is (see pretraining/warm_start.py), not the one that it is for."""
+        return self.is_mlm and self.warm_starts
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """Settings that go with a starting point; ``batch_tokens`` is the published sequences times their length."""
+
+    learning_rate: float
+    mask_prob: float
+    batch_tokens: int
+    warmup_steps: int | None = 10_000  # None: WARMUP_FRACTION of the steps
+    epochs: float | None = None
+
+
+# Clark et al., ELECTRA (ICLR 2020), tables 6 and 7; tiny and the numbers for a pair are ours.
+FROM_SCRATCH = {
+    "tiny": Recommended(1e-3, 0.15, 64 * 128, warmup_steps=100),
+    "small": Recommended(5e-4, 0.15, 128 * 128),
+    "base": Recommended(2e-4, 0.15, 256 * 512),
+    "large": Recommended(2e-4, 0.25, 2048 * 512),
+}
+FROM_PAIR = Recommended(5e-5, 0.15, 64 * 128, warmup_steps=None, epochs=3.0)
+WARMUP_FRACTION = 0.06
+
+
+def resolve(config: Config, steps: int | None = None) -> Config:
+    """A copy in which the defaults that depend on the size, the pair or other options are filled in.
+
+    Args:
+        steps: optimizer steps of the run where they are known; a warmup that is a share of them stays None without.
+
+    Impossible configurations pass through; :func:`check` names what is wrong with them.
+    """
+    config = copy.deepcopy(config)
+    objective, optim, train = config.objective, config.optim, config.train
+    recommended = FROM_PAIR if config.from_pair else FROM_SCRATCH[config.model.size or "tiny"]
+    if objective.mask_prob is None:
+        objective.mask_prob = recommended.mask_prob
+    if optim.learning_rate is None:
+        optim.learning_rate = recommended.learning_rate
+    if config.eval.metric is None:
+        config.eval.metric = "generator_loss" if config.is_mlm else "discriminator_loss"
+    if train.bin_tokens is None:
+        train.bin_tokens = config.data.max_length
+    if train.batch_tokens is None:
+        train.batch_tokens = max(1, recommended.batch_tokens // max(1, train.bin_tokens)) * train.bin_tokens
+    if train.steps is None and train.epochs is None and train.flops is None:
+        train.epochs = recommended.epochs
+    if optim.warmup_steps is None and (steps := steps or train.steps):
+        published = recommended.warmup_steps
+        optim.warmup_steps = round(WARMUP_FRACTION * steps) if published is None else min(published, steps // 10)
+    return config
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """``{"group.option": value}`` in the order of the groups."""
+    return {f"{group}.{name}": value for group, options in asdict(config).items() for name, value in options.items()}

@@ -1,0 +1,170 @@
+"""From the configuration to the networks and to the vocabulary that they read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+from transformers import ElectraConfig, ElectraForMaskedLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from electra_accel.errors import UserError
+from electra_accel.model.loading import (
+    load_config,
+    load_discriminator,
+    load_encoder,
+    load_network,
+    load_networks,
+    share_loaded,
+)
+from electra_accel.model.metrics import training_flops
+from electra_accel.model.mlm import MaskedLanguageModeling
+from electra_accel.model.pair import (
+    Pair,
+    build_encoder,
+    build_pair,
+    check_network,
+    check_pair,
+    freeze_embeddings,
+    pair_configs,
+    warm_start_generator,
+)
+from electra_accel.model.rtd import ReplacedTokenDetection
+from electra_accel.model.vocabulary import extend_networks
+from electra_accel.pretraining.config import Config
+from electra_accel.pretraining.warm_start import generator_of
+from electra_accel.text.tokenizer import load_tokenizer, vocabulary_conflict
+
+Log = Callable[[str], None]
+
+
+def given_tokenizer(config: Config, log: Log) -> PreTrainedTokenizerFast | None:
+    """tokenizer.path, else the discriminator's; None where a vocabulary is to be trained, or comes with data.prepared.
+
+    Given networks are checked by their configuration files and vocabularies, before hours are spent on preparing text.
+
+    Raises:
+        UserError: no tokenizer there; no ELECTRA there; the networks or their vocabularies do not fit together or to the
+            tokenizer; data.max_length is over their positions.
+    """
+    model, path = config.model, config.tokenizer.path
+    if not config.from_pair:
+        return load_tokenizer(path, log=log) if path else None
+    sources = {"model.discriminator": model.discriminator}
+    if not (config.is_mlm or config.warm_starts):
+        sources = {"model.generator": model.generator} | sources
+    configs = [load_config(option, source, model.revision) for option, source in sources.items()]
+    max_length, sharing = config.data.max_length, model.sharing
+    _check_fit(configs, 0, max_length, sharing)
+    tokenizer = load_tokenizer(path, log=log) if path else load_tokenizer(model.discriminator, model.revision, log)
+    _check_fit(configs, len(tokenizer), max_length, sharing)
+    for option, source in sources.items():
+        try:
+            theirs = load_tokenizer(source, model.revision)
+        except UserError:
+            log(f"{option} {source} has no usable tokenizer: that it has the vocabulary of this run cannot be checked")
+            continue
+        if conflict := vocabulary_conflict(tokenizer, theirs):
+            number, ours, other = conflict
+            raise UserError(
+                f"{option}: {source} has another vocabulary than {path or model.discriminator}: id {number} is {other!r} there "
+                f"and {ours!r} here; take a generator, a discriminator and a tokenizer.path with one vocabulary"
+            )
+    return tokenizer
+
+
+def _check_fit(configs: list, tokenizer_vocab_size: int, max_length: int, sharing: str) -> None:
+    if len(configs) == 1:
+        check_network(*configs, tokenizer_vocab_size, max_length)
+    else:
+        check_pair(*configs, tokenizer_vocab_size, max_length, sharing)
+
+
+def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, folder: Path | None = None) -> Pair:
+    """Fresh networks of model.size, or the given ones; checked against each other, the tokenizer and data.max_length.
+
+    Args:
+        tokenizer: of the run; it may have more tokens than that of the given networks, which then get rows for them.
+        folder: of the run, where a warm-started generator is found; None: its layers stay fresh, as a checkpoint follows.
+
+    Returns:
+        With objective.kind mlm a pair without a discriminator.
+
+    Raises:
+        UserError: they do not fit together, or cannot be loaded.
+    """
+    model, data = config.model, config.data
+    common = dict(max_length=data.max_length, dropout=model.dropout, seed=config.run.seed)
+    if not config.from_pair:
+        fresh = dict(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **common)
+        if config.is_mlm:
+            return Pair(build_encoder(model.size, **fresh), None)
+        return build_pair(model.size, generator_width=model.generator_width, sharing=model.sharing, **fresh)
+
+    known = given_tokenizer(config, lambda line: None)
+    common |= dict(revision=model.revision, tokenizer_vocab_size=len(known))
+    if config.warm_starts:
+        discriminator, report = load_discriminator(model.discriminator, **common)
+        generator, line = warm_start_generator(
+            discriminator, width=model.generator_width, dropout=model.dropout, seed=config.run.seed
+        )
+        report += line
+        pair = Pair(generator, discriminator)
+    elif config.is_mlm:
+        network, report = load_encoder(model.discriminator, **common)
+        pair = Pair(network, None)
+    else:
+        pair, report = load_networks(model.generator, model.discriminator, sharing=model.sharing, **common)
+    if len(tokenizer) > len(known):
+        extend_networks([network for network in pair if network is not None], known, tokenizer)
+    if config.is_mlm:
+        pair = Pair(pair.generator, None)
+        if config.is_warm_start:
+            freeze_embeddings(pair.generator)
+    else:
+        if config.warm_starts and folder:
+            warm_started = generator_of(folder)
+            pair.generator.load_state_dict(
+                load_network("model.generator", ElectraForMaskedLM, str(warm_started)).state_dict()
+            )
+            report.append(f"generator: its weights are those of the warm start, {warm_started}")
+        report += share_loaded(pair, model.sharing)
+    for line in report:
+        log(line)
+    return pair
+
+
+def joint_module(config: Config, pair: Pair) -> nn.Module:
+    """What is trained, as one module: the two networks, or the one."""
+    common = dict(
+        gradient_checkpointing=config.model.gradient_checkpointing,
+        attention_boundaries=config.train.attention_boundaries,
+    )
+    if pair.discriminator is None:
+        return MaskedLanguageModeling(pair.generator, **common)
+    return ReplacedTokenDetection(*pair, temperature=config.objective.temperature, **common)
+
+
+def flops(pair: Pair, context: float) -> tuple[float, float]:
+    """Forward and backward, per real token and per selected position; see ``metrics.training_flops``."""
+    return training_flops(pair.generator.config, pair.discriminator and pair.discriminator.config, context)
+
+
+def shapes(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[ElectraConfig, ElectraConfig | None]:
+    """The configurations of the networks that :func:`networks` will give, before there are any weights; one network: None last.
+
+    Raises:
+        UserError: those of given networks cannot be had.
+    """
+    model = config.model
+    if config.from_pair:
+        sources = {"model.discriminator": model.discriminator}
+        if not config.is_mlm:
+            sources = {"model.generator": model.generator} | sources
+        found = [load_config(option, source, model.revision) for option, source in sources.items()]
+        for each in found:
+            each.vocab_size = max(each.vocab_size, len(tokenizer))  # tokens may have been added
+    else:
+        common = dict(max_length=config.data.max_length, pad_token_id=tokenizer.pad_token_id)
+        width = model.generator_width
+        found = pair_configs(model.size, vocab_size=len(tokenizer), generator_width=width, **common)
+        found = found[1:] if config.is_mlm else found
+    return (*found, None)[:2]

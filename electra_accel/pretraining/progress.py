@@ -1,0 +1,145 @@
+"""Where a run stands, and saving and restoring it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from electra_accel.data.plan import Cursor
+from electra_accel.engines.engine import Engine
+from electra_accel.errors import UserError
+from electra_accel.runs import checkpoint, run_folder
+
+STATE_FILE = "state.json"
+
+
+@dataclass
+class Progress:
+    """With the weights and the optimizer this is all that a resume needs; kept in checkpoints as JSON.
+
+    Attributes:
+        data: what the plan depends on (``assemble.data_identity``).
+        corruption: fingerprint of the fixed held-out corruption.
+        step: optimizer steps done.
+        cursor: where the plan goes on.
+        tokens: real tokens seen.
+        epoch: passes over the corpus.
+        seconds: of training so far, over all resumes; ``device_seconds``: times the number of processes.
+        flops: of forward and backward passes so far (``model.metrics.training_flops``).
+        run_id: by which trackers know the run; empty where the run begins at another run's checkpoint.
+        warned: health checks that were told of, and the last step at which each held.
+        window: figures of the steps since the last log line, where the run stopped between two (``Window.unfinished``).
+        first, last: held-out figures of the untouched and of the present model; ``judged_step``: when the latter were taken.
+        best, best_step, best_figures: the best ``eval.metric`` so far, its step, and all figures of that step.
+        bad_evaluations: how many evaluations ago that was.
+        stopped_because: why the run ended before its last step; empty otherwise.
+    """
+
+    data: str
+    corruption: str = ""
+    step: int = 0
+    cursor: Cursor = Cursor()
+    tokens: int = 0
+    epoch: float = 0.0
+    seconds: float = 0.0
+    device_seconds: float = 0.0
+    flops: float = 0.0
+    run_id: str = ""
+    warned: dict[str, int] = field(default_factory=dict)
+    window: dict = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    judged_step: int = -1
+    best: float | None = None
+    best_step: int = 0
+    best_figures: dict[str, float] = field(default_factory=dict)
+    bad_evaluations: int = 0
+    stopped_because: str = ""
+
+    def to_json(self) -> dict:
+        return asdict(self) | {"cursor": self.cursor.to_json()}
+
+    @classmethod
+    def from_json(cls, value: dict) -> "Progress":
+        judged = {"judged_step": value["step"]}  # where an earlier version did not say it
+        return cls(**judged | value | {"cursor": Cursor.from_json(value["cursor"])})
+
+    def axes(self) -> dict[str, float]:
+        """What curves are drawn over: steps, real tokens, passes, floating point operations, hours, hours of all processes."""
+        return {
+            "train/step": self.step,
+            "train/tokens": self.tokens,
+            "train/epoch": self.epoch,
+            "train/flops": self.flops,
+            "train/hours": self.seconds / 3600,
+            "train/device_hours": self.device_seconds / 3600,
+        }
+
+    def judge(self, figures: dict[str, float], metric: str) -> bool:
+        """Take in held-out figures; True if ``metric`` (auc, or a loss) is the best so far."""
+        if not self.first:
+            self.first = figures
+        self.last, self.judged_step = figures, self.step
+        value = figures[f"eval/{metric}"]
+        better = self.best is None or (value > self.best if metric == "auc" else value < self.best)
+        if better:
+            self.best, self.best_step, self.best_figures, self.bad_evaluations = value, self.step, figures, 0
+        else:
+            self.bad_evaluations += 1
+        return better
+
+
+def save(
+    folder: Path, engine: Engine, progress: Progress, warn: Callable[[str], None], *, keep: int, keep_best: bool
+) -> None:
+    """Write a checkpoint of the run in ``folder``, and prune. Called on every process.
+
+    Args:
+        keep: newest checkpoints that stay.
+        keep_best: the checkpoint of the best step stays too.
+
+    Raises:
+        UserError: no space, or no permission.
+    """
+    checkpoints = folder / run_folder.CHECKPOINTS
+    partial = checkpoint.partial_path_of(checkpoints, progress.step)
+
+    def begin() -> None:
+        with run_folder.storage_errors(folder):
+            checkpoint.begin(checkpoints, progress.step)
+
+    def write() -> None:
+        with run_folder.storage_errors(folder):
+            engine.save(partial)
+
+    def finish() -> None:
+        with run_folder.storage_errors(folder):
+            run_folder.write_json(partial / STATE_FILE, progress.to_json())
+            checkpoint.commit(checkpoints, progress.step)
+            checkpoint.prune(checkpoints, keep, {progress.best_step} if keep_best else set(), warn)
+            run_folder.write_status(folder, "running", progress.step)
+
+    engine.on_main(begin)
+    engine.together(write)
+    engine.on_main(finish)
+
+
+def read(path: Path, folder: Path, data: str, total_steps: int) -> Progress:
+    """Where the run in ``folder`` stood at a verified checkpoint, its own or another run's.
+
+    Raises:
+        UserError: the run was on other data (see ``Progress.data``), or is beyond its last step.
+    """
+    progress = Progress.from_json(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+    if progress.data != data:
+        raise UserError(
+            f"{path} was trained on other data ({progress.data}; now {data}): the text or its preparation has changed; "
+            "restore it, or use another --run.dir"
+        )
+    if progress.step > total_steps:
+        raise UserError(f"{path} is at step {progress.step} already, beyond train.steps {total_steps}; raise it")
+    if path.resolve().parent.parent != folder.resolve():
+        progress.run_id, progress.warned, progress.judged_step = "", {}, -1
+        # The origin's best checkpoint is not in this folder: what is best here begins anew.
+        progress.best, progress.best_step, progress.best_figures, progress.bad_evaluations = None, 0, {}, 0
+    return progress

@@ -1,0 +1,87 @@
+"""What is said at the start of a run and at its end."""
+
+import json
+import shlex
+from pathlib import Path
+
+from electra_accel.data.plan import Layout, Plan
+from electra_accel.reports import story
+from electra_accel.reports.adaptation import FRESH_GENERATOR, SCRATCH, Story
+from electra_accel.runs import run_folder
+
+
+def plan_lines(plan: Plan, layout: Layout, manifest: dict, steps: int, steps_per_pass: float) -> list[str]:
+    """Data, plan and waste, as a person wants to know them before a long run.
+
+    Args:
+        manifest: of the prepared data.
+        steps: of the run; ``steps_per_pass``: of one pass over the training text.
+    """
+    limits, split = plan.limits, manifest["splits"]["train"]
+    slots, tokens = plan.bins_per_step * limits.tokens, split["tokens"]
+    replayed = ""
+    if plan.replay:
+        general = manifest["splits"]["replay"]
+        tokens += plan.replay.per_pass * general["tokens"] / general["examples"]
+        replayed = f"; replay: {plan.replay.per_pass:,} of {general['examples']:,} general examples in each pass"
+    waste = f", {layout.empty_bins} of them empty" if layout.empty_bins else ""
+    return [
+        f"data      {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens "
+        f"({manifest['fingerprint'][:12]}){replayed}",
+        f"plan      bins of {limits.tokens} tokens, {limits.slots} selected slots, {limits.segments} examples at most; "
+        f"{tokens / (steps_per_pass * slots):.1%} filled",
+        f"step      {plan.bins_per_step} bins = {slots:,} token slots: {layout.world_size} processes x {layout.accumulation} "
+        f"micro-batches x {layout.rows} bins{waste}",
+        f"length    {steps:,} steps, {steps / steps_per_pass:.2f} passes over the text",
+    ]
+
+
+def opening_lines(folder: Path, engine: str, plan: list[str], held_out: str, records: str, step: int) -> list[str]:
+    """What a run is about to do, where it is written to and how to watch it.
+
+    Args:
+        engine, held_out, records: in words; ``plan``: of :func:`plan_lines`.
+        step: that it starts from.
+    """
+    return [
+        f"engine    {engine}",
+        *plan,
+        f"held out  {held_out}",
+        f"records   {records}",
+        f"run       {folder}, from step {step}",
+        f"watch     {folder}/report.html in a browser: brought up to date at each evaluation",
+    ]
+
+
+def closing_lines(folder: Path, told: Story | None) -> list[str]:
+    """What was made, how good it is on held-out text against what it started from, and what to type next.
+
+    Args:
+        folder: of the run, with what it exported.
+        told: None where nothing was judged.
+    """
+    if told and told.start == FRESH_GENERATOR:
+        return ["warm start done: the pair comes next"]
+    uses = {
+        "discriminator": "the encoder to fine-tune, with its replaced-token head",
+        "encoder": "the encoder to fine-tune, with its LM head",
+        "generator": "the masked language model",
+    }
+    made = [name for name in uses if (folder / name).is_dir()]
+    records = [name for name in (run_folder.METRICS, run_folder.SAMPLES) if (folder / name).exists()]
+    adapted = told and told.start != SCRATCH
+    typed, network = shlex.quote(str(folder)), json.dumps("/".join([str(folder), *made[:1]]), ensure_ascii=False)
+    load = f"from transformers import AutoModel; print(AutoModel.from_pretrained({network}))"
+    return [
+        "",
+        *(story.lines(told) if told else ["nothing was judged"]),
+        "",
+        *(f"{'made' * (name == made[0]):<10}{folder}/{name:<15} {uses[name]}" for name in made),
+        f"          {folder}/{', '.join(records)}, {run_folder.CHECKPOINTS}/",
+        f"          {folder}/report.html     the whole run on one page, to open in a browser",
+        f"next      load it: python -c {shlex.quote(load)}",
+        f"          go on:   the same command with --run.dir {typed} and more --train.steps (or --train.epochs)",
+        f"          before and after, also of several runs:  python scripts/adaptation.py {typed}"
+        if adapted
+        else "          your own text: see README.md",
+    ]

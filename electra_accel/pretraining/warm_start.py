@@ -1,0 +1,64 @@
+"""A generator for a discriminator that was released without one: a run of its own that comes first.
+
+In ``run.dir/warm-start`` a generator with fresh layers on the discriminator's embeddings, which are frozen, learns masked
+language modelling for ``model.warm_start_steps`` steps: by the loop, the engine and the data of the run itself, with
+checkpoints, so that it may be interrupted too. Replaced token detection then begins with the exported generator. Without it
+the discriminator would unlearn on noise what it knows: fresh layers propose random tokens.
+"""
+
+import copy
+from pathlib import Path
+
+from electra_accel.model.loading import load_config
+from electra_accel.model.pair import SIZES
+from electra_accel.pretraining import opening
+from electra_accel.pretraining.config import FROM_SCRATCH, Config, Objective, resolve
+from electra_accel.runs import run_folder
+
+
+def is_due(config: Config, folder: Path, checkpoint: Path | None, content: dict[str, str]) -> bool:
+    """Whether the run in ``folder`` needs a generator that is not there yet.
+
+    Args:
+        checkpoint: that the run goes on from; it holds the generator.
+        content: see ``content.content_of``; that of the warm start is the same.
+
+    Raises:
+        UserError: the one that is there was made with other settings.
+    """
+    if checkpoint or config.is_mlm or not config.warm_starts:
+        return False
+    if not generator_of(folder).is_dir():
+        return True
+    warm = folder / run_folder.WARM_START
+    opening.require_same(warm, configuration(config, folder))
+    opening.require_same_content(warm, None, config, content, lambda line: None)
+    return False
+
+
+def generator_of(folder: Path) -> Path:
+    """Where the run in ``folder`` finds its warm-started generator."""
+    return folder / run_folder.WARM_START / "generator"
+
+
+def configuration(config: Config, folder: Path) -> Config:
+    """The run that comes before the one in ``folder``.
+
+    Its peak learning rate is the published one for a run from scratch at the discriminator's width (base's for a width that
+    was not published), because the generator's layers are fresh.
+
+    Raises:
+        UserError: there is no such discriminator.
+    """
+    discriminator = load_config("model.discriminator", config.model.discriminator, config.model.revision)
+    size = {shape.hidden: size for size, shape in SIZES.items()}.get(discriminator.hidden_size, "base")
+    warm, default = copy.deepcopy(config), Objective()
+    warm.run.dir, warm.run.resume = str(folder / run_folder.WARM_START), "auto"
+    warm.objective.kind, warm.model.sharing = "mlm", "tied"
+    warm.objective.generator_weight = default.generator_weight
+    warm.objective.discriminator_weight = default.discriminator_weight
+    warm.train.steps, warm.train.epochs, warm.train.flops = config.model.warm_start_steps, None, None
+    warm.optim.learning_rate, warm.optim.warmup_steps = FROM_SCRATCH[size].learning_rate, None
+    warm.eval.metric, warm.eval.patience = None, 0
+    warm.tracking.trackers = []
+    return resolve(warm)

@@ -1,0 +1,198 @@
+"""The story of an adaptation: held-out figures before and after, on the domain's text and on general text, cost and advice.
+
+Everything follows from what a run recorded. Before and after are judged on the same corruption of the same held-out text, with
+replacements by the starting pair's generator (by token frequency from scratch), so their figures compare. They speak of text,
+not of tasks: whether a task gains is for fine-tuning to show, and its figures are a part of the story where they are given.
+
+The verdict is on the discriminator's ROC-AUC, which ranks tokens, and not on its loss: the loss also follows the share of
+replaced tokens that a discriminator has learnt to expect, and that share falls in training while the generator learns the
+domain. One network alone (objective.kind mlm) is judged by its loss on the selected tokens, the generator loss here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from electra_accel.errors import UserError
+from electra_accel.pretraining.config import WARM_START
+from electra_accel.reports import advice, settings
+from electra_accel.reports.changes import Change, changes, figures_of
+from electra_accel.reports.tasks import TaskChange
+from electra_accel.runs import run_folder
+
+SETS = {"eval": "held_out", "general": "general"}  # prefix of the figures: name of the held-out set
+# What a run started from, in words.
+SCRATCH, ENCODER, FRESH_GENERATOR = "scratch", "one encoder", "fresh layers on a discriminator's embeddings"
+PAIR, WARM_STARTED = "a given pair", "a discriminator, its generator warm-started"
+LANGUAGE_MODEL = "one encoder with its LM head"
+TRAINED = (
+    PAIR,
+    WARM_STARTED,
+    LANGUAGE_MODEL,
+)  # before, head and all: of these alone it can be said that something is forgotten
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of training, as far as it was recorded; ``device_hours`` are hours times processes."""
+
+    steps: int
+    tokens: int | None
+    hours: float | None
+    device_hours: float | None
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a run made of the networks that it started from.
+
+    Attributes:
+        name: of the run.
+        start: what it started from, in words (see :func:`start_of`).
+        before_step, after_step: after which the figures were taken; the second is the exported step, or the last evaluation
+            before it.
+        later: evaluations after the exported step, where ``eval.patience`` chose the first judged one; else 0.
+        domain, general: changes by key of ``FIGURES``; ``general`` is empty without data.eval_general_files.
+        primary: the key that the verdict is on.
+        chance: generator accuracy of always guessing the most frequent token of the domain's text.
+        cost: of the run so far; ``warm_start``: of its generator's warm start, which came before; None without.
+        advice: {rule: sentence}, empty where all is well.
+        tasks: what became of fine-tunings, see ``tasks.task_changes``; empty without.
+    """
+
+    name: str
+    start: str
+    before_step: int
+    after_step: int
+    later: int
+    domain: dict[str, Change]
+    general: dict[str, Change]
+    primary: str
+    chance: float | None
+    cost: Cost
+    warm_start: Cost | None
+    advice: dict[str, str]
+    tasks: tuple[TaskChange, ...] = ()
+
+    @property
+    def given(self) -> bool:
+        """Whether the networks had been trained before, head and all."""
+        return self.start in TRAINED
+
+    @property
+    def one_network(self) -> bool:
+        """Whether there are no figures of a discriminator."""
+        return self.domain["auc"].after is None
+
+
+def story_of_run(folder: Path, step: int | None = None) -> Story | None:
+    """The story of a run folder; None where the run has judged nothing yet.
+
+    Args:
+        step: of the weights that are meant; default: those that the run exports.
+
+    Raises:
+        UserError: not the folder of a run, or a damaged file in it.
+    """
+    if not (folder / run_folder.CONFIG).is_file():
+        raise UserError(f"{folder} is not the folder of a run: there is no {run_folder.CONFIG} in it")
+    records, warm_start = run_folder.read_jsonl(folder / run_folder.METRICS), warm_start_cost(folder)
+    return tell(folder.resolve().name, records, settings.read(folder), held_out_sets(folder), step, warm_start)
+
+
+def held_out_sets(folder: Path) -> dict[str, dict]:
+    """What a run folder knows of each held-out set, by the keys of ``SETS``; empty of one that it does not have."""
+    return {
+        prefix: run_folder.read_json(folder / run_folder.HELD_OUT / f"{name}.json") for prefix, name in SETS.items()
+    }
+
+
+def warm_start_cost(folder: Path) -> Cost | None:
+    """What the warm start of a run's generator has cost; None where there was none, or its record is gone."""
+    records = run_folder.read_jsonl(folder / run_folder.WARM_START / run_folder.METRICS)
+    return cost_of(records) if records else None
+
+
+def cost_of(records: Sequence[dict]) -> Cost:
+    """By the newest of the records that says it."""
+    newest = [
+        next((record[key] for record in reversed(records) if record.get(key) is not None), None)
+        for key in ("train/tokens", "train/hours", "train/device_hours")
+    ]
+    return Cost(max(record["step"] for record in records), *newest)
+
+
+def tell(
+    name: str,
+    records: Sequence[dict],
+    options: Mapping[str, Any],
+    sets: Mapping[str, Mapping[str, Any]],
+    step: int | None = None,
+    warm_start: Cost | None = None,
+) -> Story | None:
+    """See :func:`story_of_run`.
+
+    Args:
+        records: of metrics.jsonl; a figure without a value is None or missing.
+        options: ``{"group.option": value}`` of the run.
+        sets: by the keys of ``SETS``, what is known of each held-out set: its counts ``selected`` and ``judged``, ``chance``,
+            and the share ``unknown`` of its tokens.
+    """
+    evaluations = [record for record in records if "eval/generator_loss" in record]
+    if not evaluations:
+        return None
+    step = exported_step(evaluations, options) if step is None else step
+    first = evaluations[0]
+    later = len(evaluations) - 1 if step == first["step"] == exported_step(evaluations, options) else 0
+    evaluations = [record for record in evaluations if record["step"] <= max(step, first["step"])]
+    domain, general = (changes(first, evaluations[-1], prefix, sets.get(prefix, {})) for prefix in SETS)
+    counts = sets.get("eval", {})
+    accuracy, chance = domain["generator_accuracy"].before, counts.get("chance")
+    start = start_of(options, has_lm_head=None not in (accuracy, chance) and accuracy > chance)
+    said = {
+        "unknown": advice.unknown(counts.get("unknown")),
+        "collapse": advice.collapse(records, step),
+        "forgetting": advice.forgetting(general) if start in TRAINED else None,
+        "rising": advice.rising(evaluations),
+        "small": advice.small(counts.get("selected"), bool(options.get("data.eval_files"))),
+    }
+    return Story(
+        name=name,
+        start=start,
+        before_step=first["step"],
+        after_step=evaluations[-1]["step"],
+        later=later,
+        domain=domain,
+        general=general,
+        primary="auc" if domain["auc"].after is not None else "generator_loss",
+        chance=chance,
+        cost=cost_of(records),
+        warm_start=warm_start,
+        advice={rule: sentence for rule, sentence in said.items() if sentence},
+    )
+
+
+def start_of(options: Mapping[str, Any], has_lm_head: bool) -> str:
+    """What a run with these options started from: one of the words above.
+
+    Args:
+        has_lm_head: one network was given with an LM head. A discriminator has none, and gets a fresh one, which is right less
+            often than always guessing the most frequent token.
+    """
+    warm_starts = options.get("model.generator") == WARM_START
+    if options.get("model.discriminator") is None:
+        return SCRATCH
+    if options.get("objective.kind") == "mlm":
+        return FRESH_GENERATOR if warm_starts else LANGUAGE_MODEL if has_lm_head else ENCODER
+    return WARM_STARTED if warm_starts else PAIR
+
+
+def exported_step(evaluations: Sequence[dict], options: Mapping[str, Any]) -> int:
+    """The step whose weights a run exports: the last, or with eval.patience the first with the best eval.metric."""
+    metric = options.get("eval.metric")
+    known = [record for record in evaluations if metric in figures_of(record, "eval")]
+    if not options.get("eval.patience") or not known:
+        return evaluations[-1]["step"]
+    choose = max if metric == "auc" else min
+    return choose(known, key=lambda record: record[f"eval/{metric}"])["step"]

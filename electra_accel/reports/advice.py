@@ -1,0 +1,107 @@
+"""Advice to a person who adapts: five rules on what a run recorded. Each gives a sentence, or None where all is well."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from electra_accel.reports.changes import Change, figures_of
+from electra_accel.text.encode import MANY_UNKNOWN
+from electra_accel.tracking.health import CHECKS
+
+FORGOTTEN = 0.1  # a tenth more errors on general text, see forgetting()
+FEW_SELECTED = 2000  # tokens that the generator is asked for; with fewer, an accuracy of .5 is known to ±.02 at best
+RULES = ("unknown", "collapse", "forgetting", "rising", "small")  # of advice
+
+
+def unknown(share: float | None) -> str | None:
+    """Many of the tokens that the networks are judged by are [UNK]: what they learn of those says nothing of the text.
+
+    Rule: more than 2% (``MANY_UNKNOWN``) of the domain's held-out tokens.
+    """
+    if share is None or share <= MANY_UNKNOWN:
+        return None
+    return (
+        f"{share:.1%} of the held-out tokens are [UNK], and the figures say so much less of the text: the tokenizer does not "
+        "fit it; what prepares the text (pretrain.py, prepare_data.py) names the likely cause"
+    )
+
+
+def collapse(records: Sequence[dict], step: int) -> str | None:
+    """One network has nothing left to learn from the other: a check of health.py held when it was last asked.
+
+    Rule: a ``health/…`` is 1 in the newest record up to ``step`` that has any. (A check that held once and no longer does
+    is told of in the terminal and on the page, but the weights have come through it.)
+    """
+    watched = [
+        record for record in records if record["step"] <= step and any(f"health/{name}" in record for name in CHECKS)
+    ]
+    held = [name for name in CHECKS if watched and watched[-1].get(f"health/{name}")]
+    return "; ".join(CHECKS[name] for name in held) or None
+
+
+def forgetting(general: Mapping[str, Change]) -> str | None:
+    """The networks read general text worse than the pair that they started from.
+
+    Rule: on general text errors grow by more than a tenth (``FORGOTTEN``) and by more than the 95% interval of the difference,
+    where errors are the generator's perplexity, exp(loss after - loss before) > 1.1, or the pairs of a replaced and an
+    original token that the discriminator puts in the wrong order, (1 - AUC after) / (1 - AUC before) > 1.1.
+
+    Both are ratios, so the threshold means the same at any level and vocabulary. A tenth, because some loss on other text is
+    the price of every adaptation: what replay is there to prevent is of another size.
+    """
+    measures = {
+        "generator_loss": ("the generator's perplexity", math.exp),
+        "auc": ("the share of token pairs that the discriminator orders wrongly", lambda auc: 1 - auc),
+    }
+    grown = []
+    for key, (what, errors_of) in measures.items():
+        change = general.get(key)
+        if change is not None and change.verdict == "worse":
+            before, after = errors_of(change.before), errors_of(change.after)
+            if after > (1 + FORGOTTEN) * before:
+                grown.append(f"{what} rises from {before:.4g} to {after:.4g}")
+    if not grown:
+        return None
+    return (
+        f"general text is being forgotten: {', and '.join(grown)}. Mix general text in (data.replay_files, or a larger "
+        "data.replay_fraction), lower optim.learning_rate, or train for fewer steps"
+    )
+
+
+def rising(evaluations: Sequence[dict]) -> str | None:
+    """The networks begin to learn the training text by heart: a held-out loss of the domain rises again.
+
+    Rule: each of the last two evaluations lies above the lowest so far by more than 2 standard errors of the difference,
+    loss - lowest > 2 sqrt(se**2 + lowest_se**2), of the generator's loss or of the discriminator's. Two, because one alone may
+    lie there by chance.
+    """
+    for name in ("generator loss", "discriminator loss"):
+        key = name.replace(" ", "_")
+        figures = [(record["step"], figures_of(record, "eval")) for record in evaluations]
+        judged = [
+            (step, found[key], found[f"{key}_se"]) for step, found in figures if {key, f"{key}_se"} <= found.keys()
+        ]
+        if len(judged) < 3:
+            continue
+        at, lowest, error = min(judged, key=lambda entry: entry[1])
+        if all(loss - lowest > 2 * math.hypot(loss_error, error) for _, loss, loss_error in judged[-2:]):
+            step, loss, _ = judged[-1]
+            return (
+                f"the held-out {name} of the domain rises, from {lowest:.4f} at step {at:,} to {loss:.4f} at step {step:,}: "
+                "set eval.patience, which exports the best step, or train for fewer epochs"
+            )
+    return None
+
+
+def small(selected: int | None, has_files: bool) -> str | None:
+    """The held-out text is too small to see what an adaptation changes: fewer than ``FEW_SELECTED`` selected tokens.
+
+    Args:
+        has_files: it was given as data.eval_files, not taken from the training text.
+    """
+    if selected is None or selected >= FEW_SELECTED:
+        return None
+    more = "give more of it (data.eval_files)" if has_files else "raise data.eval_fraction, or give data.eval_files"
+    return (
+        f"the held-out text is small: only {selected:,} tokens are judged by the generator; {more}, and raise eval.batches "
+        "where that is the limit"
+    )

@@ -1,0 +1,170 @@
+"""Which tokens of a text look replaced, and what may have stood at [MASK]: a pair asked as any user of it would ask it.
+
+The networks are those of stock ``transformers``, loaded from an exported folder or a hub id: nothing of the training code
+takes part, so the answers also show that what a run exports works without it. The tokenizer is the library's too, unless it
+contradicts its own vocabulary (``text/letters.py``).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedTokenizerFast
+
+from electra_accel.errors import UserError
+from electra_accel.model.loading import load_network
+from electra_accel.text.encode import normalise
+from electra_accel.text.tokenizer import load_tokenizer, vocabulary_conflict
+from electra_accel.text.unknown import SAMPLE, Unknown, cause_in, told
+
+CONTINUES = "##"  # WordPiece's mark of a token that continues a word
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was said to one text.
+
+    Attributes:
+        text: as given.
+        tokens: as the discriminator read them, without [CLS] and [SEP]; the generator's most probable token at each [MASK].
+        probability: that each was replaced.
+        candidates: for each [MASK] in order: its place in ``tokens``, and the generator's most probable tokens there with their
+            probabilities.
+        pieces: in how many the text was read; more than one if it was too long.
+    """
+
+    text: str
+    tokens: list[str]
+    probability: list[float]
+    candidates: list[tuple[int, list[tuple[str, float]]]]
+    pieces: int
+
+    def record(self) -> dict:
+        """For JSON."""
+        masks = [
+            {"token": place, "candidates": [{"token": token, "probability": round(p, 6)} for token, p in best]}
+            for place, best in self.candidates
+        ]
+        probability = [round(p, 6) for p in self.probability]
+        return {
+            "text": self.text,
+            "tokens": self.tokens,
+            "probability": probability,
+            "masks": masks,
+            "pieces": self.pieces,
+        }
+
+
+class Detector:
+    """A discriminator, and a generator for texts with [MASK], in fp32 on the CPU.
+
+    Args:
+        discriminator: folder or hub id.
+        generator: the same; None if there is none. Loaded when the first [MASK] is met.
+        max_length: tokens that are read at once, [CLS] and [SEP] included; None: the discriminator's positions.
+
+    Attributes:
+        notes: on the tokenizer, for a person.
+
+    Raises:
+        UserError: not there, not an ELECTRA, not what it is said to be, or without a usable tokenizer.
+    """
+
+    def __init__(self, discriminator: str, generator: str | None, max_length: int | None):
+        self._source = generator
+        self.discriminator = load_network("--discriminator", ElectraForPreTraining, discriminator)
+        self.notes: list[str] = []
+        self.tokenizer = _tokenizer("discriminator", discriminator, self.notes.append)
+        self._unknown = self._tokens = 0
+        self._texts: list[str] = []  # with unknown tokens in them, for the cause
+        positions = self.discriminator.config.max_position_embeddings
+        self.max_length = min(max_length or positions, positions)
+
+    @cached_property
+    def generator(self) -> ElectraForMaskedLM:
+        if self._source is None:
+            raise UserError("a text has [MASK], for which a generator is needed: name one with --generator")
+        network = load_network("--generator", ElectraForMaskedLM, self._source)
+        conflict = vocabulary_conflict(self.tokenizer, _tokenizer("generator", self._source, lambda line: None))
+        if conflict:
+            number, ours, theirs = conflict
+            raise UserError(
+                f"--generator: {self._source} has another vocabulary than the discriminator: id {number} is {theirs!r} there "
+                f"and {ours!r} here; name the generator that was trained with it"
+            )
+        return network
+
+    @torch.inference_mode()
+    def read(self, text: str, top_k: int) -> Reading | None:
+        """Ask about one text; where it is longer than ``max_length``, about each piece by itself.
+
+        Args:
+            top_k: candidates at each [MASK].
+
+        Returns:
+            None where there is nothing to read: blanks, control characters, characters without width.
+
+        Raises:
+            UserError: [MASK] in it and no generator; a network answers with NaN.
+        """
+        ids = self.tokenizer(normalise(text), add_special_tokens=False)["input_ids"]
+        if not ids:
+            return None
+        self._count(text, ids)
+        tokens, probability, candidates, pieces = [], [], [], 0
+        for piece in self._pieces(ids):
+            read = torch.tensor([[self.tokenizer.cls_token_id, *piece, self.tokenizer.sep_token_id]])
+            masks = (read[0] == self.tokenizer.mask_token_id).nonzero().flatten()
+            if len(masks):
+                shares = _numbers("generator", self._source, self.generator(read).logits[0, masks].softmax(-1))
+                best = shares.topk(min(top_k, len(self.tokenizer)))
+                read[0, masks] = best.indices[:, 0]
+                for place, numbers, shares in zip(masks.tolist(), best.indices.tolist(), best.values.tolist()):
+                    words = self.tokenizer.convert_ids_to_tokens(numbers)
+                    candidates.append((len(tokens) + place - 1, list(zip(words, shares))))  # - 1: [CLS]
+            tokens += self.tokenizer.convert_ids_to_tokens(read[0, 1:-1].tolist())
+            found = self.discriminator(read).logits[0, 1:-1].sigmoid()
+            probability += _numbers("discriminator", self.discriminator.name_or_path, found).tolist()
+            pieces += 1
+        return Reading(text, tokens, probability, candidates, pieces)
+
+    def _count(self, text: str, ids: list[int]) -> None:
+        unknown = ids.count(self.tokenizer.unk_token_id)
+        self._unknown += unknown
+        self._tokens += len(ids)
+        if unknown and sum(map(len, self._texts)) < SAMPLE:
+            self._texts.append(text[:SAMPLE])
+
+    def told(self) -> list[str]:
+        """Lines on the unknown tokens of all texts so far."""
+        found = Unknown(self._unknown, self._tokens)
+        cause = cause_in(self._texts, self.tokenizer) if found.is_high else ""
+        return told({"the text": found._replace(cause=cause)})
+
+    def _pieces(self, ids: list[int]) -> Iterator[list[int]]:
+        """At most ``max_length`` - 2 tokens each; cut before a word where one begins in the second half of a piece."""
+        most, start = self.max_length - 2, 0
+        words = [not token.startswith(CONTINUES) for token in self.tokenizer.convert_ids_to_tokens(ids)]
+        while len(ids) - start > most:
+            near = range(start + most, start + most // 2, -1)
+            end = next((place for place in near if words[place]), start + most)
+            yield ids[start:end]
+            start = end
+        yield ids[start:]
+
+
+def _numbers(role: str, source: str, probabilities: torch.Tensor) -> torch.Tensor:
+    """``probabilities``; UserError where a network gives none, which finite weights can do too if they are very large."""
+    if probabilities.isnan().any():
+        raise UserError(
+            f"--{role}: {source} answers with what is no number (NaN): its weights are damaged; take others"
+        )
+    return probabilities
+
+
+def _tokenizer(role: str, source: str, log: Callable[[str], None]) -> PreTrainedTokenizerFast:
+    try:
+        return load_tokenizer(source, log=log)
+    except UserError as error:
+        raise UserError(f"--{role}: {str(error).replace('option tokenizer.path', f'option --{role}')}") from None

@@ -1,0 +1,172 @@
+"""A study: the same pre-training with one thing changed at a time, several seeds each, and what that does to a task.
+
+A study file names the options that all rows share and those of each row; ``scripts/study.py`` runs it. Each row and seed is a
+pre-training run of its own in STUDY/<row>-<seed>/; their networks are fine-tuned in STUDY/tasks/. Nothing here imports torch,
+so that mistakes are answered at once.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from electra_accel.errors import UserError
+from electra_accel.finetuning import config as finetuning_config
+from electra_accel.finetuning import config_parser as finetuning_parser
+from electra_accel.options import parser
+from electra_accel.pretraining import config_checks, config_parser
+from electra_accel.pretraining.config import Config, resolve
+from electra_accel.runs import run_folder
+from electra_accel.text.writing import normalise_name
+
+TASKS = "tasks"
+_PARTS = {"pretrain": dict, "finetune": dict, "rows": list}
+_OF_A_ROW = ("name", "options", "against", "curve")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant.
+
+    Attributes:
+        name: also the beginning of its runs' folders.
+        words: its options of ``scripts/pretrain.py``, as words of a command line; they come after those that all rows share.
+        against: the row that it is compared with; None for the first one.
+        curve: the line of the chart that it is a point of; None without a chart.
+    """
+
+    name: str
+    words: list[str]
+    against: str | None
+    curve: str | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """``pretrain`` and ``finetune``: what all rows share, as words of the two scripts' command lines."""
+
+    rows: list[Row]
+    pretrain: list[str]
+    finetune: list[str]
+
+    def check(self) -> None:
+        """Find options that the scripts would refuse, before hours are spent on the rows above; ``study_inputs`` goes on.
+
+        Raises:
+            UserError: names the row.
+        """
+        for row, config in self.configurations():
+            with named(f"row {row.name}"):
+                config_checks.check(config)
+        self.finetunings()
+
+    def configurations(self) -> Iterator[tuple[Row, Config]]:
+        """Each row, and what it gives to ``scripts/pretrain.py``."""
+        for row in self.rows:
+            with named(f"row {row.name}"):
+                config = resolve(config_parser.parse([*self.pretrain, *row.words], "").config)
+            yield row, config
+
+    def finetunings(self) -> list[tuple[finetuning_config.Task, finetuning_config.Settings]]:
+        """What the networks are fine-tuned on, and how."""
+        with named("finetune"):
+            asked = finetuning_parser.parse(["--models", "any", *self.finetune], "")
+            finetuning_config.check(asked.settings, asked.tasks, asked.of_tasks)
+        return list(zip(asked.tasks, asked.of_tasks, strict=True))
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Puts the place in the study before what is wrong there."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def read_study(path: str, values: Mapping[str, str]) -> Study:
+    """
+    Args:
+        values: of the names in braces in the file's options, such as ``{data}``.
+
+    Raises:
+        UserError: the file is missing, is no YAML, or is not written as those in recipes/studies; a name has no value.
+    """
+    content = parser.read_yaml(path, "study")
+    if not isinstance(content, dict) or set(content) != set(_PARTS):
+        raise UserError(f"{path}: a study holds {', '.join(_PARTS)}; see recipes/studies")
+    content = {part: content[part] or kind() for part, kind in _PARTS.items()}  # `rows:` with nothing behind it is ""
+    if wrong := [part for part, kind in _PARTS.items() if not isinstance(content[part], kind)]:
+        raise UserError(f"{path}: {wrong[0]} must be {'a list' if wrong[0] == 'rows' else 'names and values'}")
+    rows: list[Row] = []
+    for number, entry in enumerate(content["rows"], start=1):
+        rows.append(_row(f"{path}, row {number}", entry, [row.name for row in rows], values))
+    if not rows:
+        raise UserError(f"{path}: no rows")
+    return Study(rows, *(_words(f"{path}, {part}", content[part], values) for part in ("pretrain", "finetune")))
+
+
+def _row(where: str, entry: Any, above: list[str], values: Mapping[str, str]) -> Row:
+    name = normalise_name(str(entry.get("name") or "")) if isinstance(entry, dict) else ""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"{where}: a row has a name of letters, digits, - and .")
+    if unknown := set(entry) - set(_OF_A_ROW):
+        raise UserError(f"{where}: unknown: {', '.join(sorted(unknown))}; a row has {', '.join(_OF_A_ROW)}")
+    against = entry.get("against", above[0] if above else None)
+    against = normalise_name(against) if isinstance(against, str) else against
+    if name in (*above, TASKS):
+        raise UserError(f"{where}: {name} stands there twice, or is the folder of the fine-tunings")
+    if against is not None and against not in above:
+        raise UserError(f"{where}: against is none of the rows above: {against}")
+    chosen = entry.get("options") or {}
+    if not isinstance(chosen, dict):
+        raise UserError(f"{where}: options must be names and values")
+    return Row(name, _words(where, chosen, values), against, entry.get("curve"))
+
+
+def _words(where: str, chosen: Mapping[str, Any], values: Mapping[str, str]) -> list[str]:
+    """Options as words of a command line, with values in the place of names in braces."""
+
+    def value_of(found: re.Match) -> str:
+        if found[1] not in values:
+            raise UserError(f"{where}: {found[0]} needs a value: --set {found[1]}=…")
+        return values[found[1]]
+
+    words = []
+    for name, value in chosen.items():
+        _, found = parser.values_of(name, value, where)
+        found = [each and re.sub(r"\{(\w+)\}", value_of, each) for each in found]
+        words += parser.words_of(name, found, where)
+    return words
+
+
+def run_of(folder: Path, row: Row, seed: int) -> Path:
+    return folder / f"{row.name}-{seed}"
+
+
+def finished_seeds(folder: Path, row: Row) -> list[int]:
+    """The seeds of a row whose pre-training is finished, by the run folders that are there."""
+    ends = (path.name.removeprefix(f"{row.name}-") for path in folder.glob(f"{row.name}-*"))
+    seeds = sorted(int(end) for end in ends if end.isdecimal())
+    return [seed for seed in seeds if run_folder.read_status(run_of(folder, row, seed))["state"] == "done"]
+
+
+def networks_of(folder: Path, rows: Iterable[Row]) -> list[str]:
+    """What is fine-tuned: the discriminator of every finished run, of one network alone its encoder.
+
+    Raises:
+        UserError: a finished run's network is gone.
+    """
+    found = []
+    for row in rows:
+        for seed in finished_seeds(folder, row):
+            run = run_of(folder, row, seed)
+            networks = [path for path in (run / "discriminator", run / "encoder") if path.is_dir()]
+            if not networks:
+                raise UserError(
+                    f"{run} is finished, but has no discriminator/ or encoder/; remove it, or export it again"
+                )
+            found.append(str(networks[0]))
+    return found

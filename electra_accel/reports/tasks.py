@@ -1,0 +1,183 @@
+"""What an adaptation did to tasks: fine-tunings of the network that a run started from and of its own, seed by seed.
+
+They are those of ``scripts/finetune.py``, in its ``results.json``. Both networks are looked for there by what their folders
+hold (a hub id by its name), so that figures of a network that was trained on since are never taken for the present one's.
+"""
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from electra_accel.errors import UserError
+from electra_accel.model.fingerprint import UNTRAINED, fingerprint
+from electra_accel.paired import by_seed, paired_difference, verdict
+from electra_accel.reports import settings
+from electra_accel.runs import run_folder
+
+RESULTS_JSON = "results.json"
+ENCODERS = ("discriminator", "encoder")  # what runs export for fine-tuning
+CONFIG_JSON = "config.json"
+
+
+@dataclass(frozen=True)
+class TaskChange:
+    """The main figure of a task, with the network before the adaptation and after it.
+
+    Attributes:
+        split: test, or dev where one of the two was not scored on test.
+        before, after: means over the seeds of which both are defined; None where there are none.
+        difference: after minus before with its interval, see ``paired.paired_difference``.
+        verdict: "better", "worse", "within noise", or why it is not known.
+    """
+
+    task: str
+    metric: str
+    split: str
+    before: float | None
+    after: float | None
+    difference: Mapping[str, Any] | None
+    verdict: str
+
+    def __str__(self) -> str:
+        """Without the task's name: ``accuracy 0.8123 -> 0.8345 (+0.0222, 95% interval …, 5 seeds): better``."""
+        found = self.difference
+        if found is None:
+            return f"{self.metric}: {self.verdict}, no seed is finished for both"
+        interval = "one seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
+        if found["low"] is not None:
+            interval = f"95% interval {found['low']:+.4f} to {found['high']:+.4f}, {interval}"
+        where = "" if self.split == "test" else f" on {self.split}"
+        said = self.verdict
+        if found["low"] is None:
+            said = f"whether it is more than noise is not known ({said.partition(':')[0]})"
+        return f"{self.metric}{where} {self.before:.4f} -> {self.after:.4f} ({found['mean']:+.4f}, {interval}): {said}"
+
+
+def sentence(changes: Sequence[TaskChange]) -> str:
+    """``Fine-tuned, it is better on nsmc, within noise on korsts``: only what was measured."""
+    groups = {said: [each.task for each in changes if each.verdict == said] for said in ("better", "worse")}
+    groups["within noise"] = [each.task for each in changes if each.verdict == "within noise"]
+    parts = [f"{said} on {' and '.join(tasks)}" for said, tasks in groups.items() if tasks]
+    unknown = [each.task for each in changes if each.verdict not in groups]
+    more = f"whether {' and '.join(unknown)} gained is not known: it takes more seeds" if unknown else ""
+    return "; ".join(part for part in (f"fine-tuned, it is {', '.join(parts)}" if parts else "", more) if part)
+
+
+def task_changes(run: Path, finetuned: Path, exported: Path | None = None) -> tuple[TaskChange, ...]:
+    """What became of each task in a folder of fine-tunings.
+
+    Before is the network that the run started from; of a run from scratch it is its own network untrained.
+
+    Args:
+        run: folder of the pre-training.
+        finetuned: folder of ``scripts/finetune.py``.
+        exported: folder with the weights that are meant; default: those of ``discriminator`` or ``encoder`` in ``run``.
+
+    Raises:
+        UserError: no fine-tunings there, or none of one of the two networks as it is now; says how to make them.
+    """
+    tasks, options = read_results(finetuned), settings.read(run)
+    kind = "encoder" if options.get("objective.kind") == "mlm" else "discriminator"
+    own = str(run / kind)
+    after = exported or Path(own)
+    if not (after / CONFIG_JSON).is_file():
+        raise UserError(f"{run} has no {kind}/ yet, which a run exports at its end, so it cannot have been fine-tuned")
+    start, revision = options.get("model.discriminator"), options.get("model.revision")
+    if revision and not Path(start).is_dir():
+        raise UserError(
+            f"{run} started from {start} at revision {revision}, and fine-tuning reads the newest one of a hub id: they may "
+            "differ, so nothing is said of tasks; runs from a downloaded folder can be told apart"
+        )
+    pair = {start: Path(start)} if start else {f"{UNTRAINED}{own}": after}
+    pair[own] = after
+    changes = []
+    for task, entry in tasks.items():
+        found = [_seeds_of(model, folder, entry["models"], finetuned, pair) for model, folder in pair.items()]
+        changes.append(_change(task, entry["metric"], *found))
+    return tuple(changes)
+
+
+def read_results(finetuned: Path) -> dict[str, dict]:
+    """The tasks of a folder of fine-tunings, as ``finetuning.results.collect`` gives them.
+
+    Raises:
+        UserError: it is not one, is damaged, or was written by a version that did not yet record what the models were.
+    """
+    tasks = run_folder.read_json(finetuned / RESULTS_JSON).get("tasks")
+    if not tasks:
+        raise UserError(
+            f"{finetuned} holds no figures of tasks (no {RESULTS_JSON}): give a run.dir of scripts/finetune.py"
+        )
+    if not has_figures(tasks):
+        raise UserError(
+            f"{finetuned / RESULTS_JSON} is not as scripts/finetune.py writes it: give its finetune command again, which "
+            "writes it anew and trains nothing"
+        )
+    models = [model for entry in tasks.values() for model in entry["models"].values()]
+    if not all({"fingerprint", "untrained"} <= model.keys() for model in models):
+        raise UserError(
+            f"{finetuned / RESULTS_JSON} does not say which weights its figures are of: give its finetune command again, "
+            "which writes it anew and trains nothing"
+        )
+    return tasks
+
+
+def has_figures(tasks: Any) -> bool:
+    """Whether what is read here is there and of its kind; what the weights were is looked at apart."""
+    found = []
+    try:
+        for entry in tasks.values():
+            for model in entry["models"].values():
+                Path(model["source"])
+                for split in ("test", "dev"):
+                    found.extend(by_seed(model["seeds"], split, entry["metric"]).values())
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return all(isinstance(figure, float | int | None) for figure in found)
+
+
+def _seeds_of(
+    wanted: str, folder: Path, models: Mapping[str, dict], finetuned: Path, pair: Iterable[str]
+) -> dict[str, dict]:
+    """The results by seed of the network that ``--models`` would call ``wanted`` and whose files stand in ``folder``."""
+    source, untrained = wanted.removeprefix(UNTRAINED), wanted.startswith(UNTRAINED)
+    same_place = [
+        model
+        for model in models.values()
+        if model["untrained"] == untrained and os.path.realpath(model["source"]) == os.path.realpath(source)
+    ]
+    same = same_place
+    if (folder / CONFIG_JSON).is_file():
+        digest = fingerprint(folder, untrained)
+        same = [model for model in models.values() if model["fingerprint"] == digest]
+    if same:
+        return same[0]["seeds"]
+    command = f"python scripts/finetune.py --models {shlex.join(pair)} …"
+    if same_place:
+        raise UserError(
+            f"{finetuned / RESULTS_JSON}: its figures of {wanted} are of other weights than the present ones; fine-tune these: "
+            f"{command} --run.dir ANOTHER"
+        )
+    if (finetuned / run_folder.CONFIG).is_file():
+        config = shlex.quote(str(finetuned / run_folder.CONFIG))
+        command = f"python scripts/finetune.py --config {config} --models {shlex.join(pair)}"
+    known = ", ".join(f"{UNTRAINED if model['untrained'] else ''}{model['source']}" for model in models.values())
+    raise UserError(
+        f"{finetuned / RESULTS_JSON} has no figures of {wanted}, only of {known}; fine-tune both: {command} --run.dir "
+        f"{shlex.quote(str(finetuned))}"
+    )
+
+
+def _change(task: str, metric: str, before: dict[str, dict], after: dict[str, dict]) -> TaskChange:
+    by_split = {split: [by_seed(seeds, split, metric) for seeds in (before, after)] for split in ("test", "dev")}
+    split = "test" if all(by_split["test"]) else "dev"
+    first, last = by_split[split]
+    found = paired_difference(last, first)
+    both = [seed for seed in last if last[seed] is not None and first.get(seed) is not None]
+    means = [float(np.mean([figures[seed] for seed in both])) if both else None for figures in (first, last)]
+    return TaskChange(task, metric, split, *means, found, verdict(found))

@@ -1,0 +1,179 @@
+"""Checkpoints that exist whole or not at all (invariant 9).
+
+A checkpoint is written into a hidden folder, every file is flushed to disk and hashed, the manifest is written last, and the
+folder is renamed into place. A folder without a manifest, or whose files do not have the recorded sizes and hashes, is
+damaged: it is named and skipped, never loaded.
+
+    checkpoints/step-00001000/            state.json, what the engine writes, manifest.json (last)
+    checkpoints/step-00001000.replaced/   the older one, while the same step is saved again
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from electra_accel import json_text
+from electra_accel.errors import UserError
+from electra_accel.runs.run_folder import discard, write_json
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+REPLACED = ".replaced"
+_NAME = re.compile(rf"step-(\d{{8,}})(?:{REPLACED})?")
+
+
+class Damaged(Exception):
+    """Why a checkpoint cannot be used."""
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    final = folder / f"step-{step:08d}"
+    replaced = final.with_name(final.name + REPLACED)
+    return (
+        replaced if replaced.exists() and not final.exists() else final
+    )  # a kill came before the new one was in place
+
+
+def partial_path_of(folder: Path, step: int) -> Path:
+    """Where the files of a checkpoint are written before it is complete."""
+    return folder / f".step-{step:08d}.partial"
+
+
+def begin(folder: Path, step: int) -> Path:
+    """An empty hidden folder to write into; remains of an interrupted save go away. Call on one process per file system."""
+    partial = partial_path_of(folder, step)
+    discard(partial)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def commit(folder: Path, step: int) -> Path:
+    """Make the files under the hidden folder a checkpoint: hash, flush, manifest last, rename.
+
+    One of the same step goes away after that: there is a whole one at every moment.
+    """
+    partial, final = partial_path_of(folder, step), folder / f"step-{step:08d}"
+    replaced = final.with_name(final.name + REPLACED)
+    files = {}
+    for path in sorted(p for p in partial.rglob("*") if p.is_file()):
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        files[path.relative_to(partial).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    write_json(partial / MANIFEST, {"format": FORMAT, "step": step, "files": files})
+    _flush_folder(partial)
+    if final.exists():  # the same step saved again
+        discard(replaced)
+        os.rename(final, replaced)
+    os.rename(partial, final)
+    _flush_folder(folder)
+    discard(replaced)
+    return final
+
+
+def verify(path: Path) -> dict:
+    """The manifest of a whole checkpoint.
+
+    Raises:
+        Damaged: no manifest, another format, or a file that is missing, short, or altered.
+    """
+    try:
+        manifest = json_text.loads((path / MANIFEST).read_bytes())
+        wanted = manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{MANIFEST} is missing or unreadable") from error
+    if manifest.get("format") != FORMAT:
+        raise Damaged(f"format {manifest.get('format')}, this version reads {FORMAT}")
+    for name, facts in wanted.items():
+        with _readable(path / name) as file:  # a look beforehand says nothing: a run that goes on prunes
+            size = os.fstat(file.fileno()).st_size
+            if size != facts["bytes"]:
+                raise Damaged(f"{name} has {size} bytes instead of {facts['bytes']}")
+            if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
+                raise Damaged(f"{name} was altered (its SHA-256 differs)")
+    return manifest
+
+
+def existing(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of every folder that is named like a checkpoint, oldest first; nothing is verified."""
+    if not folder.is_dir():
+        return []
+    steps = {int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
+    return [(step, path_of(folder, step)) for step in sorted(steps)]
+
+
+def bytes_in(folder: Path) -> int:
+    """What all checkpoints in ``folder``, and what is left of others, take on the disk."""
+    sizes = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # a file may go away meanwhile
+            sizes += path.stat().st_size if path.is_file() else 0
+    return sizes
+
+
+def newest_valid(folder: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that verifies, None where there is none; each damaged one on the way is named through ``warn``.
+
+    Raises:
+        UserError: there are checkpoints, and all of them are damaged. Starting from step 0 is for the user to decide.
+    """
+    found = existing(folder)
+    for _, path in reversed(found):
+        try:
+            verify(path)
+            return path
+        except Damaged as reason:
+            warn(f"checkpoint {path} is damaged ({reason}): skipped")
+    if found:
+        names = ", ".join(path.name for _, path in found)
+        raise UserError(f"all checkpoints in {folder} are damaged ({names}); move them away to start from step 0")
+    return None
+
+
+def set_aside(folder: Path, after_step: int) -> None:
+    """Rename checkpoints later than the one a run resumes from (damaged, or of a course now abandoned).
+
+    Otherwise they would count as the newest ones when pruning. The next pruning removes them.
+    """
+    for step, path in existing(folder):
+        if step > after_step:
+            aside = path.with_name(path.name + ".set-aside")
+            discard(aside)
+            os.rename(path, aside)
+
+
+def prune(folder: Path, keep: int, protect: set[int], warn: Callable[[str], None]) -> None:
+    """Remove all but the newest ``keep`` checkpoints and the protected steps, and what older courses of the run left.
+
+    One that cannot be deleted (an NFS client or another user holds it) is named through ``warn`` once: the state is saved, and
+    the next pruning tries again.
+    """
+    for leftover in [*folder.glob(".step-*"), *folder.glob("step-*.set-aside")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+    for step, path in existing(folder)[:-keep]:
+        if step not in protect and (left := discard(path)):
+            warn(f"checkpoint {path} cannot be deleted: {left}; its space is not free")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise Damaged(f"{path.name} is missing") from error
+    except OSError as error:
+        raise Damaged(f"{path.name} cannot be read ({error.strerror})") from error
+
+
+def _flush_folder(path: Path) -> None:
+    """Make renames and new names inside a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)

@@ -1,0 +1,172 @@
+"""What to read: files, a data set of the Hugging Face hub, or the built-in corpus -> batches of documents."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from electra_accel.errors import UserError
+from electra_accel.text import python_docs
+from electra_accel.text.readers import (
+    column_index,
+    decompressed_bytes,
+    format_of,
+    one_line_errors,
+    read_texts,
+    regular_file,
+)
+
+_BATCH_DOCUMENTS = 1000
+_BATCH_CHARACTERS = 1 << 20
+_WHOLE = 16 << 20  # bytes; smaller files are fingerprinted whole
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where documents come from: files or a data set, never both.
+
+    Attributes:
+        files: paths or globs (``**`` too) of txt, csv, tsv, json, jsonl, parquet, plain or .gz or .xz.
+        dataset: ``python_docs`` (built in), or ``NAME[:CONFIG[:SPLIT]]`` on the hub (split train if not given).
+        text_column: the column or field with the text; not used for txt and the built-in corpus.
+    """
+
+    files: tuple[str, ...] = ()
+    dataset: str | None = None
+    text_column: str = "text"
+
+    @property
+    def split_by_source(self) -> bool:
+        """Whether whole sources are held out: the docstrings of one file repeat each other, so they stay on one side."""
+        return self.dataset == "python_docs"
+
+
+class Batch(NamedTuple):
+    source: str  # file or data set
+    documents: list[str]  # may hold empty strings: cells without text
+
+
+def resolve(corpus: Corpus) -> list[Path]:
+    """The files of a corpus, globs expanded and sorted, each once, however it is written and linked to; [] for a data set.
+
+    Raises:
+        UserError: no such file, a glob without match, a folder, a pipe, a link to nothing, an unknown suffix, an empty file, no
+            permission; files and a data set.
+    """
+    if bool(corpus.files) == bool(corpus.dataset):
+        raise UserError("name the text to read: either files (data.train_files) or a data set (data.dataset), not both")
+    paths: dict[str, Path] = {}
+    for pattern in corpus.files:
+        matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        if not matches:
+            folders = filter(os.path.isdir, Path(pattern).parents)
+            closed = [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
+            why = f"no permission to look into {closed[0]}" if closed else "no such file, and no file that matches it"
+            raise UserError(f"{pattern}: {why}")
+        for match in matches:
+            paths.setdefault(os.path.realpath(match), Path(match))
+    for path in paths.values():
+        regular_file(path)
+        format_of(path)
+    return list(paths.values())
+
+
+def read_documents(corpus: Corpus, join_lines: bool = False) -> Iterator[Batch]:
+    """All documents in a fixed order, in batches of one source, at most 1,000 documents or about a million characters.
+
+    ``join_lines`` as in :func:`electra_accel.text.readers.read_texts`. Memory does not grow with the corpus.
+    """
+    if corpus.dataset == "python_docs":
+        yield from _python_docs()
+    elif corpus.dataset:
+        yield from _batches(corpus.dataset, _hub_texts(corpus.dataset, corpus.text_column))
+    else:
+        for path in resolve(corpus):
+            yield from _batches(str(path), read_texts(path, corpus.text_column, join_lines))
+
+
+@cache
+def _python_docs() -> list[Batch]:
+    """Kept in memory (some 10 MB): the corpus is read several times, and harvesting takes 15 seconds."""
+    return [Batch(*harvested) for harvested in python_docs.harvest()]
+
+
+def _batches(source: str, texts: Iterable[str]) -> Iterator[Batch]:
+    documents, size = [], 0
+    for text in texts:
+        documents.append(text)
+        size += len(text)
+        if len(documents) >= _BATCH_DOCUMENTS or size >= _BATCH_CHARACTERS:
+            yield Batch(source, documents)
+            documents, size = [], 0
+    if documents:
+        yield Batch(source, documents)
+
+
+def _hub_texts(dataset: str, column: str) -> Iterator[str]:
+    """Streams one split of a data set on the hub: nothing but its metadata is stored on this machine."""
+    import datasets  # here: it takes a second to import, and only this function needs it
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    name, config, split = (*dataset.split(":"), "", "")[:3]
+    try:
+        HfApi().dataset_info(name, timeout=10)  # answers at once where load_dataset would retry for half a minute
+    except RepositoryNotFoundError:
+        raise UserError(f"{dataset}: no such data set on the hub, or it is private and you are not logged in") from None
+    except Exception as error:  # the client lets through what its HTTP library raises, and changes that library
+        raise UserError(
+            f"{dataset}: the Hugging Face hub cannot be reached ({_first_line(error)}); "
+            "connect, or download the data set and name its files in data.train_files"
+        ) from None
+    try:
+        stream = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+    except (OSError, ValueError) as error:  # unknown config or split: the message lists those that exist
+        raise UserError(f"{dataset}: {_first_line(error)}") from None
+    for record in stream:
+        names = tuple(record)
+        text = record[names[column_index(dataset, column, names)]]
+        if not isinstance(text, str | None):
+            raise UserError(f"{dataset}: column {column!r} holds {type(text).__name__}, not text")
+        yield text or ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def content_key(corpus: Corpus) -> str:
+    """Hexadecimal digest of what the corpus will yield, without reading all of it.
+
+    Files up to 16 MiB count by all of their bytes; larger ones by size, modification time and their first and last MiB. Names
+    do not count, the order of the files does. The built-in corpus counts by the versions of what is harvested. A
+    data set on the hub counts by its name alone, so that a machine without network finds what was prepared before.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    if corpus.dataset == "python_docs":
+        digest.update(python_docs.content_key().encode())
+    elif corpus.dataset:
+        digest.update(corpus.dataset.encode())
+    for path in resolve(corpus):
+        status = regular_file(path)
+        digest.update(f"{format_of(path)} {status.st_size} ".encode())
+        with one_line_errors(path), open(path, "rb") as file:
+            if status.st_size <= _WHOLE:
+                digest.update(file.read())
+            else:
+                digest.update(str(status.st_mtime_ns).encode() + file.read(1 << 20))
+                file.seek(-(1 << 20), os.SEEK_END)
+                digest.update(file.read())
+    return digest.hexdigest()
+
+
+def text_bytes(corpus: Corpus) -> int:
+    """Estimated size of the decompressed files in bytes; 0 for data sets (unknown, or small). Parquet: four times its size."""
+    return sum(
+        4 * regular_file(path).st_size if format_of(path) == ".parquet" else decompressed_bytes(path)
+        for path in resolve(corpus)
+    )

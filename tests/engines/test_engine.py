@@ -1,0 +1,85 @@
+"""Two processes that are far apart in time."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from electra_accel.engines import engine
+from electra_accel.errors import UserError
+from tests.helpers import ROOT
+
+PROGRAM = """
+import datetime, time
+from pathlib import Path
+import torch
+from electra_accel.errors import UserError
+from electra_accel.engines.engine import Engine
+engine = Engine(precision="no", cpu=True, trackers=[], folder=Path("."))
+engine.everywhere(None)
+torch.distributed.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=2))
+def work(seconds, problem=None):
+    time.sleep(seconds[engine.rank])
+    if problem and engine.rank == 1:
+        raise UserError(problem)
+    return engine.rank
+print(engine.on_main(lambda: work([4, 0])), flush=True)
+try:
+    engine.together(lambda: work([0, 4], "no such file on this host"))
+except UserError as error:
+    print(error, flush=True)
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_whoever_is_done_first_waits_longer_than_collectives_do(tmp_path):
+    """Here they give up after two seconds; under NCCL after ten minutes, and hosts without a shared disk prepare for hours."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            cwd=tmp_path,
+            env={**os.environ, **place, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=100)
+            assert process.returncode == 0, err
+            assert out.splitlines() == ["0", "no such file on this host"]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("launched", "variables", "part"),
+    [
+        ("fsdp", {"FSDP_VERSION": "2"}, "FSDP2 needs GPUs"),
+        ("fsdp", {"FSDP_VERSION": "1"}, "fsdp_version to 2"),
+        ("deepspeed", {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, "ZeRO stage 0"),
+    ],
+)
+def test_launch_files_that_would_run_something_else_are_refused(launched, variables, part, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine.sharded, "deepspeed_version", lambda: "0.19.8")
+    monkeypatch.setenv(f"ACCELERATE_USE_{launched.upper()}", "true")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=part):
+        engine.Engine(precision="no", cpu=True, trackers=[], folder=tmp_path)
+
+
+def test_deepspeed_that_is_not_installed_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr(engine.sharded, "deepspeed_version", lambda: None)
+    with pytest.raises(UserError, match="not installed: pip install"):
+        engine.Engine(precision="no", cpu=True, trackers=[], folder=tmp_path)

@@ -1,0 +1,36 @@
+"""FSDP2 without a GPU: raw ``fully_shard`` on gloo, because Accelerate's own FSDP path needs a GPU (that one is marked gpu)."""
+
+import sys
+
+import safetensors.torch
+
+from tests.engines import fsdp2_worker
+from tests.helpers import ROOT, run_command
+
+
+def test_two_shards_train_save_and_resume_as_one_process(tmp_path):
+    """Gradients, weights and moments; tied weights; a vocabulary that two does not divide; a resume in between."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    module = ["-m", "tests.engines.fsdp2_worker", str(tmp_path), str(ROOT / "accelerate_configs" / "fsdp2.yaml")]
+    done = run_command([*command, *module], ROOT, 200, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stderr[-4000:]
+    model, optimizer = fsdp2_worker.build()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name, first in (("middle", 0), ("end", fsdp2_worker.STEPS)):
+        norms = fsdp2_worker.train(model, optimizer, 0, 1, first)
+        found = [float(word) for word in (tmp_path / name / "norms").read_text().split()]
+        assert all(abs(a / b - 1) < 1e-5 for a, b in zip(found, norms, strict=True)), (found, norms)
+        fsdp2_worker.sharded.save(alone, model, optimizer, None, writes=True)
+        assert difference(tmp_path / name, alone) < 1e-6
+    assert difference(tmp_path / "resumed", tmp_path / "end") == 0
+
+
+def difference(a, b) -> float:
+    """Greatest absolute difference of a weight or moment."""
+    greatest = 0.0
+    for file in (fsdp2_worker.sharded.MODEL_FILE, fsdp2_worker.sharded.OPTIMIZER_FILE):
+        mine, theirs = safetensors.torch.load_file(a / file), safetensors.torch.load_file(b / file)
+        assert mine.keys() == theirs.keys() and len(mine) > 100
+        greatest = max(greatest, *((mine[name] - theirs[name]).abs().max().item() for name in mine))
+    return greatest

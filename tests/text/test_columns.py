@@ -1,0 +1,111 @@
+"""A column is found by its name however that is written, and nothing is read but what was asked for."""
+
+import json
+import unicodedata
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from electra_accel.errors import UserError
+from electra_accel.text.readers import read_texts
+
+TEXTS = ["첫째", "둘째"]
+FORMATS = [".csv", ".tsv", ".json", ".jsonl", ".parquet"]
+NFD = unicodedata.normalize("NFD", "본문")
+
+
+def write(path, names, *columns):
+    """A file of any format with these columns."""
+    records = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    if path.suffix == ".parquet":
+        pa.parquet.write_table(pa.Table.from_arrays(list(map(pa.array, columns)), names=names), path)
+    elif path.suffix in (".csv", ".tsv"):
+        sign = "," if path.suffix == ".csv" else "\t"
+        path.write_text("".join(sign.join(row) + "\n" for row in [names, *zip(*columns, strict=True)]))
+    else:
+        path.write_text(json.dumps(records) if path.suffix == ".json" else "\n".join(map(json.dumps, records)))
+    return path
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("header", [NFD, "본문 ", "본\u200b문"], ids=["decomposed", "blank", "zero-width"])
+def test_a_name_in_another_writing_is_found(tmp_path, suffix, header):
+    path = write(tmp_path / f"a{suffix}", ["id", header], ["1", "2"], TEXTS)
+    assert list(read_texts(path, "본문", False)) == TEXTS
+    assert list(read_texts(write(path, ["id", "본문"], ["1", "2"], TEXTS), header, False)) == TEXTS
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_two_columns_that_look_alike_are_refused(tmp_path, suffix):
+    path = write(tmp_path / f"a{suffix}", [NFD, "본문"], TEXTS, TEXTS)
+    with pytest.raises(UserError, match=rf"a{suffix}.*2 columns are called '본문'.*rename"):
+        list(read_texts(path, "본문", False))
+    assert list(read_texts(write(path, [NFD, "본문", "other"], TEXTS, TEXTS, TEXTS), "other", False)) == TEXTS
+
+
+def test_records_may_write_a_name_differently(tmp_path):
+    (tmp_path / "a.jsonl").write_text(f'{{"{NFD}": "a"}}\n{{"x": "b"}}\n{{"본문": "c"}}\n')
+    assert list(read_texts(tmp_path / "a.jsonl", "본문", False)) == ["a", "", "c"]
+
+
+TROUBLE = {
+    "a date that Python has not": pa.array([2**30] * 2, pa.date32()),
+    "a time zone that nobody knows": pa.array([0] * 2, pa.timestamp("us", tz="Mars/Phobos")),
+    "bytes that are no text": pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(bytes([0] * 4 + [1] + [0] * 3 + [2] + [0] * 3)), pa.py_buffer(b"\xff\xfe")]
+    ),
+}
+
+
+def parquet(path, **columns):
+    pa.parquet.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_other_columns_of_parquet_are_not_read(tmp_path, trouble):
+    path = parquet(tmp_path / "a.parquet", when=TROUBLE[trouble], text=TEXTS)
+    assert list(read_texts(path, "text", False)) == TEXTS
+
+
+def test_a_column_is_not_taken_for_its_neighbour(tmp_path):
+    """Names with dots, which parquet also writes for fields in records; and two others of one name."""
+    table = pa.Table.from_arrays(
+        [pa.array(["x"]), pa.array(["a"]), pa.array([1]), pa.array([2])], ["t.b", "t", "n", "n"]
+    )
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    assert [list(read_texts(tmp_path / "a.parquet", name, False)) for name in ("t", "t.b")] == [["a"], ["x"]]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_text_of_every_kind_is_read(tmp_path, kind):
+    path = parquet(tmp_path / "a.parquet", text=pa.array(["a", None, "c"]).cast(kind))
+    assert list(read_texts(path, "text", False)) == ["a", "", "c"]
+
+
+NO_TEXT = {
+    "list": pa.array([["a", "b"]]),
+    "struct": pa.array([{"a": "b"}]),
+    "map": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
+    "int64": pa.array([1]),
+    "decimal": pa.array([Decimal("1.5")]),
+    "binary": pa.array([b"a"]),
+    "bool": pa.array([True]),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TEXT)
+def test_a_column_without_text_is_named(tmp_path, kind):
+    path = parquet(tmp_path / "a.parquet", text=NO_TEXT[kind])
+    with pytest.raises(UserError, match=rf"a\.parquet: column 'text' holds {kind}.*, not text.*data\.text_column"):
+        list(read_texts(path, "text", False))
+
+
+def test_text_that_is_not_utf8_is_named(tmp_path):
+    path = parquet(tmp_path / "a.parquet", text=TROUBLE["bytes that are no text"])
+    with pytest.raises(UserError, match=r"a\.parquet: .*not UTF-8.*rows 1 to .*text"):
+        list(read_texts(path, "text", False))
