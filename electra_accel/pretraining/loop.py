@@ -10,10 +10,10 @@ from electra_accel.engines.engine import Engine
 from electra_accel.errors import Preempted
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.evaluate import HeldOut, evaluate
-from electra_accel.pretraining.optim import learning_rate
 from electra_accel.pretraining.progress import Progress, save
 from electra_accel.pretraining.window import Window
 from electra_accel.randomness import Purpose, torch_seed
+from electra_accel.runs.schedule import learning_rate
 from electra_accel.runs.stopping import StopRequests
 from electra_accel.terminal import Terminal, duration
 from electra_accel.tracking.health import CHECKS, REMIND_STEPS, diagnose, watched_from
