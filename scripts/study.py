@@ -41,9 +41,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="what {NAME} in the file stands for")
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="default: runs/<name of the file>")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], metavar="N", help="of pre-training [1 2]")
-    parser.add_argument(
-        "--rows", nargs="+", type=normalise_name, metavar="ROW", help="run these only; the table has all"
-    )
+    parser.add_argument("--rows", nargs="+", type=normalise_name, metavar="ROW", help="only these; the table has all")
     parser.add_argument("--pretrain", default="", metavar="OPTIONS", help="of pretrain.py, for all rows, in quotes")
     parser.add_argument("--finetune", default="", metavar="OPTIONS", help="of finetune.py, in quotes")
     parser.add_argument(
@@ -84,11 +82,13 @@ def main() -> None:
         for row in (row for row in study.rows if not asked.rows or row.name in asked.rows):
             words = [*study.pretrain, *row.words, "--run.seed", str(seed)]
             execute(launcher, "pretrain.py", words, run_of(folder, row, seed), asked.dry_run)
-            report(study, folder, asked.dry_run)
+            if not asked.dry_run:
+                report(study, folder)
     if study.finetune:
         models = ["…"] if asked.dry_run else study.networks(folder)
         execute(launcher, "finetune.py", [*study.finetune, "--models", *models], folder / TASKS, asked.dry_run)
-    print(report(study, folder, asked.dry_run))
+    if not asked.dry_run:
+        print(report(study, folder))
 
 
 def joined(words: list[str], parser: argparse.ArgumentParser) -> list[str]:
@@ -109,10 +109,8 @@ def words_of(option: str, text: str) -> list[str]:
         raise UserError(f"{option} {text}: {error}; close the quote, or put a backslash before it") from None
 
 
-def report(study, folder: Path, only_print: bool) -> str:
+def report(study, folder: Path) -> str:
     """Write the table of what is finished by now."""
-    if only_print:
-        return ""
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.reports.study_results import collect, html, markdown
 

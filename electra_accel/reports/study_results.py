@@ -9,12 +9,8 @@ import numpy as np
 
 from electra_accel.finetuning.results import RESULTS_JSON, difference_cells
 from electra_accel.paired import by_seed, paired_difference
-from electra_accel.finetuning.results import RESULTS_JSON, difference_cells
-from electra_accel.paired import by_seed, paired_difference
 from electra_accel.reports.page import chart, charts, label, page, table
 from electra_accel.reports.study import TASKS, Study
-from electra_accel.runs import run_folder
-from electra_accel.tracking.calibration import COLOURS
 from electra_accel.runs import run_folder
 from electra_accel.tracking.calibration import COLOURS
 
