@@ -20,9 +20,9 @@ from electra_accel.text.readers import (
     FORMATS,
     LONE_SURROGATE,
     column_index,
+    file_errors,
     format_of,
     json_records,
-    one_line_errors,
     open_bytes,
     read_texts,
     regular_file,
@@ -58,7 +58,7 @@ def read_file(path: Path, task: Task, tell: Callable[[str], None] = lambda line:
     Raises:
         UserError: the file is missing, broken, empty, or lacks a column or a label; names it and the line or row.
     """
-    with _our_options(), one_line_errors(path):
+    with _our_options(), file_errors(path):
         regular_file(path)
         require_text(path)
         if has_lines_of_words(path, task):
