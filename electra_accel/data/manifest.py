@@ -24,7 +24,7 @@ class SplitWriter:
         self.writer = TokenWriter(folder, vocab_size)
         self.digest = hashlib.blake2b(digest_size=16)
         self.histogram = np.zeros(max_length + 1, np.int64)
-        self.documents = self.unknown = self.unknown_skipped = 0
+        self.documents = self.unknown = self.unknown_skipped = 0  # documents, and tokens that are [UNK]
         self.worst: list[str] = []  # documents with unknown tokens
         self.sources: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
@@ -64,12 +64,8 @@ def nothing_in(name: str, split: dict) -> str:
     """What to say where a split came out empty."""
     skipped = ", ".join(f"{count} {reason}" for reason, count in split["skipped"].items()) or "no documents"
     where = {"train": "the corpus", "replay": "the replay text"}.get(name, f"the held-out set {name!r}")
-    options = {
-        "held_out": " in data.eval_files",
-        "general": " in data.eval_general_files",
-        "replay": " in data.replay_files",
-    }
-    remedy = f"name other files{options.get(name, '')} or another data.text_column"
+    option = {"held_out": "eval_files", "general": "eval_general_files", "replay": "replay_files"}.get(name)
+    remedy = f"name other files{f' in data.{option}' if option else ''} or another data.text_column"
     if name == "train" and not split["skipped"]:
         remedy = "all of it is held out: add text, name data.eval_files, or lower data.eval_fraction"
     if cause := split["unknown"]["cause"]:
@@ -78,7 +74,7 @@ def nothing_in(name: str, split: dict) -> str:
 
 
 def read_manifest(folder: Path) -> dict:
-    """See :meth:`SplitWriter.close` and ``prepare._write_manifest``.
+    """See :meth:`SplitWriter.close` and ``prepare._build``.
 
     Raises:
         UserError: not a prepared folder, or one of another format.
