@@ -24,7 +24,7 @@ class SplitWriter:
         self.writer = TokenWriter(folder, vocab_size)
         self.digest = hashlib.blake2b(digest_size=16)
         self.histogram = np.zeros(max_length + 1, np.int64)
-        self.documents = self.unknown = self.unknown_skipped = 0  # documents, and tokens that are [UNK]
+        self.counts = dict.fromkeys(("documents", "unknown", "unknown_skipped"), 0)
         self.worst: list[str] = []  # documents with unknown tokens
         self.sources: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
@@ -33,9 +33,8 @@ class SplitWriter:
         self.writer.append(examples.tokens, examples.lengths)
         self.digest.update(examples.tokens.tobytes())
         self.histogram += np.bincount(examples.lengths, minlength=len(self.histogram))
-        self.documents += examples.documents
-        self.unknown += examples.unknown
-        self.unknown_skipped += examples.unknown_skipped
+        for name in self.counts:
+            self.counts[name] += getattr(examples, name)
         if sum(map(len, self.worst)) < SAMPLE:
             self.worst += examples.worst
         self.sources[source] += examples.documents
@@ -44,14 +43,15 @@ class SplitWriter:
     def close(self, tokenizer: PreTrainedTokenizerFast) -> dict:
         self.writer.close()
         of_text = self.writer.total - 2 * self.writer.count
-        unknown = Unknown(self.unknown + self.unknown_skipped, of_text + self.unknown_skipped)
+        skipped = self.counts["unknown_skipped"]
+        unknown = Unknown(self.counts["unknown"] + skipped, of_text + skipped)
         if unknown.is_high:
             unknown = unknown._replace(cause=cause_in(self.worst, tokenizer))
         return {
-            "documents": self.documents,
+            "documents": self.counts["documents"],
             "examples": self.writer.count,
             "tokens": self.writer.total,
-            "unknown_tokens": self.unknown,
+            "unknown_tokens": self.counts["unknown"],
             "unknown": unknown._asdict(),  # with the documents that were skipped for it
             "skipped": dict(self.skipped),
             "sources": dict(self.sources),

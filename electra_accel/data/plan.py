@@ -215,9 +215,9 @@ def steps_in_passes(
     bins_per_step: int,
     passes: float,
 ) -> int:
-    """Steps that ``passes`` passes take, rounded up, without planning them: at most two windows are packed.
+    """Steps that ``passes`` passes take, rounded up: within 1% or one step on real data.
 
-    It plans a made-up corpus with the same histogram of lengths. On real data within 1% or one step.
+    Two windows of a made-up corpus with the same histogram of lengths are packed, at most.
     """
     examples = int(np.sum(histogram))
     lengths = lengths_like(histogram)

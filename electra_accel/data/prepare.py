@@ -15,7 +15,6 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from itertools import compress, islice
 from pathlib import Path
 
@@ -52,7 +51,9 @@ def prepare(
     processes: int | None = None,
     log: Callable[[str], None] = print,
 ) -> Path:
-    """Prepares a corpus, or finds it prepared; any number of processes may call this at once (see waiting.py).
+    """Prepares a corpus, or finds it prepared, and returns its folder for :class:`Prepared`.
+
+    Any number of processes may call this at once (see waiting.py).
 
     Args:
         root: folder of prepared corpora.
@@ -63,12 +64,9 @@ def prepare(
         add_tokens, learn_tokens: more tokens for the given tokenizer; see :func:`~electra_accel.text.vocabulary.adapt`.
         max_length: tokens per example, [CLS] and [SEP] included.
         eval_fraction: share of train's documents that is split off; at least one document is, unless it is 0.
-        join_lines: see :class:`~electra_accel.text.encode.Encoder` and :func:`~electra_accel.text.readers.read_texts`.
-        processes: how many tokenise; None: one a core, at most 16; one for a small corpus or on fewer than 4 cores (there,
-            the library's threads do as well). The result does not depend on it.
-
-    Returns:
-        The folder, to be opened with :class:`Prepared`.
+        join_lines: see :class:`~electra_accel.text.encode.Encoder` and :func:`~electra_accel.text.readers.placed_texts`.
+        processes: how many tokenise, which changes no result. None: one a core, at most 16; one for a small corpus or on
+            fewer than 4 cores (there, the library's threads do as well).
 
     Raises:
         UserError: see readers.py, corpus.py, tokenizer.py; too little space on the disk; no usable text.
@@ -140,7 +138,12 @@ def _build(
 ) -> None:
     join_lines, max_length = settings["join_lines"], settings["max_length"]
     fraction = fraction_that_holds_one(train, settings["eval_fraction"], join_lines, log)
-    texts = partial(_vocabulary_texts, train, fraction, join_lines)
+    stride = 1 + text_bytes(train) // _VOCABULARY_TEXT
+
+    def texts() -> Iterator[list[str]]:
+        for batch in islice(read_documents(train, join_lines), 0, None, stride):
+            yield list(compress(batch.documents, numbers(train, batch) >= fraction))  # nothing that is held out
+
     vocabulary = None
     if tokenizer is None:
         log(f"training a vocabulary of {vocab_size} tokens")
@@ -179,13 +182,6 @@ def _build(
     text = json.dumps(manifest, ensure_ascii=False)
     # The name of a file need not be UTF-8; what is escaped reads back as it was.
     (folder / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def _vocabulary_texts(train: Corpus, fraction: float, join_lines: bool) -> Iterator[list[str]]:
-    """What a vocabulary is trained on: nothing held out; of a large corpus, batches at even distances."""
-    stride = 1 + text_bytes(train) // _VOCABULARY_TEXT
-    for batch in islice(read_documents(train, join_lines), 0, None, stride):
-        yield list(compress(batch.documents, numbers(train, batch) >= fraction))
 
 
 class Prepared:

@@ -6,7 +6,8 @@ import os
 import re
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -196,26 +197,19 @@ def train_tokenizer(
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-
     splitter = Tokenizer.from_str(backend.to_str())  # the trainer's own is locked while it asks for text
-    left_out = 0
-
-    def composed() -> Iterator[list[str]]:
-        nonlocal left_out
-        left_out = 0
-        for batch in batches():
-            kept = [_without_long_words(normalise(text), splitter) for text in batch]
-            left_out += sum(words for _, words in kept)
-            yield [text for text, _ in kept]
-
-    characters: Counter[str] = Counter()
-    for batch in composed():
-        characters.update("".join(batch))
+    composed = ([_without_long_words(normalise(text), splitter) for text in batch] for batch in batches())
+    characters, left_out = Counter(), 0
+    for text, long_words in chain.from_iterable(composed):
+        characters.update(text)
+        left_out += long_words
     if left_out:
         words = f"{left_out:,} word{'s' * (left_out > 1)} of more than {LONGEST_WORD} characters"
         log(f"left out of the vocabulary's text: {words}, which become [UNK]")
     alphabet = _alphabet(characters, backend, vocab_size // 4)
-    inside = [c for c in alphabet if _can_continue_a_word(c, backend)]
+    # Punctuation and Chinese characters stand alone: their "##" forms would never be used.
+    words_of = backend.pre_tokenizer.pre_tokenize_str
+    inside = [c for c in alphabet if len(words_of(backend.normalizer.normalize_str(f"a{c}"))) == 1]
 
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
@@ -224,7 +218,8 @@ def train_tokenizer(
         special_tokens=SPECIAL_TOKENS + [f"##{c}" for c in inside],
         show_progress=False,
     )
-    backend.train_from_iterator(composed(), trainer)
+    texts = ([_without_long_words(normalise(text), splitter)[0] for text in batch] for batch in batches())
+    backend.train_from_iterator(texts, trainer)
     learned = backend.get_vocab()
     vocab = {token: number for number, token in enumerate(sorted(learned, key=learned.get))}
     tokenizer = BertTokenizer(vocab=vocab, do_lower_case=lowercase, strip_accents=False)
@@ -262,8 +257,3 @@ def _alphabet(characters: Counter[str], backend: Tokenizer, limit: int) -> list[
     if not ranked:
         raise UserError("no usable text to train a vocabulary on")
     return ranked[:limit]
-
-
-def _can_continue_a_word(character: str, backend: Tokenizer) -> bool:
-    """False for punctuation and Chinese characters, which stand alone: their "##" forms would never be used."""
-    return len(backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(f"a{character}"))) == 1

@@ -142,8 +142,10 @@ def memory_table(precision: str) -> None:
     for name, costs in ENGINES.items():
         cells = (f"{held(getattr(costs, precision), s.parameters, 8) / 1e9:.2f}" for s in shapes.values())
         print(f"| {name} | {formula(costs.bf16)} | {formula(costs.no)} | {' | '.join(cells)} |")
-    for name, field in (("activations, KB a token", 3), ("LM head, KB a selected position", 4)):
-        print(f"| {name} | estimate | | " + " | ".join(f"{s[field] / 1e3:.0f}" for s in shapes.values()) + " |")
+    for name, field in (("activations, KB a token", "token_bytes"), ("LM head, KB a selected position", "slot_bytes")):
+        print(
+            f"| {name} | estimate | | " + " | ".join(f"{getattr(s, field) / 1e3:.0f}" for s in shapes.values()) + " |"
+        )
 
 
 def step_table(asked: argparse.Namespace) -> None:
