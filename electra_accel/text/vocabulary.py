@@ -68,10 +68,10 @@ def extend(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> PreTrai
     Raises:
         UserError: not a WordPiece tokenizer; tokens that it has already or could never use, by their lines in the file.
     """
-    known = WordPiece(tokenizer), tokenizer.get_added_vocab()
+    wordpiece, special = WordPiece(tokenizer), tokenizer.get_added_vocab()
     problems = []
     for line, token in enumerate(tokens, start=1):
-        if any(token in those for those in known):
+        if token in wordpiece or token in special:
             problems.append(f"line {line}: {token!r} is in the vocabulary already")
         elif reason := never_used(token, tokenizer):
             problems.append(f"line {line}: {token!r} could never be used, {reason}")
