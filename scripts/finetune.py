@@ -33,7 +33,7 @@ def main() -> None:
     from electra_accel.finetuning import dry_run, opening
     from electra_accel.finetuning.job import remove_checkpoints
     from electra_accel.finetuning.loop import finetune
-    from electra_accel.pretraining.opening import require_equal_data
+    from electra_accel.runs.environment import require_equal_data
     from electra_accel.runs.stopping import STOP_FILE, StopRequests
     from electra_accel.tracking.trackers import usable_trackers
 

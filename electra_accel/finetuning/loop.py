@@ -22,9 +22,9 @@ from electra_accel.finetuning.rows import Row
 from electra_accel.finetuning.saving import save_model
 from electra_accel.finetuning.scores import are_numbers, figures, loss_sum, outputs, predictions
 from electra_accel.finetuning.tasks import Encoded, TaskData, encode
-from electra_accel.pretraining.optim import learning_rate
 from electra_accel.randomness import Purpose, key, permute, torch_seed
 from electra_accel.runs import checkpoint, run_folder
+from electra_accel.runs.schedule import learning_rate
 from electra_accel.runs.stopping import StopRequests
 from electra_accel.terminal import Terminal
 from electra_accel.text.letters import about

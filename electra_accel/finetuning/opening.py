@@ -17,13 +17,13 @@ from electra_accel.finetuning.config import Settings
 from electra_accel.finetuning.config_parser import Arguments
 from electra_accel.finetuning.heads import names, open_encoder, require_positions
 from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, shared_identity
+from electra_accel.finetuning.results import RESULTS_JSON, has_figures
 from electra_accel.finetuning.saving import require_models
 from electra_accel.finetuning.tasks import TaskData, load_task
 from electra_accel.options.parser import read_yaml
-from electra_accel.pretraining.opening import environment
-from electra_accel.reports.tasks import RESULTS_JSON, has_figures
 from electra_accel.runs import run_folder
 from electra_accel.runs.ending import recorded_end
+from electra_accel.runs.environment import environment
 from electra_accel.runs.stopping import STOP_FILE
 from electra_accel.terminal import Terminal
 from electra_accel.tracking.recorder import Recorder

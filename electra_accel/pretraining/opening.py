@@ -1,13 +1,8 @@
 """Opening a run folder: a new run, one to go on with, one that is finished, or one that is somebody else's."""
 
 import math
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from torch import nn
@@ -21,16 +16,14 @@ from electra_accel.pretraining.config_checks import difference, moved
 from electra_accel.pretraining.config_parser import dump, load
 from electra_accel.pretraining.content import changed_content
 from electra_accel.pretraining.progress import Progress
-from electra_accel.reports.report import write_report
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.ending import recorded_end
+from electra_accel.runs.environment import environment
 from electra_accel.runs.stopping import STOP_FILE
 from electra_accel.terminal import Terminal
 
 OF_A_WARM_START = {run_folder.WARM_START, run_folder.STATUS}  # before the run itself has begun
 EMPTY = {STOP_FILE, run_folder.LOCK, run_folder.PROBE}  # a kill before the first file of a run may leave the last two
-LAUNCHER = ("ACCELERATE_", "FSDP_")  # how variables begin that ``accelerate launch`` sets
-PACKAGES = ("torch", "accelerate", "transformers", "datasets", "tokenizers", "numpy", "deepspeed", "wandb")
 
 
 def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path | None:
@@ -120,18 +113,6 @@ def finished(folder: Path, total_steps: int) -> str | None:
     return f"run.dir {folder} is finished; the same command with more --train.steps (or --train.epochs, --train.flops) goes on"
 
 
-def require_equal_data(engine: Engine, fingerprint: str) -> None:
-    """Processes on hosts that do not share a disk prepare the data one by one: what they made must be the same.
-
-    Raises:
-        UserError: on every process, naming the hosts.
-    """
-    found = engine.everywhere((platform.node(), fingerprint))
-    if len({made for _, made in found}) > 1:
-        hosts = ", ".join(f"{host} {made}" for host, made in sorted(set(found)))
-        raise UserError(f"the prepared data differs between hosts ({hosts}): give all of them the same files")
-
-
 def require_space(folder: Path, model: nn.Module, config: Config) -> None:
     """Room for the checkpoints that are still to come, and the exported pair.
 
@@ -148,11 +129,14 @@ def require_space(folder: Path, model: nn.Module, config: Config) -> None:
 
 
 def recorded_status(
-    folder: Path, config: Config, progress: Progress, layout: Layout, terminal: Terminal
+    folder: Path, config: Config, progress: Progress, layout: Layout, terminal: Terminal, report: Callable[[Path], None]
 ) -> AbstractContextManager[None]:
     """Keeps status.json and the report true however the run ends.
 
     The end of a warm start before its last step is that of its run too.
+
+    Args:
+        report: writes the run's page.
     """
     whole_run = folder.parent if config.is_warm_start else folder
 
@@ -162,7 +146,7 @@ def recorded_status(
         if code and whole_run != folder:
             run_folder.write_status(whole_run, state, 0, reason, code)
         if terminal.speaks:
-            write_report(folder)
+            report(folder)
 
     smaller = f"--train.micro_batch_tokens {layout.rows // 2 * config.train.bin_tokens}"
     remedy = "--model.gradient_checkpointing true" if layout.rows == 1 else smaller
@@ -200,36 +184,3 @@ def begin(folder: Path, config: Config, content: dict[str, str], engine: Engine,
             run_folder.append_jsonl(folder / run_folder.METRICS, {"step": 0, **first, **Progress("").axes()})
         checkpoint.set_aside(folder / run_folder.CHECKPOINTS, after_step=step)
         run_folder.write_status(folder, "running", max(step, 0))
-
-
-def environment(engine: Engine) -> dict:
-    """What a result may depend on beside the configuration: versions, commit, hardware, launch."""
-    return {
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
-        "host": platform.node(),
-        "engine": engine.describe(),
-        "engine_kind": engine.kind,
-        "world_size": engine.world_size,
-        "precision": engine.precision,
-        "accelerate": {key: value for key, value in sorted(os.environ.items()) if key.startswith(LAUNCHER)},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """Commit of the clone that this file is in, with "-dirty" where tracked files differ from it; None outside of git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        found = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
