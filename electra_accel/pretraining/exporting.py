@@ -1,6 +1,5 @@
 """Exports: of a run at its end, and of any of its checkpoints at any time; and what the model card says of them."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from electra_accel.errors import UserError
 from electra_accel.pretraining import config_parser, model_identity
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.cost import cost_text, vocabulary_text, warm_start_cost
-from electra_accel.pretraining.progress import STATE_FILE, Progress
+from electra_accel.pretraining.progress import Progress
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.export import WHAT, export_networks
 from electra_accel.terminal import duration
@@ -177,7 +176,7 @@ def _start(config: Config) -> str:
 
 
 def _progress(path: Path) -> Progress:
-    return Progress.from_json(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+    return Progress.from_json(checkpoint.read_state(path))
 
 
 def _is_whole(path: Path, warn: Callable[[str], None]) -> bool:
