@@ -16,7 +16,7 @@ from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
-from electra_accel.options.parser import read_yaml
+from electra_accel.options.yaml_file import read_yaml
 
 
 def main() -> int:

@@ -12,8 +12,9 @@ from transformers import AutoModel, AutoModelForSequenceClassification, ElectraF
 
 from electra_accel.finetuning import config
 from electra_accel.model.pair import build_pair
+from electra_accel.options.declare import flatten
 from electra_accel.pretraining import config_checks
-from electra_accel.pretraining.config import Config, flatten, resolve
+from electra_accel.pretraining.config import Config, resolve
 from electra_accel.pretraining.config_parser import load, parse
 from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import train_tokenizer

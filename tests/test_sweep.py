@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from electra_accel.pretraining.config import Config, flatten
+from electra_accel.options.declare import flatten
+from electra_accel.pretraining.config import Config
 from tests.helpers import ROOT, run_command
 from tests.pretraining_runs import options, wandb_segments, write_corpus
 

@@ -19,7 +19,7 @@ from electra_accel.finetuning.heads import names, open_encoder, require_position
 from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, shared_identity
 from electra_accel.finetuning.saving import require_models
 from electra_accel.finetuning.tasks import TaskData, load_task
-from electra_accel.options.parser import read_yaml
+from electra_accel.options.yaml_file import read_yaml
 from electra_accel.pretraining.opening import environment
 from electra_accel.reports.tasks import RESULTS_JSON, has_figures
 from electra_accel.runs import run_folder

@@ -6,34 +6,14 @@ Nothing here imports torch, so that ``--help`` and mistakes are answered at once
 """
 
 import copy
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-MAX_EXAMPLE_TOKENS = 1023  # data/store.py keeps the offsets of 64 examples in 16 bits
+from electra_accel.data.store import MAX_EXAMPLE_TOKENS
+from electra_accel.options import groups
+from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alternative, option
+
 WARM_START = "warm-start"  # model.generator where none was released
-COUNT, NOT_NEGATIVE, POSITIVE = "[1, inf)", "[0, inf)", "(0, inf)"
-
-
-def option(default: Any, help: str, metavar: str | None = None, within: str | None = None) -> Any:
-    """A dataclass field with its help; ``metavar`` names its value there, ``within`` is an interval such as ``[0, 1)``."""
-    metadata = {"help": help, "metavar": metavar, "within": within}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass
-class Run:
-    """where the run lives"""
-
-    dir: str | None = option(None, "folder of the run; default: runs/<recipe>-<UTC time>", "FOLDER")
-    seed: int = option(1, "order, masks, replacements, dropout and initial weights follow from it")
-    resume: str = option(
-        "auto", "auto: go on where run.dir stopped; never; or a checkpoint's folder", "auto|never|FOLDER"
-    )
-    deadline: str | None = option(
-        None, "save and stop at this time: hours:minutes from the start, or a time such as 2026-12-24T07:30", "TIME"
-    )
 
 
 @dataclass
@@ -129,13 +109,12 @@ class Objective:
 
 
 @dataclass
-class Optim:
+class Optim(groups.Optim):
     """AdamW and its learning rate"""
 
     learning_rate: float | None = option(
         None, "peak; default: tiny 1e-3, small 5e-4, base and large 2e-4, from a pair 5e-5", within=POSITIVE
     )
-    weight_decay: float = option(0.01, "on matrices; biases and LayerNorm have none", within=NOT_NEGATIVE)
     betas: list[float] = option([0.9, 0.999], "decay of the two moment estimates", within="[0, 1)")
     eps: float = option(1e-6, "added to the denominator", within=POSITIVE)
     warmup_steps: int | None = option(
@@ -193,38 +172,10 @@ class Eval:
 
 
 @dataclass
-class Checkpoint:
-    """saved states to resume from"""
-
-    every: int = option(1000, "steps between checkpoints", within=COUNT)
-    minutes: float = option(30.0, "and whenever so many minutes have passed; 0: off", within=NOT_NEGATIVE)
-    keep: int = option(2, "newest checkpoints that stay on disk", within=COUNT)
-
-
-@dataclass
-class Tracking:
-    """what is recorded besides metrics.jsonl and samples.jsonl"""
-
-    trackers: list[str] | None = option(None, "wandb, tensorboard, …; default: wandb where it is installed", "NAME")
-    mode: Literal["online", "offline", "disabled"] | None = option(
-        None, "of W&B; default: WANDB_MODE, else online where a key is stored, else offline"
-    )
-    project: str = option("electra-accel", "W&B project, unless WANDB_PROJECT is set", "NAME")
-    group: str | None = option(None, "W&B group", "NAME")
-    tags: list[str] = option([], "W&B tags", "NAME")
-    notes: str | None = option(None, "W&B notes", "TEXT")
-    log_every: int = option(50, "steps between log lines", within=COUNT)
-    samples_every: int = option(500, "steps between reconstructions of held-out sentences", within=COUNT)
-    samples: Literal["all", "local", "none"] = option(
-        "all", "where sentences of the corpus go: trackers and files, files only, nowhere"
-    )
-
-
-@dataclass
 class Config:
     """All groups, in the order of ``--help`` and config.yaml."""
 
-    run: Run = field(default_factory=Run)
+    run: groups.Run = field(default_factory=groups.Run)
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     model: Model = field(default_factory=Model)
@@ -232,8 +183,8 @@ class Config:
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
     eval: Eval = field(default_factory=Eval)
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    tracking: Tracking = field(default_factory=Tracking)
+    checkpoint: groups.Checkpoint = field(default_factory=groups.Checkpoint)
+    tracking: groups.Tracking = field(default_factory=groups.Tracking)
 
     @property
     def from_pair(self) -> bool:
@@ -254,6 +205,25 @@ class Config:
     def is_warm_start(self) -> bool:
         """Whether this is the run that a warm start is (see pretraining/warm_start.py), not the one that it is for."""
         return self.is_mlm and self.warm_starts
+
+
+_GIVEN_PAIR = ("model.generator", "model.discriminator")
+_VOCABULARY = ("tokenizer.path", "tokenizer.train_vocab_size")
+_ADDED = ("tokenizer.add_tokens", "tokenizer.learn_tokens")
+_OTHER_TEXT = ("data.eval_files", "data.eval_general_files", "data.replay_files")
+CHOICES = (
+    tuple(Alternative((name,)) for name in ("train.steps", "train.epochs", "train.flops")),
+    (
+        Alternative(("data.train_files",)),
+        Alternative(("data.dataset",)),
+        Alternative(("data.prepared",), settles=(*_VOCABULARY, *_ADDED, *_OTHER_TEXT)),
+    ),
+    (
+        Alternative(("model.size",), own=("model.generator_width", *_VOCABULARY)),
+        Alternative(_GIVEN_PAIR, own=("model.revision", "model.warm_start_steps", *_ADDED)),
+    ),
+    tuple(Alternative((name,)) for name in _VOCABULARY),
+)
 
 
 @dataclass(frozen=True)
@@ -305,8 +275,3 @@ def resolve(config: Config, steps: int | None = None) -> Config:
         published = recommended.warmup_steps
         optim.warmup_steps = round(WARMUP_FRACTION * steps) if published is None else min(published, steps // 10)
     return config
-
-
-def flatten(config: Config) -> dict[str, Any]:
-    """``{"group.option": value}`` in the order of the groups."""
-    return {f"{group}.{name}": value for group, options in asdict(config).items() for name, value in options.items()}

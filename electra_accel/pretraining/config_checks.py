@@ -1,13 +1,12 @@
 """What is impossible in a configuration, all of it in one go, and what makes two configurations two different runs."""
 
-import datetime
 import os
-from dataclasses import fields
 from typing import Any
 
 from electra_accel.errors import UserError
-from electra_accel.options.parser import outside_interval
-from electra_accel.pretraining.config import WARM_START, Config, Data, Model, flatten
+from electra_accel.options.declare import flatten, outside_intervals, settled
+from electra_accel.options.groups import deadline_problems
+from electra_accel.pretraining.config import CHOICES, WARM_START, Config, Data, Model
 
 # What may change when a run is resumed: where and how it runs, what is recorded, how long it goes on.
 FREE_GROUPS = ("checkpoint", "tracking")
@@ -48,32 +47,21 @@ def check(config: Config, steps: int | None = None) -> list[str]:
     Raises:
         UserError: one line with all problems.
     """
-    problems = [*_networks(config), *_text(config), *_numbers(config), *_batch(config)]
+    problems = [*_networks(config), *_text(config), *settled(config, CHOICES), *outside_intervals(config)]
+    problems += [*_batch(config), *deadline_problems(config.run)]
     warnings = []
     objective, train, warmup = config.objective, config.train, config.optim.warmup_steps
+    if len(config.optim.betas) != 2:
+        problems.append(f"optim.betas must be two numbers, not {config.optim.betas}")
     if objective.mask_token_prob + objective.random_token_prob > 1:
         problems.append("objective.mask_token_prob + objective.random_token_prob is more than 1")
     if objective.generator_weight == 0 and (config.is_mlm or objective.discriminator_weight == 0):
         both = "objective.generator_weight and objective.discriminator_weight are both"
         problems.append(f"{'objective.generator_weight is' if config.is_mlm else both} 0: nothing would be learnt")
-    lengths = {f"train.{name}": getattr(train, name) for name in ("steps", "epochs", "flops")}
-    lengths = {name: f"{value:g}" for name, value in lengths.items() if value is not None}
-    if not lengths:
+    if train.steps is None and train.epochs is None and train.flops is None:
         problems.append("give one of train.steps, train.epochs and train.flops")
-    if len(lengths) > 1:
-        problems.append(
-            f"{' and '.join(map(' '.join, lengths.items()))} (perhaps of the recipe) say how long to train: add "
-            + ", or ".join(f"--{name} null" for name in reversed(lengths))
-        )
     if train.flops and config.warm_starts:
         problems.append("train.flops does not count a generator's warm start: give train.steps or train.epochs")
-    try:
-        if config.run.deadline and deadline_time(config.run.deadline) < datetime.datetime.now().timestamp() - 60:
-            problems.append(f"run.deadline {config.run.deadline} is past")
-    except ValueError:
-        problems.append(
-            f"run.deadline {config.run.deadline} is neither hours:minutes from now nor a time such as 2026-12-24T07:30"
-        )
     steps = steps or train.steps
     if steps and warmup and warmup > steps > 0:
         problems.append(f"optim.warmup_steps {warmup} is more than the {steps} steps of the run; try {steps // 10}")
@@ -84,56 +72,24 @@ def check(config: Config, steps: int | None = None) -> list[str]:
     return warnings
 
 
-def _numbers(config: Config) -> list[str]:
-    problems = []
-    for group in fields(config):
-        problems += outside_interval(getattr(config, group.name), group.name)
-    if len(config.optim.betas) != 2:
-        problems.append(f"optim.betas must be two numbers, not {config.optim.betas}")
-    return problems
-
-
-def deadline_time(text: str) -> float:
-    """``run.deadline`` as Unix time: ``11:30`` is hours and minutes from now, else an ISO time, local unless it says.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    hours, colon, minutes = text.partition(":")
-    if colon and hours.isdecimal() and minutes.isdecimal():
-        wait = datetime.timedelta(hours=int(hours), minutes=int(minutes))
-        return (datetime.datetime.now() + wait).timestamp()
-    return datetime.datetime.fromisoformat(text).timestamp()
-
-
 def _text(config: Config) -> list[str]:
     data, tokenizer = config.data, config.tokenizer
     problems = []
-    sources = [f"data.{name}" for name in ("train_files", "dataset", "prepared") if getattr(data, name)]
-    vocabularies = [
-        f"tokenizer.{name}" for name in ("path", "train_vocab_size") if getattr(tokenizer, name) is not None
-    ]
-    if not sources:
+    if not (data.train_files or data.dataset or data.prepared):
         problems.append("no text: give one of data.train_files, data.dataset and data.prepared")
-    if len(sources) > 1:
-        problems.append(f"give only one of {' and '.join(sources)}")
-    added = [f"tokenizer.{name}" for name in ("add_tokens", "learn_tokens") if getattr(tokenizer, name) is not None]
     has_network = config.from_pair or config.model.generator is not None
+    added = [name for name in ("add_tokens", "learn_tokens") if getattr(tokenizer, name) is not None]
     if added and not has_network:
-        problems.append(f"{added[0]} is for the vocabulary of given networks; from scratch, train one that fits")
-    if data.prepared:
-        others = [
-            f"data.{name}" for name in ("eval_files", "eval_general_files", "replay_files") if getattr(data, name)
-        ]
-        problems += [f"{name} is settled by data.prepared; leave it out" for name in (*vocabularies, *added, *others)]
-    elif has_network:
+        problems.append(
+            f"tokenizer.{added[0]} is for the vocabulary of given networks; from scratch, train one that fits"
+        )
+    if has_network and not data.prepared:
         if tokenizer.train_vocab_size is not None:
             problems.append(
                 "tokenizer.train_vocab_size: a pair needs the vocabulary that it was trained with; leave it out"
             )
-    elif len(vocabularies) != 1:
-        only = "only " if vocabularies else ""
-        problems.append(f"give {only}one of tokenizer.path and tokenizer.train_vocab_size")
+    elif not data.prepared and tokenizer.path is None and tokenizer.train_vocab_size is None:
+        problems.append("give one of tokenizer.path and tokenizer.train_vocab_size")
     if not data.prepared and not data.eval_files and data.eval_fraction == 0:
         problems.append("no held-out text: give data.eval_files, or data.eval_fraction above 0")
     if data.replay_fraction != Data().replay_fraction and not (data.prepared or data.replay_files):
@@ -163,8 +119,6 @@ def _networks(config: Config) -> list[str]:
         problems.append(
             f"model.warm_start_steps {model.warm_start_steps} is of model.generator {WARM_START}, which is missing"
         )
-    if pair and model.size is not None:
-        problems.append("model.size is settled by the given networks; leave it out")
     if model.generator_width is not None and (one_network or (pair and not config.warm_starts)):
         problems.append("model.generator_width is for a new generator, and there is none here; leave it out")
     if not pair and model.revision is not None:

@@ -15,7 +15,7 @@ from torch import nn
 from electra_accel.data.plan import Layout
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
-from electra_accel.options.parser import read_yaml
+from electra_accel.options.yaml_file import read_yaml
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.config_checks import difference, moved
 from electra_accel.pretraining.config_parser import dump, load

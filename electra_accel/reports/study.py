@@ -15,7 +15,8 @@ from typing import Any
 from electra_accel.errors import UserError
 from electra_accel.finetuning import config as finetuning_config
 from electra_accel.finetuning import config_parser as finetuning_parser
-from electra_accel.options import parser
+from electra_accel.options.parser import words_of
+from electra_accel.options.yaml_file import read_yaml
 from electra_accel.pretraining import config_checks, config_parser
 from electra_accel.pretraining.config import Config, resolve
 from electra_accel.runs import run_folder
@@ -94,7 +95,7 @@ def read_study(path: str, values: Mapping[str, str]) -> Study:
     Raises:
         UserError: the file is missing, is no YAML, or is not written as those in recipes/studies; a name has no value.
     """
-    content = parser.read_yaml(path, "study")
+    content = read_yaml(path, "study")
     if not isinstance(content, dict) or set(content) != set(_PARTS):
         raise UserError(f"{path}: a study holds {', '.join(_PARTS)}; see recipes/studies")
     content = {part: content[part] or kind() for part, kind in _PARTS.items()}  # `rows:` with nothing behind it is ""
@@ -136,9 +137,9 @@ def _words(where: str, chosen: Mapping[str, Any], values: Mapping[str, str]) -> 
 
     words = []
     for name, value in chosen.items():
-        _, found = parser.values_of(name, value, where)
-        found = [each and re.sub(r"\{(\w+)\}", value_of, each) for each in found]
-        words += parser.words_of(name, found, where)
+        found = value if isinstance(value, list) else [value]
+        found = [re.sub(r"\{(\w+)\}", value_of, each) if isinstance(each, str) else each for each in found]
+        words += words_of(name, found, where)
     return words
 
 

@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from electra_accel.errors import UserError
-from electra_accel.finetuning.config import Task, check
-from electra_accel.finetuning.config_parser import dump, help_page, parse
+from electra_accel.finetuning.config import Settings, Task, check
+from electra_accel.finetuning.config_parser import dump, parse
+from electra_accel.options.help import help_page
 from tests.helpers import ROOT
 
 
@@ -99,7 +100,7 @@ WRONG = {
     "no name": ([*BASE, "--task.name="], None, ["task.name ''"]),
     "a name that is taken": ([*BASE, "--task.name", "checkpoints"], None, ["task.name 'checkpoints'"]),
     "dev is test": ([*BASE, "--task.dev_file", "d/x.tsv", "--task.test_file", "d/../d/x.tsv"], None, ["same file"]),
-    "both": ([*BASE, "--task.dataset", "nsmc"], None, ["either task.train_file or task.dataset"]),
+    "both": ([*BASE, "--task.dataset", "nsmc"], None, ["task.train_file and task.dataset exclude each other"]),
     "deadline": ([*BASE, "--run.deadline", "soon"], None, ["run.deadline soon"]),
     "data alone": ([*BASE, "--suite_data", "x"], None, ["--suite"]),
     "no data": (["--models", "m"], SUITE, ["{data}", "--suite_data", "task a"]),
@@ -139,5 +140,5 @@ def test_mistakes(tmp_path, what):
 
 
 def test_help_names_every_option():
-    page = help_page("Title")
+    page = help_page(Settings, "Title")
     assert all(name in page for name in ("--models", "--suite_data", "--task.train_rows", "--run.seeds", "[1 2 3]"))

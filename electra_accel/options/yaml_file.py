@@ -1,0 +1,62 @@
+"""YAML files, read strictly: a name twice is an error, and so is text that no command line, file or folder could hold."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from electra_accel.errors import UserError
+
+NULL = "null"
+
+
+class _Strict:
+    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if found := re.search("[\0\ud800-\udfff]", node.value):
+            problem = f"the escape {ascii(found[0])[1:-1]} stands for no character of a text"
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in lines:  # PyYAML would take the last one without a word
+                problem = f"{key.value!r} stands in line {lines[key.value]} already; keep one of the two"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+            key.style = key.style or '"'  # a name is a text, also one that is written null
+        return super().construct_mapping(node, deep)
+
+
+class _Texts(_Strict, yaml.BaseLoader):
+    """Every value is a text as it is written, or None for the bare word null and for nothing at all."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str | None:
+        return None if node.style is None and node.value in (NULL, "") else node.value
+
+
+class _Values(_Strict, yaml.SafeLoader):
+    """Numbers, texts, true and false, as any YAML reader has them."""
+
+
+def read_yaml(path: str | Path, option: str = "", typed: bool = False) -> Any:
+    """What a YAML file holds: texts, and None for null; with ``typed`` as YAML has them.
+
+    Raises:
+        UserError: names ``option``, the file, and the line where it is broken or has a name twice.
+    """
+    where = f"{option} {path}".strip()
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Values if typed else _Texts)
+    except OSError as error:
+        raise UserError(f"{where}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 at byte {error.start}") from error
+    except yaml.MarkedYAMLError as error:
+        raise UserError(f"{path}, line {error.problem_mark.line + 1}: broken YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:  # a control character, which has no mark; a date such as 2026-99-99
+        raise UserError(f"{where}: broken YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: broken YAML: nested too deeply") from error
