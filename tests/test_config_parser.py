@@ -9,10 +9,10 @@ import yaml
 from electra_accel.errors import UserError
 from electra_accel.options.declare import flatten
 from electra_accel.options.help import help_page
-from electra_accel.options.parser import words_of
 from electra_accel.options.yaml_file import read_yaml
 from electra_accel.pretraining.config import Config, resolve
 from electra_accel.pretraining.config_parser import dump, load, parse
+from electra_accel.reports.study import words_of
 from tests.config_examples import PAIR, SCRATCH, config_of, error_of
 from tests.helpers import run_script
 

@@ -4,10 +4,11 @@ A field of a job's dataclass is an option that :func:`option` made, or a group: 
 ``group.option``. A subclass may add options, give one another default, or leave one out: ``notes: ClassVar = None``.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_origin
 
+TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 COUNT, NOT_NEGATIVE, POSITIVE = "[1, inf)", "[0, inf)", "(0, inf)"
 
 
@@ -52,8 +53,20 @@ def kind_of(annotation: Any) -> tuple[Any, bool]:
     return (get_args(annotation)[0], True) if get_origin(annotation) is list else (annotation, False)
 
 
+def cast(word: str, kind: Any) -> Any:
+    """The value that is written as ``word``; KeyError or ValueError: it is none of this kind."""
+    if kind is bool:
+        return TRUTH[word.lower()]
+    return kind(word) if kind in WORDS else {choice: choice for choice in get_args(kind)}[word]
+
+
+def in_words(kind: Any) -> str:
+    return WORDS.get(kind) or "one of " + ", ".join(get_args(kind))
+
+
 def value_of(options: Any, name: str) -> Any:
-    for part in name.split("."):
+    """The option or group of that name; ``options`` itself where it is empty."""
+    for part in filter(None, name.split(".")):
         options = getattr(options, part)
     return options
 
@@ -66,18 +79,6 @@ def is_given(value: Any) -> bool:
 def flatten(options: Any) -> dict[str, Any]:
     """``{"group.option": value}`` of a dataclass of options, in the order of ``--help``."""
     return {name: value_of(options, name) for name, _ in names(type(options))}
-
-
-def settled(options: Any, choices: Sequence[Sequence[Alternative]]) -> list[str]:
-    """What is wrong in a dataclass of options: those that follow from others and are given all the same."""
-    given = [name for name, value in flatten(options).items() if is_given(value)]
-    alternatives = [each for choice in choices for each in choice if set(given) & set(each.options)]
-    return [
-        f"{name} is settled by {each.options[0]}; leave it out"
-        for each in alternatives
-        for name in each.settles
-        if name in given
-    ]
 
 
 def outside_intervals(options: Any, prefix: str = "") -> list[str]:

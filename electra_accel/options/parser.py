@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 
 from electra_accel.errors import UserError
-from electra_accel.options.declare import Alternative, is_given, kind_of, names, value_of
+from electra_accel.options.declare import Alternative, cast, in_words, is_given, kind_of, names, value_of
 from electra_accel.options.help import FLAGS, help_page
 from electra_accel.options.yaml_file import NULL, read_yaml
 
@@ -24,14 +24,7 @@ Options = TypeVar("Options")
 Layer = tuple[
     dict[str, list], str
 ]  # options with their values as they were written, None for null; where they were given
-TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-CASTS = {
-    int: (int, "a whole number"),
-    float: (float, "a number"),
-    str: (str, "a text"),
-    bool: (lambda word: TRUTH[word.lower()], "true or false"),
-}
-EMPTY = "[]"
+EMPTY = "[]"  # --name=[] is a list without values
 
 
 def layers(root: type, argv: Sequence[str], description: str) -> tuple[list[Layer], set[str]]:
@@ -113,7 +106,7 @@ def read(root: type[Options], asked: Sequence[Layer], choices: Sequence[Sequence
     for name, value in found.items():
         if value is not None:
             group, _, short = name.rpartition(".")
-            setattr(value_of(options, group) if group else options, short, value)
+            setattr(value_of(options, group), short, value)
     return options
 
 
@@ -146,15 +139,13 @@ def _value(name: str, words: list, kind: Any, several: bool) -> Any:
     if len(words) != 1 and not several:
         many = f"takes one value, not {len(words)}: {' '.join(words)}"
         raise ValueError(f"{name} {many if words else 'needs a value'}")
-    one_of = {choice: choice for choice in get_args(kind)}
-    cast, wanted = CASTS.get(kind) or (one_of.__getitem__, "one of " + ", ".join(one_of))
     values = []
     for word in words:
         try:
-            values.append(cast(word))
+            values.append(cast(word, kind))
         except (KeyError, ValueError):
             hint = "; separate several by blanks" if several and "," in word else ""
-            raise ValueError(f"{name} must be {wanted}, not {word[:100]}{hint}") from None
+            raise ValueError(f"{name} must be {in_words(kind)}, not {word[:100]}{hint}") from None
     return values if several else values[0]
 
 
@@ -174,14 +165,3 @@ def load(root: type[Options], path: str | Path) -> Options:
 def dump(values: dict[str, Any]) -> str:
     """YAML of options, groups as dicts; :func:`load` reads it back."""
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def words_of(name: str, value: Any, path: str) -> list[str]:
-    """An option of a YAML file as words of a command line; UserError where there are none for it."""
-    values = value if isinstance(value, list) else [value]
-    if not all(isinstance(word, str | None) for word in values):
-        raise UserError(f"{path}: {name} must be one value or a list of values")
-    if NULL in values or len(values) > 1 and any(word and word.startswith("--") for word in values):
-        raise UserError(f"{path}: {name} cannot be given on a command line: {' '.join(map(str, values))}")
-    words = [NULL if word is None else word for word in values]
-    return [f"--{name}={words[0]}"] if len(words) == 1 and words != [EMPTY] else [f"--{name}", *words]

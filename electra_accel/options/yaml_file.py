@@ -16,7 +16,7 @@ class _Strict:
         node = super().compose_scalar_node(anchor)
         if found := re.search("[\0\ud800-\udfff]", node.value):
             problem = f"the escape {ascii(found[0])[1:-1]} stands for no character of a text"
-            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -24,39 +24,40 @@ class _Strict:
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in lines:  # PyYAML would take the last one without a word
                 problem = f"{key.value!r} stands in line {lines[key.value]} already; keep one of the two"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             lines[key.value] = key.start_mark.line + 1
             key.style = key.style or '"'  # a name is a text, also one that is written null
         return super().construct_mapping(node, deep)
 
 
 class _Texts(_Strict, yaml.BaseLoader):
-    """Every value is a text as it is written, or None for the bare word null and for nothing at all."""
-
     def construct_scalar(self, node: yaml.ScalarNode) -> str | None:
         return None if node.style is None and node.value in (NULL, "") else node.value
 
 
 class _Values(_Strict, yaml.SafeLoader):
-    """Numbers, texts, true and false, as any YAML reader has them."""
+    pass
 
 
 def read_yaml(path: str | Path, option: str = "", typed: bool = False) -> Any:
-    """What a YAML file holds: texts, and None for null; with ``typed`` as YAML has them.
+    """What a YAML file holds: every value as the text that is written, the bare word null and nothing at all as None.
+
+    Args:
+        option: named in errors.
+        typed: numbers, texts, true and false instead, as any YAML reader has them.
 
     Raises:
-        UserError: names ``option``, the file, and the line where it is broken or has a name twice.
+        UserError: names the file, and the line where it is broken or has a name twice.
     """
     where = f"{option} {path}".strip()
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Values if typed else _Texts)
     except OSError as error:
-        raise UserError(f"{where}: {error.strerror}") from error
+        problem = error.strerror
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 at byte {error.start}") from error
+        problem = f"not UTF-8 at byte {error.start}"
     except yaml.MarkedYAMLError as error:
-        raise UserError(f"{path}, line {error.problem_mark.line + 1}: broken YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a control character, which has no mark; a date such as 2026-99-99
-        raise UserError(f"{where}: broken YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise UserError(f"{where}: broken YAML: nested too deeply") from error
+        where, problem = f"{path}, line {error.problem_mark.line + 1}", f"broken YAML: {error.problem}"
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as a date 2026-99-99: they have no mark
+        problem = f"broken YAML: {' '.join(str(error).split())}"
+    raise UserError(f"{where}: {problem}")

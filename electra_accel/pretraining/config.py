@@ -210,13 +210,13 @@ class Config:
 _GIVEN_PAIR = ("model.generator", "model.discriminator")
 _VOCABULARY = ("tokenizer.path", "tokenizer.train_vocab_size")
 _ADDED = ("tokenizer.add_tokens", "tokenizer.learn_tokens")
-_OTHER_TEXT = ("data.eval_files", "data.eval_general_files", "data.replay_files")
+SETTLED_BY_PREPARED = (*_VOCABULARY, *_ADDED, "data.eval_files", "data.eval_general_files", "data.replay_files")
 CHOICES = (
     tuple(Alternative((name,)) for name in ("train.steps", "train.epochs", "train.flops")),
     (
         Alternative(("data.train_files",)),
         Alternative(("data.dataset",)),
-        Alternative(("data.prepared",), settles=(*_VOCABULARY, *_ADDED, *_OTHER_TEXT)),
+        Alternative(("data.prepared",), settles=SETTLED_BY_PREPARED),
     ),
     (
         Alternative(("model.size",), own=("model.generator_width", *_VOCABULARY)),

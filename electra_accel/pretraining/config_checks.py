@@ -4,9 +4,9 @@ import os
 from typing import Any
 
 from electra_accel.errors import UserError
-from electra_accel.options.declare import flatten, outside_intervals, settled
+from electra_accel.options.declare import flatten, is_given, outside_intervals, value_of
 from electra_accel.options.groups import deadline_problems
-from electra_accel.pretraining.config import CHOICES, WARM_START, Config, Data, Model
+from electra_accel.pretraining.config import SETTLED_BY_PREPARED, WARM_START, Config, Data, Model
 
 # What may change when a run is resumed: where and how it runs, what is recorded, how long it goes on.
 FREE_GROUPS = ("checkpoint", "tracking")
@@ -42,13 +42,13 @@ def check(config: Config, steps: int | None = None) -> list[str]:
         steps: optimizer steps of the run, for a second call once ``train.epochs`` has been turned into steps.
 
     Returns:
-        Warnings: what is possible but hardly meant.
+        Warnings: what is valid but probably a mistake.
 
     Raises:
         UserError: one line with all problems.
     """
-    problems = [*_networks(config), *_text(config), *settled(config, CHOICES), *outside_intervals(config)]
-    problems += [*_batch(config), *deadline_problems(config.run)]
+    problems = [*_networks(config), *_text(config), *outside_intervals(config), *_batch(config)]
+    problems += deadline_problems(config.run)
     warnings = []
     objective, train, warmup = config.objective, config.train, config.optim.warmup_steps
     if len(config.optim.betas) != 2:
@@ -83,12 +83,15 @@ def _text(config: Config) -> list[str]:
         problems.append(
             f"tokenizer.{added[0]} is for the vocabulary of given networks; from scratch, train one that fits"
         )
-    if has_network and not data.prepared:
+    if data.prepared:
+        settled = [name for name in SETTLED_BY_PREPARED if is_given(value_of(config, name))]
+        problems += [f"{name} is settled by data.prepared; leave it out" for name in settled]
+    elif has_network:
         if tokenizer.train_vocab_size is not None:
             problems.append(
                 "tokenizer.train_vocab_size: a pair needs the vocabulary that it was trained with; leave it out"
             )
-    elif not data.prepared and tokenizer.path is None and tokenizer.train_vocab_size is None:
+    elif tokenizer.path is None and tokenizer.train_vocab_size is None:
         problems.append("give one of tokenizer.path and tokenizer.train_vocab_size")
     if not data.prepared and not data.eval_files and data.eval_fraction == 0:
         problems.append("no held-out text: give data.eval_files, or data.eval_fraction above 0")
