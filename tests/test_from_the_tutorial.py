@@ -25,7 +25,7 @@ from tests.published import write_published
 PAGE = (ROOT / "docs" / "from-the-tutorial.ko.md").read_text(encoding="utf-8")
 RECIPE = ROOT / "recipes" / "koelectra-two-csv.yaml"
 PAIR = ["--model.generator", "published/generator", "--model.discriminator", "published/discriminator"]
-SHORT = "--train.epochs null --train.steps 4 --eval.every 2 --tracking.samples_every 2 --checkpoint.every 2".split()
+SHORT = "--train.steps 4 --eval.every 2 --tracking.samples_every 2 --checkpoint.every 2".split()
 
 
 def blocks(language: str) -> list[str]:

@@ -44,7 +44,7 @@ class Tracking:
 
     trackers: list[str] | None = option(None, "wandb, tensorboard, …; default: wandb where it is installed", "NAME")
     mode: Literal["online", "offline", "disabled"] | None = option(
-        None, "of W&B; default: WANDB_MODE, else online where a key is stored, else offline"
+        None, "mode of W&B; default: WANDB_MODE, else online where a key is stored, else offline"
     )
     project: str = option("electra-accel", "W&B project, unless WANDB_PROJECT is set", "NAME")
     group: str | None = option(None, "W&B group", "NAME")

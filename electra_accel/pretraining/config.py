@@ -34,7 +34,7 @@ class Data:
     replay_files: list[str] | None = option(
         None, "general text mixed into the training text, so that less is forgotten", "FILE"
     )
-    replay_fraction: float = option(0.1, "share of replay_files in the tokens of a pass", within="(0, 1)")
+    replay_fraction: float = option(0.1, "share of a pass's tokens that comes from replay_files", within="(0, 1)")
     text_column: str = option("text", "column that holds the text (not for txt)", "NAME")
     max_length: int = option(
         128,
@@ -74,13 +74,15 @@ class Model:
     revision: str | None = option(None, "branch, tag or commit of the hub ids; default: main", "NAME")
     sharing: Literal["tied", "none", "gdes"] = option(
         "tied",
-        "of the two networks' embeddings: one table; two; the discriminator's is the generator's plus a difference",
+        "token embeddings: one table for both networks; one each; the discriminator's is the generator's plus a difference",
     )
     warm_start_steps: int = option(
-        2000, "steps by masked language modelling that a generator is warm-started for", within=COUNT
+        2000, "steps that a new generator is trained for first, by masked language modelling", within=COUNT
     )
     generator_width: float | None = option(
-        None, "width of the generator / the discriminator's; default: the size's published ratio", within="(0, 1]"
+        None,
+        "width of the generator / that of the discriminator; default: the published one for the size",
+        within="(0, 1]",
     )
     dropout: float = option(0.1, "in both networks; attention dropout is 0 in training", within="[0, 1)")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, slower")
@@ -97,15 +99,17 @@ class Objective:
         None, "share of an example's tokens that is selected; default: 0.15, size large 0.25", within="(0, 1]"
     )
     mask_unit: Literal["token", "word"] = option("token", "what is selected together: single tokens, or whole words")
-    mask_token_prob: float = option(0.85, "share of the selected tokens that becomes [MASK]", within="[0, 1]")
-    random_token_prob: float = option(0.0, "share that becomes a random token; the rest is kept", within="[0, 1]")
+    mask_token_prob: float = option(0.85, "share of the selected tokens that become [MASK]", within="[0, 1]")
+    random_token_prob: float = option(
+        0.0, "share of them that become a random token; the rest is kept", within="[0, 1]"
+    )
     generator_weight: float = option(
         1.0, "factor of the generator's loss (mean over selected tokens)", within=NOT_NEGATIVE
     )
     discriminator_weight: float = option(
         50.0, "factor of the discriminator's loss (mean over all tokens)", within=NOT_NEGATIVE
     )
-    temperature: float = option(1.0, "of the softmax that replacements are drawn from", within=POSITIVE)
+    temperature: float = option(1.0, "temperature of the softmax that replacements are drawn from", within=POSITIVE)
 
 
 @dataclass
@@ -123,7 +127,7 @@ class Optim(groups.Optim):
         within=NOT_NEGATIVE,
     )
     schedule: Literal["linear", "cosine", "constant"] = option("linear", "after the warmup, down to 0 at the end")
-    max_grad_norm: float = option(1.0, "the gradient of a global step is clipped to this norm", within=POSITIVE)
+    max_grad_norm: float = option(1.0, "the gradient of a step is clipped to this norm", within=POSITIVE)
 
 
 @dataclass
@@ -137,12 +141,12 @@ class Train:
     )
     batch_tokens: int | None = option(
         None,
-        "token slots of a global step, all processes; default: the size's published batch, from a pair 8192",
+        "token slots of a step, all processes together; default: the published batch of the size, from a pair 8192",
         within=COUNT,
     )
     micro_batch_tokens: int | None = option(
         None,
-        "most token slots at once per process (memory, not results); default: 4096 on a CPU, 32768 on a GPU",
+        "most token slots that a process takes at once: changes memory, not results; default: 4096 on a CPU, 32768 on a GPU",
         within=COUNT,
     )
     bin_tokens: int | None = option(
@@ -162,12 +166,14 @@ class Eval:
     """held-out figures, always on the same corruption"""
 
     every: int = option(500, "steps between evaluations", within=COUNT)
-    batches: int = option(8, "held-out text, in global steps of train.batch_tokens", within=COUNT)
+    batches: int = option(8, "how much held-out text is judged, in steps of train.batch_tokens", within=COUNT)
     metric: Literal["discriminator_loss", "generator_loss", "auc"] | None = option(
         None, "chooses the best step where patience is set; default: discriminator_loss, objective mlm generator_loss"
     )
     patience: int = option(0, "stop after so many evaluations without a better metric; 0: never", within=NOT_NEGATIVE)
-    mask_prob: float = option(0.15, "share of selected tokens, whatever objective.mask_prob is", within="(0, 1]")
+    mask_prob: float = option(
+        0.15, "share of tokens that is selected, whatever objective.mask_prob is", within="(0, 1]"
+    )
     seed: int = option(1, "fixes which tokens are selected and replaced")
 
 
