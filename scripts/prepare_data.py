@@ -9,48 +9,61 @@ blank lines separate documents. A json file that is one array is read into memor
 call with the same content and settings finds the folder and is done.
 """
 
+import argparse
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-from electra_accel.cli import exit_with_one_line
-from electra_accel.errors import UserError
-from electra_accel.options import parser
-from electra_accel.options.declare import COUNT, Alternative, option, outside_intervals
-from electra_accel.options.help import FLAGS
-from electra_accel.pretraining.config import Data, Tokenizer
+from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.runs.run_folder import require_creatable
 
 
-@dataclass
-class Options(Tokenizer, Data):
-    prepared: ClassVar = None
-    replay_fraction: ClassVar = None
-    num_workers: ClassVar = None
-    path: ClassVar = None
-    tokenizer: str | None = option(None, "in place of train_vocab_size: folder, hub id or vocab.txt", "PATH")
-    processes: int | None = option(None, "that tokenise; default: by the number of cores", within=COUNT)
-    out: str = option("prepared", "folder of all prepared data", "FOLDER")
-
-
-CHOICES = (
-    (Alternative(("train_files",)), Alternative(("dataset",))),
-    (Alternative(("tokenizer",)), Alternative(("train_vocab_size",))),
-)
-
-
-def parse(arguments: list[str]) -> Options:
-    layers, _ = parser.layers(Options, arguments, __doc__, {"--help": FLAGS["--help"]})
-    asked = parser.read(Options, layers, CHOICES)
-    problems = outside_intervals(asked, "--")
-    if not asked.tokenizer and not asked.train_vocab_size:
-        problems.append("give either --tokenizer or --train_vocab_size")
-    if problems:
-        raise UserError("; ".join(problems))
-    if not Path(asked.out).is_dir():
-        require_creatable(Path(asked.out), "--out")
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    text = parser.add_argument_group("text (train_files or dataset)")
+    text.add_argument("--train_files", nargs="+", metavar="FILE", default=[], help="training text; globs in quotes")
+    text.add_argument("--dataset", metavar="NAME", help="python_docs (built in), or a hub id NAME[:CONFIG[:SPLIT]]")
+    text.add_argument("--text_column", metavar="NAME", default="text", help="column with the text, not for txt [text]")
+    text.add_argument(
+        "--eval_files", nargs="+", metavar="FILE", default=[], help="held-out text; loses what train has too"
+    )
+    text.add_argument(
+        "--eval_fraction",
+        type=float,
+        metavar="X",
+        default=0.01,
+        help="share held out if no eval_files are given [0.01]",
+    )
+    text.add_argument(
+        "--eval_general_files",
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="general text to judge by beside the domain's",
+    )
+    text.add_argument(
+        "--replay_files", nargs="+", metavar="FILE", default=[], help="general text to be mixed into the training text"
+    )
+    tokens = parser.add_argument_group("tokens (tokenizer or train_vocab_size)")
+    tokens.add_argument("--tokenizer", metavar="PATH", help="folder, vocab.txt or hub id")
+    tokens.add_argument(
+        "--train_vocab_size", type=int, metavar="N", help="train a WordPiece vocabulary of at most N tokens"
+    )
+    tokens.add_argument("--add_tokens", metavar="FILE", help="tokens to add to the tokenizer's, one a line")
+    tokens.add_argument(
+        "--learn_tokens", type=int, metavar="N", help="add N tokens: those that save most on the training text"
+    )
+    tokens.add_argument("--max_length", type=int, metavar="N", default=128, help="tokens of an example at most [128]")
+    tokens.add_argument("--join_lines", action="store_true", help="fill examples with consecutive lines of a document")
+    parser.add_argument("--processes", type=int, metavar="N", help="that tokenise [by the number of cores]")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", default=Path("prepared"), help="of all prepared data [prepared]"
+    )
+    asked = parser.parse_args(arguments)
+    if bool(asked.tokenizer) == bool(asked.train_vocab_size):
+        parser.error("give either --tokenizer or --train_vocab_size")
+    if not asked.out.is_dir():
+        require_creatable(asked.out, "--out")
     return asked
 
 
@@ -67,8 +80,8 @@ def main() -> None:
     others = {name: Corpus(files=tuple(given), text_column=asked.text_column) for name, given in files.items() if given}
     replay = others.pop("replay", None)
     folder = prepare(
-        Path(asked.out),
-        Corpus(files=tuple(asked.train_files or ()), dataset=asked.dataset, text_column=asked.text_column),
+        asked.out,
+        Corpus(files=tuple(asked.train_files), dataset=asked.dataset, text_column=asked.text_column),
         others,
         replay=replay,
         add_tokens=tuple(read_tokens(asked.add_tokens)) if asked.add_tokens else (),

@@ -2,7 +2,6 @@
 
 import shutil
 import textwrap
-from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import get_args
 
@@ -23,11 +22,11 @@ ORDER = (
 COLUMN = 42  # where the texts begin
 
 
-def help_page(root: type, description: str, flags: Mapping[str, str] = FLAGS) -> str:
+def help_page(root: type, description: str) -> str:
     """Every flag, and every option by group, with its default in brackets; as wide as the terminal, at most 110 columns."""
     width = min(shutil.get_terminal_size((100, 24)).columns, 110)
-    lines = [description.strip(), "", *([textwrap.fill(ORDER, width), ""] if "--config" in flags else [])]
-    lines += [_entry(f"{flag} FILE" if flag == "--config" else flag, text, width) for flag, text in flags.items()]
+    lines = [description.strip(), "", textwrap.fill(ORDER, width), ""]
+    lines += [_entry(f"{flag} FILE" if flag == "--config" else flag, text, width) for flag, text in FLAGS.items()]
     titles = {known.name: known.type.__doc__ for known in fields(root) if is_dataclass(known.type)}
     defaults = flatten(root())
     for name, option in names(root):

@@ -8,7 +8,7 @@ its default back; in a file ``"null"`` in quotes is a text.
 
 import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,29 +27,24 @@ Layer = tuple[
 EMPTY = "[]"  # --name=[] is a list without values
 
 
-def layers(
-    root: type, argv: Sequence[str], description: str, flags: Mapping[str, str] = FLAGS
-) -> tuple[list[Layer], set[str]]:
+def layers(root: type, argv: Sequence[str], description: str) -> tuple[list[Layer], set[str]]:
     """The files that a command line names, then its own options; and its flags. ``--help`` prints and exits with 0.
 
     A word that begins with ``--`` names an option, all other words are values of the option before them. ``--name=value``
     gives a value that begins with ``--``, and no further one. UserError where this does not fit, or a file is broken.
-
-    Args:
-        flags: words that take no value, but for ``--config``, with their help.
     """
-    files, given, found, values = [], {}, set(), None
+    files, given, flags, values = [], {}, set(), None
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
-        if name == "--config" in flags:
+        if name == "--config":
             values = None
             files.append(value if equals else next(words, ""))
             if not files[-1]:
                 raise UserError("--config: give a YAML file")
-        elif word in flags or word == "-h":
+        elif word in FLAGS or word == "-h":
             values = None
-            found.add("--help" if word == "-h" else word)
+            flags.add("--help" if word == "-h" else word)
         elif equals and word.startswith("--"):
             values, given[name[2:]] = None, [value] * (value != EMPTY)
         elif word.startswith("--") and word != "--":
@@ -58,11 +53,11 @@ def layers(
             values.append(word)
         else:
             raise UserError(f"command line: {word!r} belongs to no option; --help lists all")
-    if "--help" in found:
-        print(help_page(root, description, flags))
+    if "--help" in flags:
+        print(help_page(root, description))
         sys.exit(0)
     given = {name: [None if value == NULL else value for value in values] for name, values in given.items()}
-    return [*(read_layer(root, file) for file in files), (given, "command line")], found
+    return [*(read_layer(root, file) for file in files), (given, "command line")], flags
 
 
 def read_layer(root: type, path: str | Path) -> Layer:

