@@ -132,15 +132,6 @@ class Train:
 
 
 @dataclass
-class Checkpoint(groups.Checkpoint):
-    """saved states to go on from after a kill; they go when a fine-tuning is finished"""
-
-    every: int = option(500, "steps between checkpoints, beside one after every epoch", within=COUNT)
-    minutes: ClassVar = None
-    keep: ClassVar = None
-
-
-@dataclass
 class Tracking(groups.Tracking):
     """what is recorded besides metrics.jsonl"""
 
@@ -162,7 +153,6 @@ class Settings:
     run: Run = field(default_factory=Run)
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     tracking: Tracking = field(default_factory=Tracking)
 
 

@@ -30,15 +30,6 @@ class Optim:
 
 
 @dataclass
-class Checkpoint:
-    """saved states to resume from"""
-
-    every: int = option(1000, "steps between checkpoints", within=COUNT)
-    minutes: float = option(30.0, "and whenever so many minutes have passed; 0: off", within=NOT_NEGATIVE)
-    keep: int = option(2, "newest checkpoints that stay on disk", within=COUNT)
-
-
-@dataclass
 class Tracking:
     """what is recorded besides metrics.jsonl and samples.jsonl"""
 

@@ -178,6 +178,15 @@ class Eval:
 
 
 @dataclass
+class Checkpoint:
+    """saved states to resume from"""
+
+    every: int = option(1000, "steps between checkpoints", within=COUNT)
+    minutes: float = option(30.0, "and whenever so many minutes have passed; 0: off", within=NOT_NEGATIVE)
+    keep: int = option(2, "newest checkpoints that stay on disk", within=COUNT)
+
+
+@dataclass
 class Config:
     """All groups, in the order of ``--help`` and config.yaml."""
 
@@ -189,7 +198,7 @@ class Config:
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
     eval: Eval = field(default_factory=Eval)
-    checkpoint: groups.Checkpoint = field(default_factory=groups.Checkpoint)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     tracking: groups.Tracking = field(default_factory=groups.Tracking)
 
     @property

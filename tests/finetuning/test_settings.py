@@ -83,6 +83,14 @@ def test_a_task_of_a_suite_may_have_its_own_epochs(tmp_path):
     assert again.settings.models == ["m", "n"]
 
 
+def test_the_configuration_of_an_older_run_is_read(tmp_path):
+    """It had an option for checkpoints; every other unknown one is a mistake."""
+    (tmp_path / "config.yaml").write_text(f"models: [m]\ncheckpoint: {{every: 500}}\n{SUITE}".replace("{data}", "d"))
+    assert [task.name for task in asked("--config", tmp_path / "config.yaml").tasks] == ["a"]
+    with pytest.raises(UserError, match="checkpoint.every"):
+        asked("--config", tmp_path / "config.yaml", "--checkpoint.every", 5)
+
+
 SUITE = "tasks:\n- {name: a, kind: classification, train_file: '{data}/a.tsv'}\n"
 BASE = ["--models", "m", "--task.kind", "classification", "--task.train_file", "f.tsv"]
 WRONG = {
