@@ -14,10 +14,8 @@ COUNT, NOT_NEGATIVE, POSITIVE = "[1, inf)", "[0, inf)", "(0, inf)"
 
 def option(default: Any, help: str, metavar: str | None = None, within: str | None = None) -> Any:
     """A dataclass field with its help; ``metavar`` names its value there, ``within`` is an interval such as ``[0, 1)``."""
-    metadata = {"help": help, "metavar": metavar, "within": within}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+    how = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
+    return field(**how, metadata={"help": help, "metavar": metavar, "within": within})
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,13 @@ def kind_of(annotation: Any) -> tuple[Any, bool]:
 
 
 def cast(word: str, kind: Any) -> Any:
-    """The value that is written as ``word``; KeyError or ValueError: it is none of this kind."""
-    if kind is bool:
-        return TRUTH[word.lower()]
-    return kind(word) if kind in WORDS else {choice: choice for choice in get_args(kind)}[word]
-
-
-def in_words(kind: Any) -> str:
-    return WORDS.get(kind) or "one of " + ", ".join(get_args(kind))
+    """The value that is written as ``word``; ValueError: it is none of this kind."""
+    choices = TRUTH if kind is bool else {choice: choice for choice in get_args(kind)}
+    try:
+        return kind(word) if kind in (int, float, str) else choices[word.lower() if kind is bool else word]
+    except (KeyError, ValueError):
+        wanted = WORDS.get(kind) or "one of " + ", ".join(choices)
+        raise ValueError(f"must be {wanted}, not {word[:100]}") from None
 
 
 def value_of(options: Any, name: str) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from electra_accel.errors import UserError
-from electra_accel.options.declare import Alternative, cast, in_words, is_given, kind_of, names, value_of
+from electra_accel.options.declare import Alternative, cast, is_given, kind_of, names, value_of
 from electra_accel.options.help import FLAGS, help_page
 from electra_accel.options.yaml_file import NULL, read_yaml
 
@@ -113,8 +113,8 @@ def read(root: type[Options], asked: Sequence[Layer], choices: Sequence[Sequence
 def _make_way(found: dict[str, Any], values: dict[str, Any], choice: Sequence[Alternative]) -> None:
     """Takes out of ``found`` what the ``values`` of the next layer replace; ValueError: they hold two of the choice."""
 
-    def made(values: dict[str, Any]) -> dict[Alternative, str]:
-        given = {each: [name for name in each.options if is_given(values.get(name))] for each in choice}
+    def made(options: dict[str, Any]) -> dict[Alternative, str]:
+        given = {each: [name for name in each.options if is_given(options.get(name))] for each in choice}
         return {each: names[0] for each, names in given.items() if names}
 
     now = made(values)
@@ -130,22 +130,21 @@ def _value(name: str, words: list, kind: Any, several: bool) -> Any:
     """The value of an option, None where its default is wanted back; ValueError: what is wrong with it."""
     if words == [None]:
         return None
-    if not all(isinstance(word, str | None) for word in words):
-        raise ValueError(f"{name} must be one value or a list of values")
-    if None in words:
-        raise ValueError(f"{name} cannot have null among other values")
+    if not all(isinstance(word, str) for word in words):
+        nulls = None in words
+        raise ValueError(
+            f"{name} {'cannot have null among other' if nulls else 'must be one value or a list of'} values"
+        )
     if kind is bool and not words:
         return True  # --train.compile alone
     if len(words) != 1 and not several:
         many = f"takes one value, not {len(words)}: {' '.join(words)}"
         raise ValueError(f"{name} {many if words else 'needs a value'}")
-    values = []
-    for word in words:
-        try:
-            values.append(cast(word, kind))
-        except (KeyError, ValueError):
-            hint = "; separate several by blanks" if several and "," in word else ""
-            raise ValueError(f"{name} must be {in_words(kind)}, not {word[:100]}{hint}") from None
+    try:
+        values = [cast(word, kind) for word in words]
+    except ValueError as error:
+        hint = "; separate several by blanks" if several and any("," in word for word in words) else ""
+        raise ValueError(f"{name} {error}{hint}") from None
     return values if several else values[0]
 
 
@@ -157,11 +156,6 @@ def _with_hint(name: str, known: list[str]) -> str:
     return f"{name} (did you mean {hints[0]}?)" if hints else name
 
 
-def load(root: type[Options], path: str | Path) -> Options:
-    """The options in a file such as config.yaml of a run; errors as in :func:`read`."""
-    return read(root, [read_layer(root, path)])
-
-
 def dump(values: dict[str, Any]) -> str:
-    """YAML of options, groups as dicts; :func:`load` reads it back."""
+    """YAML of options, groups as dicts; :func:`read_layer` reads it back."""
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""The whole configuration of a run: one dataclass per group of options, the defaults, and the checks.
+"""The whole configuration of a run: one dataclass per group of options, the defaults, and what excludes each other.
 
 An option's name on the command line and in YAML is ``group.option``; its help and the interval in which it makes sense
 stand beside it. A default of None is filled in by :func:`resolve`, or later by what its help names (device, environment).
@@ -13,6 +13,7 @@ from electra_accel.data.store import MAX_EXAMPLE_TOKENS
 from electra_accel.options import groups
 from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alternative, option
 
+EXAMPLE = f"[8, {MAX_EXAMPLE_TOKENS}]"  # tokens
 WARM_START = "warm-start"  # model.generator where none was released
 
 
@@ -24,27 +25,17 @@ class Data:
         None, "txt, csv, tsv, json, jsonl, parquet, each also as .gz or .xz; globs in quotes", "FILE"
     )
     eval_files: list[str] | None = option(None, "held-out text; default: eval_fraction of the training text", "FILE")
-    dataset: str | None = option(
-        None, "python_docs (built in), or a hub id: NAME, NAME:CONFIG, NAME:CONFIG:SPLIT", "NAME"
-    )
+    dataset: str | None = option(None, "python_docs (built in), or a hub id NAME[:CONFIG[:SPLIT]]", "NAME")
     prepared: str | None = option(None, "folder made by scripts/prepare_data.py; brings its tokenizer", "FOLDER")
-    eval_general_files: list[str] | None = option(
-        None, "general text to judge by beside the domain's: what an adaptation forgets", "FILE"
-    )
-    replay_files: list[str] | None = option(
-        None, "general text mixed into the training text, so that less is forgotten", "FILE"
-    )
+    eval_general_files: list[str] | None = option(None, "general text to judge by too: what is forgotten", "FILE")
+    replay_files: list[str] | None = option(None, "general text mixed in, so that less is forgotten", "FILE")
     replay_fraction: float = option(0.1, "share of a pass's tokens that comes from replay_files", within="(0, 1)")
     text_column: str = option("text", "column that holds the text (not for txt)", "NAME")
-    max_length: int = option(
-        128,
-        "tokens of an example with [CLS] and [SEP]; longer documents are split",
-        within=f"[8, {MAX_EXAMPLE_TOKENS}]",
-    )
+    max_length: int = option(128, "tokens of an example with [CLS] and [SEP]; longer text is split", within=EXAMPLE)
     eval_fraction: float = option(0.01, "share of the documents held out if eval_files is not given", within="[0, 1)")
     join_lines: bool = option(False, "join consecutive short lines of a document into one example")
     num_workers: int | None = option(
-        None, "loader processes per training process; default: 0 on a CPU, 2 on a GPU", within=NOT_NEGATIVE
+        None, "loader processes of each process; default: 0 on a CPU, else 2", within=NOT_NEGATIVE
     )
 
 
@@ -53,12 +44,10 @@ class Tokenizer:
     """the vocabulary; from scratch path or train_vocab_size, from a pair its own"""
 
     path: str | None = option(None, "folder, hub id or vocab.txt", "PATH")
-    train_vocab_size: int | None = option(
-        None, "train a WordPiece vocabulary of so many tokens on the training text", within="[100, inf)"
-    )
+    train_vocab_size: int | None = option(None, "train a WordPiece vocabulary of so many tokens", within="[100, inf)")
     add_tokens: str | None = option(None, "add the tokens in this file, one a line, to a pair's vocabulary", "FILE")
     learn_tokens: int | None = option(
-        None, "add so many tokens to a pair's vocabulary: those that save most on the training text", within=COUNT
+        None, "add so many tokens to a pair's vocabulary: those that save most text", within=COUNT
     )
 
 
@@ -76,13 +65,9 @@ class Model:
         "tied",
         "token embeddings: one table for both networks; one each; the discriminator's is the generator's plus a difference",
     )
-    warm_start_steps: int = option(
-        2000, "steps that a new generator is trained for first, by masked language modelling", within=COUNT
-    )
+    warm_start_steps: int = option(2000, "steps that a new generator is trained for first, by kind mlm", within=COUNT)
     generator_width: float | None = option(
-        None,
-        "width of the generator / that of the discriminator; default: the published one for the size",
-        within="(0, 1]",
+        None, "width of the generator / that of the discriminator; default: as published", within="(0, 1]"
     )
     dropout: float = option(0.1, "in both networks; attention dropout is 0 in training", within="[0, 1)")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, slower")
@@ -95,20 +80,14 @@ class Objective:
     kind: Literal["rtd", "mlm"] = option(
         "rtd", "replaced token detection; or masked language modelling with one network, the baseline"
     )
-    mask_prob: float | None = option(
-        None, "share of an example's tokens that is selected; default: 0.15, size large 0.25", within="(0, 1]"
-    )
+    mask_prob: float | None = option(None, "share of tokens selected; default: 0.15, size large 0.25", within="(0, 1]")
     mask_unit: Literal["token", "word"] = option("token", "what is selected together: single tokens, or whole words")
     mask_token_prob: float = option(0.85, "share of the selected tokens that become [MASK]", within="[0, 1]")
     random_token_prob: float = option(
         0.0, "share of them that become a random token; the rest is kept", within="[0, 1]"
     )
-    generator_weight: float = option(
-        1.0, "factor of the generator's loss (mean over selected tokens)", within=NOT_NEGATIVE
-    )
-    discriminator_weight: float = option(
-        50.0, "factor of the discriminator's loss (mean over all tokens)", within=NOT_NEGATIVE
-    )
+    generator_weight: float = option(1.0, "factor of its loss, a mean over the selected tokens", within=NOT_NEGATIVE)
+    discriminator_weight: float = option(50.0, "factor of its loss, a mean over all tokens", within=NOT_NEGATIVE)
     temperature: float = option(1.0, "temperature of the softmax that replacements are drawn from", within=POSITIVE)
 
 
@@ -149,14 +128,12 @@ class Train:
         "most token slots that a process takes at once: changes memory, not results; default: 4096 on a CPU, 32768 on a GPU",
         within=COUNT,
     )
-    bin_tokens: int | None = option(
-        None, "token slots of a row, filled with whole examples; default: data.max_length", within=COUNT
-    )
+    bin_tokens: int | None = option(None, "slots of a row of whole examples; default: data.max_length", within=COUNT)
     attention_boundaries: bool = option(
-        True, "examples in a row do not see each other; false: in training they do, to measure what that costs"
+        True, "false: in training, examples in a row see each other, to measure what that costs"
     )
     precision: Literal["auto", "no", "bf16", "fp16"] = option(
-        "auto", "no is fp32; auto: bf16 on a GPU that has it, else no"
+        "auto", "no: fp32; auto: bf16 on a GPU that has it, else no"
     )
     compile: bool = option(False, "torch.compile the networks")
 

@@ -10,12 +10,8 @@ from electra_accel.pretraining.config import CHOICES, Config, resolve
 
 @dataclass
 class Arguments:
-    """What was asked for.
-
-    Attributes:
-        config: not resolved and not checked yet.
-        recipe: name of the last ``--config`` file without its suffix, or "run".
-    """
+    """What was asked for: ``config`` is not resolved and not checked yet; ``recipe`` names the last ``--config`` file, or is
+    "run"."""
 
     config: Config
     recipe: str
@@ -25,9 +21,6 @@ class Arguments:
 
 def parse(argv: list[str], description: str) -> Arguments:
     """Read a command line, without the program's name. ``--help`` and ``--print_config`` print and exit with 0.
-
-    Args:
-        description: opens the help page; printed as it is.
 
     Raises:
         UserError: unknown option, wrong type, missing or broken file; names the file and the key.
@@ -43,7 +36,7 @@ def parse(argv: list[str], description: str) -> Arguments:
 
 def load(path: Path) -> Config:
     """The configuration in a YAML file, such as config.yaml of a run; errors as in :func:`parse`."""
-    return parser.load(Config, path)
+    return parser.read(Config, [parser.read_layer(Config, path)])
 
 
 def dump(config: Config) -> str:
