@@ -47,6 +47,7 @@ from tests.helpers import ROOT
         (["--checkpoint.keep=0"], "checkpoint.keep must lie in [1, inf), not 0"),
         (["--run.deadline=2020-01-01T00:00"], "run.deadline 2020-01-01T00:00 is past"),
         (["--run.deadline=tomorrow"], "run.deadline tomorrow is neither"),
+        (["--run.deadline=99999999999:00"], "run.deadline 99999999999:00 is neither"),
         (["--objective.generator_weight=0", "--objective.discriminator_weight=0"], "both 0"),
         (["--tokenizer.add_tokens=f"], "tokenizer.add_tokens is for the vocabulary of given networks"),
         (["--data.dataset=null", "--data.prepared=p", "--data.replay_files=r"], "data.replay_files is settled by"),

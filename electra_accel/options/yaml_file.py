@@ -40,14 +40,11 @@ class _Values(_Strict, yaml.SafeLoader):
 
 
 def read_yaml(path: str | Path, option: str = "", typed: bool = False) -> Any:
-    """What a YAML file holds: every value as the text that is written, the bare word null and nothing at all as None.
-
-    Args:
-        option: named in errors.
-        typed: numbers, texts, true and false instead, as any YAML reader has them.
+    """What a YAML file holds: every value as the text that is written, the bare word null and nothing at all as None. With
+    ``typed`` numbers, texts, true and false, as any YAML reader has them.
 
     Raises:
-        UserError: names the file, and the line where it is broken or has a name twice.
+        UserError: names ``option``, the file, and the line where it is broken or has a name twice.
     """
     where = f"{option} {path}".strip()
     try:

@@ -110,6 +110,7 @@ WRONG = {
     "dev is test": ([*BASE, "--task.dev_file", "d/x.tsv", "--task.test_file", "d/../d/x.tsv"], None, ["same file"]),
     "both": ([*BASE, "--task.dataset", "nsmc"], None, ["task.train_file and task.dataset exclude each other"]),
     "deadline": ([*BASE, "--run.deadline", "soon"], None, ["run.deadline soon"]),
+    "past": ([*BASE, "--run.deadline", "2020-01-01T00:00"], None, ["run.deadline 2020-01-01T00:00 is past"]),
     "data alone": ([*BASE, "--suite_data", "x"], None, ["--suite"]),
     "no data": (["--models", "m"], SUITE, ["{data}", "--suite_data", "task a"]),
     "same names": (["--models", "m", "--suite_data", "d", "--task.name", "b"], SUITE + SUITE[7:], ["called b"]),
