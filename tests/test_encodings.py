@@ -10,7 +10,7 @@ import pytest
 
 from electra_accel.cli import print_any_character
 from electra_accel.errors import UserError
-from electra_accel.options.parser import read_yaml
+from electra_accel.options.yaml_file import read_yaml
 from electra_accel.runs import run_folder
 from tests.helpers import ROOT, run_script
 from tests.pretraining_runs import finish, options, start

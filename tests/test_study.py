@@ -206,7 +206,7 @@ def test_a_broken_study_is_one_line(tmp_path, monkeypatch, capfd, text, message)
         (["--set", "data"], "write NAME=VALUE"),
         (["--seeds", "1", "1"], "--seeds names one of them twice"),
         (["--pretrain", "--train.step 3"], "row base: command line: unknown option train.step"),
-        (["--pretrain", "--train.epochs 3"], "row base: train.epochs 3 and train.flops 1e+11"),
+        (["--pretrain", "--train.epochs 3"], "row base: command line: train.epochs and train.flops exclude each other"),
         (["--finetune", "--task.kind pair --task.text_columns text"], "finetune: task.kind pair takes 2"),
         (["--launcher", "no-such-program launch"], "--launcher no-such-program: there is no such program"),
         (["--launcher", "python 'a"], "--launcher python 'a: No closing quotation"),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from electra_accel.pretraining.config import Config, flatten
+from electra_accel.options.declare import flatten
+from electra_accel.pretraining.config import Config
 from tests.helpers import ROOT
 from tests.pretraining_runs import options, run_here, wandb_segments, write_corpus
 

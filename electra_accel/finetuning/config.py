@@ -10,13 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Literal
+from typing import ClassVar, Literal
 
 from electra_accel.errors import UserError
 from electra_accel.model.fingerprint import UNTRAINED
-from electra_accel.options.parser import outside_interval
-from electra_accel.pretraining.config import COUNT, NOT_NEGATIVE, POSITIVE, option
-from electra_accel.pretraining.config_checks import deadline_time
+from electra_accel.options import groups
+from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alternative, option, outside_intervals
 from electra_accel.text.writing import normalise_name
 
 METRICS = {
@@ -80,10 +79,12 @@ class Task:
 
 
 @dataclass
-class Run:
+class Run(groups.Run):
     """where the results go"""
 
     dir: str | None = option(None, "folder of the results; default: runs/finetune-<UTC time>", "FOLDER")
+    seed: ClassVar = None
+    resume: ClassVar = None
     seeds: list[int] = option(
         [1, 2, 3], "one fine-tuning each: order, dropout, new weights and train_rows follow from it"
     )
@@ -91,13 +92,10 @@ class Run:
         "none",
         "best: keep the best epoch's model of each fine-tuning as a Hugging Face folder, in <task>/<model>/seed-<n>/model",
     )
-    deadline: str | None = option(
-        None, "save and stop at this time: hours:minutes from the start, or a time such as 2026-12-24T07:30", "TIME"
-    )
 
 
 @dataclass
-class Optim:
+class Optim(groups.Optim):
     """AdamW; defaults of the ELECTRA paper, table 7 (where its released code has another one, it is named)"""
 
     learning_rate: float | None = option(
@@ -134,17 +132,14 @@ class Train:
 
 
 @dataclass
-class Tracking:
+class Tracking(groups.Tracking):
     """what is recorded besides metrics.jsonl"""
 
-    trackers: list[str] | None = option(None, "wandb, tensorboard, …; default: wandb where it is installed", "NAME")
-    mode: Literal["online", "offline", "disabled"] | None = option(
-        None, "of W&B; default: WANDB_MODE, else online where a key is stored, else offline"
-    )
-    project: str = option("electra-accel", "W&B project, unless WANDB_PROJECT is set", "NAME")
     group: str | None = option(None, "W&B group; default: the name of run.dir", "NAME")
-    tags: list[str] = option([], "W&B tags", "NAME")
+    notes: ClassVar = None
     log_every: int = option(50, "steps between recorded figures", within=COUNT)
+    samples_every: ClassVar = None
+    samples: ClassVar = None
 
 
 @dataclass
@@ -159,6 +154,11 @@ class Settings:
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
     tracking: Tracking = field(default_factory=Tracking)
+
+
+CHOICES = (
+    (Alternative(("task.train_file",)), Alternative(("task.dataset",), settles=("task.dev_file", "task.test_file"))),
+)
 
 
 def check(settings: Settings, tasks: list[Task], of_tasks: Sequence[Settings] = ()) -> None:
@@ -179,15 +179,9 @@ def check(settings: Settings, tasks: list[Task], of_tasks: Sequence[Settings] = 
             problems.append(f"{name} names one of them twice")
     if not settings.run.seeds:
         problems.append("run.seeds is empty")
-    for each in (settings, *of_tasks):
-        for group in ("run", "optim", "train", "tracking"):
-            found = outside_interval(getattr(each, group), group)
-            problems += [problem for problem in found if problem not in problems]
-    try:
-        if settings.run.deadline:
-            deadline_time(settings.run.deadline)
-    except ValueError:
-        problems.append(f"run.deadline {settings.run.deadline} is neither hours:minutes from now nor a time")
+    of_all = [problem for each in (settings, *of_tasks) for problem in outside_intervals(each)]
+    problems += dict.fromkeys(problem for problem in of_all if not problem.startswith("task."))
+    problems += groups.deadline_problems(settings.run)
     names = [task.name for task in tasks]
     if twice := sorted({str(name) for name in names if names.count(name) > 1}):
         problems.append(f"two tasks are called {', '.join(twice)}")
@@ -205,7 +199,7 @@ def place_of(model: str) -> str:
 
 
 def _of_task(task: Task) -> list[str]:
-    problems = outside_interval(task, "task")
+    problems = outside_intervals(task, "task.")
     if not NAME.fullmatch(task.name) or task.name in TAKEN:
         problems.append(
             f"task.name {task.name!r} cannot be a folder of the run: letters, digits, _ . + -, and none of its files"

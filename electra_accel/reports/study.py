@@ -16,7 +16,8 @@ from typing import Any
 from electra_accel.errors import UserError
 from electra_accel.finetuning import config as finetuning_config
 from electra_accel.finetuning import config_parser as finetuning_parser
-from electra_accel.options import parser
+from electra_accel.options.parser import EMPTY
+from electra_accel.options.yaml_file import NULL, read_yaml
 from electra_accel.pretraining import config_checks, config_parser
 from electra_accel.pretraining.config import Config, resolve
 from electra_accel.runs import run_folder
@@ -127,7 +128,7 @@ def read_study(path: str, values: Mapping[str, str]) -> Study:
     Raises:
         UserError: the file is missing, is no YAML, or is not written as those in recipes/studies; a name has no value.
     """
-    content = parser.read_yaml(path, "study")
+    content = read_yaml(path, "study")
     if isinstance(content, dict) and "method" in content:
         return _of_sweep(path, content, values)
     if not isinstance(content, dict) or set(content) != set(_PARTS):
@@ -195,7 +196,21 @@ def _words(where: str, chosen: Mapping[str, Any], values: Mapping[str, str]) -> 
 
     words = []
     for name, value in chosen.items():
-        _, found = parser.values_of(name, value, where)
+        found = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, str | None) for each in found):
+            raise UserError(f"{where}: {name} must be one value or a list of values")
         found = [each and re.sub(r"\{(\w+)\}", value_of, each) for each in found]
-        words += parser.words_of(name, found, where)
+        words += words_of(name, found, where)
     return words
+
+
+def words_of(name: str, values: list[str | None], where: str) -> list[str]:
+    """One option as words of a command line.
+
+    Raises:
+        UserError: a text for which a command line has no words.
+    """
+    if NULL in values or len(values) > 1 and any(word and word.startswith("--") for word in values):
+        raise UserError(f"{where}: {name} cannot be given on a command line: {' '.join(map(str, values))}")
+    words = [NULL if word is None else word for word in values]
+    return [f"--{name}={words[0]}"] if len(words) == 1 and words != [EMPTY] else [f"--{name}", *words]
