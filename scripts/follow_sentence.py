@@ -45,9 +45,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def pair_of(asked: argparse.Namespace, folder: Path):
     """The pair, its tokenizer and configuration. A fresh one has random weights, and a vocabulary of these few texts."""
+    from electra_accel.pretraining.judged import Judged, given_pair, run_pair
+
     from electra_accel.model.pair import build_pair
     from electra_accel.pretraining.config import Config, resolve
-    from electra_accel.pretraining.judged import Judged, given_pair, run_pair
     from electra_accel.text.tokenizer import train_tokenizer
 
     config = Config()
