@@ -53,6 +53,8 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     from electra_accel.pretraining.content import content_of
     from electra_accel.pretraining.evaluate import fixed_held_out
     from electra_accel.pretraining.exporting import export_run
+    from electra_accel.pretraining.judge import Judge
+    from electra_accel.pretraining.log import Log
     from electra_accel.pretraining.loop import train
     from electra_accel.pretraining.model_identity import write_model_identity
     from electra_accel.pretraining.networks import joint_module, networks
@@ -107,11 +109,13 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
         progress.run_id, records = recorder.start(config, progress.run_id, progress.step)
         recorder.report()
         window = assemble.window(config, engine, loader, pair, prepared)
+        log = Log(config, total_steps, window, recorder, terminal)
+        judge = Judge(config, engine, held_out, tokenizer, recorder, terminal)
         plan = summary.plan_lines(loader.plan, loader.layout, prepared.manifest, total_steps, one_pass)
         judged_on = "; ".join(each.describe() for each in held_out)
         for line in summary.opening_lines(folder, engine.describe(), plan, judged_on, records, progress.step):
             terminal.line(line)
-        train(config, engine, loader, held_out, progress, total_steps, window, recorder, terminal, stop, tokenizer)
+        train(config, engine, loader, progress, total_steps, log, judge, stop)
         exported = export_run(config, engine, progress, folder, story.card, terminal.warn)
         told = engine.on_main(lambda: story_of_run(folder, exported))
         recorder.summary(story.summary_values(told), progress.step)

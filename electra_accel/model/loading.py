@@ -1,5 +1,7 @@
 """Start from saved or published networks, and say what was found in them."""
 
+from functools import partial
+
 import torch
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
 
@@ -68,7 +70,12 @@ def share_loaded(pair: Pair, how: str) -> list[str]:
     Returns:
         Lines for a person: how far the embeddings had drifted apart, and what was made of them.
     """
-    drift = _embedding_drift(pair)
+    mine, drift = dict(pair.generator.electra.embeddings.named_parameters()), []
+    for name, parameter in pair.discriminator.electra.embeddings.named_parameters():
+        if mine[name].shape != parameter.shape:
+            drift.append(f"{name} is {list(mine[name].shape)} and {list(parameter.shape)}")
+        elif not torch.equal(mine[name], parameter):
+            drift.append(f"{name} by {_difference(mine[name], parameter)}")
     share(*pair, how)
     if not drift:
         return [f"embeddings: {_SHARED[how]} (were equal)"]
@@ -76,22 +83,23 @@ def share_loaded(pair: Pair, how: str) -> list[str]:
 
 
 def load_discriminator(
-    source: str, *, revision: str | None, tokenizer_vocab_size: int, max_length: int, dropout: float, seed: int
-) -> tuple[ElectraForPreTraining, list[str]]:
+    source: str,
+    *,
+    revision: str | None,
+    tokenizer_vocab_size: int,
+    max_length: int,
+    dropout: float,
+    seed: int,
+    architecture: type[PreTrainedModel] = ElectraForPreTraining,
+) -> tuple[PreTrainedModel, list[str]]:
     """A discriminator alone; arguments, result and errors as of :func:`load_networks`."""
     config = load_config("model.discriminator", source, revision)
     check_network(config, tokenizer_vocab_size, max_length)
-    return _load("discriminator", ElectraForPreTraining, source, config, revision=revision, dropout=dropout, seed=seed)
+    return _load("discriminator", architecture, source, config, revision=revision, dropout=dropout, seed=seed)
 
 
-def load_encoder(
-    source: str, *, revision: str | None, tokenizer_vocab_size: int, max_length: int, dropout: float, seed: int
-) -> tuple[ElectraForMaskedLM, list[str]]:
-    """The encoder of a discriminator under an LM head, which is new unless the checkpoint has one; else as
-    :func:`load_discriminator`."""
-    config = load_config("model.discriminator", source, revision)
-    check_network(config, tokenizer_vocab_size, max_length)
-    return _load("discriminator", ElectraForMaskedLM, source, config, revision=revision, dropout=dropout, seed=seed)
+# The encoder of a discriminator under an LM head, which is new unless the checkpoint has one; else as load_discriminator.
+load_encoder = partial(load_discriminator, architecture=ElectraForMaskedLM)
 
 
 def _load(
@@ -192,20 +200,6 @@ def _from_pretrained(
     require_whole_encoder(option, source, found["unexpected_keys"])
     require_finite(f"{option}: {source}", network.named_parameters(), FETCH_AGAIN)
     return network.train(), found
-
-
-@torch.no_grad()
-def _embedding_drift(pair: Pair) -> list[str]:
-    """Which of the two networks' embedding parameters differ, and by how much; in words."""
-    mine = dict(pair.generator.electra.embeddings.named_parameters())
-    theirs = dict(pair.discriminator.electra.embeddings.named_parameters())
-    drift = []
-    for name, parameter in theirs.items():
-        if mine[name].shape != parameter.shape:
-            drift.append(f"{name} is {list(mine[name].shape)} and {list(parameter.shape)}")
-        elif not torch.equal(mine[name], parameter):
-            drift.append(f"{name} by {_difference(mine[name], parameter)}")
-    return drift
 
 
 def _difference(one: torch.Tensor, other: torch.Tensor) -> str:

@@ -1,6 +1,5 @@
 """Exports of a run at its end, and of any of its checkpoints at any time; and what the exported folders say of themselves."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from electra_accel.model.reading import is_path
 from electra_accel.pretraining import config_parser, model_identity
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.cost import cost_text, vocabulary_text, warm_start_cost
-from electra_accel.pretraining.progress import STATE_FILE, Progress
+from electra_accel.pretraining.progress import Progress
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.export import WHAT, export_networks
 from electra_accel.terminal import duration
@@ -104,7 +103,7 @@ def export_checkpoint(
         raise UserError(f"{path} stands in no run folder: its configuration is not known; export it from there")
     config = config_parser.load(folder / run_folder.CONFIG)
     try:
-        progress = Progress.from_json(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+        progress = Progress.from_json(checkpoint.read_state(path))
         networks = model_identity.networks_of(folder, path, config.model.sharing)
     except (OSError, SafetensorError) as error:
         raise UserError(
