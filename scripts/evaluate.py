@@ -85,31 +85,20 @@ def main() -> None:
         found = evaluate_held_out(saved, asked.run if asked.held_out is True else Path(asked.held_out), cpu=asked.cpu)
     show(saved.weights, found)
     if asked.json:
-        told = {
-            "run": asked.run and str(asked.run),
-            "generator": asked.generator,
-            "discriminator": asked.discriminator,
-            "weights": saved.weights,
-            "step": saved.step,
-            "files": asked.files,
-            "held_out": found.held_out,
-            "eval": found.figures,
-            "eval_own": found.own,
-            "standard_errors": {"eval": found.errors, "eval_own": found.own_errors},
-            "calibration": found.calibration,
-        }
+        told = {name: getattr(asked, name) for name in ("generator", "discriminator", "files")}
+        told |= {"run": asked.run and str(asked.run), "weights": saved.weights, "step": saved.step, **found}
         try:
             asked.json.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"--json {asked.json} cannot be written: {error.strerror}") from None
 
 
-def show(weights: str, found) -> None:
+def show(weights: str, found: dict) -> None:
     """What was judged, on what, and the figures with their standard errors."""
     from rich.console import Console
     from rich.table import Table
 
-    of = found.held_out
+    of = found["held_out"]
     print(f"\npair        {weights}")
     print(f"text        {of['examples']:,} examples, {of['tokens']:,} tokens ({of['data'][:12]})")
     print(
@@ -119,17 +108,15 @@ def show(weights: str, found) -> None:
     table = Table("", "fixed corruption", "±", "own generator", "±", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    for name in (name for name in found.figures if not name.endswith("_se")):
-        row = [name.replace("_", " ")]
-        for figures, errors in ((found.figures, found.errors), (found.own, found.own_errors)):
-            row += [_digits(figures[name]) if name in figures else "", _digits(errors[name]) if name in errors else ""]
-        table.add_row(*row)
+    for name in (name for name in found["eval"] if not name.endswith("_se")):
+        figures = (source[kind] for kind in ("eval", "eval_own") for source in (found, found["standard_errors"]))
+        table.add_row(name.replace("_", " "), *(_digits(each[name]) if name in each else "" for each in figures))
     Console(highlight=False).print(table)
     print(
         "\n± is one standard error, tokens taken as independent. Always guessing the most frequent token has generator "
         f"accuracy {of['chance']:.4f}; an AUC of 0.5 is chance."
     )
-    if None in (found.figures["generator_loss"], found.figures["discriminator_loss"]):
+    if None in (found["eval"]["generator_loss"], found["eval"]["discriminator_loss"]):
         print("The networks' outputs are not finite numbers. Figures that cannot be computed from them are shown as –.")
 
 

@@ -9,8 +9,8 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,25 +45,6 @@ BINS_PER_STEP = 64  # of a text that no run was judged on; the figures do not de
 Draw = Callable[[RTDBatch], torch.Tensor]
 
 
-@dataclass(frozen=True)
-class SavedEvaluation:
-    """Held-out figures of a pair; a figure that has no denominator, or that is not finite, is None.
-
-    Attributes:
-        held_out: what figures of two pairs must share to be compared, and the counts; keys as in held_out/held_out.json.
-        figures, own: by name (``auc``, …): on the fixed corruption, and against the pair's own generator.
-        errors, own_errors: standard errors of those that have one (see ``intervals``).
-        calibration: see ``model.metrics.Calibration``.
-    """
-
-    held_out: dict
-    figures: dict[str, float | None]
-    own: dict[str, float | None]
-    errors: dict[str, float]
-    own_errors: dict[str, float]
-    calibration: list[tuple[float, float, int]] = field(repr=False)
-
-
 def evaluate_files(
     saved: SavedPair,
     files: Sequence[str],
@@ -75,13 +56,20 @@ def evaluate_files(
     reference: str | None = None,
     cpu: bool = False,
     log: Log = print,
-) -> SavedEvaluation:
+) -> dict[str, Any]:
     """Judge on a text. Replacements are drawn by the text's own token frequency, or by a reference generator.
 
     Args:
         files, text_column: as for training; prepared in ``./prepared`` with the pair's tokenizer.
         mask_prob, seed, max_length: ``eval.mask_prob``, ``eval.seed`` and ``data.max_length`` of the run unless given.
         reference: folder or hub id of a generator with the same vocabulary.
+
+    Returns:
+        ``eval`` and ``eval_own``: figures by name (``auc``, …) on the fixed corruption, and against the pair's own generator;
+            one that has no denominator, or that is not finite, is None.
+        ``standard_errors``: of both, for figures that have one (see ``intervals``).
+        ``calibration``: see ``model.metrics.Calibration``.
+        ``held_out``: what figures of two pairs must share to be compared, and counts; keys as in held_out/held_out.json.
 
     Raises:
         UserError: the text cannot be read, or the reference generator cannot be used.
@@ -103,15 +91,16 @@ def evaluate_files(
         draw, replacements = _draw_of(generator, reference, saved, engine), f"generator {reference}"
     corruption = _Corruption(loader, draw, int(counts.argmax()))
     sums = totals(engine, corruption).cpu()
-    examples = prepared.manifest["splits"]["train"]["examples"]
-    identity = {"corruption": corruption.fingerprint(), "replacements": replacements, "examples": examples}
-    return _evaluation(config, sums, prepared, "train", identity, corruption.hits)
+    identity = {"corruption": corruption.fingerprint, "replacements": replacements}
+    identity["examples"] = prepared.manifest["splits"]["train"]["examples"]
+    return _result(config, sums, prepared, "train", identity, corruption.hits)
 
 
-def evaluate_held_out(saved: SavedPair, run: Path, *, cpu: bool = False, log: Log = print) -> SavedEvaluation:
+def evaluate_held_out(saved: SavedPair, run: Path, *, cpu: bool = False, log: Log = print) -> dict[str, Any]:
     """Judge on the held-out text of ``run`` with the corruption that it was judged by itself (held_out/held_out.npy).
 
     For the pair of ``run`` these are the figures that training logged at the step of its weights, if it computed in fp32.
+    Result as of :func:`evaluate_files`.
 
     Raises:
         UserError: the pair has another tokenizer; the text or the corruption is gone or has changed.
@@ -130,10 +119,10 @@ def evaluate_held_out(saved: SavedPair, run: Path, *, cpu: bool = False, log: Lo
     held_out = build_held_out("eval", loader, config.eval.batches, draw, **common)
     sums = totals(engine, zip(held_out.batches, held_out.replacements)).cpu()
     replacements = held_out_identity(run).get("replacements", f"those kept in {run}")
-    examples = held_out.counts["examples"]
-    identity = {"corruption": held_out.fingerprint, "replacements": replacements, "examples": examples}
+    identity = {"corruption": held_out.fingerprint, "replacements": replacements}
+    identity["examples"] = held_out.counts["examples"]
     hits = round(held_out.chance * held_out.counts["selected"])
-    return _evaluation(config, sums, prepared, "held_out", identity, hits)
+    return _result(config, sums, prepared, "held_out", identity, hits)
 
 
 class _Corruption:
@@ -160,6 +149,7 @@ class _Corruption:
                 self.hits += int((batch.slot_labels[used] == self.most_frequent).sum())
                 yield batch, replacements
 
+    @property
     def fingerprint(self) -> str:
         return self._digest.hexdigest()[:16]
 
@@ -196,9 +186,9 @@ def _draw_of(generator: torch.nn.Module, source: str, saved: SavedPair, engine: 
     return draw
 
 
-def _evaluation(
+def _result(
     config: Config, sums: torch.Tensor, prepared: Prepared, split: str, identity: dict, hits: int
-) -> SavedEvaluation:
+) -> dict[str, Any]:
     """Args: sums: counters as ``evaluate.totals`` gives them; hits: selected tokens that are the most frequent one."""
     counts = {name: int(sums[0][SCALARS.index(name)]) for name in ("tokens", "judged", "selected", "replaced")}
     held_out = identity | {
@@ -212,9 +202,11 @@ def _evaluation(
         "chance": hits / max(counts["selected"], 1),
     }
     calibrated = calibration(sums[0])
-    figures = [summarise(counters) | standard_errors(counters) for counters in sums]
-    figures[0]["calibration_error"] = calibrated.error
-    sizes = {"selected": counts["selected"], "judged": counts["judged"]}
-    errors = [intervals.standard_errors(values, **sizes) for values in figures]
-    known = [{name: value if math.isfinite(value) else None for name, value in values.items()} for values in figures]
-    return SavedEvaluation(held_out, *known, *errors, calibrated.bins)
+    found, errors = {}, {}
+    for kind, counters in zip(("eval", "eval_own"), sums):
+        figures = summarise(counters) | standard_errors(counters)
+        if kind == "eval":
+            figures["calibration_error"] = calibrated.error
+        errors[kind] = intervals.standard_errors(figures, selected=counts["selected"], judged=counts["judged"])
+        found[kind] = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    return {"held_out": held_out, **found, "standard_errors": errors, "calibration": calibrated.bins}
