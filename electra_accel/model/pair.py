@@ -81,24 +81,13 @@ def narrower(config: ElectraConfig, width: float) -> ElectraConfig:
     return narrow
 
 
-def build_pair(
-    size: str,
-    *,
-    vocab_size: int,
-    pad_token_id: int,
-    max_length: int,
-    generator_width: float | None,
-    dropout: float,
-    seed: int,
-    sharing: str = "tied",
-) -> Pair:
+def build_pair(size: str, *, dropout: float, seed: int, sharing: str = "tied", **shape) -> Pair:
     """A fresh pair in fp32 on the CPU; the weights are a pure function of ``seed`` and of each parameter's name.
 
-    Args: see :func:`pair_configs`, :func:`set_dropout`, :func:`initialise` and ``sharing.share``. With gdes both start from one
-        table, as in the paper: delta is 0.
+    Args: see :func:`set_dropout`, :func:`initialise`, ``sharing.share`` and, for ``size`` and ``shape``, :func:`pair_configs`.
+        With gdes both start from one table, as in the paper: delta is 0.
     """
-    shape = dict(vocab_size=vocab_size, pad_token_id=pad_token_id, max_length=max_length)
-    generator, discriminator = pair_configs(size, generator_width=generator_width, **shape)
+    generator, discriminator = pair_configs(size, **shape)
     pair = Pair(ElectraForMaskedLM(generator), ElectraForPreTraining(discriminator))
     for role, network in pair._asdict().items():
         initialise(network, role, seed)
@@ -109,15 +98,12 @@ def build_pair(
     return pair
 
 
-def build_encoder(
-    size: str, *, vocab_size: int, pad_token_id: int, max_length: int, dropout: float, seed: int
-) -> ElectraForMaskedLM:
+def build_encoder(size: str, *, dropout: float, seed: int, **shape) -> ElectraForMaskedLM:
     """A fresh network of the discriminator's shape with an LM head, for masked language modelling alone.
 
     Args: see :func:`build_pair`. The same seed gives its encoder the weights that the discriminator of a pair has.
     """
-    shape = dict(vocab_size=vocab_size, pad_token_id=pad_token_id, max_length=max_length, generator_width=None)
-    network = ElectraForMaskedLM(pair_configs(size, **shape)[1])
+    network = ElectraForMaskedLM(pair_configs(size, generator_width=None, **shape)[1])
     initialise(network, "discriminator", seed)
     set_dropout(network, dropout)
     return network
@@ -215,7 +201,7 @@ def check_pair(
     for field, meaning in must_agree.items():
         one, other = (getattr(network, field) for network in networks)
         if one != other:
-            added = "has one of them added tokens? take both from one run"
+            added = "were tokens added to one of them? take both from one run"
             remedy = added if field == "vocab_size" else "model.sharing none lets them differ"
             problems.append(f"{meaning} differs (generator {one}, discriminator {other}): {remedy}")
     vocab_size, positions = (

@@ -127,11 +127,14 @@ def _origin(config: Config, folder: Path, progress: Progress, chosen: str, licen
     """What ``electra_accel.json`` and the model card say: names and numbers, no text of the corpus, no paths of this machine.
 
     ``content`` names by digests what was read, ``held_out`` what ``figures`` were taken on; both as in the run's folder.
-    ``figures`` are those of the very step, empty where it was not judged.
+    ``figures`` are those of this very step, empty where it was not judged.
     """
-    starts = {"generator": None if config.warm_starts else config.model.generator}
-    starts |= dict.fromkeys(("discriminator", "encoder"), config.model.discriminator)
-    records = run_folder.read_jsonl(folder / run_folder.METRICS, {progress.step})
+    start = {"generator": None if config.warm_starts else config.model.generator}
+    start |= dict.fromkeys(("discriminator", "encoder"), config.model.discriminator)
+    held_out = sorted((folder / run_folder.HELD_OUT).glob("*.json"))
+    known = [record.items() for record in run_folder.read_jsonl(folder / run_folder.METRICS, {progress.step})]
+    figures = {key: value for record in known for key, value in record if key.startswith(("eval", "general"))}
+    figures.pop("eval/calibration", None)
     return {
         "version": __version__,
         "run": folder.name,
@@ -140,29 +143,21 @@ def _origin(config: Config, folder: Path, progress: Progress, chosen: str, licen
         "chosen": chosen,
         "licence": licence,
         "base_models": {
-            name: start for name, start in starts.items() if start and not (Path(start).exists() or is_path(start))
+            name: given for name, given in start.items() if given and not (is_path(given) or Path(given).exists())
         },
-        "facts": _facts(config, folder, progress, chosen, licence),
+        "facts": {name: fact for name, fact in _facts(config, folder, progress, chosen, licence).items() if fact},
         "content": run_folder.read_json(folder / run_folder.CONTENT),
-        "held_out": {
-            file.stem: run_folder.read_json(file) for file in sorted((folder / run_folder.HELD_OUT).glob("*.json"))
-        },
-        "figures": {
-            key: value
-            for record in records
-            for key, value in record.items()
-            if key.startswith(("eval", "general")) and not isinstance(value, list)
-        },
+        "held_out": {file.stem: run_folder.read_json(file) for file in held_out},
+        "figures": figures,
     }
 
 
-def _facts(config: Config, folder: Path, progress: Progress, chosen: str, licence: str | None) -> dict[str, str]:
-    """In words, by heading."""
+def _facts(config: Config, folder: Path, progress: Progress, chosen: str, licence: str | None) -> dict[str, str | None]:
+    """In words, by heading; None of what this run does not have."""
     data, model, objective = config.data, config.model, config.objective
-    counts = model_identity.read_text_counts(folder)
+    counts, mixed_in, warm_start = model_identity.read_text_counts(folder), None, None
     precision = run_folder.read_json(folder / run_folder.ENVIRONMENT).get("precision")
     read = data.dataset or ", ".join(Path(name).name for name in data.train_files or [data.prepared])
-    mixed_in = warm_start = None
     if "replay" in counts:  # with data.prepared the files have no names here
         names = ", ".join(Path(name).name for name in data.replay_files or [])
         mixed_in = f"{names}: " if names else ""
@@ -171,7 +166,7 @@ def _facts(config: Config, folder: Path, progress: Progress, chosen: str, licenc
         spent = warm_start_cost(folder)
         cost = f"{cost_text(spent)}, beside the run's" if spent else "its cost was not recorded"
         warm_start = f"{model.warm_start_steps:,} steps: {cost}"
-    facts = {
+    return {
         "weights of": f"step {progress.step} ({chosen})",
         "started from": _start(config),
         "training text": f"{read}: {counts['train']['documents']:,} documents, {counts['train']['tokens']:,} tokens",
@@ -186,7 +181,6 @@ def _facts(config: Config, folder: Path, progress: Progress, chosen: str, licenc
         "precision": {"no": "fp32"}.get(precision, precision),
         "licence": licence or "not stated",
     }
-    return {name: value for name, value in facts.items() if value}
 
 
 def _start(config: Config) -> str:
