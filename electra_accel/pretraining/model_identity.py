@@ -90,10 +90,8 @@ def networks_of(folder: Path, checkpoint: Path, how: str) -> dict[str, PreTraine
         if "discriminator" in networks:
             sharing.share(networks["generator"], networks["discriminator"], how)
     except UNUSABLE as error:
-        reason = one_line(f"{type(error).__name__}: {error}")
-        raise UserError(
-            f"{file} is damaged ({reason}); restore it, or go on with the run, which writes it anew"
-        ) from error
+        reason = one_line(error if isinstance(error, ValueError) else repr(error))
+        raise UserError(f"{file} is damaged ({reason}); restore it, or resume the run, which writes it anew") from error
     sharded.load_weights(nn.ModuleDict(networks), checkpoint)
     if "discriminator" in networks:
         sharing.fold(networks["discriminator"])
