@@ -8,10 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import (
     AutoModel,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -20,10 +19,12 @@ from transformers import (
 from electra_accel.data.prepare import short_name
 from electra_accel.errors import UserError
 from electra_accel.finetuning.config import place_of
+from electra_accel.finetuning.kinds.registry import KINDS
 from electra_accel.finetuning.tasks import TaskData
 from electra_accel.model.fingerprint import UNTRAINED, network_fingerprint
 from electra_accel.model.reading import (
     FETCH_AGAIN,
+    is_encoder,
     one_line_errors,
     quiet,
     read_config,
@@ -37,7 +38,6 @@ from electra_accel.text.tokenizer import load_tokenizer
 from electra_accel.text.writing import normalise_name
 
 _PARTS = ("discriminator", "encoder", "generator")  # folders of a run; the run's name says more
-TASK_HEADS = ("ForSequenceClassification", "ForTokenClassification")
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,11 +140,10 @@ def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
         UserError: weights that cannot be read or lack a part of the encoder.
     """
     config = copy.deepcopy(encoder.config)
-    config.num_labels = len(data.labels) or 1
-    config.id2label = dict(enumerate(data.labels or ["score"]))
+    config.num_labels = len(data.kind.labels)
+    config.id2label = dict(enumerate(data.kind.labels))
     config.label2id = {label: i for i, label in config.id2label.items()}
-    tagging = data.task.kind == "tagging"
-    architecture = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
+    architecture = getattr(transformers, f"AutoModel{data.kind.head}")
     with torch.random.fork_rng(devices=[]), quiet(), one_line_errors("models", encoder.source):
         torch.manual_seed(torch_seed(seed, Purpose.INITIALISE))
         if encoder.untrained:
@@ -173,9 +172,5 @@ def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
 
 def was_fine_tuned(config: PretrainedConfig) -> bool:
     """Whether its head is that of a task, by what saved it says."""
-    return any(name.endswith(TASK_HEADS) for name in getattr(config, "architectures", None) or ())
-
-
-def is_encoder(name: str, model: PreTrainedModel) -> bool:
-    """A pooler counts as a part of the head: encoders are released with and without one."""
-    return name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name
+    heads = tuple(kind.head for kind in KINDS.values())
+    return any(name.endswith(heads) for name in getattr(config, "architectures", None) or ())

@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from electra_accel.errors import UserError
 from electra_accel.finetuning.config import Optim
-from electra_accel.finetuning.heads import is_encoder
+from electra_accel.model.reading import is_encoder
 
 LAYER = re.compile(r"\blayers?\.(\d+)\.")  # in the name of a parameter
 

@@ -17,10 +17,9 @@ from electra_accel.errors import Preempted, UserError
 from electra_accel.finetuning import job as jobs
 from electra_accel.finetuning.heads import Encoder, build
 from electra_accel.finetuning.job import Job, State
+from electra_accel.finetuning.kinds.kind import Row, are_numbers
 from electra_accel.finetuning.layer_rates import build_adamw, peak_learning_rate
-from electra_accel.finetuning.rows import Row
 from electra_accel.finetuning.saving import save_model
-from electra_accel.finetuning.scores import are_numbers, figures, loss_sum, outputs, predictions
 from electra_accel.finetuning.tasks import Encoded, TaskData, encode
 from electra_accel.pretraining.optim import learning_rate
 from electra_accel.randomness import Purpose, key, permute, torch_seed
@@ -83,7 +82,7 @@ def finetune(
         _prepare(job, engine, best)
         records = score(engine, rows["test"], encoded["test"], job)
         engine.on_main(lambda: jobs.write_predictions(job, "test", records))
-        result["test"] = figures(records, job.data.task.kind)
+        result["test"] = job.data.kind.figures(records)
     if keeps:
         engine.on_main(lambda: save_model(job, best, result))
     engine.on_main(lambda: jobs.finish(job, result))
@@ -162,7 +161,7 @@ def train(
             inputs, wanted = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
             with engine.micro_step(last=micro == len(pieces) - 1):
                 # A process without an example of a short batch must take part all the same.
-                loss = loss_sum(model(**inputs).logits, wanted) * (len(piece) > 0)
+                loss = job.data.kind.loss_sum(model(**inputs).logits, wanted) * (len(piece) > 0)
                 engine.backward(loss / targets)
             loss_so_far += loss.detach()
         rate = learning_rate(step, peak=peak, warmup_steps=warmup, total_steps=total, schedule="linear")
@@ -194,7 +193,7 @@ def train(
         if epoch_ends:
             records = score(engine, *dev, job)
             model.train()
-            found = figures(records, job.data.task.kind)
+            found = job.data.kind.figures(records)
             if state.judge(found, metric):
                 engine.on_main(lambda records=records: jobs.write_predictions(job, "dev", records))
             named = {f"dev/{name}": float("nan") if value is None else value for name, value in found.items()}
@@ -231,7 +230,7 @@ def to_device(engine: Engine, inputs: dict[str, torch.Tensor], targets: torch.Te
 
 @torch.no_grad()
 def score(engine: Engine, rows: list[Row], data: Encoded, job: Job) -> list[dict]:
-    """Predictions of the engine's model for every row once, in order, on every process (see ``scores.predictions``).
+    """Predictions of the engine's model for every row once, in order, on every process (see ``Kind.predictions``).
 
     Raises:
         UserError: its outputs are not finite.
@@ -244,11 +243,11 @@ def score(engine: Engine, rows: list[Row], data: Encoded, job: Job) -> list[dict
         examples = by_length[begin : begin + size * engine.world_size]
         piece = np.array_split(examples, engine.world_size)[engine.rank]
         inputs, targets = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
-        mine.append(outputs(model(**inputs).logits, targets)[: len(piece)])
+        mine.append(job.data.kind.outputs(model(**inputs).logits, targets)[: len(piece)])
     ordered = [
         output for batches in zip(*engine.everywhere(mine), strict=True) for batch in batches for output in batch
     ]
     if not are_numbers(ordered):
         raise UserError(f"{job.name}: the model's outputs are not finite: {LOWER_RATE}")
     in_place = [ordered[i] for i in np.argsort(by_length)]
-    return predictions(in_place, rows, data, job.data)
+    return job.data.kind.predictions(rows, in_place, data.words)

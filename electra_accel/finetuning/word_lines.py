@@ -16,7 +16,7 @@ from electra_accel.errors import UserError
 from electra_accel.text.readers import open_bytes
 from electra_accel.text.writing import normalise_name
 
-Sentence = tuple[tuple[str, ...], tuple[str, ...]]  # words, tags
+Sentence = tuple[list[str], list[str]]  # words, tags
 
 DOCUMENT = "-DOCSTART-"  # begins a document in CoNLL-2003
 UPOS, CONLL_U_COLUMNS = 3, 10
@@ -87,7 +87,7 @@ def read_sentences(path: Path, tell: Callable[[str], None]) -> list[Sentence]:
             words.append(line.cells[word_column])
             tags.append(tag)
         if words:
-            found.append((tuple(words), tuple(tags)))
+            found.append((words, tags))
     if form.numbered:
         which = "the fourth (UPOS)" if is_conll_u else "the last"
         tell(

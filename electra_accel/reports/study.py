@@ -7,12 +7,11 @@ so that mistakes are answered at once.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, named
 from electra_accel.finetuning import config as finetuning_config
 from electra_accel.finetuning import config_parser as finetuning_parser
 from electra_accel.options import parser
@@ -75,15 +74,6 @@ class Study:
             asked = finetuning_parser.parse(["--models", "any", *self.finetune], "")
             finetuning_config.check(asked.settings, asked.tasks, asked.of_tasks)
         return list(zip(asked.tasks, asked.of_tasks, strict=True))
-
-
-@contextmanager
-def named(where: str) -> Iterator[None]:
-    """Puts the place in the study before what is wrong there."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def read_study(path: str, values: Mapping[str, str]) -> Study:
