@@ -39,6 +39,7 @@ Test was scored once, with the epoch that dev chose. One seed: others differ.
 With stock transformers:
 
 ```python
+import torch
 from transformers import {{ auto }}, AutoTokenizer
 
 source = "."  # this folder
