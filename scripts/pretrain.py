@@ -53,19 +53,25 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     from electra_accel.pretraining.content import content_of
     from electra_accel.pretraining.evaluate import fixed_held_out
     from electra_accel.pretraining.exporting import export_run
+    from electra_accel.pretraining.judge import Judge
+    from electra_accel.pretraining.log import Log
     from electra_accel.pretraining.loop import train
     from electra_accel.pretraining.model_identity import write_model_identity
     from electra_accel.pretraining.networks import joint_module, networks
     from electra_accel.pretraining.optim import build_adamw
     from electra_accel.pretraining.progress import Progress, read
     from electra_accel.reports import story
+    from electra_accel.reports.adaptation import story_of_run
+    from electra_accel.reports.closing import closing_lines
+    from electra_accel.reports.report import write_report
+    from electra_accel.runs.environment import require_equal_data
     from electra_accel.tracking.recorder import Recorder
 
     checkpoint = engine.on_main(lambda: opening.open_run(folder, config, terminal.warn))
 
     # Text -> tokens -> plan: all that is random about the data is settled here, for any hardware.
     prepared = engine.together(lambda: assemble.prepared_data(config, terminal.line))
-    opening.require_equal_data(engine, prepared.fingerprint)
+    require_equal_data(engine, prepared.fingerprint)
     content = engine.on_main(lambda: content_of(config, prepared))
     engine.on_main(lambda: opening.require_same_content(folder, checkpoint, config, content, terminal.line))
     place = {"world_size": engine.world_size, "rank": engine.rank, "device": engine.device.type}
@@ -95,22 +101,26 @@ def pretrain(config: Config, engine, folder: Path, stop, terminal: Terminal) -> 
     engine.on_main(lambda: opening.begin(folder, config, content, engine, progress if checkpoint else None))
     engine.on_main(lambda: write_model_identity(folder, model, prepared))
 
-    with stop, opening.recorded_status(folder, config, progress, loader.layout, terminal):
+    with stop, opening.recorded_status(folder, config, progress, loader.layout, terminal, write_report):
         held_out_loaders = assemble.held_out_loaders(config, prepared, **place)
         held_out = fixed_held_out(config, held_out_loaders, prepared, engine, progress, folder, checkpoint)
-        recorder = Recorder(engine.accelerator, folder, samples=config.tracking.samples, warn=terminal.warn)
+        samples = config.tracking.samples
+        recorder = Recorder(engine.accelerator, folder, samples=samples, warn=terminal.warn, page=write_report)
         progress.run_id, records = recorder.start(config, progress.run_id, progress.step)
         recorder.report()
         window = assemble.window(config, engine, loader, pair, prepared)
+        log = Log(config, total_steps, window, recorder, terminal)
+        judge = Judge(config, engine, held_out, tokenizer, recorder, terminal)
         plan = summary.plan_lines(loader.plan, loader.layout, prepared.manifest, total_steps, one_pass)
         judged_on = "; ".join(each.describe() for each in held_out)
         for line in summary.opening_lines(folder, engine.describe(), plan, judged_on, records, progress.step):
             terminal.line(line)
-        train(config, engine, loader, held_out, progress, total_steps, window, recorder, terminal, stop, tokenizer)
-        told = export_run(config, engine, progress, folder, terminal.warn)
+        train(config, engine, loader, progress, total_steps, log, judge, stop)
+        exported = export_run(config, engine, progress, folder, story.card, terminal.warn)
+        told = engine.on_main(lambda: story_of_run(folder, exported))
         recorder.summary(story.summary_values(told), progress.step)
         recorder.close()
-    for line in summary.closing_lines(folder, told):
+    for line in closing_lines(folder, told):
         terminal.line(line)
 
 

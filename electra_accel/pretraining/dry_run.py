@@ -12,9 +12,9 @@ from electra_accel.pretraining import assemble, networks, opening, warm_start
 from electra_accel.pretraining.config import Config, resolve
 from electra_accel.pretraining.config_checks import check
 from electra_accel.pretraining.content import content_of
+from electra_accel.pretraining.held_out_size import small
 from electra_accel.pretraining.progress import read
 from electra_accel.pretraining.summary import plan_lines
-from electra_accel.reports import advice
 from electra_accel.terminal import Terminal, duration
 from electra_accel.tracking.trackers import destination, usable_trackers
 
@@ -66,7 +66,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     opening.require_space(existing, model, config)
 
     judged = min(prepared.manifest["splits"]["held_out"]["tokens"], config.eval.batches * config.train.batch_tokens)
-    if message := advice.small(round(config.eval.mask_prob * judged), bool(config.data.eval_files)):
+    if message := small(round(config.eval.mask_prob * judged), bool(config.data.eval_files)):
         terminal.warn(message)
     parameters = sum(p.numel() for p in model.parameters())
     context = assemble.context_length(config, loader, prepared)

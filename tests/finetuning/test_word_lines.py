@@ -79,7 +79,9 @@ def test_words_and_what_is_none(tmp_path, name):
     content, wanted = FILES[name]
     (tmp_path / name).write_text(content)
     told = []
-    assert [tuple(row) for row in read_file(tmp_path / name, task(kind="tagging", metric="accuracy"), told.append)] == wanted
+    assert [
+        tuple(row) for row in read_file(tmp_path / name, task(kind="tagging", metric="accuracy"), told.append)
+    ] == wanted
     assert all(words in " ".join(told) for words in [name, *TOLD[name]]) if name in TOLD else told == []
 
 
