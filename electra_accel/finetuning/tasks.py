@@ -63,12 +63,14 @@ def load_task(task: Task) -> TaskData:
         UserError: files or data set cannot be used; fewer rows than task.train_rows; labels that no such task can have.
     """
     told: list[str] = []
-    files = {"train": task.train_file, "dev": task.dev_file, "test": task.test_file}
     if task.dataset:
         splits = read_dataset(task)
+        given = {name: f"{task.dataset}, {name}" for name in splits}
     else:
-        splits = {name: read_file(Path(path), task, told.append) for name, path in files.items() if path}
-    given, rows, source = set(splits), splits["train"], task.train_file or task.dataset
+        files = {"train": task.train_file, "dev": task.dev_file, "test": task.test_file}
+        given = {name: path for name, path in files.items() if path}
+        splits = {name: read_file(Path(path), task, told.append) for name, path in given.items()}
+    rows, source = splits["train"], task.train_file or task.dataset
     numbers = uniform(key(Purpose.SPLIT), _hashes(rows))
     low = 0.0
     for name, fraction in (("dev", task.dev_fraction), ("test", task.test_fraction)):
@@ -85,8 +87,9 @@ def load_task(task: Task) -> TaskData:
         raise UserError(f"{source} has {left} rows to train on, fewer than task.train_rows {task.train_rows}")
     with named(source):
         kind = KINDS[task.kind].learn(splits, task.metric)
-    _require_known(task, splits, kind)
-    return TaskData(task, splits, kind, tuple(_notes(task, splits, kind, given, told)))
+    _require_known(splits, given, source, kind)
+    size, *notes = _notes(task, splits, given, kind)
+    return TaskData(task, splits, kind, (size, *told, *notes))
 
 
 def _hashes(rows: list[Row]) -> np.ndarray:
@@ -97,22 +100,21 @@ def _between(low: float, high: float, rows: list[Row], numbers: np.ndarray) -> l
     return [rows[i] for i in np.flatnonzero((numbers >= low) & (numbers < high))]
 
 
-def _require_known(task: Task, splits: dict[str, list[Row]], kind: Kind) -> None:
-    """Raises UserError where dev or test has a label that no training row has."""
+def _require_known(splits: dict[str, list[Row]], given: dict[str, str], source: str, kind: Kind) -> None:
+    """Raises UserError where dev or test has a label that no training row has. Args: given: places of the splits that are."""
     for name in (name for name in ("dev", "test") if name in splits):
-        unknown = ((number, row.label) for number, row in enumerate(splits[name], 1) if not kind.knows(row.label))
-        number, label = next(unknown, (0, ""))
-        given = getattr(task, f"{name}_file") or (task.dataset and f"{task.dataset}, {name}")
-        if number and given:
+        for number, label in enumerate((row.label for row in splits[name]), start=1):
+            if kind.knows(label):
+                continue
+            if name not in given:
+                raise UserError(
+                    f"{source}: all rows with the label {label!r} went to {name}: it is too rare to be learnt; leave them "
+                    f"out, or give task.{name}_file"
+                )
             twin = next((f"; there {other!r} has" for other in kind.labels if _looks(other) == _looks(label)), "")
             raise UserError(
-                f"{given}, row {number}: {name} has the label {label!r}, which no training row has{twin} (option "
+                f"{given[name]}, row {number}: {name} has the label {label!r}, which no training row has{twin} (option "
                 "task.label_column)"
-            )
-        if number:
-            raise UserError(
-                f"{task.train_file}: all rows with the label {label!r} went to {name}: it is too rare to be learnt; leave them "
-                f"out, or give task.{name}_file"
             )
 
 
@@ -121,9 +123,8 @@ def _looks(label: object) -> str:
     return " ".join(unicodedata.normalize("NFKC", str(label)).casefold().split())
 
 
-def _notes(task: Task, splits: dict[str, list[Row]], kind: Kind, given: set[str], told: list[str]) -> list[str]:
-    """Args: given: the splits that were not taken from the training rows; told: what reading them said."""
-    notes = [", ".join(f"{len(rows):,} {name}" for name, rows in splits.items()) + " rows", *told]
+def _notes(task: Task, splits: dict[str, list[Row]], given: dict[str, str], kind: Kind) -> list[str]:
+    notes = [", ".join(f"{len(rows):,} {name}" for name, rows in splits.items()) + " rows"]
     looks: dict[str, list[str]] = {}
     for label in kind.labels:
         looks.setdefault(_looks(label), []).append(repr(label))
@@ -134,15 +135,14 @@ def _notes(task: Task, splits: dict[str, list[Row]], kind: Kind, given: set[str]
         if name in splits and (both := int(np.isin(hashes[name], hashes[other]).sum())):
             notes.append(f"{both:,} of the {len(splits[name]):,} texts of {name} stand in {other} too")
     notes += kind.notes(splits)
-    files = [Path(path) for path in (task.train_file, task.dev_file, task.test_file) if path]
-    other_columns = (task.text_columns, task.label_column) != ([*kind.text_columns], kind.label_column)
-    if other_columns and files and all(has_lines_of_words(path, task) for path in files):
+    usual = (task.text_columns, task.label_column) == ([*kind.text_columns], kind.label_column)
+    if not (usual or task.dataset) and all(has_lines_of_words(Path(path), task) for path in given.values()):
         notes.append("task.text_columns and task.label_column are not used: words stand first in a line and tags last")
     for name, rows in splits.items():
         if empty := sum(not "".join(row.texts).strip() for row in rows):
             notes.append(f"{empty:,} of the {len(rows):,} rows of {name} have no text")
-    for name, usual in FRACTIONS.items():
-        if name in given and getattr(task, f"{name}_fraction") != usual:
+    for name, fraction in FRACTIONS.items():
+        if name in given and getattr(task, f"{name}_fraction") != fraction:
             notes.append(f"task.{name}_fraction is not used: {name} rows are given")
     return notes
 
@@ -175,8 +175,8 @@ class Encoded:
 
     def weights(self) -> np.ndarray:
         """float64 [rows]: how many targets each row has."""
-        of_tokens = self._has_targets_of_tokens()
-        return np.array([np.sum(target != IGNORED) if of_tokens else 1 for target in self.targets], np.float64)
+        known = [np.sum(target != IGNORED) for target in self.targets] if self._of_tokens else np.ones(len(self))
+        return np.array(known, np.float64)
 
     def batch(self, rows: np.ndarray) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Arguments of the model, int64 [len(rows), longest], and the targets, [len(rows), …] or [len(rows), longest]."""
@@ -185,10 +185,11 @@ class Encoded:
         if self.types is not None:
             inputs["token_type_ids"] = _padded([self.types[i] for i in rows], 0)
         targets = [self.targets[i] for i in rows]
-        of_tokens = self._has_targets_of_tokens()
-        return inputs, _padded(targets, IGNORED) if of_tokens else torch.from_numpy(np.stack(targets))
+        return inputs, _padded(targets, IGNORED) if self._of_tokens else torch.from_numpy(np.stack(targets))
 
-    def _has_targets_of_tokens(self) -> bool:
+    @property
+    def _of_tokens(self) -> bool:
+        """Whether a target is a whole number for every token."""
         return self.targets[0].ndim > 0 and self.targets[0].dtype.kind == "i"
 
 
