@@ -45,19 +45,16 @@ class Topics(Kind):
     def target(self, label):
         return np.array([name in label for name in self.labels], np.float32)
 
-    @staticmethod
-    def loss_sum(logits, targets):
+    def loss_sum(self, logits, targets):
         return binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum")
 
-    @staticmethod
-    def outputs(logits, targets):
+    def outputs(self, logits, targets):
         return list(logits.float().sigmoid().cpu().numpy())
 
     def prediction(self, row, output, words):
         return {"predicted": [name for name, share in zip(self.labels, output, strict=True) if share > 0.5]}
 
-    @staticmethod
-    def scores(labels, predicted):
+    def scores(self, labels, predicted):
         right = [set(one) == set(other) for one, other in zip(labels, predicted, strict=True)]
         return {"exact": np.mean(right), "labels_right": float("nan")}
 

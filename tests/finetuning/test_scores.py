@@ -24,18 +24,18 @@ def records(labels, predicted):
 
 
 def test_figures_of_labels():
-    found = KINDS["classification"].figures(records("aaabbc", "aabbbb"))
+    found = KINDS["classification"]().figures(records("aaabbc", "aabbbb"))
     # a: precision 1, recall 2/3; b: precision 1/2, recall 1; c: never predicted
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert found["macro_f1"] == pytest.approx((2 * 2 / 3 / (1 + 2 / 3) + 2 * 0.5 / 1.5 + 0) / 3)
-    assert KINDS["pair"].figures(records("ab", "aa"))["matthews"] == 0
+    assert KINDS["pair"]().figures(records("ab", "aa"))["matthews"] == 0
 
 
 def test_figures_of_entities():
     """An entity counts when its type and both of its ends are right."""
     gold = [["B-X", "I-X", "O", "B-Y"], ["B-X", "O"]]
     guess = [["B-X", "I-X", "O", "B-X"], ["B-X", "I-X"]]
-    found = KINDS["tagging"].figures(records(gold, guess))
+    found = KINDS["tagging"]().figures(records(gold, guess))
     assert (found["entity_precision"], found["entity_recall"]) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert found["accuracy"] == pytest.approx(4 / 6)
 
@@ -45,28 +45,28 @@ def test_entities_in_other_schemes():
     for lone, last in (("S", "E"), ("U", "L")):
         gold = [[f"{lone}-X", f"{lone}-X", "B-X", f"{last}-X", "O"]]
         guess = [[f"{lone}-X", "O", "B-X", f"{last}-X", "O"]]
-        found = KINDS["tagging"].figures(records(gold, guess))
+        found = KINDS["tagging"]().figures(records(gold, guess))
         assert (found["entity_precision"], found["entity_recall"]) == (1, pytest.approx(2 / 3))
-    assert KINDS["tagging"].figures(records([["NOUN", "VERB"]], [["NOUN", "O"]])) == {"accuracy": 0.5}
+    assert KINDS["tagging"]().figures(records([["NOUN", "VERB"]], [["NOUN", "O"]])) == {"accuracy": 0.5}
 
 
 def test_figures_of_numbers():
     labels, predicted = [0.0, 1.0, 2.0, 5.0], [1.0, 2.0, 3.0, 100.0]
-    found = KINDS["regression"].figures(records(labels, predicted))
+    found = KINDS["regression"]().figures(records(labels, predicted))
     x, y = np.array(labels) - np.mean(labels), np.array(predicted) - np.mean(predicted)
     assert found["spearman"] == pytest.approx(1)
     assert found["pearson"] == pytest.approx((x @ y) / math.sqrt((x @ x) * (y @ y)))
-    assert KINDS["regression"].figures(records(labels, [1.0] * 4)) == {"spearman": None, "pearson": None}
+    assert KINDS["regression"]().figures(records(labels, [1.0] * 4)) == {"spearman": None, "pearson": None}
 
 
 def test_loss_sums():
     torch.manual_seed(1)
     logits, targets = torch.randn(2, 3, 4), torch.tensor([[0, IGNORED, 3], [IGNORED, 1, IGNORED]])
     wanted = -sum(logits[i, j].log_softmax(-1)[targets[i, j]] for i, j in ((0, 0), (0, 2), (1, 1)))
-    torch.testing.assert_close(Kind.loss_sum(logits, targets), wanted)
-    torch.testing.assert_close(Kind.loss_sum(logits[0], targets[0]), wanted + logits[1, 1].log_softmax(-1)[1])
+    torch.testing.assert_close(Kind().loss_sum(logits, targets), wanted)
+    torch.testing.assert_close(Kind().loss_sum(logits[0], targets[0]), wanted + logits[1, 1].log_softmax(-1)[1])
     numbers = torch.tensor([1.0, 2.0])
-    torch.testing.assert_close(Regression.loss_sum(torch.tensor([[0.0], [5.0]]), numbers), torch.tensor(10.0))
+    torch.testing.assert_close(Regression().loss_sum(torch.tensor([[0.0], [5.0]]), numbers), torch.tensor(10.0))
 
 
 def test_words_without_a_target_are_outside():
@@ -89,10 +89,10 @@ TARGETS = {
 def test_outputs_that_are_no_numbers_are_seen(kind):
     """Else the first label would be what the model said."""
     logits, targets = TARGETS[kind]
-    assert are_numbers(KINDS[kind].outputs(logits, targets))
+    assert are_numbers(KINDS[kind]().outputs(logits, targets))
     wrong = logits.clone()
     wrong[1, ..., 0] = math.nan
-    assert not are_numbers(KINDS[kind].outputs(wrong, targets))
+    assert not are_numbers(KINDS[kind]().outputs(wrong, targets))
 
 
 def test_nothing_is_scored_with_outputs_that_are_no_numbers():
@@ -110,6 +110,6 @@ def test_nothing_is_scored_with_outputs_that_are_no_numbers():
 
 
 def test_numbers_come_back_in_the_labels_units():
-    outputs = Regression.outputs(torch.tensor([[1.5]]), torch.tensor([0.0]))
+    outputs = Regression().outputs(torch.tensor([[1.5]]), torch.tensor([0.0]))
     [record] = Regression(2.5, 2.0).predictions([Row(("a",), "4")], outputs, [])
     assert record == {"row": 1, "label": 4.0, "predicted": 5.5}

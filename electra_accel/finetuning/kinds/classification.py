@@ -41,8 +41,7 @@ class Classification(Kind):
     def knows(self, label: str) -> bool:
         return label in self.number
 
-    @classmethod
-    def notes(cls, splits: dict[str, list[Row]]) -> list[str]:
+    def notes(self, splits: dict[str, list[Row]]) -> list[str]:
         found = []
         for name in (name for name in ("dev", "test") if name in splits):
             if missing := sorted({row.label for row in splits["train"]} - {row.label for row in splits[name]}):
@@ -50,8 +49,7 @@ class Classification(Kind):
                 found.append(f"{name} has no row with the label {some}")
         return found
 
-    @staticmethod
-    def scores(labels: list[str], predicted: list[str]) -> dict[str, float]:
+    def scores(self, labels: list[str], predicted: list[str]) -> dict[str, float]:
         from sklearn import metrics
 
         return {

@@ -62,7 +62,7 @@ with torch.no_grad():
     logits = model(**inputs).logits
 """
 
-    def __init__(self, labels: tuple[str, ...]):
+    def __init__(self, labels: tuple[str, ...] = ()):
         self.labels = labels  # names of the head's outputs
         self.number = {label: i for i, label in enumerate(labels)}
 
@@ -89,8 +89,7 @@ with torch.no_grad():
         """Whether a row of dev or test that has this label can be judged."""
         return True
 
-    @classmethod
-    def notes(cls, splits: dict[str, list[Row]]) -> list[str]:
+    def notes(self, splits: dict[str, list[Row]]) -> list[str]:
         """Lines about the rows that a person should know."""
         return []
 
@@ -105,8 +104,7 @@ with torch.no_grad():
     def target(self, label: Any) -> Any:
         return np.int64(self.number[label])
 
-    @staticmethod
-    def loss_sum(logits: "Tensor", targets: "Tensor") -> "Tensor":
+    def loss_sum(self, logits: "Tensor", targets: "Tensor") -> "Tensor":
         """Sum over the targets, 0-d, float32. Here cross-entropy.
 
         Args:
@@ -117,8 +115,7 @@ with torch.no_grad():
         flat = logits.float().flatten(end_dim=-2)
         return cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
-    @staticmethod
-    def outputs(logits: "Tensor", targets: "Tensor") -> list[np.ndarray]:
+    def outputs(self, logits: "Tensor", targets: "Tensor") -> list[np.ndarray]:
         """What is kept of each row; NaN, or -1 among whole numbers, where logits are NaN. Here probabilities [labels]."""
         return list(logits.float().softmax(-1).cpu().numpy())
 
@@ -133,16 +130,14 @@ with torch.no_grad():
         best = int(output.argmax())
         return {"predicted": self.labels[best], "probability": round(float(output[best]), 6)}
 
-    @classmethod
-    def figures(cls, records: list[dict[str, Any]]) -> dict[str, float | None]:
+    def figures(self, records: list[dict[str, Any]]) -> dict[str, float | None]:
         """The scores of ``predictions``; None where one is not defined (a correlation with a constant)."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of labels that are never predicted, and of constant predictions
-            found = cls.scores(*([record[name] for record in records] for name in ("label", "predicted")))
+            found = self.scores(*([record[name] for record in records] for name in ("label", "predicted")))
         return {name: float(value) if math.isfinite(value) else None for name, value in found.items()}
 
-    @staticmethod
-    def scores(labels: list, predicted: list) -> dict[str, float]:
+    def scores(self, labels: list, predicted: list) -> dict[str, float]:
         """Those of ``metrics`` that such labels have. Higher is better."""
         raise NotImplementedError
 

@@ -2,16 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from electra_accel.errors import UserError
 from electra_accel.finetuning.kinds.kind import Kind, Row, number_in
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel
 
 LARGEST = 1e30  # label: the model that gives it computes in fp32, which ends at 3e38
 SMALLEST = 1e-30  # difference between labels
@@ -26,7 +22,7 @@ class Regression(Kind):
     problem = "regression"
     use = Kind.use + "print(logits.squeeze(-1).tolist())  # the scores, in the units of the labels\n"
 
-    def __init__(self, mean: float, deviation: float):
+    def __init__(self, mean: float = 0.0, deviation: float = 1.0):
         super().__init__(("score",))
         self.mean, self.deviation = mean, deviation
 
@@ -51,25 +47,23 @@ class Regression(Kind):
     def target(self, label: str) -> np.float32:
         return np.float32((float(label) - self.mean) / self.deviation)
 
-    @staticmethod
-    def loss_sum(logits: "Tensor", targets: "Tensor") -> "Tensor":
+    def loss_sum(self, logits, targets):
         from torch.nn.functional import mse_loss
 
         return mse_loss(logits.float().squeeze(-1), targets, reduction="sum")
 
-    @staticmethod
-    def outputs(logits: "Tensor", targets: "Tensor") -> list[np.ndarray]:
+    def outputs(self, logits, targets) -> list[np.ndarray]:
         return list(logits.float().squeeze(-1).cpu().numpy())
 
     def prediction(self, row: Row, output: np.ndarray, words: None) -> dict[str, Any]:
         return {"label": float(row.label), "predicted": float(output) * self.deviation + self.mean}
 
-    @staticmethod
-    def scores(labels: list[float], predicted: list[float]) -> dict[str, float]:
-        from scipy import stats
+    def scores(self, labels: list[float], predicted: list[float]) -> dict[str, float]:
+        from scipy.stats import pearsonr, spearmanr
 
-        both = {"spearman": stats.spearmanr, "pearson": stats.pearsonr}
-        return {name: of(labels, predicted).statistic if len(labels) > 1 else math.nan for name, of in both.items()}
+        if len(labels) < 2:
+            return dict.fromkeys(self.metrics, math.nan)
+        return {"spearman": spearmanr(labels, predicted).statistic, "pearson": pearsonr(labels, predicted).statistic}
 
     def unsavable(self) -> str:
         if self.deviation >= FINEST * abs(self.mean):
@@ -79,18 +73,18 @@ class Regression(Kind):
             "tell in fp32: take their mean away from them first"
         )
 
-    def finish(self, model: "PreTrainedModel") -> None:
+    def finish(self, model) -> None:
         """Scale the head's last layer, so that the model gives the score itself."""
         import torch
 
         from electra_accel.model.reading import is_encoder
 
-        linear = {name: part for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-        last = [part for name, part in linear.items() if not is_encoder(name, model)][-1:]
-        if not last or last[0].out_features != 1 or last[0].bias is None:
+        head = [part for name, part in model.named_modules() if not is_encoder(name, model)]
+        last = next((part for part in reversed(head) if isinstance(part, torch.nn.Linear)), None)
+        if last is None or last.out_features != 1 or last.bias is None:
             raise UserError(
                 f"models: the head of {type(model).__name__} cannot be saved for a regression: leave run.save_models out"
             )
         with torch.no_grad():
-            last[0].bias.copy_(last[0].bias.double() * self.deviation + self.mean)
-            last[0].weight.copy_(last[0].weight.double() * self.deviation)
+            last.bias.copy_(last.bias.double() * self.deviation + self.mean)
+            last.weight.copy_(last.weight.double() * self.deviation)

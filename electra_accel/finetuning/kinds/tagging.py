@@ -3,17 +3,13 @@
 import re
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from electra_accel.errors import UserError
 from electra_accel.finetuning.kinds.kind import IGNORED, Kind, Row, label_in, text_in
 from electra_accel.text import parquet
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import BatchEncoding
 
 OUTSIDE = "O"  # tag of words that nothing is known of
 ENTITY_TAG = re.compile("O|[BIESLU]-.+")  # IOB, IOBES and BILOU
@@ -64,8 +60,7 @@ print([(words[word_of[i]], model.config.id2label[best[i]]) for i in first])
         # Parts of speech, which are judged by accuracy, need not have it.
         return cls(tuple(sorted(tags if metric == "accuracy" else tags | {OUTSIDE})))
 
-    @classmethod
-    def notes(cls, splits: dict[str, list[Row]]) -> list[str]:
+    def notes(self, splits: dict[str, list[Row]]) -> list[str]:
         found = []
         for name, rows in splits.items():
             pairs = chain.from_iterable(zip(row.texts, row.label, strict=True) for row in rows)
@@ -74,7 +69,7 @@ print([(words[word_of[i]], model.config.id2label[best[i]]) for i in first])
                 found.append(f"{unread:,} words of {name} {said}")
         return found
 
-    def targets(self, rows: list[Row], tokens: "BatchEncoding") -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def targets(self, rows: list[Row], tokens) -> tuple[list[np.ndarray], list[np.ndarray]]:
         targets, words = [], []
         for i, row in enumerate(rows):
             word_ids = np.array([-1 if word is None else word for word in tokens.word_ids(i)])
@@ -84,8 +79,7 @@ print([(words[word_of[i]], model.config.id2label[best[i]]) for i in first])
             words.append(word_ids[first])
         return targets, words
 
-    @staticmethod
-    def outputs(logits: "Tensor", targets: "Tensor") -> list[np.ndarray]:
+    def outputs(self, logits, targets) -> list[np.ndarray]:
         """The best tag of each target but IGNORED."""
         best = logits.argmax(-1).masked_fill(logits.isnan().any(-1), -1).cpu().numpy()
         return [row[mask] for row, mask in zip(best, (targets != IGNORED).cpu().numpy(), strict=True)]
@@ -97,8 +91,7 @@ print([(words[word_of[i]], model.config.id2label[best[i]]) for i in first])
             tags[word] = self.labels[tag]
         return {"predicted": tags}
 
-    @staticmethod
-    def scores(labels: list[tuple[str, ...]], predicted: list[list[str]]) -> dict[str, float]:
+    def scores(self, labels: list[tuple[str, ...]], predicted: list[list[str]]) -> dict[str, float]:
         """Of entities, if all tags name some, and of tags."""
         import seqeval.metrics
         from sklearn.metrics import accuracy_score
