@@ -69,7 +69,7 @@ def save_model(job: Job, checkpoint: Path, result: dict[str, Any]) -> None:
         result: of the fine-tuning, for the model card.
 
     Raises:
-        UserError: the head is none that a regression can be folded into; no space is left.
+        UserError: the head does not allow it (``Kind.finish``); no space is left.
     """
     kind, encoder = job.data.kind, job.encoder
     model = build(encoder, job.data, job.seed).eval()
