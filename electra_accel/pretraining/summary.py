@@ -1,17 +1,12 @@
 """What is said at the start of a run."""
 
-from pathlib import Path
-
-from electra_accel.data.plan import Layout, Plan
+from electra_accel.pretraining.planned import Planned
 
 
-def plan_lines(plan: Plan, layout: Layout, manifest: dict, steps: int, steps_per_pass: float) -> list[str]:
-    """Data, plan and waste, as a person wants to know them before a long run.
-
-    Args:
-        manifest: of the prepared data.
-        steps: of the run; ``steps_per_pass``: of one pass over the training text.
-    """
+def plan_lines(planned: Planned) -> list[str]:
+    """Data, plan and waste, as a person wants to know them before a long run."""
+    plan, layout, manifest = planned.loader.plan, planned.loader.layout, planned.prepared.manifest
+    steps, one_pass = planned.total_steps, planned.one_pass
     limits, split = plan.limits, manifest["splits"]["train"]
     slots, tokens = plan.bins_per_step * limits.tokens, split["tokens"]
     replayed = ""
@@ -24,23 +19,24 @@ def plan_lines(plan: Plan, layout: Layout, manifest: dict, steps: int, steps_per
         f"data      {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens "
         f"({manifest['fingerprint'][:12]}){replayed}",
         f"plan      bins of {limits.tokens} tokens, {limits.slots} selected slots, {limits.segments} examples at most; "
-        f"{tokens / (steps_per_pass * slots):.1%} filled",
+        f"{tokens / (one_pass * slots):.1%} filled",
         f"step      {plan.bins_per_step} bins = {slots:,} token slots: {layout.world_size} processes x {layout.accumulation} "
         f"micro-batches x {layout.rows} bins{waste}",
-        f"length    {steps:,} steps, {steps / steps_per_pass:.2f} passes over the text",
+        f"length    {steps:,} steps, {steps / one_pass:.2f} passes over the text",
     ]
 
 
-def opening_lines(folder: Path, engine: str, plan: list[str], held_out: str, records: str, step: int) -> list[str]:
+def opening_lines(planned: Planned, engine: str, held_out: str, records: str, step: int) -> list[str]:
     """What a run is about to do, where it is written to and how to watch it.
 
     Args:
-        engine, held_out, records: in words; ``plan``: of :func:`plan_lines`.
+        engine, held_out, records: in words.
         step: that it starts from.
     """
+    folder = planned.folder
     return [
         f"engine    {engine}",
-        *plan,
+        *plan_lines(planned),
         f"held out  {held_out}",
         f"records   {records}",
         f"run       {folder}, from step {step}",
