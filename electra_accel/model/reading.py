@@ -14,7 +14,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModel, ElectraConfig, PretrainedConfig
+from transformers import AutoConfig, AutoModel, ElectraConfig, PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from electra_accel import json_text
@@ -126,6 +126,11 @@ def require_whole_encoder(option: str, source: str, unexpected: Iterable[str]) -
             f"{option}: cannot load {source}: config.json is that of another model: {len(left)} of its weights have no place "
             f"there ({left[0]}, …)"
         )
+
+
+def is_encoder(name: str, model: PreTrainedModel) -> bool:
+    """Whether a parameter or module of this name is not the head's, which a pooler is: encoders come with and without one."""
+    return name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name
 
 
 def require_finite(source: str, tensors: Iterable[tuple[str, torch.Tensor]], remedy: str) -> None:

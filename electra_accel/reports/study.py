@@ -8,12 +8,11 @@ that. Nothing here imports torch, so that mistakes are answered at once.
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, named
 from electra_accel.finetuning import config as finetuning_config
 from electra_accel.finetuning import config_parser as finetuning_parser
 from electra_accel.options.parser import EMPTY
@@ -108,15 +107,6 @@ class Study:
 
 def run_of(folder: Path, row: Row, seed: int) -> Path:
     return folder / f"{row.name}-{seed}"
-
-
-@contextmanager
-def named(where: str) -> Iterator[None]:
-    """Puts the place in the study before what is wrong there."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def read_study(path: str, values: Mapping[str, str]) -> Study:

@@ -4,13 +4,13 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from electra_accel.data.prepare import Prepared
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, named
 from electra_accel.finetuning.job import RESULT, require_same, shared_identity
 from electra_accel.finetuning.tasks import load_task
 from electra_accel.pretraining import opening
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.networks import given_tokenizer
-from electra_accel.reports.study import TASKS, Study, named, run_of
+from electra_accel.reports.study import TASKS, Study, run_of
 from electra_accel.runs import run_folder
 from electra_accel.text.corpus import Corpus, read_documents, resolve
 
