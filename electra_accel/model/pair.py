@@ -3,7 +3,6 @@
 import copy
 import hashlib
 from collections.abc import Container
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,27 +12,7 @@ from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTrainin
 from electra_accel import randomness
 from electra_accel.errors import UserError
 from electra_accel.model.sharing import share
-
-
-@dataclass(frozen=True)
-class Size:
-    """Shape of the discriminator, and how wide the generator is beside it by default (both have the same depth)."""
-
-    layers: int
-    hidden: int
-    heads: int
-    ffn: int
-    embedding: int
-    generator_width: float
-
-
-# Clark et al. (ICLR 2020), table 6; "tiny" is ours, for CPUs.
-SIZES = {
-    "tiny": Size(4, 128, 4, 512, 128, 1 / 2),
-    "small": Size(12, 256, 4, 1024, 128, 1 / 4),
-    "base": Size(12, 768, 12, 3072, 768, 1 / 3),
-    "large": Size(24, 1024, 16, 4096, 1024, 1 / 4),
-}
+from electra_accel.model.sizes import SIZES
 
 
 class Pair(NamedTuple):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS
+from electra_accel.model.sizes import FROM_PAIR, SIZES
 from electra_accel.options import groups
 from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alternative, option
 
@@ -55,7 +56,7 @@ class Tokenizer:
 class Model:
     """the networks; a size to start from scratch, or a pair to continue from"""
 
-    size: Literal["tiny", "small", "base", "large"] | None = option(None, "train from scratch at this size")
+    size: Literal[*SIZES] | None = option(None, "train from scratch at this size")
     generator: str | None = option(
         None, "continue from this generator: folder or hub id; warm-start: none was released, train one first", "PATH"
     )
@@ -218,26 +219,7 @@ CHOICES = (
 )
 
 
-@dataclass(frozen=True)
-class Recommended:
-    """Settings that go with a starting point; ``batch_tokens`` is the published sequences times their length."""
-
-    learning_rate: float
-    mask_prob: float
-    batch_tokens: int
-    warmup_steps: int | None = 10_000  # None: WARMUP_FRACTION of the steps
-    epochs: float | None = None
-
-
-# Clark et al., ELECTRA (ICLR 2020), tables 6 and 7; tiny and the numbers for a pair are ours.
-FROM_SCRATCH = {
-    "tiny": Recommended(1e-3, 0.15, 64 * 128, warmup_steps=100),
-    "small": Recommended(5e-4, 0.15, 128 * 128),
-    "base": Recommended(2e-4, 0.15, 256 * 512),
-    "large": Recommended(2e-4, 0.25, 2048 * 512),
-}
-FROM_PAIR = Recommended(5e-5, 0.15, 64 * 128, warmup_steps=None, epochs=3.0)
-WARMUP_FRACTION = 0.06
+WARMUP_FRACTION = 0.06  # of the steps, from a pair
 
 
 def resolve(config: Config, steps: int | None = None) -> Config:
@@ -250,7 +232,7 @@ def resolve(config: Config, steps: int | None = None) -> Config:
     """
     config = copy.deepcopy(config)
     objective, optim, train = config.objective, config.optim, config.train
-    recommended = FROM_PAIR if config.from_pair else FROM_SCRATCH[config.model.size or "tiny"]
+    recommended = FROM_PAIR if config.from_pair else SIZES[config.model.size or "tiny"].settings
     if objective.mask_prob is None:
         objective.mask_prob = recommended.mask_prob
     if optim.learning_rate is None:

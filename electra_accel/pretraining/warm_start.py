@@ -10,9 +10,9 @@ import copy
 from pathlib import Path
 
 from electra_accel.model.loading import load_config
-from electra_accel.model.pair import SIZES
+from electra_accel.model.sizes import SIZES
 from electra_accel.pretraining import opening
-from electra_accel.pretraining.config import FROM_SCRATCH, Config, Objective, resolve
+from electra_accel.pretraining.config import Config, Objective, resolve
 from electra_accel.pretraining.networks import generator_of
 from electra_accel.pretraining.planned import Planned
 from electra_accel.runs import run_folder
@@ -45,14 +45,14 @@ def configuration(config: Config, folder: Path) -> Config:
         UserError: there is no such discriminator.
     """
     discriminator = load_config("model.discriminator", config.model.discriminator, config.model.revision)
-    size = {shape.hidden: size for size, shape in SIZES.items()}.get(discriminator.hidden_size, "base")
+    size = next((size for size in SIZES.values() if size.hidden == discriminator.hidden_size), SIZES["base"])
     warm, default = copy.deepcopy(config), Objective()
     warm.run.dir, warm.run.resume = str(folder / run_folder.WARM_START), "auto"
     warm.objective.kind, warm.model.sharing = "mlm", "tied"
     warm.objective.generator_weight = default.generator_weight
     warm.objective.discriminator_weight = default.discriminator_weight
     warm.train.steps, warm.train.epochs, warm.train.flops = config.model.warm_start_steps, None, None
-    warm.optim.learning_rate, warm.optim.warmup_steps = FROM_SCRATCH[size].learning_rate, None
+    warm.optim.learning_rate, warm.optim.warmup_steps = size.settings.learning_rate, None
     warm.eval.metric, warm.eval.patience = None, 0
     warm.tracking.trackers = []
     return resolve(warm)

@@ -32,13 +32,14 @@ from electra_accel.model.metrics import peak_flops, training_flops
 from electra_accel.model.pair import Pair, pair_configs
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import share
+from electra_accel.model.sizes import SIZES
 from electra_accel.pretraining.assemble import MICRO_BATCH_TOKENS
 from electra_accel.pretraining.config import Optim
 from electra_accel.pretraining.optim import build_adamw
 
 VOCABULARY = 30522  # of the published English pairs
 # bins a step, tokens a bin
-PUBLISHED = {"tiny": (64, 128), "small": (128, 128), "base": (256, 512), "large": (2048, 512)}
+PUBLISHED = {name: (size.settings.sequences, size.settings.length) for name, size in SIZES.items()}
 
 
 class Memory(NamedTuple):
