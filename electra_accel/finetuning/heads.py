@@ -16,17 +16,8 @@ from electra_accel.errors import UserError
 from electra_accel.finetuning.config import place_of
 from electra_accel.finetuning.kinds.registry import KINDS
 from electra_accel.finetuning.tasks import TaskData
+from electra_accel.model import reading
 from electra_accel.model.fingerprint import UNTRAINED, network_fingerprint
-from electra_accel.model.reading import (
-    FETCH_AGAIN,
-    is_encoder,
-    one_line_errors,
-    quiet,
-    read_config,
-    require_finite,
-    require_finite_files,
-    require_whole_encoder,
-)
 from electra_accel.randomness import Purpose, torch_seed
 from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import load_tokenizer
@@ -87,10 +78,10 @@ def open_encoder(given: str, name: str) -> Encoder:
     if not folder.is_dir() and (folder.parent / run_folder.CHECKPOINTS).is_dir():
         command = f"python scripts/export.py {shlex.quote(str(folder.parent))} --to FOLDER"
         raise UserError(f"models: there is no folder {source}; a run writes it when it ends: finish it, or {command}")
-    config = read_config("models", source)
+    config = reading.read_config("models", source)
     notes: list[str] = []
     try:
-        with quiet():
+        with reading.quiet():
             tokenizer = load_tokenizer(source, log=notes.append)
     except UserError as error:
         raise UserError(f"models: {str(error).replace('option tokenizer.path', 'option models')}") from None
@@ -98,7 +89,7 @@ def open_encoder(given: str, name: str) -> Encoder:
         raise UserError(f"models: {source}: {len(tokenizer)} tokens in its tokenizer, {config.vocab_size} in the model")
     untrained = given != source
     if not untrained:  # now: the models before it may take hours
-        require_finite_files("models", source)
+        reading.require_finite_files("models", source)
     digest = network_fingerprint(source, getattr(config, "_commit_hash", None), untrained)
     return Encoder(name, source, untrained, config, tokenizer, digest, tuple(notes))
 
@@ -116,7 +107,7 @@ def require_positions(encoder: Encoder, max_length: int) -> None:
 @lru_cache
 def _unused_positions(encoder: Encoder) -> int:
     """RoBERTa and its kin count positions from their padding token's id on, so that the first rows serve no token."""
-    with torch.device("meta"), quiet(), one_line_errors("models", encoder.source):
+    with torch.device("meta"), reading.quiet(), reading.one_line_errors("models", encoder.source):
         model = AutoModel.from_config(encoder.config)
     tables = [module.position_embeddings for module in model.modules() if hasattr(module, "position_embeddings")]
     padding = [getattr(table, "padding_idx", None) for table in tables]
@@ -135,7 +126,7 @@ def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
     config.num_labels = len(data.kind.labels)
     config.id2label, config.label2id = dict(enumerate(data.kind.labels)), dict(data.kind.number)
     architecture = getattr(transformers, f"AutoModel{data.kind.head}")
-    with torch.random.fork_rng(devices=[]), quiet(), one_line_errors("models", encoder.source):
+    with torch.random.fork_rng(devices=[]), reading.quiet(), reading.one_line_errors("models", encoder.source):
         torch.manual_seed(torch_seed(seed, Purpose.INITIALISE))
         if encoder.untrained:
             return architecture.from_config(config).float().train()
@@ -155,8 +146,8 @@ def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
             torch.manual_seed(torch_seed(seed, Purpose.INITIALISE))
             fresh = architecture.from_config(config).state_dict()
             model.load_state_dict({name: fresh[name] for name in learnt}, strict=False)
-    if lost := sorted(name for name in new if is_encoder(name, model)):
+    if lost := sorted(name for name in new if reading.is_encoder(name, model)):
         raise UserError(f"models: {encoder.source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …)")
-    require_whole_encoder("models", encoder.source, found["unexpected_keys"])
-    require_finite(f"models: {encoder.source}", model.named_parameters(), FETCH_AGAIN)
+    reading.require_whole_encoder("models", encoder.source, found["unexpected_keys"])
+    reading.require_finite(f"models: {encoder.source}", model.named_parameters(), reading.FETCH_AGAIN)
     return model.train()

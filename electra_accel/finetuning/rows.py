@@ -14,19 +14,7 @@ from electra_accel.finetuning.config import Task
 from electra_accel.finetuning.kinds.kind import Row
 from electra_accel.finetuning.kinds.registry import KINDS
 from electra_accel.finetuning.word_lines import read_sentences
-from electra_accel.text import parquet
-from electra_accel.text.readers import (
-    COLUMN_OPTION,
-    FORMATS,
-    column_index,
-    file_errors,
-    format_of,
-    json_records,
-    open_bytes,
-    read_texts,
-    regular_file,
-    require_text,
-)
+from electra_accel.text import parquet, readers
 
 SPLITS = {
     "train": ("train",),
@@ -41,7 +29,9 @@ def _our_options() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(str(error).replace(COLUMN_OPTION, "options task.text_columns and task.label_column")) from None
+        raise UserError(
+            str(error).replace(readers.COLUMN_OPTION, "options task.text_columns and task.label_column")
+        ) from None
 
 
 @_our_options()
@@ -54,9 +44,9 @@ def read_file(path: Path, task: Task, tell: Callable[[str], None] = lambda line:
     Raises:
         UserError: the file is missing, broken, empty, or lacks a column or a label; names it and the line or row.
     """
-    with file_errors(path):
-        regular_file(path)
-        require_text(path)
+    with readers.file_errors(path):
+        readers.regular_file(path)
+        readers.require_text(path)
         rows = [_row(f"{path}, {place}", cells, task) for place, cells in _cells(path, task, tell)]
     if not rows:
         raise UserError(f"{path} holds no rows")
@@ -66,7 +56,7 @@ def read_file(path: Path, task: Task, tell: Callable[[str], None] = lambda line:
 def has_lines_of_words(path: Path, task: Task) -> bool:
     """Whether a file has a word and its tag in a line, as in the CoNLL shared tasks, rather than records."""
     suffix = "".join(path.suffixes[-2:-1] if path.suffix.lower() in (".gz", ".xz") else path.suffixes[-1:]).lower()
-    return KINDS[task.kind].words and (suffix not in FORMATS or suffix in (".txt", ".tsv", ".csv"))
+    return KINDS[task.kind].words and (suffix not in readers.FORMATS or suffix in (".txt", ".tsv", ".csv"))
 
 
 def _cells(path: Path, task: Task, tell: Callable[[str], None]) -> Iterator[tuple[str, list]]:
@@ -74,28 +64,28 @@ def _cells(path: Path, task: Task, tell: Callable[[str], None]) -> Iterator[tupl
     names = [*task.text_columns, task.label_column]
     if has_lines_of_words(path, task):
         yield from ((f"sentence {number}", cells) for number, cells in enumerate(read_sentences(path, tell), start=1))
-    elif (suffix := format_of(path)) == ".txt":
+    elif (suffix := readers.format_of(path)) == ".txt":
         raise UserError(f"{path}: a txt file has no columns; give csv, tsv, jsonl or parquet (option task.train_file)")
     elif suffix in (".csv", ".tsv"):
-        columns = [list(read_texts(path, name, join_lines=False)) for name in names]
+        columns = [list(readers.read_texts(path, name, join_lines=False)) for name in names]
         yield from ((f"row {number}", cells) for number, cells in enumerate(zip(*columns, strict=True), start=1))
     elif suffix == ".parquet":
         of_text, of_label = KINDS[task.kind].cells
         holds = [*(of_text for _ in task.text_columns), of_label]
 
         def choose(columns: list[str]) -> list[tuple[int, str]]:
-            return [(column_index(path, name, columns), cell) for name, cell in zip(names, holds, strict=True)]
+            return [(readers.column_index(path, name, columns), cell) for name, cell in zip(names, holds, strict=True)]
 
-        with open_bytes(path) as file:
-            rows = parquet.read_columns(path, file, choose, COLUMN_OPTION)
+        with readers.open_bytes(path) as file:
+            rows = parquet.read_columns(path, file, choose, readers.COLUMN_OPTION)
             yield from ((f"row {number}", cells) for number, cells in enumerate(rows, start=1))
     else:
-        with open_bytes(path) as file:
-            for place, record in json_records(path, io.TextIOWrapper(file, "utf-8-sig")):
+        with readers.open_bytes(path) as file:
+            for place, record in readers.json_records(path, io.TextIOWrapper(file, "utf-8-sig")):
                 if not isinstance(record, dict):
                     raise UserError(f"{path}, {place}: not a record with named fields but {str(record)[:40]!r}")
                 fields = tuple(record)
-                yield place, [record[fields[column_index(f"{path}, {place}", name, fields)]] for name in names]
+                yield place, [record[fields[readers.column_index(f"{path}, {place}", name, fields)]] for name in names]
 
 
 def _row(where: str, cells: list, task: Task) -> Row:
@@ -128,7 +118,7 @@ def read_dataset(task: Task) -> dict[str, list[Row]]:
         if split is None:
             continue
         known, where = split.column_names, f"{task.dataset} {ours}"
-        columns = [known[column_index(where, name, known)] for name in (*task.text_columns, task.label_column)]
+        columns = [known[readers.column_index(where, name, known)] for name in (*task.text_columns, task.label_column)]
         label = columns[-1]
         split = split.select_columns(list(dict.fromkeys(columns)))  # what the others hold is never looked at
         if ours == "test" and all(y == -1 for y in split[label]):
