@@ -26,8 +26,9 @@ import electra_accel
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.data.prepare import Prepared
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.open import open_engine
 from electra_accel.errors import OneProcessError, UserError
-from electra_accel.pretraining.opening import LAUNCHER, environment
+from electra_accel.runs.environment import LAUNCHER, environment
 from electra_accel.terminal import Terminal, quiet_libraries
 
 SIZES = {"cuda": (1, 4, 16, 64, 256), "cpu": (0.1, 1, 4, 16)}  # megabytes
@@ -164,7 +165,7 @@ def main() -> None:
     asked = parser.parse_args()
     quiet_libraries()
     with patience(asked.timeout, "the processes find each other"):
-        engine = Engine(precision="auto", cpu=False, trackers=[], folder=Path())
+        engine = open_engine(precision="auto", cpu=False, trackers=[], folder=Path())
     with patience(asked.timeout, "gathering what each process has"):
         everybody = gather_facts(engine, asked.prepared)
     say = Terminal(speaks=engine.is_main).line

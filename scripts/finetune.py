@@ -29,7 +29,7 @@ def main() -> None:
     terminal = Terminal(speaks=os.environ.get("RANK", "0") == "0")
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.engines.engine import Engine
+    from electra_accel.engines.open import open_engine
     from electra_accel.finetuning import dry_run, opening
     from electra_accel.finetuning.job import remove_checkpoints
     from electra_accel.finetuning.loop import finetune
@@ -42,7 +42,7 @@ def main() -> None:
     if asked.dry_run:
         return dry_run.report(asked, terminal, folder)
     trackers = usable_trackers(settings.tracking.trackers, terminal.warn)
-    engine = Engine(precision=settings.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
+    engine = open_engine(precision=settings.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
     settings.run.dir = str(folder)  # so that config.yaml says where to go on
     stop = StopRequests(folder / STOP_FILE if engine.is_main else None, settings.run.deadline)

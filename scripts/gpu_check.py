@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.open import open_engine
 from electra_accel.errors import UserError
 from electra_accel.pretraining import config_parser
 from electra_accel.pretraining.assemble import default_folder
@@ -225,7 +226,7 @@ def main() -> int:
 
     began = time.monotonic()
     folder = Path(default_folder("gpu-check"))
-    engine = Engine(precision="auto", cpu=False, trackers=[], folder=folder)
+    engine = open_engine(precision="auto", cpu=False, trackers=[], folder=folder)
     if engine.device.type != "cuda":
         raise UserError("no NVIDIA GPU on this machine; make test covers what can be tested without one")
     facts = machine(engine)

@@ -31,7 +31,7 @@ def main() -> None:
         terminal.warn(warning)
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.engines.engine import Engine
+    from electra_accel.engines.open import open_engine
     from electra_accel.pretraining import assemble, dry_run, warm_start
     from electra_accel.pretraining.opening import finished
     from electra_accel.pretraining.planned import plan
@@ -42,7 +42,7 @@ def main() -> None:
     if asked.dry_run:
         return dry_run.report(config, terminal, cpu=asked.cpu, folder=folder)
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
-    engine = Engine(precision=config.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
+    engine = open_engine(precision=config.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
     stop = StopRequests(folder / STOP_FILE if engine.is_main else None, config.run.deadline)
     planned = plan(config, folder, engine, terminal)

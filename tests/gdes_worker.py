@@ -13,8 +13,10 @@ import torch
 import yaml
 from torch import nn
 
-from electra_accel.engines import sharded
+from electra_accel.engines import state
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.fsdp2 import Fsdp2Parts
+from electra_accel.engines.open import open_engine
 from electra_accel.model.mlm import MaskedLanguageModeling
 from electra_accel.model.pair import Pair, freeze_embeddings
 from electra_accel.model.rtd import ReplacedTokenDetection
@@ -80,7 +82,7 @@ def train(case: Case, model: nn.Module, rank: int, world_size: int, backward, st
 def under_engine(name: str, folder: Path) -> None:
     """One process, DDP or ZeRO, by the engine of the trainer itself."""
     case = CASES[name]
-    engine = Engine(precision="no", cpu=True, trackers=[], folder=folder)
+    engine = open_engine(precision="no", cpu=True, trackers=[], folder=folder)
     module = build(case)
     optimizer = build_adamw(module, Optim(learning_rate=RATE, weight_decay=0.0))
     checkpoint = folder / case.after / "last" if case.after else None
@@ -115,7 +117,7 @@ def under_fsdp2(name: str, folder: Path) -> None:
         optimizer.zero_grad()
 
     def write(place: Path) -> None:
-        sharded.save(place, model, optimizer, None, writes=rank == 0)
+        state.save(place, Fsdp2Parts(model, optimizer), "AdamW", writes=rank == 0)
 
     def wait(_) -> None:
         torch.distributed.barrier()

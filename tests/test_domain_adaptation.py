@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from transformers import AutoModel, ElectraForMaskedLM, ElectraForPreTraining
 
-from electra_accel.engines.sharded import MODEL_FILE, OPTIMIZER_FILE, deepspeed_version
+from electra_accel.engines.deepspeed import deepspeed_version
+from electra_accel.engines.state import MODEL_FILE, OPTIMIZER_FILE
 from electra_accel.pretraining.config_parser import load
 from electra_accel.reports.adaptation import story_of_run
 from electra_accel.runs import run_folder

@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining
 
-from electra_accel.engines.sharded import MODEL_FILE, deepspeed_version
+from electra_accel.engines.deepspeed import deepspeed_version
+from electra_accel.engines.state import MODEL_FILE
 from electra_accel.runs import checkpoint, run_folder
 from tests.parity.compare import Run, compare
 from tests.parity.table import ACCUMULATED, EXACT, STEPS, UNEVEN, Case, launch_options, row

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from electra_accel.engines import sharded
+from electra_accel.engines import state
 from electra_accel.pretraining.exporting import export_checkpoint
 from electra_accel.pretraining.model_identity import FOLDER, NETWORKS
 from electra_accel.runs import checkpoint, run_folder
@@ -123,7 +123,7 @@ def test_a_checkpoint_that_goes_away_while_it_is_read(run, place):
     copied = shutil.copytree(run, place / "pruned", ignore=shutil.ignore_patterns("discriminator", "generator"))
     path = checkpoint.path_of(copied / run_folder.CHECKPOINTS, 4)
     checkpoint.verify(path)
-    (path / sharded.MODEL_FILE).unlink()
+    (path / state.MODEL_FILE).unlink()
     with pytest.raises(run_folder.UserError, match="went away while it was read: the run keeps only its newest"):
         export_checkpoint(path, place / "gone")
 

@@ -14,7 +14,7 @@ import yaml
 from torch.nn import functional as F
 
 from electra_accel.data.prepare import Prepared, prepare
-from electra_accel.engines import sharded
+from electra_accel.engines import state
 from electra_accel.errors import UserError
 from electra_accel.model.fingerprint import network_fingerprint
 from electra_accel.model.mlm import MaskedLanguageModeling
@@ -100,7 +100,7 @@ def write_run(folder: Path, module: torch.nn.Module, kind: str, prepared: Prepar
     run_folder.write_atomically(folder / run_folder.CONFIG, dump(config))
     write_model_identity(folder, module, prepared)
     partial = checkpoint.begin(folder / run_folder.CHECKPOINTS, 7)
-    sharded.save(partial, module, torch.optim.AdamW(module.parameters()), None, writes=True)
+    state.save(partial, state.Parts(module, torch.optim.AdamW(module.parameters())), "AdamW", writes=True)
     run_folder.write_json(partial / checkpoint.STATE, Progress("data", step=7, tokens=7000).to_json())
     return checkpoint.commit(folder / run_folder.CHECKPOINTS, 7)
 

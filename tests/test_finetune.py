@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from electra_accel.engines.sharded import deepspeed_version
+from electra_accel.engines.deepspeed import deepspeed_version
 from electra_accel.runs import run_folder
 from tests.finetuning.small import make_encoder, rows
 from tests.finetuning_runs import PREDICTIONS, SCRIPT, line, make_place, results

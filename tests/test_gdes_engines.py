@@ -6,7 +6,8 @@ import sys
 import pytest
 import safetensors.torch
 
-from electra_accel.engines.sharded import MODEL_FILE, OPTIMIZER_FILE, deepspeed_version
+from electra_accel.engines.deepspeed import deepspeed_version
+from electra_accel.engines.state import MODEL_FILE, OPTIMIZER_FILE
 from tests.helpers import ROOT, run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -103,7 +103,7 @@ import sys
 from pathlib import Path
 from electra_accel.cli import exit_with_one_line
 from electra_accel.errors import OneProcessError, UserError
-from electra_accel.engines.engine import Engine
+from electra_accel.engines.open import open_engine
 from electra_accel.runs.environment import require_equal_data
 
 def lacks():
@@ -112,7 +112,7 @@ def lacks():
 
 def main():
     global engine
-    engine = Engine(precision="no", cpu=True, trackers=[], folder=Path(sys.argv[1]))
+    engine = open_engine(precision="no", cpu=True, trackers=[], folder=Path(sys.argv[1]))
     try:
         engine.together(lacks)
     except UserError as error:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from electra_accel.engines.sharded import deepspeed_version
+from electra_accel.engines.deepspeed import deepspeed_version
 from tests.helpers import ROOT, run_script
 
 SCRIPT = "scripts/benchmarks/scaling.py"

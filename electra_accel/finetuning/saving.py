@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
-from electra_accel.engines import sharded
+from electra_accel.engines import state
 from electra_accel.errors import UserError
 from electra_accel.finetuning.heads import build
 from electra_accel.finetuning.job import Job
@@ -73,7 +73,7 @@ def save_model(job: Job, checkpoint: Path, result: dict[str, Any]) -> None:
     """
     kind, encoder = job.data.kind, job.encoder
     model = build(encoder, job.data, job.seed).eval()
-    sharded.load_weights(model, checkpoint)
+    state.load_weights(model, checkpoint)
     kind.finish(model)
     model.config.problem_type = kind.problem
     card = ModelCard.from_template(

@@ -21,6 +21,7 @@ from electra_accel.data.loader import StepLoader
 from electra_accel.data.manifest import unknown_tokens
 from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.open import open_engine
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import SCALARS, calibration, standard_errors, summarise
 from electra_accel.model.pair import check_pair
@@ -162,7 +163,7 @@ def _open(
     saved: SavedPair, config: Config, prepared: Prepared, split: str, cpu: bool
 ) -> tuple[Engine, StepLoader, np.ndarray]:
     """Engine with the pair, loader of one pass over a split, and how often each token occurs in the text."""
-    engine = Engine(precision="no", cpu=cpu, trackers=[], folder=Path())
+    engine = open_engine(precision="no", cpu=cpu, trackers=[], folder=Path())
     if engine.world_size > 1:
         raise UserError("a pair is judged on one process: start this with plain python, not with accelerate launch")
     model = ReplacedTokenDetection(*saved.pair, temperature=saved.config.objective.temperature)

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from electra_accel.data.prepare import Prepared
-from electra_accel.engines import sharded
+from electra_accel.engines import state
 from electra_accel.errors import UserError, one_line
 from electra_accel.model import sharing
 from electra_accel.model.reading import UNUSABLE, impossible
@@ -82,7 +82,7 @@ def networks_of(folder: Path, checkpoint: Path, how: str) -> dict[str, PreTraine
             f"{folder} has no {FOLDER}/{NETWORKS}, so what {checkpoint.name} belongs to is not known: name a checkpoint in its "
             "run folder; a run of an older version writes it when it goes on"
         )
-    most = 2 * (checkpoint / sharded.MODEL_FILE).stat().st_size  # bytes; weights that are shared stand there once
+    most = 2 * (checkpoint / state.MODEL_FILE).stat().st_size  # bytes; weights that are shared stand there once
     try:
         if set(described) not in ({"network"}, {"generator", "discriminator"}):
             raise ValueError(f"it describes {', '.join(described)}")
@@ -92,7 +92,7 @@ def networks_of(folder: Path, checkpoint: Path, how: str) -> dict[str, PreTraine
     except UNUSABLE as error:
         reason = one_line(error if isinstance(error, ValueError) else repr(error))
         raise UserError(f"{file} is damaged ({reason}); restore it, or resume the run, which writes it anew") from error
-    sharded.load_weights(nn.ModuleDict(networks), checkpoint)
+    state.load_weights(nn.ModuleDict(networks), checkpoint)
     if "discriminator" in networks:
         sharing.fold(networks["discriminator"])
     return networks

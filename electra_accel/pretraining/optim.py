@@ -1,6 +1,4 @@
-"""Parameter groups, AdamW, and clipping."""
-
-from collections.abc import Iterable
+"""Parameter groups and AdamW."""
 
 import torch
 from torch import nn
@@ -27,24 +25,3 @@ def build_adamw(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
     """AdamW with bias correction; the fused kernel (one pass over the state), which torch has for CPUs and CUDA."""
     groups = parameter_groups(model, optim.weight_decay)
     return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=tuple(optim.betas), eps=optim.eps, fused=True)
-
-
-@torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch.Tensor:
-    """Scale gradients down to ``max_norm`` where their common norm is larger; parameters without one are passed over.
-
-    On a CPU torch sums the squares of a matrix one after the other, in fp32 off by 1e-5 and more: there each row is summed by
-    itself and the rows in fp64, in the same time (DeepSpeed sums in fp64 throughout). On a GPU torch's sum is a tree.
-
-    Returns:
-        The norm before clipping, 0-d, in the gradients' dtype.
-    """
-    parameters = [p for p in parameters if p.grad is not None]
-    gradients = [p.grad for p in parameters]
-    if gradients[0].is_cuda:
-        norm = torch.nn.utils.get_total_norm(gradients)
-    else:
-        rows = [torch.linalg.vector_norm(gradient, dim=-1).flatten().double() for gradient in gradients]
-        norm = torch.linalg.vector_norm(torch.cat(rows)).to(gradients[0].dtype)
-    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    return norm

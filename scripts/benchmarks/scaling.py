@@ -25,8 +25,8 @@ from transformers import ElectraForMaskedLM, ElectraForPreTraining
 from electra_accel.batch import RTDBatch
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.data.plan import Layout
-from electra_accel.engines.engine import Engine
-from electra_accel.engines.sharded import BUCKET
+from electra_accel.engines.deepspeed import BUCKET
+from electra_accel.engines.open import open_engine
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import peak_flops, training_flops
 from electra_accel.model.pair import Pair, pair_configs
@@ -66,7 +66,7 @@ ENGINES = {
     "single": Costs(Memory(16, 0, 2), Memory(16, 0, 0), 0, 0),
     # Gradients lie in DDP's buckets and nowhere else. An all-reduce sends everything twice.
     "ddp": Costs(Memory(16, 0, 2), Memory(16, 0, 0), 2 * 4, 0),
-    # DeepSpeed (0.19) keeps fp32 master weights beside the weights, in fp32 too; they and the moments are sharded.
+    # DeepSpeed (0.19) keeps fp32 master weights beside the weights, in fp32 too; they and the moments are state.
     # In bf16: fp32 sums of all gradients; it all-reduces bf16 gradients and gathers bf16 weights.
     "zero1": Costs(Memory(2 + 2 + 4, 12, 0), Memory(4 + 4, 12, 0, bucket=4), 2 * 2 + 2, 0),
     # The fp32 gradient sums are sharded too, so every micro-batch is reduced, by an all-reduce. In fp32 the sums are whole
@@ -223,7 +223,7 @@ def measure(size: str, precision: str) -> tuple[str, int, float, float]:
         and at the end of the last backward pass) without activations, and bytes of activations as a share of the formula's.
     """
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(precision=precision, cpu=False, trackers=[], folder=Path(folder))
+        engine = open_engine(precision=precision, cpu=False, trackers=[], folder=Path(folder))
     module = joint(size, "cpu")
     parameters, pair = sum(p.numel() for p in module.parameters()), shape(size)
     model = engine.prepare(module, build_adamw(module, Optim(learning_rate=1e-4)), max_norm=1.0, checkpoint=None)
@@ -249,7 +249,8 @@ def measure(size: str, precision: str) -> tuple[str, int, float, float]:
     kept = [kept_for_backward(module, lambda batch=batch: model(batch)) for batch in (one, two)]
     activations = kept[1] - kept[0]  # what does not grow with the batch is copies of weights
     expected = one.input_ids.shape[1] * pair.token_bytes + one.slot_positions.shape[1] * pair.slot_bytes
-    name = f"zero{engine.zero_stage}" if engine.zero_stage else "ddp" if engine.world_size > 1 else "single"
+    stage = getattr(engine, "zero_stage", None)
+    name = f"zero{stage}" if stage else "ddp" if engine.world_size > 1 else "single"
     most = max(engine.everywhere(held_bytes + kept[0] - activations))
     return name, parameters, most, activations / expected
 

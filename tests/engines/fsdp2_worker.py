@@ -10,7 +10,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from electra_accel.engines import sharded
+from electra_accel.engines import state
+from electra_accel.engines.fsdp2 import Fsdp2Parts
 from electra_accel.engines.launch_environment import FSDP_PRECISION
 from electra_accel.model.pair import build_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
@@ -90,17 +91,17 @@ def main(folder: Path, fsdp_config: dict) -> None:
             (folder / name / "norms").write_text(" ".join(map(str, norms)))
         evaluate(model)
         torch.distributed.barrier()
-        sharded.save(folder / name, model, optimizer, None, writes=rank == 0)
+        state.save(folder / name, Fsdp2Parts(model, optimizer), "AdamW", writes=rank == 0)
     # A second module goes on from the middle.
     model, _ = build()
-    sharded.load_weights(model, folder / "middle")
+    state.load_weights(model, folder / "middle")
     optimizer = shard(model, fsdp_config)
-    sharded.load_optimizer(model, optimizer, None, folder / "middle")
+    state.load_optimizer(folder / "middle", Fsdp2Parts(model, optimizer), "AdamW")
     train(model, optimizer, rank, world_size, first=STEPS)
     if rank == 0:
         (folder / "resumed").mkdir()
     torch.distributed.barrier()
-    sharded.save(folder / "resumed", model, optimizer, None, writes=rank == 0)
+    state.save(folder / "resumed", Fsdp2Parts(model, optimizer), "AdamW", writes=rank == 0)
     torch.distributed.barrier()  # nobody leaves while another still writes: its threads may abort it at its exit (Engine.leave)
     torch.distributed.destroy_process_group()
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from electra_accel.engines import engine
+from electra_accel.engines import deepspeed
+from electra_accel.engines.open import open_engine
 from electra_accel.errors import UserError
 from tests.helpers import ROOT
 
@@ -16,8 +17,8 @@ import datetime, time
 from pathlib import Path
 import torch
 from electra_accel.errors import UserError
-from electra_accel.engines.engine import Engine
-engine = Engine(precision="no", cpu=True, trackers=[], folder=Path("."))
+from electra_accel.engines.open import open_engine
+engine = open_engine(precision="no", cpu=True, trackers=[], folder=Path("."))
 engine.everywhere(None)
 torch.distributed.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=2))
 def work(seconds, problem=None):
@@ -70,16 +71,16 @@ def test_whoever_is_done_first_waits_longer_than_collectives_do(tmp_path):
     ],
 )
 def test_launch_files_that_would_run_something_else_are_refused(launched, variables, part, monkeypatch, tmp_path):
-    monkeypatch.setattr(engine.sharded, "deepspeed_version", lambda: "0.19.8")
+    monkeypatch.setattr(deepspeed, "deepspeed_version", lambda: "0.19.8")
     monkeypatch.setenv(f"ACCELERATE_USE_{launched.upper()}", "true")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=part):
-        engine.Engine(precision="no", cpu=True, trackers=[], folder=tmp_path)
+        open_engine(precision="no", cpu=True, trackers=[], folder=tmp_path)
 
 
 def test_deepspeed_that_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    monkeypatch.setattr(engine.sharded, "deepspeed_version", lambda: None)
+    monkeypatch.setattr(deepspeed, "deepspeed_version", lambda: None)
     with pytest.raises(UserError, match="not installed: pip install"):
-        engine.Engine(precision="no", cpu=True, trackers=[], folder=tmp_path)
+        open_engine(precision="no", cpu=True, trackers=[], folder=tmp_path)

@@ -21,7 +21,7 @@ def test_two_shards_train_save_and_resume_as_one_process(tmp_path):
         norms = fsdp2_worker.train(model, optimizer, 0, 1, first)
         found = [float(word) for word in (tmp_path / name / "norms").read_text().split()]
         assert all(abs(a / b - 1) < 1e-5 for a, b in zip(found, norms, strict=True)), (found, norms)
-        fsdp2_worker.sharded.save(alone, model, optimizer, None, writes=True)
+        fsdp2_worker.state.save(alone, fsdp2_worker.state.Parts(model, optimizer), "AdamW", writes=True)
         assert difference(tmp_path / name, alone) < 1e-6
     assert difference(tmp_path / "resumed", tmp_path / "end") == 0
 
@@ -29,7 +29,7 @@ def test_two_shards_train_save_and_resume_as_one_process(tmp_path):
 def difference(a, b) -> float:
     """Greatest absolute difference of a weight or moment."""
     greatest = 0.0
-    for file in (fsdp2_worker.sharded.MODEL_FILE, fsdp2_worker.sharded.OPTIMIZER_FILE):
+    for file in (fsdp2_worker.state.MODEL_FILE, fsdp2_worker.state.OPTIMIZER_FILE):
         mine, theirs = safetensors.torch.load_file(a / file), safetensors.torch.load_file(b / file)
         assert mine.keys() == theirs.keys() and len(mine) > 100
         greatest = max(greatest, *((mine[name] - theirs[name]).abs().max().item() for name in mine))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from accelerate.utils import DeepSpeedPlugin
 
-from electra_accel.engines import launch_environment, sharded
-from electra_accel.engines.engine import Engine
+from electra_accel.engines import deepspeed, launch_environment
+from electra_accel.engines.open import open_engine
 from electra_accel.errors import UserError
 from tests.finetuning_runs import line, make_place
 from tests.pretraining_runs import metrics, options, run_here, write_corpus
@@ -75,7 +75,7 @@ def set_all(monkeypatch, variables: dict[str, str]) -> None:
 def test_what_could_change_numbers_is_refused_before_anything_begins(monkeypatch, tmp_path, name, value, launch):
     set_all(monkeypatch, launch | {name: value})
     with pytest.raises(UserError, match=f"^{name}={value} ") as refused:
-        Engine(precision="no", cpu=True, trackers=[], folder=tmp_path)
+        open_engine(precision="no", cpu=True, trackers=[], folder=tmp_path)
     assert "\n" not in str(refused.value)
 
 
@@ -127,7 +127,7 @@ def test_fp32_is_fp32_whatever_was_set_before(monkeypatch, tmp_path):
     """As TORCH_ALLOW_TF32_CUBLAS_OVERRIDE has it when torch is imported."""
     torch.set_float32_matmul_precision("high")
     try:
-        Engine(precision="no", cpu=True, trackers=[], folder=tmp_path)
+        open_engine(precision="no", cpu=True, trackers=[], folder=tmp_path)
         assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -190,7 +190,7 @@ def test_what_is_taken_is_all_that_deepspeed_is_told(deepspeed_file):
     pytest.importorskip("deepspeed")
     deepspeed_file(USUAL)
     plugin = DeepSpeedPlugin(hf_ds_config=launch_environment.deepspeed_settings("no"))
-    sharded.configure_deepspeed(plugin.deepspeed_config, 0.7)
+    deepspeed.configure(plugin.deepspeed_config, 0.7)
     told = plugin.deepspeed_config
     assert (plugin.zero_stage, told["gradient_clipping"], told["gradient_accumulation_steps"]) == (2, 0.7, 1)
     assert not {"bf16", "fp16", "amp", "optimizer", "train_batch_size"} & told.keys()

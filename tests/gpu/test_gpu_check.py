@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from electra_accel.engines.engine import Engine
+from electra_accel.engines.open import open_engine
 from tests.helpers import ROOT, run_script
 from tests.pretraining_runs import write_corpus
 
@@ -78,7 +78,7 @@ def test_a_size_is_measured_in_about_the_given_time(tmp_path, monkeypatch):
 
 def test_the_machine_is_described(tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
-    facts = dict(gpu_check.machine(Engine(precision="no", cpu=True, trackers=[], folder=tmp_path)))
+    facts = dict(gpu_check.machine(open_engine(precision="no", cpu=True, trackers=[], folder=tmp_path)))
     AcceleratorState._reset_state(reset_partial_state=True)
     assert facts["torch"] == torch.__version__
     assert (facts["card"], facts["precision"], facts["attention"]) == ("none", "fp32", "block-masked SDPA")

@@ -19,7 +19,7 @@ from torch import nn
 
 from electra_accel.cli import exit_with_one_line
 from electra_accel.engines.engine import Engine
-from electra_accel.engines.sharded import OPTIMIZER_FILE
+from electra_accel.engines.state import OPTIMIZER_FILE
 from electra_accel.runs import run_folder
 from tests.helpers import ROOT
 from tests.model.test_static import no_synchronisation as no_synchronisation_on_cpu

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import ElectraForPreTraining
 
-from electra_accel.engines import sharded
+from electra_accel.engines import state
 from electra_accel.errors import UserError
 from electra_accel.finetuning.heads import build, open_encoder
 from electra_accel.finetuning.kinds.kind import Row
@@ -136,20 +136,20 @@ def test_untrained_takes_no_weights(folder):
     assert load_config("--x", str(folder), None).num_hidden_layers == 2
 
 
-@pytest.mark.parametrize("file", [sharded.MODEL_FILE, sharded.OPTIMIZER_FILE])
+@pytest.mark.parametrize("file", [state.MODEL_FILE, state.OPTIMIZER_FILE])
 def test_a_checkpoint_with_nan_is_named(tmp_path, file):
     """Resume, export, the best epoch of a fine-tuning: they all read it here."""
     model = nn.Linear(2, 1)
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    sharded.save(tmp_path, model, optimizer, None, writes=True)
-    sharded.load_weights(model, tmp_path)
-    sharded.load_optimizer(model, optimizer, None, tmp_path)
+    state.save(tmp_path, state.Parts(model, optimizer), "AdamW", writes=True)
+    state.load_weights(model, tmp_path)
+    state.load_optimizer(tmp_path, state.Parts(model, optimizer), "AdamW")
     tensors = load_file(tmp_path / file)
-    name = "weight" if file == sharded.MODEL_FILE else "weight/exp_avg_sq"
+    name = "weight" if file == state.MODEL_FILE else "weight/exp_avg_sq"
     tensors[name][0, 1] = NAN
     save_file(tensors, tmp_path / file)
     with pytest.raises(UserError, match=f"{tmp_path / file}: 1 of 2 numbers in {name} are not finite"):
-        sharded.load_weights(model, tmp_path)
-        sharded.load_optimizer(model, optimizer, None, tmp_path)
+        state.load_weights(model, tmp_path)
+        state.load_optimizer(tmp_path, state.Parts(model, optimizer), "AdamW")

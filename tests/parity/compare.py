@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 
-from electra_accel.engines.sharded import MODEL_FILE
+from electra_accel.engines.state import MODEL_FILE
 from electra_accel.runs import checkpoint, run_folder
 
 INTEGERS = ("examples", "positions", "used", "corrupted")

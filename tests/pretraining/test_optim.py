@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from electra_accel.engines.plain import clip_gradients
 from electra_accel.model.sharing import share
 from electra_accel.pretraining.config import Optim
-from electra_accel.pretraining.optim import build_adamw, clip_gradients, parameter_groups
+from electra_accel.pretraining.optim import build_adamw, parameter_groups
 from electra_accel.runs.schedule import learning_rate
 from tests.model.batches import toy_pair
 
