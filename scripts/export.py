@@ -10,6 +10,7 @@ run exports by itself into its own folder.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
@@ -37,6 +38,7 @@ def main() -> None:
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.pretraining.exporting import checkpoint_to_export, export_checkpoint
+    from electra_accel.reports.story import card
     from electra_accel.reports.tasks import read_results
     from electra_accel.runs.export import WHAT, push_to_hub
 
@@ -47,9 +49,9 @@ def main() -> None:
     checkpoint = checkpoint_to_export(asked.checkpoint, lambda line: print(f"warning: {line}", file=sys.stderr))
     if asked.tasks:
         read_results(asked.tasks)  # refused before anything is made
-    more = {"licence": asked.licence, "source": asked.push_to_hub or "", "finetuned": asked.tasks}
+    more = {"licence": asked.licence, "source": asked.push_to_hub or ""}
     try:
-        names = export_checkpoint(checkpoint, asked.to, **more)
+        names = export_checkpoint(checkpoint, asked.to, partial(card, finetuned=asked.tasks), **more)
     except OSError as error:
         raise UserError(f"--to {asked.to} cannot be written ({error.strerror}); choose another folder") from error
     for name in names:

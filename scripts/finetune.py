@@ -33,7 +33,8 @@ def main() -> None:
     from electra_accel.finetuning import dry_run, opening
     from electra_accel.finetuning.job import remove_checkpoints
     from electra_accel.finetuning.loop import finetune
-    from electra_accel.pretraining.opening import require_equal_data
+    from electra_accel.runs.environment import require_equal_data
+    from electra_accel.runs.opening import take
     from electra_accel.runs.stopping import STOP_FILE, StopRequests
     from electra_accel.tracking.trackers import usable_trackers
 
@@ -50,7 +51,7 @@ def main() -> None:
     tasks = opening.tasks_of(jobs)
     require_equal_data(engine, " ".join(data.fingerprint() for data in tasks))
     engine.on_main(lambda: opening.open_run(folder, jobs))
-    engine.on_main(lambda: opening.begin(folder, dump(asked), engine))
+    engine.on_main(lambda: take(folder, engine, dump(asked), step=-1))
     for line in opening.notes_of(jobs):
         terminal.line(line)
 

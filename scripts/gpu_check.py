@@ -27,8 +27,8 @@ from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
 from electra_accel.pretraining import config_parser
 from electra_accel.pretraining.assemble import default_folder
-from electra_accel.pretraining.opening import environment
 from electra_accel.runs import run_folder
+from electra_accel.runs.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = "<!-- measured: what follows is written by scripts/gpu_check.py --markdown -->"

@@ -23,7 +23,7 @@ from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.config_parser import dump
 from electra_accel.pretraining.exporting import export_checkpoint
 from electra_accel.pretraining.model_identity import FOLDER, TEXT, write_model_identity
-from electra_accel.pretraining.progress import STATE_FILE, Progress
+from electra_accel.pretraining.progress import Progress
 from electra_accel.reports.report import write_report
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.export import WHAT
@@ -100,7 +100,7 @@ def write_run(folder: Path, module: torch.nn.Module, kind: str, prepared: Prepar
     write_model_identity(folder, module, prepared)
     partial = checkpoint.begin(folder / run_folder.CHECKPOINTS, 7)
     sharded.save(partial, module, torch.optim.AdamW(module.parameters()), None, writes=True)
-    run_folder.write_json(partial / STATE_FILE, Progress("data", step=7, tokens=7000).to_json())
+    run_folder.write_json(partial / checkpoint.STATE, Progress("data", step=7, tokens=7000).to_json())
     return checkpoint.commit(folder / run_folder.CHECKPOINTS, 7)
 
 

@@ -162,7 +162,7 @@ def test_a_pre_training_run_is_left_alone(place, monkeypatch, capfd):
     (place / "pretrained").mkdir()
     (place / "pretrained" / run_folder.CONFIG).write_text("train: {steps: 5}\n")
     code, _, err = run_here(line("pretrained"), place, monkeypatch, capfd, SCRIPT)
-    assert code == 2 and "run.dir pretrained is a pre-training run" in err
+    assert code == 2 and "run.dir pretrained holds a pre-training run" in err
     assert [path.name for path in (place / "pretrained").iterdir()] == [run_folder.CONFIG]
 
 

@@ -104,7 +104,7 @@ from pathlib import Path
 from electra_accel.cli import exit_with_one_line
 from electra_accel.errors import OneProcessError, UserError
 from electra_accel.engines.engine import Engine
-from electra_accel.pretraining.opening import require_equal_data
+from electra_accel.runs.environment import require_equal_data
 
 def lacks():
     if engine.rank == 1:

@@ -9,7 +9,7 @@ import pytest
 
 from electra_accel.errors import UserError
 from electra_accel.finetuning.heads import open_encoder
-from electra_accel.pretraining.summary import closing_lines
+from electra_accel.reports.closing import closing_lines
 from electra_accel.reports.sources import read_experiments
 from electra_accel.reports.tasks import _seeds_of
 from electra_accel.runs import run_folder

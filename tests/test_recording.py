@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from electra_accel.pretraining.optim import learning_rate
 from electra_accel.runs import checkpoint, run_folder
+from electra_accel.runs.schedule import learning_rate
 from tests.helpers import ROOT
 from tests.pretraining_runs import finish, metrics, options, start, wandb_rows, wandb_segments, write_corpus
 

@@ -229,16 +229,6 @@ def test_both_languages_say_the_same():
     assert cells == [re.findall(r"[\d.,]*\d", row) for row in rows.findall(korean)]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
-        file = (ROOT / "docs" / target).resolve() if target else ROOT / page
-        assert file.exists(), target
-        headings = re.findall(r"^#+ (.*)", file.read_text(encoding="utf-8"), re.M) if anchor else []
-        assert not anchor or anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}, anchor
-
-
 def test_every_option_is_one():
     for command in commands(PAGES[0]):
         script, arguments = words_of(command)

@@ -134,13 +134,6 @@ class Train:
 
 
 @dataclass
-class Checkpoint:
-    """saved states to go on from after a kill; they go when a fine-tuning is finished"""
-
-    every: int = option(500, "steps between checkpoints, beside one after every epoch", within=COUNT)
-
-
-@dataclass
 class Tracking:
     """what is recorded besides metrics.jsonl"""
 
@@ -165,7 +158,6 @@ class Settings:
     run: Run = field(default_factory=Run)
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     tracking: Tracking = field(default_factory=Tracking)
 
 
@@ -188,7 +180,7 @@ def check(settings: Settings, tasks: list[Task], of_tasks: Sequence[Settings] = 
     if not settings.run.seeds:
         problems.append("run.seeds is empty")
     for each in (settings, *of_tasks):
-        for group in ("run", "optim", "train", "checkpoint", "tracking"):
+        for group in ("run", "optim", "train", "tracking"):
             found = outside_interval(getattr(each, group), group)
             problems += [problem for problem in found if problem not in problems]
     try:

@@ -6,19 +6,18 @@ RUN/<task>/<model>/seed-1/   identity.json  metrics.jsonl  run_id  predictions-{
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
 from electra_accel.finetuning.config import Settings
 from electra_accel.finetuning.heads import Encoder
 from electra_accel.finetuning.tasks import TaskData
 from electra_accel.runs import checkpoint, run_folder
+from electra_accel.runs.opening import cut_back, require_unchanged
 
-IDENTITY, RESULT, STATE = "identity.json", "result.json", "state.json"
+IDENTITY, RESULT = "identity.json", "result.json"
 _PLACES = (
     "name",
     "train_file",
@@ -78,22 +77,17 @@ def require_same(folder: Path, wanted: dict[str, Any]) -> None:
         for key, value in wanted.items()
         if known and known.get(key) != value
     ]
-    if changed:
-        raise UserError(
-            f"{folder} was made with another configuration ({'; '.join(changed)}); use the old values, or another --run.dir"
-        )
+    require_unchanged(folder, changed)
 
 
 @dataclass
 class State:
-    """Where a fine-tuning stands; with weights and optimizer all that a resume needs.
+    """Where a fine-tuning stands between two epochs; with weights and optimizer all that a resume needs.
 
     Attributes:
         step: optimizer steps done.
         dev: figures of each epoch so far.
         best_epoch, best_step: of the best main metric; from 1, 0 before the first.
-        loss, targets: sums since the last recorded figures.
-        epoch_loss, epoch_targets: sums since the epoch began, up to the last recorded figures.
         seconds: of training and judging dev, over all resumes.
     """
 
@@ -101,10 +95,6 @@ class State:
     dev: list[dict] = field(default_factory=list)
     best_epoch: int = 0
     best_step: int = 0
-    loss: float = 0.0
-    targets: float = 0.0
-    epoch_loss: float = 0.0
-    epoch_targets: float = 0.0
     seconds: float = 0.0
 
     def judge(self, figures: dict[str, float | None], metric: str) -> bool:
@@ -117,37 +107,19 @@ class State:
         return better
 
 
+def read_state(path: Path | None) -> State:
+    """Of a verified checkpoint; a new one of None."""
+    known = {each.name for each in fields(State)}
+    saved = checkpoint.read_state(path) if path else {}
+    return State(**{name: value for name, value in saved.items() if name in known})
+
+
 def begin(job: Job, state: State) -> None:
     """Make the folder, and cut its files back to what ``state`` knows. On the main process."""
     with run_folder.storage_errors(job.run):
         job.folder.mkdir(parents=True, exist_ok=True)
         run_folder.write_json(job.folder / IDENTITY, job.identity())
-        run_folder.cut_back(job.folder / run_folder.METRICS, state.step)
-        checkpoint.set_aside(job.folder / run_folder.CHECKPOINTS, after_step=state.step)
-
-
-def save(job: Job, engine: Engine, state: State, warn: Callable[[str], None]) -> None:
-    """Write a checkpoint; the newest and the best stay. Called on every process."""
-    checkpoints = job.folder / run_folder.CHECKPOINTS
-    partial = checkpoint.partial_path_of(checkpoints, state.step)
-
-    def in_storage(action) -> None:
-        with run_folder.storage_errors(job.run):
-            action()
-
-    def finish() -> None:
-        run_folder.write_json(partial / STATE, asdict(state))
-        checkpoint.commit(checkpoints, state.step)
-        checkpoint.prune(checkpoints, 1, {state.best_step}, warn)
-
-    engine.on_main(lambda: in_storage(lambda: checkpoint.begin(checkpoints, state.step)))
-    engine.together(lambda: in_storage(lambda: engine.save(partial)))
-    engine.on_main(lambda: in_storage(finish))
-
-
-def read_state(path: Path | None) -> State:
-    """Of a verified checkpoint; a new one of None."""
-    return State(**json.loads((path / STATE).read_text(encoding="utf-8"))) if path else State()
+    cut_back(job.folder, state.step)
 
 
 def best_checkpoint(job: Job, state: State) -> Path:

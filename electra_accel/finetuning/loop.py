@@ -1,11 +1,12 @@
 """Fine-tune one model on one task with one seed: learning rate -> micro-steps -> step -> log -> judge dev -> save; then score.
 
-Order and dropout are keyed by the seed, so a fine-tuning that goes on after a kill ends with the same bits. A step is
-``train.batch_size`` examples whatever the hardware; the last one of an epoch may have fewer.
+Order and dropout are keyed by the seed, so a fine-tuning that was stopped begins again after its last whole epoch and ends
+with the same bits. A step is ``train.batch_size`` examples whatever the hardware; the last one of an epoch may have fewer.
 """
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache, partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from electra_accel.engines.engine import Engine
-from electra_accel.errors import Preempted, UserError
+from electra_accel.errors import UserError
 from electra_accel.finetuning import job as jobs
 from electra_accel.finetuning.heads import Encoder, build
 from electra_accel.finetuning.job import Job, State
@@ -22,9 +23,10 @@ from electra_accel.finetuning.rows import Row
 from electra_accel.finetuning.saving import save_model
 from electra_accel.finetuning.scores import are_numbers, figures, loss_sum, outputs, predictions
 from electra_accel.finetuning.tasks import Encoded, TaskData, encode
-from electra_accel.pretraining.optim import learning_rate
-from electra_accel.randomness import Purpose, key, permute, torch_seed
+from electra_accel.randomness import Purpose, key, permute
 from electra_accel.runs import checkpoint, run_folder
+from electra_accel.runs.micro_steps import StepSums, micro_steps
+from electra_accel.runs.schedule import learning_rate
 from electra_accel.runs.stopping import StopRequests
 from electra_accel.terminal import Terminal
 from electra_accel.text.letters import about
@@ -134,84 +136,71 @@ def train(
     stop_requests: StopRequests,
 ) -> None:
     """Train from ``state``, which is updated in place, to the last epoch; a checkpoint of the best epoch stays."""
-    settings, metric = job.settings, job.data.task.metric
-    size, model, weights, lengths = settings.train.batch_size, engine.model, data.weights(), data.lengths()
-    at_once = _at_once(job, engine)
+    settings, epochs = job.settings, job.settings.train.epochs
+    size, weights, lengths, at_once = settings.train.batch_size, data.weights(), data.lengths(), _at_once(job, engine)
     steps_an_epoch = -(-len(data) // size)
-    total = settings.train.epochs * steps_an_epoch
+    total = epochs * steps_an_epoch
+    if state.step != len(state.dev) * steps_an_epoch:
+        raise UserError(f"{job.folder} was stopped inside an epoch by an earlier version: remove it to train it again")
     peak = peak_learning_rate(settings.optim, job.encoder.config)
     warmup = round(settings.optim.warmup_fraction * total)
-    loss_so_far = torch.tensor(state.loss if engine.is_main else 0.0, dtype=torch.float64, device=engine.device)
-    began, order_of = time.monotonic() - state.seconds, -1
+    began = time.monotonic() - state.seconds
     terminal.start(state.step, total)
-    model.train()
-    while state.step < total:
-        step = state.step
-        epoch, place = divmod(step, steps_an_epoch)
-        if epoch != order_of:
-            order = permute(np.arange(len(data)), len(data), key(job.seed, Purpose.ORDER, epoch))
-            order_of = epoch
-        examples = order[place * size : (place + 1) * size]
-        examples = examples[np.argsort(lengths[examples], kind="stable")]  # so that its parts need less padding
-        targets = max(1.0, float(weights[examples].sum()))
-        pieces = split_over(examples, engine, at_once)
-        asked_to_stop = stop_requests.reason()
-        votes = engine.read_later(engine.sum(torch.tensor(float(bool(asked_to_stop)), device=engine.device)))
-        for micro, piece in enumerate(pieces):
-            torch.manual_seed(torch_seed(job.seed, Purpose.DROPOUT, step, micro * engine.world_size + engine.rank))
-            inputs, wanted = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
-            with engine.micro_step(last=micro == len(pieces) - 1):
+    for epoch in range(len(state.dev), epochs):
+        order = permute(np.arange(len(data)), len(data), key(job.seed, Purpose.ORDER, epoch))
+        engine.model.train()
+        loss_so_far, targets_so_far = torch.zeros((), dtype=torch.float64, device=engine.device), 0.0
+        loss_of_epoch = targets_of_epoch = 0.0
+        for place in range(steps_an_epoch):
+            examples = order[place * size : (place + 1) * size]
+            examples = examples[np.argsort(lengths[examples], kind="stable")]  # so that its parts need less padding
+            targets = max(1.0, float(weights[examples].sum()))
+            sums = StepSums(engine, stop_requests)
+            for piece in micro_steps(engine, job.seed, state.step, split_over(examples, engine, at_once)):
+                inputs, wanted = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
                 # A process without an example of a short batch must take part all the same.
-                loss = loss_sum(model(**inputs).logits, wanted) * (len(piece) > 0)
+                loss = loss_sum(engine.model(**inputs).logits, wanted) * (len(piece) > 0)
                 engine.backward(loss / targets)
-            loss_so_far += loss.detach()
-        rate = learning_rate(step, peak=peak, warmup_steps=warmup, total_steps=total, schedule="linear")
-        norm = engine.step(rate)
-        state.step, state.targets = step + 1, state.targets + targets
-        terminal.update(state.step)
-        epoch_ends = state.step % steps_an_epoch == 0
-        preempted = votes() > 0
-        save_due = epoch_ends or state.step % settings.checkpoint.every == 0 or preempted
-        if epoch_ends or save_due or state.step % settings.tracking.log_every == 0:
-            whole = engine.sum(loss_so_far).item()
-            if not np.isfinite(whole):
-                raise UserError(f"{job.name}: the loss is not finite at step {state.step}: {LOWER_RATE}")
-            state.seconds = time.monotonic() - began
-        if epoch_ends or state.step % settings.tracking.log_every == 0:
-            recorder.metrics(
-                {
-                    "train/step": state.step,
-                    "train/epoch": state.step / steps_an_epoch,
-                    "train/loss": whole / state.targets,
-                    "train/learning_rate": rate,
-                    "train/gradient_norm": norm.item(),
-                    "speed/examples_per_second": state.step * size / state.seconds,
-                }
-            )
-            state.epoch_loss, state.epoch_targets = state.epoch_loss + whole, state.epoch_targets + state.targets
-            state.targets = 0.0
-            loss_so_far.zero_()
-        if epoch_ends:
-            records = score(engine, *dev, job)
-            model.train()
-            found = figures(records, job.data.task.kind)
-            if state.judge(found, metric):
-                engine.on_main(lambda records=records: jobs.write_predictions(job, "dev", records))
-            named = {f"dev/{name}": float("nan") if value is None else value for name, value in found.items()}
-            recorder.metrics({"train/step": state.step, "train/epoch": epoch + 1.0, **named})
-            shown = ", ".join(f"{name} {'undefined' if v is None else format(v, '.4f')}" for name, v in found.items())
-            loss_of_epoch = state.epoch_loss / state.epoch_targets
-            state.epoch_loss = state.epoch_targets = 0.0
-            terminal.line(
-                f"{job.name}  epoch {epoch + 1}/{settings.train.epochs}  loss {loss_of_epoch:.4f}  dev: {shown}"
-            )
-        if save_due:
-            state.loss = engine.sum(loss_so_far).item()
-            state.seconds = time.monotonic() - began
-            jobs.save(job, engine, state, terminal.warn)
-        if preempted and state.step < total:
-            engine.on_main(recorder.close)  # now: when the first process leaves, the launcher ends the others
-            raise Preempted(next(filter(None, engine.everywhere(asked_to_stop))))
+                loss_so_far += loss.detach()
+            rate = learning_rate(state.step, peak=peak, warmup_steps=warmup, total_steps=total, schedule="linear")
+            norm = engine.step(rate)
+            state.step, targets_so_far = state.step + 1, targets_so_far + targets
+            terminal.update(state.step)
+            epoch_ends = place + 1 == steps_an_epoch
+            if epoch_ends or state.step % settings.tracking.log_every == 0:
+                whole = engine.sum(loss_so_far).item()
+                if not np.isfinite(whole):
+                    raise UserError(f"{job.name}: the loss is not finite at step {state.step}: {LOWER_RATE}")
+                state.seconds = time.monotonic() - began
+                recorder.metrics(
+                    {
+                        "train/step": state.step,
+                        "train/epoch": state.step / steps_an_epoch,
+                        "train/loss": whole / targets_so_far,
+                        "train/learning_rate": rate,
+                        "train/gradient_norm": norm.item(),
+                        "speed/examples_per_second": state.step * size / state.seconds,
+                    }
+                )
+                loss_of_epoch, targets_of_epoch = loss_of_epoch + whole, targets_of_epoch + targets_so_far
+                targets_so_far = 0.0
+                loss_so_far.zero_()
+            if not epoch_ends and sums.asked_to_stop():
+                sums.stop(recorder.close)  # nothing is saved inside an epoch
+        records = score(engine, *dev, job)
+        found = figures(records, job.data.task.kind)
+        if state.judge(found, job.data.task.metric):
+            engine.on_main(lambda records=records: jobs.write_predictions(job, "dev", records))
+        named = {f"dev/{name}": float("nan") if value is None else value for name, value in found.items()}
+        recorder.metrics({"train/step": state.step, "train/epoch": epoch + 1.0, **named})
+        shown = ", ".join(f"{name} {'undefined' if v is None else format(v, '.4f')}" for name, v in found.items())
+        mean = loss_of_epoch / targets_of_epoch
+        terminal.line(f"{job.name}  epoch {epoch + 1}/{epochs}  loss {mean:.4f}  dev: {shown}")
+        state.seconds = time.monotonic() - began
+        protect = {state.best_step}
+        checkpoint.save(job.folder, engine, state.step, asdict(state), terminal.warn, keep=1, protect=protect)
+        if state.step < total and sums.asked_to_stop():
+            sums.stop(recorder.close)
     terminal.stop()
 
 

@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from electra_accel.engines.engine import Engine
-from electra_accel.errors import UserError
 from electra_accel.finetuning import results
 from electra_accel.finetuning.config import Settings
 from electra_accel.finetuning.config_parser import Arguments
 from electra_accel.finetuning.heads import names, open_encoder, require_positions
 from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, shared_identity
+from electra_accel.finetuning.results import RESULTS_JSON, has_figures
 from electra_accel.finetuning.saving import require_models
 from electra_accel.finetuning.tasks import TaskData, load_task
-from electra_accel.options.parser import read_yaml
-from electra_accel.pretraining.opening import environment
-from electra_accel.reports.tasks import RESULTS_JSON, has_figures
 from electra_accel.runs import run_folder
 from electra_accel.runs.ending import recorded_end
-from electra_accel.runs.stopping import STOP_FILE
+from electra_accel.runs.opening import FINE_TUNING, require_own
 from electra_accel.terminal import Terminal
 from electra_accel.tracking.recorder import Recorder
 from electra_accel.tracking.trackers import recorded_in, run_id, wandb_mode, wandb_project
@@ -71,14 +68,7 @@ def open_run(folder: Path, jobs: list[Job]) -> None:
         UserError: it holds something else, or figures of another configuration; a model is too short for its task, or was to
             be saved and is gone.
     """
-    config = folder / run_folder.CONFIG
-    if config.exists():
-        known = read_yaml(str(config), "run.dir")
-        if not isinstance(known, dict) or "models" not in known:
-            raise UserError(f"run.dir {folder} is a pre-training run; choose another --run.dir")
-    elif folder.is_dir() and {path.name for path in folder.iterdir()} - {STOP_FILE}:
-        raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")
-    run_folder.require_creatable(folder)
+    require_own(folder, FINE_TUNING)
     for job in jobs:
         require_positions(job.encoder, job.data.task.max_length)
         require_models(job)
@@ -128,17 +118,6 @@ def left_out(folder: Path, jobs: list[Job]) -> list[str]:
     }
     found = {path.parent.parent for path in folder.glob(f"*/*/seed-*/{RESULT}")} - known
     return sorted(path.relative_to(folder).as_posix() for path in found)
-
-
-def begin(folder: Path, config: str, engine: Engine) -> None:
-    """Take the folder: make and lock it, write config.yaml and environment.json."""
-    with run_folder.storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        engine.run_lock = run_folder.lock(folder)
-        run_folder.write_atomically(folder / run_folder.CONFIG, config)
-        facts = environment(engine)
-        facts["engine"] = facts["engine"].partition(", attention")[0]  # which is that of packed bins
-        run_folder.write_json(folder / run_folder.ENVIRONMENT, facts)
 
 
 def finished(jobs: list[Job]) -> int:

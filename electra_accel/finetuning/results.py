@@ -1,6 +1,7 @@
 """All figures of a run by task, model and seed, and what they say: means, spread, and differences to the first model."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from electra_accel.finetuning.job import Job
 from electra_accel.paired import COVERS, by_seed, paired_difference, verdict
 from electra_accel.text.encode import MANY_UNKNOWN
 
+RESULTS_JSON = "results.json"
 MIXED = "not all figures were computed in the same way"
 
 
@@ -137,3 +139,17 @@ def difference_cells(found: dict[str, Any] | None) -> list[str]:
     if found is None or found["low"] is None:
         return [f"{found['mean']:+.4f}" if found else "–", "–", verdict(found)]
     return [f"{found['mean']:+.4f}", f"{found['low']:+.4f} to {found['high']:+.4f}", verdict(found)]
+
+
+def has_figures(tasks: Any) -> bool:
+    """Whether what is read here is there and of its kind; what the weights were is looked at apart."""
+    found = []
+    try:
+        for entry in tasks.values():
+            for model in entry["models"].values():
+                Path(model["source"])
+                for split in ("test", "dev"):
+                    found.extend(by_seed(model["seeds"], split, entry["metric"]).values())
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return all(isinstance(figure, float | int | None) for figure in found)

@@ -1,25 +1,45 @@
 """``--dry_run``: everything up to the first step, without a process group or a GPU, so that it works on a login node."""
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from electra_accel.engines import launch_environment
 from electra_accel.engines.hardware import choose_precision, unusable_gpu, wants_cpu
 from electra_accel.model.pair import Pair
-from electra_accel.pretraining import assemble, networks, opening, warm_start
-from electra_accel.pretraining.config import Config, resolve
-from electra_accel.pretraining.config_checks import check
-from electra_accel.pretraining.content import content_of
-from electra_accel.pretraining.progress import read
+from electra_accel.pretraining import assemble, networks, warm_start
+from electra_accel.pretraining.config import Config
+from electra_accel.pretraining.held_out_size import small
+from electra_accel.pretraining.opening import finished
+from electra_accel.pretraining.planned import plan
 from electra_accel.pretraining.summary import plan_lines
-from electra_accel.reports import advice
+from electra_accel.pretraining.taking import require_space
 from electra_accel.terminal import Terminal, duration
 from electra_accel.tracking.trackers import destination, usable_trackers
 
 A100_BF16 = 312e12  # FLOP/s, dense: a card that most people can compare theirs with
 UTILISATION = 0.4
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One process that plans for ``world_size``: as much of an Engine as planning needs."""
+
+    world_size: int
+    device: torch.device
+    rank: int = 0
+
+    def on_main(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+    together = on_main
+
+    def everywhere(self, value: Any) -> list:
+        return [value]
 
 
 def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> None:
@@ -46,33 +66,22 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
         terminal.warn(f"a run on this machine would stop: {complaint}")
     elif precision == "fp16" and device == "cpu":
         terminal.warn("fp16 needs a GPU: a run on this machine would stop")
-    checkpoint = opening.open_run(folder, config, terminal.warn)
-
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    prepared = assemble.prepared_data(config, terminal.line)
-    content = content_of(config, prepared)
-    opening.require_same_content(folder, checkpoint, config, content, terminal.line)
-    place = {"world_size": world_size, "rank": 0, "device": device}
-    loader = assemble.step_loader(config, prepared, held_out=False, **place)
-    held_out = assemble.held_out_loaders(config, prepared, **place)
-    steps, one_pass = assemble.total_steps(config, loader, prepared)
-    for warning in set(check(resolve(config, steps), steps)) - set(check(config)):
-        terminal.warn(warning)
-    if checkpoint:
-        read(checkpoint, folder, assemble.data_identity(loader, prepared), steps)
+    planned = plan(config, folder, Alone(int(os.environ.get("WORLD_SIZE", "1")), torch.device(device)), terminal)
+    config, prepared, loader = planned.config, planned.prepared, planned.loader
+    planned.progress()
     pair = networks.networks(config, prepared.tokenizer, terminal.line)
     model = networks.joint_module(config, pair)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    opening.require_space(existing, model, config)
+    require_space(existing, model, config)
 
     judged = min(prepared.manifest["splits"]["held_out"]["tokens"], config.eval.batches * config.train.batch_tokens)
-    if message := advice.small(round(config.eval.mask_prob * judged), bool(config.data.eval_files)):
+    if message := small(round(config.eval.mask_prob * judged), bool(config.data.eval_files)):
         terminal.warn(message)
     parameters = sum(p.numel() for p in model.parameters())
     context = assemble.context_length(config, loader, prepared)
-    flops = steps * assemble.flops_per_step(loader, prepared, networks.flops(pair, context))
+    flops = planned.total_steps * assemble.flops_per_step(loader, prepared, networks.flops(pair, context))
     first = []
-    if warm_start.is_due(config, folder, checkpoint, content):
+    if warm_start.is_due(planned):
         costs = networks.flops(Pair(pair.generator, None), context)
         before = config.model.warm_start_steps * assemble.flops_per_step(loader, prepared, costs)
         flops += before
@@ -81,18 +90,18 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     planned_for = torch.cuda.get_device_name() if device == "cuda" else "the CPU"
     if device == "cpu" and not cpu:
         planned_for += ", as no GPU can be used here (on one, micro-batches are larger by default)"
-    run = f"{folder}, {f'from {checkpoint.name}' if checkpoint else 'a new run'}"
+    run = f"{folder}, {f'from {planned.checkpoint.name}' if planned.checkpoint else 'a new run'}"
     for line in (
         f"planned   for {planned_for}",
-        *plan_lines(loader.plan, loader.layout, prepared.manifest, steps, one_pass),
+        *plan_lines(planned),
         *first,
-        *(_judged_text(name, prepared.manifest["splits"][name], config) for name in held_out),
+        *(_judged_text(name, prepared.manifest["splits"][name], config) for name in planned.held_out_loaders()),
         f"memory    {parameters:,} parameters: {16 * parameters / 1e9:.2f} GB for weights, gradients and optimizer on each "
         f"process, and the activations of {loader.layout.rows * loader.plan.limits.tokens:,} tokens",
         f"time      {flops:.2e} FLOP in all: {duration(hours * 3600)} of one A100 at {UTILISATION:.0%} of its bf16 peak "
         "(computed, not measured)",
         f"records   {destination(config, trackers, folder)}",
-        f"run       {opening.finished(folder, steps) or run}",
+        f"run       {finished(folder, planned.total_steps) or run}",
         "dry run: nothing was trained",
     ):
         terminal.line(line)

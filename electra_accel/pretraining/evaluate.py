@@ -18,11 +18,10 @@ import torch
 from electra_accel.batch import RTDBatch
 from electra_accel.data.loader import StepLoader
 from electra_accel.data.manifest import unknown_tokens
-from electra_accel.data.prepare import Prepared
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import SCALARS, calibration, standard_errors, summarise
-from electra_accel.pretraining.config import Config
+from electra_accel.pretraining.planned import Planned
 from electra_accel.pretraining.progress import Progress
 from electra_accel.runs import run_folder
 
@@ -160,25 +159,17 @@ def build_held_out(
     return HeldOut(name, batches, replacements, fingerprint, counts, chance=hits / max(counts["selected"], 1))
 
 
-def fixed_held_out(
-    config: Config,
-    loaders: dict[str, StepLoader],
-    prepared: Prepared,
-    engine: Engine,
-    progress: Progress,
-    folder: Path,
-    resumed_from: Path | None,
-) -> list[HeldOut]:
-    """The held-out sets of a run: replacements by the starting pair's generator, or by token frequency from scratch.
+def fixed_held_out(planned: Planned, engine: Engine, progress: Progress) -> list[HeldOut]:
+    """The held-out sets of a run, the domain's first: replacements by the starting pair's generator, or by token frequency from
+    scratch.
 
     Args:
-        loaders: by split, the domain's ``held_out`` first.
         progress: takes up the corruptions' fingerprint; one that it has already must be the same.
-        resumed_from: the checkpoint that was loaded, maybe of another run.
 
     Raises:
         UserError: the corruption that a resumed run was judged by is gone, so its figures would no longer compare.
     """
+    config, folder, prepared, loaders = planned.config, planned.folder, planned.prepared, planned.held_out_loaders()
     tokenizer = prepared.tokenizer
     counts = unigram_counts(prepared.train.tokens, len(tokenizer), tokenizer.all_special_ids)
     by_generator = config.from_pair and not config.is_mlm
@@ -193,7 +184,7 @@ def fixed_held_out(
             most_frequent=int(counts.argmax()),
             engine=engine,
             file=folder / file,
-            origin=resumed_from.resolve().parent.parent / file if resumed_from else None,
+            origin=planned.checkpoint.resolve().parent.parent / file if planned.checkpoint else None,
         )
         identities[folder / file.with_suffix(".json")] = {
             "corruption": held_out.fingerprint,

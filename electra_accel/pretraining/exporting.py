@@ -1,8 +1,6 @@
 """Exports: of a run at its end, and of any of its checkpoints at any time; and what the model card says of them."""
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,37 +10,38 @@ from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
 from electra_accel.pretraining import config_parser, model_identity
 from electra_accel.pretraining.config import Config
-from electra_accel.pretraining.progress import STATE_FILE, Progress
-from electra_accel.reports import story
-from electra_accel.reports.adaptation import Story, story_of_run, warm_start_cost
-from electra_accel.reports.tasks import ENCODERS, task_changes
+from electra_accel.pretraining.cost import cost_text, vocabulary_text, warm_start_cost
+from electra_accel.pretraining.progress import Progress
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.export import WHAT, export_networks
 from electra_accel.terminal import duration
 
+# The figures in a card, in Markdown: of the folder of a run, a step, the name of a network, and a folder with its weights.
+Figures = Callable[[Path, int, str, Path], str]
+
 
 def export_run(
-    config: Config, engine: Engine, progress: Progress, folder: Path, warn: Callable[[str], None]
-) -> Story | None:
+    config: Config, engine: Engine, progress: Progress, folder: Path, figures: Figures, warn: Callable[[str], None]
+) -> int:
     """Export the last weights of a run, or, where ``eval.patience`` chose a best step, those. Called on every process.
 
     Returns:
-        What the run made of the networks that it started from; None if it judged nothing.
+        The step of the exported weights.
     """
-    which = f"step {progress.step} (the last)"
-    source, best = (
-        checkpoint.path_of(folder / run_folder.CHECKPOINTS, step) for step in (progress.step, progress.best_step)
-    )
-    if config.eval.patience and best != source and engine.on_main(lambda: _is_whole(best, warn)):
-        which, source = f"step {progress.best_step} (the best by {config.eval.metric})", best
+    step, best = progress.step, progress.best_step
+    checkpoints = folder / run_folder.CHECKPOINTS
+    which = f"step {step} (the last)"
+    if config.eval.patience and best != step:
+        if engine.on_main(lambda: _is_whole(checkpoint.path_of(checkpoints, best), warn)):
+            which, step = f"step {best} (the best by {config.eval.metric})", best
 
-    def write() -> Story | None:
+    def write() -> None:
         # From the checkpoint, because under some engines no process holds whole weights.
         with run_folder.storage_errors(folder):
-            export_checkpoint(source, folder, which=which)
-        return story_of_run(folder, _progress(source).step)
+            export_checkpoint(checkpoint.path_of(checkpoints, step), folder, figures, which=which)
 
-    return engine.on_main(write)
+    engine.on_main(write)
+    return step
 
 
 def checkpoint_to_export(given: Path, warn: Callable[[str], None]) -> Path:
@@ -76,26 +75,26 @@ def checkpoint_to_export(given: Path, warn: Callable[[str], None]) -> Path:
 def export_checkpoint(
     path: Path,
     to: Path,
+    figures: Figures = lambda *_: "",
     *,
     which: str | None = None,
     licence: str | None = None,
     source: str = "",
-    finetuned: Path | None = None,
 ) -> list[str]:
     """Export a verified checkpoint that stands in its run folder; the run may go on meanwhile.
 
     Args:
         path: runs/x/checkpoints/step-…
         to: the folder in which discriminator/ and generator/, or encoder/, are made.
+        figures: a part of the cards.
         which: step of the weights in words, for the card.
         licence, source: as for ``export.export_networks``.
-        finetuned: folder of ``scripts/finetune.py`` with figures of these weights, for the story in the card.
 
     Returns:
         The names of the exported folders.
 
     Raises:
-        UserError: the checkpoint has no run folder around it, or went away; ``finetuned`` is of other weights.
+        UserError: the checkpoint has no run folder around it, or went away.
         OSError: ``to`` cannot be written.
     """
     folder = path.resolve().parent.parent
@@ -111,25 +110,15 @@ def export_checkpoint(
         ) from error
     if "network" in networks:  # one alone: a baseline's encoder, or a generator that is warm-started
         networks = {"generator" if config.warm_starts else "encoder": networks["network"]}
-    told = story_of_run(folder, progress.step)
     starts = {"generator": None if config.warm_starts else config.model.generator}
     starts |= dict.fromkeys(("discriminator", "encoder"), config.model.discriminator)
-    if finetuned and (told is None or not networks.keys() & set(ENCODERS)):
-        raise UserError(f"--tasks: {folder} has no story of an adaptation yet that figures of tasks could belong to")
-
-    def figures(name: str, exported: Path) -> str:
-        if told is None:
-            return ""
-        of_tasks = task_changes(folder, finetuned, exported) if finetuned and name in ENCODERS else ()
-        return story.markdown(replace(told, tasks=of_tasks))
-
     to.mkdir(parents=True, exist_ok=True)
     export_networks(
         to,
         networks,
         model_identity.read_tokenizer(folder),
         _facts(config, folder, progress, which or f"step {progress.step} (a checkpoint)", licence),
-        figures=figures,
+        figures=lambda name, exported: figures(folder, progress.step, name, exported),
         licence=licence,
         base_models={name: start for name, start in starts.items() if start and not Path(start).exists()},
         source=source,
@@ -159,11 +148,11 @@ def _facts(config: Config, folder: Path, progress: Progress, which: str, licence
         "licence": licence or "not stated",
     }
     if counts.get("vocabulary"):
-        facts["vocabulary"] = story.vocabulary_text(counts["vocabulary"])
+        facts["vocabulary"] = vocabulary_text(counts["vocabulary"])
     if (
         config.warm_starts and not config.is_mlm
     ):  # its record is not in the folder of a run that began at another's checkpoint
-        cost = f"{story.cost_text(warm_start)}, beside the run's" if warm_start else "its cost was not recorded"
+        cost = f"{cost_text(warm_start)}, beside the run's" if warm_start else "its cost was not recorded"
         facts["warm start of the generator"] = f"{model.warm_start_steps:,} steps: {cost}"
     if "replay" in counts:  # with data.prepared the files have no names here
         names = ", ".join(Path(name).name for name in data.replay_files or [])
@@ -187,7 +176,7 @@ def _start(config: Config) -> str:
 
 
 def _progress(path: Path) -> Progress:
-    return Progress.from_json(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+    return Progress.from_json(checkpoint.read_state(path))
 
 
 def _is_whole(path: Path, warn: Callable[[str], None]) -> bool:

@@ -30,10 +30,15 @@ from electra_accel.model.pair import (
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.vocabulary import extend_networks
 from electra_accel.pretraining.config import Config
-from electra_accel.pretraining.warm_start import generator_of
+from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import load_tokenizer, vocabulary_conflict
 
 Log = Callable[[str], None]
+
+
+def generator_of(folder: Path) -> Path:
+    """Where the run in ``folder`` finds its warm-started generator."""
+    return folder / run_folder.WARM_START / "generator"
 
 
 def given_tokenizer(config: Config, log: Log) -> PreTrainedTokenizerFast | None:

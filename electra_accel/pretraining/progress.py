@@ -1,16 +1,14 @@
 """Where a run stands, and saving and restoring it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from electra_accel.data.loader import Step
 from electra_accel.data.plan import Cursor
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
 from electra_accel.runs import checkpoint, run_folder
-
-STATE_FILE = "state.json"
 
 
 @dataclass
@@ -75,6 +73,11 @@ class Progress:
             "train/device_hours": self.device_seconds / 3600,
         }
 
+    def advance(self, done: Step) -> None:
+        """Take in a step of the plan that has just been trained on."""
+        self.step, self.cursor, self.epoch = self.step + 1, done.cursor, done.epoch
+        self.tokens += done.tokens
+
     def judge(self, figures: dict[str, float], metric: str) -> bool:
         """Take in held-out figures; True if ``metric`` (auc, or a loss) is the best so far."""
         if not self.first:
@@ -101,27 +104,9 @@ def save(
     Raises:
         UserError: no space, or no permission.
     """
-    checkpoints = folder / run_folder.CHECKPOINTS
-    partial = checkpoint.partial_path_of(checkpoints, progress.step)
-
-    def begin() -> None:
-        with run_folder.storage_errors(folder):
-            checkpoint.begin(checkpoints, progress.step)
-
-    def write() -> None:
-        with run_folder.storage_errors(folder):
-            engine.save(partial)
-
-    def finish() -> None:
-        with run_folder.storage_errors(folder):
-            run_folder.write_json(partial / STATE_FILE, progress.to_json())
-            checkpoint.commit(checkpoints, progress.step)
-            checkpoint.prune(checkpoints, keep, {progress.best_step} if keep_best else set(), warn)
-            run_folder.write_status(folder, "running", progress.step)
-
-    engine.on_main(begin)
-    engine.together(write)
-    engine.on_main(finish)
+    protect = {progress.best_step} if keep_best else set()
+    checkpoint.save(folder, engine, progress.step, progress.to_json(), warn, keep=keep, protect=protect)
+    engine.on_main(lambda: run_folder.write_status(folder, "running", progress.step))
 
 
 def read(path: Path, folder: Path, data: str, total_steps: int) -> Progress:
@@ -130,7 +115,7 @@ def read(path: Path, folder: Path, data: str, total_steps: int) -> Progress:
     Raises:
         UserError: the run was on other data (see ``Progress.data``), or is beyond its last step.
     """
-    progress = Progress.from_json(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+    progress = Progress.from_json(checkpoint.read_state(path))
     if progress.data != data:
         raise UserError(
             f"{path} was trained on other data ({progress.data}; now {data}): the text or its preparation has changed; "

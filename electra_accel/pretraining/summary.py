@@ -1,22 +1,12 @@
-"""What is said at the start of a run and at its end."""
+"""What is said at the start of a run."""
 
-import json
-import shlex
-from pathlib import Path
-
-from electra_accel.data.plan import Layout, Plan
-from electra_accel.reports import story
-from electra_accel.reports.adaptation import FRESH_GENERATOR, SCRATCH, Story
-from electra_accel.runs import run_folder
+from electra_accel.pretraining.planned import Planned
 
 
-def plan_lines(plan: Plan, layout: Layout, manifest: dict, steps: int, steps_per_pass: float) -> list[str]:
-    """Data, plan and waste, as a person wants to know them before a long run.
-
-    Args:
-        manifest: of the prepared data.
-        steps: of the run; ``steps_per_pass``: of one pass over the training text.
-    """
+def plan_lines(planned: Planned) -> list[str]:
+    """Data, plan and waste, as a person wants to know them before a long run."""
+    plan, layout, manifest = planned.loader.plan, planned.loader.layout, planned.prepared.manifest
+    steps, one_pass = planned.total_steps, planned.one_pass
     limits, split = plan.limits, manifest["splits"]["train"]
     slots, tokens = plan.bins_per_step * limits.tokens, split["tokens"]
     replayed = ""
@@ -29,59 +19,26 @@ def plan_lines(plan: Plan, layout: Layout, manifest: dict, steps: int, steps_per
         f"data      {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens "
         f"({manifest['fingerprint'][:12]}){replayed}",
         f"plan      bins of {limits.tokens} tokens, {limits.slots} selected slots, {limits.segments} examples at most; "
-        f"{tokens / (steps_per_pass * slots):.1%} filled",
+        f"{tokens / (one_pass * slots):.1%} filled",
         f"step      {plan.bins_per_step} bins = {slots:,} token slots: {layout.world_size} processes x {layout.accumulation} "
         f"micro-batches x {layout.rows} bins{waste}",
-        f"length    {steps:,} steps, {steps / steps_per_pass:.2f} passes over the text",
+        f"length    {steps:,} steps, {steps / one_pass:.2f} passes over the text",
     ]
 
 
-def opening_lines(folder: Path, engine: str, plan: list[str], held_out: str, records: str, step: int) -> list[str]:
+def opening_lines(planned: Planned, engine: str, held_out: str, records: str, step: int) -> list[str]:
     """What a run is about to do, where it is written to and how to watch it.
 
     Args:
-        engine, held_out, records: in words; ``plan``: of :func:`plan_lines`.
+        engine, held_out, records: in words.
         step: that it starts from.
     """
+    folder = planned.folder
     return [
         f"engine    {engine}",
-        *plan,
+        *plan_lines(planned),
         f"held out  {held_out}",
         f"records   {records}",
         f"run       {folder}, from step {step}",
         f"watch     {folder}/report.html in a browser: brought up to date at each evaluation",
-    ]
-
-
-def closing_lines(folder: Path, told: Story | None) -> list[str]:
-    """What was made, how good it is on held-out text against what it started from, and what to type next.
-
-    Args:
-        folder: of the run, with what it exported.
-        told: None where nothing was judged.
-    """
-    if told and told.start == FRESH_GENERATOR:
-        return ["warm start done: the pair comes next"]
-    uses = {
-        "discriminator": "the encoder to fine-tune, with its replaced-token head",
-        "encoder": "the encoder to fine-tune, with its LM head",
-        "generator": "the masked language model",
-    }
-    made = [name for name in uses if (folder / name).is_dir()]
-    records = [name for name in (run_folder.METRICS, run_folder.SAMPLES) if (folder / name).exists()]
-    adapted = told and told.start != SCRATCH
-    typed, network = shlex.quote(str(folder)), json.dumps("/".join([str(folder), *made[:1]]), ensure_ascii=False)
-    load = f"from transformers import AutoModel; print(AutoModel.from_pretrained({network}))"
-    return [
-        "",
-        *(story.lines(told) if told else ["nothing was judged"]),
-        "",
-        *(f"{'made' * (name == made[0]):<10}{folder}/{name:<15} {uses[name]}" for name in made),
-        f"          {folder}/{', '.join(records)}, {run_folder.CHECKPOINTS}/",
-        f"          {folder}/report.html     the whole run on one page, to open in a browser",
-        f"next      load it: python -c {shlex.quote(load)}",
-        f"          go on:   the same command with --run.dir {typed} and more --train.steps (or --train.epochs)",
-        f"          before and after, also of several runs:  python scripts/adaptation.py {typed}"
-        if adapted
-        else "          your own text: see README.md",
     ]

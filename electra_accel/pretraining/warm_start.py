@@ -13,32 +13,26 @@ from electra_accel.model.loading import load_config
 from electra_accel.model.pair import SIZES
 from electra_accel.pretraining import opening
 from electra_accel.pretraining.config import FROM_SCRATCH, Config, Objective, resolve
+from electra_accel.pretraining.networks import generator_of
+from electra_accel.pretraining.planned import Planned
 from electra_accel.runs import run_folder
 
 
-def is_due(config: Config, folder: Path, checkpoint: Path | None, content: dict[str, str]) -> bool:
-    """Whether the run in ``folder`` needs a generator that is not there yet.
-
-    Args:
-        checkpoint: that the run goes on from; it holds the generator.
-        content: see ``content.content_of``; that of the warm start is the same.
+def is_due(planned: Planned) -> bool:
+    """Whether a run needs a generator that is not there yet.
 
     Raises:
         UserError: the one that is there was made with other settings.
     """
-    if checkpoint or config.is_mlm or not config.warm_starts:
+    config, folder = planned.config, planned.folder
+    if planned.checkpoint or config.is_mlm or not config.warm_starts:
         return False
     if not generator_of(folder).is_dir():
         return True
     warm = folder / run_folder.WARM_START
     opening.require_same(warm, configuration(config, folder))
-    opening.require_same_content(warm, None, config, content, lambda line: None)
+    opening.require_same_content(warm, None, config, planned.content, lambda line: None)
     return False
-
-
-def generator_of(folder: Path) -> Path:
-    """Where the run in ``folder`` finds its warm-started generator."""
-    return folder / run_folder.WARM_START / "generator"
 
 
 def configuration(config: Config, folder: Path) -> Config:

@@ -41,8 +41,13 @@ class Window:
         self.earlier_steps = 0
         self.began = time.monotonic()
 
-    def unfinished(self) -> dict:
-        """What a run that stops between two log lines must remember, as JSON. Called on every process."""
+    def unfinished(self, step: int) -> dict:
+        """What a run that stops after ``step`` steps, between two log lines, must remember, as JSON. Called on every process.
+
+        Raises:
+            UserError: as of :meth:`require_finite`.
+        """
+        self.require_finite(step)
         if self.counters is None:
             return {}
         return {

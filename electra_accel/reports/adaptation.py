@@ -16,6 +16,8 @@ from typing import Any
 
 from electra_accel.errors import UserError
 from electra_accel.pretraining.config import WARM_START
+from electra_accel.pretraining.cost import Cost, cost_of, warm_start_cost
+from electra_accel.pretraining.held_out_size import small
 from electra_accel.reports import advice, settings
 from electra_accel.reports.changes import Change, changes, figures_of
 from electra_accel.reports.tasks import TaskChange
@@ -31,16 +33,6 @@ TRAINED = (
     WARM_STARTED,
     LANGUAGE_MODEL,
 )  # before, head and all: of these alone it can be said that something is forgotten
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of training, as far as it was recorded; ``device_hours`` are hours times processes."""
-
-    steps: int
-    tokens: int | None
-    hours: float | None
-    device_hours: float | None
 
 
 @dataclass(frozen=True)
@@ -108,21 +100,6 @@ def held_out_sets(folder: Path) -> dict[str, dict]:
     }
 
 
-def warm_start_cost(folder: Path) -> Cost | None:
-    """What the warm start of a run's generator has cost; None where there was none, or its record is gone."""
-    records = run_folder.read_jsonl(folder / run_folder.WARM_START / run_folder.METRICS)
-    return cost_of(records) if records else None
-
-
-def cost_of(records: Sequence[dict]) -> Cost:
-    """By the newest of the records that says it."""
-    newest = [
-        next((record[key] for record in reversed(records) if record.get(key) is not None), None)
-        for key in ("train/tokens", "train/hours", "train/device_hours")
-    ]
-    return Cost(max(record["step"] for record in records), *newest)
-
-
 def tell(
     name: str,
     records: Sequence[dict],
@@ -155,7 +132,7 @@ def tell(
         "collapse": advice.collapse(records, step),
         "forgetting": advice.forgetting(general) if start in TRAINED else None,
         "rising": advice.rising(evaluations),
-        "small": advice.small(counts.get("selected"), bool(options.get("data.eval_files"))),
+        "small": small(counts.get("selected"), bool(options.get("data.eval_files"))),
     }
     return Story(
         name=name,

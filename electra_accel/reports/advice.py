@@ -8,7 +8,6 @@ from electra_accel.text.encode import MANY_UNKNOWN
 from electra_accel.tracking.health import CHECKS
 
 FORGOTTEN = 0.1  # a tenth more errors on general text, see forgetting()
-FEW_SELECTED = 2000  # tokens that the generator is asked for; with fewer, an accuracy of .5 is known to ±.02 at best
 RULES = ("unknown", "collapse", "forgetting", "rising", "small")  # of advice
 
 
@@ -90,18 +89,3 @@ def rising(evaluations: Sequence[dict]) -> str | None:
                 "set eval.patience, which exports the best step, or train for fewer epochs"
             )
     return None
-
-
-def small(selected: int | None, has_files: bool) -> str | None:
-    """The held-out text is too small to see what an adaptation changes: fewer than ``FEW_SELECTED`` selected tokens.
-
-    Args:
-        has_files: it was given as data.eval_files, not taken from the training text.
-    """
-    if selected is None or selected >= FEW_SELECTED:
-        return None
-    more = "give more of it (data.eval_files)" if has_files else "raise data.eval_fraction, or give data.eval_files"
-    return (
-        f"the held-out text is small: only {selected:,} tokens are judged by the generator; {more}, and raise eval.batches "
-        "where that is the limit"
-    )

@@ -12,7 +12,8 @@ from electra_accel.intervals import Z95
 from electra_accel.reports import comparison_text as text
 from electra_accel.reports.compare import Comparison, Group, why_not
 from electra_accel.reports.experiments import Experiment
-from electra_accel.reports.page import COLOURS, DASHES, chart, charts, label, page, table, tabs
+from electra_accel.reports.page import DASHES, chart, charts, label, page, table, tabs
+from electra_accel.tracking.calibration import COLOURS
 
 AXES = (("steps", "train/step"), ("tokens", "train/tokens"), ("hours", "train/hours"), ("FLOPs", "train/flops"))
 CURVES = (  # record key, name, the part whose comparability it needs, note

@@ -1,4 +1,4 @@
-"""The charts of one run: what its figures say over its steps, and how far the discriminator's probabilities can be believed."""
+"""The charts of one run: what its figures say over its steps."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -7,10 +7,10 @@ import numpy as np
 from markupsafe import Markup
 from plotly import graph_objects as go
 
-from electra_accel.reports.page import COLOURS, chart, charts
+from electra_accel.reports.page import chart, charts
+from electra_accel.tracking.calibration import BLUE, GREY, ORANGE
 
 MOST_POINTS = 2000
-BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], COLOURS[-1]
 SOURCES = {  # prefix of a figure's name: where it was measured, and how its curve looks
     "train": ("training", {"color": GREY, "width": 1.5}, "lines"),
     "eval": ("held-out, fixed corruption", {"color": BLUE, "width": 2.5}, "lines+markers"),
@@ -141,39 +141,3 @@ def _over_steps(figure: go.Figure, unit: str = "") -> go.Figure:
     figure.update_xaxes(title={"text": "step"}, tickformat=",d", rangemode="tozero", **hover)
     figure.update_yaxes(hoverformat=".4g", ticksuffix=unit)
     return figure
-
-
-Bins = Sequence[Sequence[float]]
-
-
-def calibration_chart(bins: Bins, earlier: Sequence[tuple[int, Bins]] = ()) -> go.Figure:
-    """How often tokens were really replaced, over the probability that the discriminator gave them.
-
-    Args:
-        bins: (mean probability, share really replaced, tokens) of the non-empty bins of the probability.
-        earlier: (step, bins) of evaluations before, drawn faintly.
-    """
-    figure = go.Figure()
-    diagonal = {"color": GREY, "width": 1, "dash": "dot"}
-    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=diagonal, name="calibrated", hoverinfo="skip")
-    for i, (step, those) in enumerate(earlier):
-        x, y, _ = np.array(those, dtype=float).reshape(-1, 3).T
-        faint = {"mode": "lines", "line": {"color": ORANGE, "width": 1}, "opacity": 0.6}
-        once = {"showlegend": i == 0, "name": "earlier evaluations", "legendgroup": "earlier"}
-        figure.add_scatter(x=x, y=y, hovertemplate=f"step {step:,}<extra></extra>", **faint, **once)
-    x, y, tokens = np.array(bins, dtype=float).reshape(-1, 3).T
-    sizes = 5 + 9 * np.sqrt(tokens / max(tokens.max(initial=0), 1))
-    figure.add_scatter(
-        x=x,
-        y=y,
-        name="this evaluation",
-        mode="lines+markers",
-        line={"color": BLUE, "width": 2.5},
-        marker={"size": sizes, "opacity": 1},
-        cliponaxis=False,
-        customdata=tokens,
-        hovertemplate="said %{x:.3f}, was %{y:.3f} of %{customdata:,.0f} tokens<extra></extra>",
-    )
-    figure.update_xaxes(title={"text": "probability that the discriminator gave"}, range=[0, 1])
-    figure.update_yaxes(title={"text": "share really replaced"}, range=[0, 1])
-    return figure.update_layout(hovermode="closest", legend={"y": -0.25})

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 HERE = Path(__file__).parent
-# Readable on the light and on the dark page; blue and orange first, which colour-blind readers tell apart.
-COLOURS = ("#3b82f6", "#d97706", "#16a34a", "#a855f7", "#ef4444", "#0d9488", "#ec4899", "#7c8594")
 DASHES = ("solid", "dash", "dot", "dashdot")
 CHART = 'class="chart"'
 NUMBER = re.compile(r"[+\-−±]?\d[\d.,]*(e[+\-]?\d+)?\s?%?(\s?±.*)?")
@@ -71,7 +69,7 @@ def page(title: str, sections: Iterable[tuple[str, str]], lead: str = "") -> str
     ).format(
         policy=policy,
         title=title,
-        style=Markup(_file("tokens.css") + _file("page.css")),
+        style=Markup(_file("tokens.css", HERE.parent / "tracking") + _file("page.css")),
         lead=lead,
         nav=Markup('<nav aria-label="Sections">\n{}\n</nav>\n').format(links) if links else "",
         body=body,
@@ -197,8 +195,8 @@ def _is_number(cell: object) -> bool:
     return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 
-def _file(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
+def _file(name: str, folder: Path = HERE) -> str:
+    return (folder / name).read_text(encoding="utf-8")
 
 
 def _digest(script: str) -> str:

@@ -17,10 +17,10 @@ from markupsafe import Markup
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError, one_line
+from electra_accel.pretraining.cost import Cost, cost_text, vocabulary_text, warm_start_cost
 from electra_accel.reports import adaptation, settings, story
 from electra_accel.reports.curves import (
     MOST_POINTS,
-    calibration_chart,
     columns,
     learning_charts,
     speed_charts,
@@ -29,6 +29,7 @@ from electra_accel.reports.curves import (
 from electra_accel.reports.page import chart, charts, page, slider
 from electra_accel.runs import run_folder
 from electra_accel.terminal import duration
+from electra_accel.tracking.calibration import calibration_chart
 from electra_accel.tracking.health import CHECKS
 from electra_accel.tracking.samples import Reconstruction
 from electra_accel.tracking.tokens import legend, reconstruction
@@ -51,7 +52,7 @@ def write_report(folder: Path) -> Path:
     records = run_folder.read_jsonl(folder / run_folder.METRICS)
     sets = adaptation.held_out_sets(folder)
     environment, set_to = run_folder.read_json(folder / run_folder.ENVIRONMENT), settings.read(folder)
-    warm_start = adaptation.warm_start_cost(folder)
+    warm_start = warm_start_cost(folder)
     told = adaptation.tell(folder.resolve().name, records, set_to, sets, warm_start=warm_start)
     evaluations = [record for record in records if "eval/generator_loss" in record]
     curves = columns(records)
@@ -77,7 +78,7 @@ def _headline(
     records: Sequence[dict],
     environment: dict,
     set_to: dict[str, Any],
-    warm_start: adaptation.Cost | None,
+    warm_start: Cost | None,
 ) -> Markup:
     """What this is, how it stands and how far it came."""
     vocabulary = run_folder.read_json(folder / TEXT_COUNTS).get("vocabulary")
@@ -94,8 +95,8 @@ def _headline(
         "training time": duration(last["train/hours"] * 3600) if "train/hours" in last else None,
         "processes": environment.get("world_size"),
         "hours of all processes": None,
-        "warm start of the generator": story.cost_text(warm_start) if warm_start else None,
-        "vocabulary": story.vocabulary_text(vocabulary) if vocabulary else None,
+        "warm start of the generator": cost_text(warm_start) if warm_start else None,
+        "vocabulary": vocabulary_text(vocabulary) if vocabulary else None,
     }
     if (environment.get("world_size") or 1) > 1 and "train/device_hours" in last:
         facts["hours of all processes"] = f"{last['train/device_hours']:.2f}"

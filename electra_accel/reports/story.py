@@ -1,17 +1,20 @@
 """The views of an adaptation's story: in the terminal, on the page, in a model card, as W&B's summary."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from markupsafe import Markup
 
+from electra_accel.errors import UserError
 from electra_accel.intervals import Z95
 from electra_accel.paired import COVERS
-from electra_accel.reports.adaptation import ENCODER, SCRATCH, SETS, Cost, Story
+from electra_accel.pretraining.cost import cost_text
+from electra_accel.reports.adaptation import ENCODER, FRESH_GENERATOR, SCRATCH, SETS, Story, story_of_run
 from electra_accel.reports.advice import RULES
 from electra_accel.reports.changes import Change, figures_of
 from electra_accel.reports.page import cell_text, table
-from electra_accel.reports.tasks import sentence
-from electra_accel.terminal import duration
+from electra_accel.reports.tasks import ENCODERS, sentence, task_changes
 
 TEXTS = {"eval": "domain", "general": "general text"}
 INTERVAL = (
@@ -52,20 +55,24 @@ def spent(story: Story) -> str:
     return cost_text(story.cost) + more
 
 
-def cost_text(cost: Cost) -> str:
-    """``20,015 tokens in 5m``; steps where tokens were not recorded."""
-    text = f"{cost.steps:,} steps" if cost.tokens is None else f"{cost.tokens:,} tokens"
-    if cost.hours is not None:
-        text += f" in {duration(cost.hours * 3600)}"
-        if cost.device_hours and cost.device_hours > 1.01 * cost.hours:
-            text += f" ({cost.device_hours:.2f} hours of all processes)"
-    return text
+def card(folder: Path, step: int, name: str, exported: Path, finetuned: Path | None = None) -> str:
+    """The part of a model card with the figures of a run, "" where it has judged nothing.
 
+    Args:
+        folder: of the run; ``step``: of the weights; ``name``: of the network.
+        exported: a folder with the network.
+        finetuned: folder of ``scripts/finetune.py`` with figures of these weights; None: none.
 
-def vocabulary_text(added: Mapping[str, int]) -> str:
-    """What was added to the vocabulary, see ``data.vocabulary.adapt``."""
-    saved = 1 - added["tokens_after"] / max(added["tokens_before"], 1)
-    return f"{added['added']:,} tokens added, {saved:.1%} fewer tokens of training text"
+    Raises:
+        UserError: ``finetuned`` is of other weights, or there is no story that its figures could belong to.
+    """
+    told = story_of_run(folder, step)
+    if finetuned and (told is None or told.start == FRESH_GENERATOR):
+        raise UserError(f"--tasks: {folder} has no story of an adaptation yet that figures of tasks could belong to")
+    if told is None:
+        return ""
+    of_tasks = task_changes(folder, finetuned, exported) if finetuned and name in ENCODERS else ()
+    return markdown(replace(told, tasks=of_tasks))
 
 
 def lines(story: Story) -> list[str]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from electra_accel.finetuning.opening import RESULTS_JSON
-from electra_accel.finetuning.results import difference_cells
+from electra_accel.finetuning.results import RESULTS_JSON, difference_cells
 from electra_accel.paired import by_seed, paired_difference
-from electra_accel.reports.page import COLOURS, chart, charts, label, page, table
+from electra_accel.reports.page import chart, charts, label, page, table
 from electra_accel.reports.study import TASKS, Row, Study, finished_seeds, run_of
 from electra_accel.runs import run_folder
+from electra_accel.tracking.calibration import COLOURS
 
 FIGURES = {"generator_loss": "eval/generator_loss", "auc": "eval/auc"}  # of metrics.jsonl, newest value
 Found = Mapping[str, Mapping[str, Any]]

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from electra_accel.errors import UserError
+from electra_accel.finetuning.results import RESULTS_JSON, has_figures
 from electra_accel.model.fingerprint import UNTRAINED, fingerprint
 from electra_accel.paired import by_seed, paired_difference, verdict
 from electra_accel.reports import settings
 from electra_accel.runs import run_folder
 
-RESULTS_JSON = "results.json"
 ENCODERS = ("discriminator", "encoder")  # what runs export for fine-tuning
 CONFIG_JSON = "config.json"
 
@@ -125,20 +125,6 @@ def read_results(finetuned: Path) -> dict[str, dict]:
             "which writes it anew and trains nothing"
         )
     return tasks
-
-
-def has_figures(tasks: Any) -> bool:
-    """Whether what is read here is there and of its kind; what the weights were is looked at apart."""
-    found = []
-    try:
-        for entry in tasks.values():
-            for model in entry["models"].values():
-                Path(model["source"])
-                for split in ("test", "dev"):
-                    found.extend(by_seed(model["seeds"], split, entry["metric"]).values())
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return False
-    return all(isinstance(figure, float | int | None) for figure in found)
 
 
 def _seeds_of(

@@ -12,16 +12,17 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from electra_accel import json_text
+from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
-from electra_accel.runs.run_folder import discard, write_json
+from electra_accel.runs.run_folder import CHECKPOINTS, discard, storage_errors, write_json
 
-MANIFEST = "manifest.json"
+MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = 1
 REPLACED = ".replaced"
 _NAME = re.compile(rf"step-(\d{{8,}})(?:{REPLACED})?")
@@ -29,6 +30,46 @@ _NAME = re.compile(rf"step-(\d{{8,}})(?:{REPLACED})?")
 
 class Damaged(Exception):
     """Why a checkpoint cannot be used."""
+
+
+def save(
+    folder: Path,
+    engine: Engine,
+    step: int,
+    state: dict,
+    warn: Callable[[str], None],
+    *,
+    keep: int,
+    protect: Container[int] = (),
+) -> None:
+    """Write a checkpoint of the run in ``folder``, and prune. Called on every process.
+
+    Args:
+        step: by which it is known; ``state``: of the loop, as JSON.
+        keep: newest checkpoints that stay, beside those of the steps in ``protect``.
+
+    Raises:
+        UserError: no space, or no permission.
+    """
+    checkpoints = folder / CHECKPOINTS
+
+    def in_storage(action: Callable[[], object]) -> None:
+        with storage_errors(folder):
+            action()
+
+    def finish() -> None:
+        write_json(partial_path_of(checkpoints, step) / STATE, state)
+        commit(checkpoints, step)
+        prune(checkpoints, keep, protect, warn)
+
+    engine.on_main(lambda: in_storage(lambda: begin(checkpoints, step)))
+    engine.together(lambda: in_storage(lambda: engine.save(partial_path_of(checkpoints, step))))
+    engine.on_main(lambda: in_storage(finish))
+
+
+def read_state(path: Path) -> dict:
+    """The state that :func:`save` was given, of a verified checkpoint."""
+    return json_text.loads((path / STATE).read_bytes())
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -148,7 +189,7 @@ def set_aside(folder: Path, after_step: int) -> None:
             os.rename(path, aside)
 
 
-def prune(folder: Path, keep: int, protect: set[int], warn: Callable[[str], None]) -> None:
+def prune(folder: Path, keep: int, protect: Container[int], warn: Callable[[str], None]) -> None:
     """Remove all but the newest ``keep`` checkpoints and the protected steps, and what older courses of the run left.
 
     One that cannot be deleted (an NFS client or another user holds it) is named through ``warn`` once: the state is saved, and

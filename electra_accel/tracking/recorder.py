@@ -13,9 +13,8 @@ from typing import Any
 
 from electra_accel.errors import one_line
 from electra_accel.pretraining.config import Config
-from electra_accel.reports.curves import calibration_chart
-from electra_accel.reports.report import write_report
 from electra_accel.runs import run_folder
+from electra_accel.tracking.calibration import calibration_chart
 from electra_accel.tracking.samples import Reconstruction, join
 from electra_accel.tracking.tokens import reconstructions_panel
 from electra_accel.tracking.trackers import (
@@ -39,10 +38,19 @@ class Recorder:
         folder: the run folder.
         samples: tracking.samples: ``all`` (files and trackers), ``local`` (files only), ``none``.
         warn: prints one line.
+        page: writes the page of the run in a folder; None: it has none.
     """
 
-    def __init__(self, accelerator, folder: Path, *, samples: str, warn: Callable[[str], None]):
-        self.accelerator, self.folder, self.samples, self.warn = accelerator, folder, samples, warn
+    def __init__(
+        self,
+        accelerator,
+        folder: Path,
+        *,
+        samples: str,
+        warn: Callable[[str], None],
+        page: Callable[[Path], object] | None = None,
+    ):
+        self.accelerator, self.folder, self.samples, self.warn, self.page = accelerator, folder, samples, warn, page
         self.trackers: list = []
         self.report_failed = False
 
@@ -172,10 +180,10 @@ class Recorder:
 
     def report(self) -> None:
         """Bring report.html up to date."""
-        if not self.accelerator.is_main_process or self.report_failed:
+        if not self.accelerator.is_main_process or self.page is None or self.report_failed:
             return
         try:
-            write_report(self.folder)
+            self.page(self.folder)
         except Exception as error:  # a page is not worth a run
             self.report_failed = True
             self.warn(f"report.html could not be written ({one_line(error)}); metrics.jsonl and samples.jsonl go on")

@@ -12,7 +12,7 @@ from tests.pretraining_runs import write_corpus
 
 PROGRAM = """
 import json, sys
-from electra_accel.config import Config
+from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.assemble import prepared_data
 config = Config()
 config.model.generator, config.model.discriminator, config.model.revision = "our/pair", "our/pair", sys.argv[1]

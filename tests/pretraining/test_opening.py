@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from electra_accel.errors import UserError
-from electra_accel.pretraining import opening
+from electra_accel.pretraining import opening, taking
 from electra_accel.pretraining.config import Config
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.stopping import STOP_FILE
@@ -27,7 +27,7 @@ def needed(tmp_path, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(free))
         while True:
             try:
-                opening.require_space(tmp_path, nn.Linear(PARAMETERS, 1, bias=False), config)
+                taking.require_space(tmp_path, nn.Linear(PARAMETERS, 1, bias=False), config)
                 return free
             except UserError:
                 free += 1000

@@ -6,7 +6,8 @@ from torch import nn
 
 from electra_accel.model.sharing import share
 from electra_accel.pretraining.config import Optim
-from electra_accel.pretraining.optim import build_adamw, clip_gradients, learning_rate, parameter_groups
+from electra_accel.pretraining.optim import build_adamw, clip_gradients, parameter_groups
+from electra_accel.runs.schedule import learning_rate
 from tests.model.batches import toy_pair
 
 

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from electra_accel.errors import UserError
-from electra_accel.reports.adaptation import Cost, story_of_run, tell
+from electra_accel.pretraining.cost import Cost
+from electra_accel.reports.adaptation import story_of_run, tell
 from electra_accel.reports.advice import rising
 from electra_accel.reports.changes import Change
 from electra_accel.runs import run_folder

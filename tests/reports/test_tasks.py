@@ -8,8 +8,9 @@ import yaml
 from scipy import stats
 
 from electra_accel.errors import UserError
+from electra_accel.finetuning.results import RESULTS_JSON
 from electra_accel.model.fingerprint import fingerprint
-from electra_accel.reports.tasks import RESULTS_JSON, sentence, task_changes
+from electra_accel.reports.tasks import sentence, task_changes
 from electra_accel.runs import run_folder
 
 BEFORE = {"1": 0.80, "2": 0.82, "3": 0.81, "7": 0.10}  # seed 7 was not given to both

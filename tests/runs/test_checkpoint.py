@@ -83,7 +83,7 @@ def test_a_kill_at_any_moment_leaves_only_whole_checkpoints(tmp_path):
     """A child saves one checkpoint after another and is killed without warning; whatever is named like one verifies."""
     program = (
         "import sys, pathlib\n"
-        "from electra_accel.training import checkpoint\n"
+        "from electra_accel.runs import checkpoint\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "for step in range(1, 10_000):\n"
         "    partial = checkpoint.begin(folder, step)\n"

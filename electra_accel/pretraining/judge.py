@@ -1,0 +1,81 @@
+"""Judges a run on its held-out text and shows sentences of it."""
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from electra_accel.engines.engine import Engine
+from electra_accel.pretraining.config import Config
+from electra_accel.pretraining.evaluate import HeldOut, evaluate
+from electra_accel.pretraining.progress import Progress
+from electra_accel.randomness import Purpose, torch_seed
+from electra_accel.terminal import Terminal
+from electra_accel.tracking.recorder import Recorder
+from electra_accel.tracking.samples import LEGEND, reconstruct
+
+FIXED_SHOWN, RANDOM_SHOWN = 3, 2  # sentences each time
+
+
+class Judge:
+    """Held-out figures and reconstructions of a run. Called on every process; the first one reports."""
+
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        held_out: list[HeldOut],
+        tokenizer: PreTrainedTokenizerBase,
+        recorder: Recorder,
+        terminal: Terminal,
+    ):
+        self.config, self.engine, self.held_out, self.tokenizer = config, engine, held_out, tokenizer
+        self.recorder, self.terminal = recorder, terminal
+
+    def judge(self, progress: Progress) -> bool:
+        """Held-out figures into progress, files and the terminal; True if ``eval.metric`` is the best so far."""
+        found = evaluate(self.held_out, self.engine, one_network=self.config.is_mlm)
+        figures = found.figures
+        self.recorder.metrics(figures | progress.axes(), found.calibration or None)
+        for name in (each.name for each in self.held_out):
+            line = (
+                f"{'held out' if name == 'eval' else name + ' text'} at step {progress.step}: generator loss "
+                f"{figures[f'{name}/generator_loss']:.3f}, accuracy {figures[f'{name}/generator_accuracy']:.3f}"
+            )
+            if not self.config.is_mlm:
+                line += (
+                    f"; discriminator AUC {figures[f'{name}/auc']:.3f} on the fixed corruption, "
+                    f"{figures[f'{name}_own/auc']:.3f} on its own generator's"
+                )
+            self.terminal.line(line)
+        return progress.judge(figures, self.config.eval.metric)
+
+    @torch.no_grad()
+    def show(self, progress: Progress) -> None:
+        """Reconstructions of the same sentences of the domain's held-out text each time, then of some random ones."""
+        if self.recorder.samples == "none":
+            return
+        # Which random ones depends on the step alone, so that a resumed run shows the same. The last batches may be empty.
+        batches = self.held_out[0].batches
+        sizes = [int((batch.examples >= 0).sum()) for batch in batches]
+        chance = torch_seed(self.config.eval.seed, Purpose.SHOW, progress.step)
+        number = chance % max(1, sum(size > 0 for size in sizes))
+        last = max(0, sizes[number] - RANDOM_SHOWN)
+        first = min(FIXED_SHOWN if number == 0 else 0, last)
+        first += chance // len(sizes) % (last - first + 1)
+        engine, found = self.engine, []
+        engine.model.eval()
+        for which, wanted, fixed in (
+            (0, range(FIXED_SHOWN), True),
+            (number, range(first, first + RANDOM_SHOWN), False),
+        ):
+            batch = batches[which].to(engine.device)
+            output = engine.model(batch)
+            if engine.is_main:
+                found += reconstruct(batch, output, self.tokenizer, wanted=wanted, fixed=fixed)
+        engine.model.train()
+        if not engine.is_main:
+            return
+        self.recorder.reconstructions(found, progress.axes())
+        self.terminal.line(f"epoch {progress.epoch:.2f}, step {progress.step}    {LEGEND}")
+        for sample in found:
+            self.terminal.pieces("  input : ", sample.input_pieces())
+            self.terminal.pieces("  output: ", sample.output_pieces())
