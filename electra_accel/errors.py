@@ -1,5 +1,8 @@
 """The exceptions that are not bugs: a mistake that a user can mend, and the wish that a run stops; and how reasons are told."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 REASON_LENGTH = 300
 
 
@@ -17,6 +20,15 @@ class OneProcessError(UserError):
 
 class Preempted(Exception):
     """The run was asked to stop and has saved its state; the text says who asked."""
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Puts the place, such as a file and its line, before what a UserError says is wrong there."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def one_line(reason: object, log: str = "") -> str:

@@ -107,9 +107,8 @@ def gather_facts(engine: Engine, prepared: Path | None) -> list[Facts]:
 def _driver() -> str | None:
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        return subprocess.run(
-            query, capture_output=True, encoding="utf-8", errors="replace", timeout=30
-        ).stdout.split()[0]
+        found = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", timeout=30).stdout
+        return found.split()[0]
     except (OSError, subprocess.TimeoutExpired, IndexError):
         return None
 

@@ -25,35 +25,27 @@ MAX_LENGTH = 128  # of a pair without a run, as data.max_length
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argument_parser(__doc__)
-    pair = parser.add_argument_group("the pair (run, or generator and discriminator)")
-    pair.add_argument("--run", type=Path, metavar="FOLDER", help="a run")
-    pair.add_argument("--generator", metavar="PATH", help="folder or hub id")
-    pair.add_argument("--discriminator", metavar="PATH", help="folder or hub id")
-    text = parser.add_argument_group("the text (files or held_out)")
-    text.add_argument("--files", nargs="+", metavar="FILE", default=[], help="any text; globs in quotes")
-    text.add_argument("--text_column", metavar="NAME", default="text", help="column with the text, not for txt [text]")
-    text.add_argument(
-        "--held_out",
-        nargs="?",
-        const=True,
-        metavar="RUN",
-        help="held-out text of a run [that of --run], with the corruption that the run was judged by",
-    )
-    corruption = parser.add_argument_group("the corruption of files")
-    corruption.add_argument("--mask_prob", type=float, metavar="X", help="share selected [eval.mask_prob of the run]")
-    corruption.add_argument("--seed", type=int, metavar="N", help="fixes which tokens [eval.seed of the run]")
-    corruption.add_argument(
-        "--max_length",
-        type=int,
-        metavar="N",
-        help=f"tokens of an example [data.max_length of the run, else {MAX_LENGTH}]",
-    )
-    corruption.add_argument(
-        "--reference_generator", metavar="PATH", help="draws the replacements, instead of the text's token frequency"
-    )
+    pair = parser.add_argument_group("the pair (run, or generator and discriminator)").add_argument
+    pair("--run", type=Path, metavar="FOLDER", help="a run")
+    pair("--generator", metavar="PATH", help="folder or hub id")
+    pair("--discriminator", metavar="PATH", help="folder or hub id")
+    text = parser.add_argument_group("the text (files or held_out)").add_argument
+    text("--files", nargs="+", metavar="FILE", default=[], help="any text; globs in quotes")
+    text("--text_column", metavar="NAME", default="text", help="column with the text, not for txt [text]")
+    held_out = "held-out text of a run [that of --run], with the corruption that the run was judged by"
+    text("--held_out", nargs="?", const=True, metavar="RUN", help=held_out)
+    corruption = parser.add_argument_group("the corruption of files").add_argument
+    corruption("--mask_prob", type=float, metavar="X", help="share selected [eval.mask_prob of the run]")
+    corruption("--seed", type=int, metavar="N", help="fixes which tokens [eval.seed of the run]")
+    longest = f"tokens of an example [data.max_length of the run, else {MAX_LENGTH}]"
+    corruption("--max_length", type=int, metavar="N", help=longest)
+    draws = "draws the replacements, instead of the text's token frequency"
+    corruption("--reference_generator", metavar="PATH", help=draws)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write figures, counts and fingerprints")
     parser.add_argument("--cpu", action="store_true", help="use the CPU although there is a GPU")
     asked = parser.parse_args(arguments)
+    of_files = ("mask_prob", "seed", "max_length", "reference_generator")
+    given = next((name for name in of_files if getattr(asked, name) is not None), None)
     if bool(asked.run) == bool(asked.generator or asked.discriminator):
         parser.error("give either --run, or --generator and --discriminator")
     if not asked.run and not (asked.generator and asked.discriminator):
@@ -62,11 +54,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("give either --files or --held_out")
     if asked.held_out is True and not asked.run:
         parser.error("--held_out: name the run whose held-out text is meant")
-    given = [
-        name for name in ("mask_prob", "seed", "max_length", "reference_generator") if getattr(asked, name) is not None
-    ]
     if given and not asked.files:
-        parser.error(f"--{given[0]} goes with --files: --held_out has the corruption of its run")
+        parser.error(f"--{given} goes with --files: --held_out has the corruption of its run")
     if asked.mask_prob is not None and not 0 < asked.mask_prob <= 1:
         parser.error(f"--mask_prob must lie in (0, 1], not {asked.mask_prob}")
     if asked.json:
@@ -80,47 +69,36 @@ def main() -> None:
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.engines.launch_environment import require_neutral
-    from electra_accel.pretraining.judged import given_pair, run_pair
-    from electra_accel.pretraining.scoring import score_files, score_held_out
+    from electra_accel.pretraining.evaluate_saved import evaluate_files, evaluate_held_out
+    from electra_accel.pretraining.saved_pairs import given_pair, run_pair
 
     require_neutral()  # before the text is made tokens
     if asked.run:
-        judged = run_pair(asked.run)
+        saved = run_pair(asked.run)
     else:
         max_length = MAX_LENGTH if asked.max_length is None else asked.max_length
-        judged = given_pair(asked.generator, asked.discriminator, max_length)
+        saved = given_pair(asked.generator, asked.discriminator, max_length)
     if asked.files:
         wanted = {name: getattr(asked, name) for name in ("mask_prob", "seed", "max_length", "cpu")}
-        score = score_files(judged, asked.files, asked.text_column, reference=asked.reference_generator, **wanted)
+        found = evaluate_files(saved, asked.files, asked.text_column, reference=asked.reference_generator, **wanted)
     else:
-        score = score_held_out(judged, asked.run if asked.held_out is True else Path(asked.held_out), cpu=asked.cpu)
-    show(judged.weights, score)
+        found = evaluate_held_out(saved, asked.run if asked.held_out is True else Path(asked.held_out), cpu=asked.cpu)
+    show(saved.weights, found)
     if asked.json:
-        found = {
-            "run": asked.run and str(asked.run),
-            "generator": asked.generator,
-            "discriminator": asked.discriminator,
-            "weights": judged.weights,
-            "step": judged.step,
-            "files": asked.files,
-            "held_out": score.held_out,
-            "eval": score.figures,
-            "eval_own": score.own,
-            "standard_errors": {"eval": score.errors, "eval_own": score.own_errors},
-            "calibration": score.calibration,
-        }
+        told = {name: getattr(asked, name) for name in ("generator", "discriminator", "files")}
+        told |= {"run": asked.run and str(asked.run), "weights": saved.weights, "step": saved.step, **found}
         try:
-            asked.json.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            asked.json.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"--json {asked.json} cannot be written: {error.strerror}") from None
 
 
-def show(weights: str, score) -> None:
+def show(weights: str, found: dict) -> None:
     """What was judged, on what, and the figures with their standard errors."""
     from rich.console import Console
     from rich.table import Table
 
-    of = score.held_out
+    of = found["held_out"]
     print(f"\npair        {weights}")
     print(f"text        {of['examples']:,} examples, {of['tokens']:,} tokens ({of['data'][:12]})")
     print(
@@ -130,18 +108,16 @@ def show(weights: str, score) -> None:
     table = Table("", "fixed corruption", "±", "own generator", "±", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    for name in (name for name in score.figures if not name.endswith("_se")):
-        row = [name.replace("_", " ")]
-        for figures, errors in ((score.figures, score.errors), (score.own, score.own_errors)):
-            row += [_digits(figures[name]) if name in figures else "", _digits(errors[name]) if name in errors else ""]
-        table.add_row(*row)
+    for name in (name for name in found["eval"] if not name.endswith("_se")):
+        figures = (source[kind] for kind in ("eval", "eval_own") for source in (found, found["standard_errors"]))
+        table.add_row(name.replace("_", " "), *(_digits(each[name]) if name in each else "" for each in figures))
     Console(highlight=False).print(table)
     print(
         "\n± is one standard error, tokens taken as independent. Always guessing the most frequent token has generator "
         f"accuracy {of['chance']:.4f}; an AUC of 0.5 is chance."
     )
-    if None in (score.figures["generator_loss"], score.figures["discriminator_loss"]):
-        print("The networks' outputs are not finite numbers: figures that cannot be told from them are shown as –.")
+    if None in (found["eval"]["generator_loss"], found["eval"]["discriminator_loss"]):
+        print("The networks' outputs are not finite numbers. Figures that cannot be computed from them are shown as –.")
 
 
 def _digits(value: float | None) -> str:

@@ -47,7 +47,7 @@ def pair_of(asked: argparse.Namespace, folder: Path):
     """The pair, its tokenizer and configuration. A fresh one has random weights, and a vocabulary of these few texts."""
     from electra_accel.model.pair import build_pair
     from electra_accel.pretraining.config import Config, resolve
-    from electra_accel.pretraining.judged import Judged, given_pair, run_pair
+    from electra_accel.pretraining.saved_pairs import SavedPair, given_pair, run_pair
     from electra_accel.text.tokenizer import train_tokenizer
 
     config = Config()
@@ -59,17 +59,17 @@ def pair_of(asked: argparse.Namespace, folder: Path):
     tokenizer = train_tokenizer(lambda: [OTHERS + asked.texts], 400, folder / "tokenizer")
     shape = dict(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, max_length=MAX_LENGTH)
     pair = build_pair("tiny", **shape, generator_width=None, dropout=0.0, seed=1)
-    return Judged(pair, tokenizer, resolve(config), "a fresh tiny pair")
+    return SavedPair(pair, tokenizer, resolve(config), "a fresh tiny pair")
 
 
-def row_of(judged, texts: list[str], folder: Path):
+def row_of(saved, texts: list[str], folder: Path):
     """How many pieces the first text is cut into; collator and bin of the row that holds the first one, in the first pass."""
     from electra_accel.data.prepare import Prepared, prepare
     from electra_accel.pretraining.assemble import step_loader
     from electra_accel.text.corpus import Corpus
     from electra_accel.text.encode import Encoder
 
-    config, tokenizer, file = judged.config, judged.tokenizer, folder / "texts.jsonl"
+    config, tokenizer, file = saved.config, saved.tokenizer, folder / "texts.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     how = dict(train_vocab_size=None, eval_fraction=0.0, join_lines=False, log=lambda line: None)
     how |= dict(tokenizer=tokenizer, max_length=config.data.max_length)
@@ -103,10 +103,10 @@ def main() -> None:
 
     texts = asked.texts or [SENTENCE, *OTHERS]
     with TemporaryDirectory() as name:
-        judged = pair_of(asked, Path(name))
-        pair, config, objective = judged.pair, judged.config, judged.config.objective
+        saved = pair_of(asked, Path(name))
+        pair, config, objective = saved.pair, saved.config, saved.config.objective
         config.run.seed = config.run.seed if asked.seed is None else asked.seed
-        pieces, collator, bins = row_of(judged, texts, Path(name))
+        pieces, collator, bins = row_of(saved, texts, Path(name))
     batch = collator.collate(bins)
     number = bins.examples.tolist().index(0)  # of the sentence among the examples of the row
     parts = [(batch.segment_ids[0] == n).nonzero().flatten() for n in [*range(1, len(bins.examples) + 1), 0]]
@@ -122,17 +122,17 @@ def main() -> None:
         output = module(batch)
 
     def tokens(ids: torch.Tensor) -> list[str]:
-        return judged.tokenizer.convert_ids_to_tokens(ids.tolist())
+        return saved.tokenizer.convert_ids_to_tokens(ids.tolist())
 
     original, read = tokens(ids), tokens(batch.corrupted_ids[0, columns])
-    print(f"{judged.weights}, a vocabulary of {len(judged.tokenizer)} tokens, seed {config.run.seed}")
+    print(f"{saved.weights}, a vocabulary of {len(saved.tokenizer)} tokens, seed {config.run.seed}")
     print("\n1 text, tokens, ids (text/encode.py)")
     print(f"  {texts[0]}  ({len(texts[0])} characters)")
     print(f"  {normalise(texts[0])}  (normalised: {len(normalise(texts[0]))} characters)")
     if pieces > 1:
         print(f"  longer than data.max_length {config.data.max_length}: the first of its {pieces} pieces is followed")
     print(f"  {' '.join(original)}\n  {' '.join(map(str, ids.tolist()))}")
-    if (unknown := measure([ids.tolist()], judged.tokenizer, texts)).unknown:
+    if (unknown := measure([ids.tolist()], saved.tokenizer, texts)).unknown:
         for line in told({"the text": unknown}):
             print(f"  {line}")
 

@@ -20,45 +20,29 @@ from electra_accel.runs.run_folder import require_creatable
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argument_parser(__doc__)
+    files = dict(nargs="+", metavar="FILE", default=[])
     text = parser.add_argument_group("text (train_files or dataset)")
-    text.add_argument("--train_files", nargs="+", metavar="FILE", default=[], help="training text; globs in quotes")
+    text.add_argument("--train_files", **files, help="training text; globs in quotes")
     text.add_argument("--dataset", metavar="NAME", help="python_docs (built in), or a hub id NAME[:CONFIG[:SPLIT]]")
     text.add_argument("--text_column", metavar="NAME", default="text", help="column with the text, not for txt [text]")
-    text.add_argument(
-        "--eval_files", nargs="+", metavar="FILE", default=[], help="held-out text; loses what train has too"
-    )
-    text.add_argument(
-        "--eval_fraction",
-        type=float,
-        metavar="X",
-        default=0.01,
-        help="share held out if no eval_files are given [0.01]",
-    )
-    text.add_argument(
-        "--eval_general_files",
-        nargs="+",
-        metavar="FILE",
-        default=[],
-        help="general text to judge by beside the domain's",
-    )
-    text.add_argument(
-        "--replay_files", nargs="+", metavar="FILE", default=[], help="general text to be mixed into the training text"
-    )
+    text.add_argument("--eval_files", **files, help="held-out text; loses what train has too")
+    share = "share held out if no eval_files are given [0.01]"
+    text.add_argument("--eval_fraction", type=float, metavar="X", default=0.01, help=share)
+    text.add_argument("--eval_general_files", **files, help="general text to judge by beside the domain's")
+    text.add_argument("--replay_files", **files, help="general text to be mixed into the training text")
     tokens = parser.add_argument_group("tokens (tokenizer or train_vocab_size)")
     tokens.add_argument("--tokenizer", metavar="PATH", help="folder, vocab.txt or hub id")
     tokens.add_argument(
-        "--train_vocab_size", type=int, metavar="N", help="train a WordPiece vocabulary of at most N tokens"
+        "--train_vocab_size", type=int, metavar="N", help="train a WordPiece vocabulary of N tokens at most"
     )
     tokens.add_argument("--add_tokens", metavar="FILE", help="tokens to add to the tokenizer's, one a line")
-    tokens.add_argument(
-        "--learn_tokens", type=int, metavar="N", help="add N tokens: those that save most on the training text"
-    )
+    saving = "add N tokens: those that save most on the training text"
+    tokens.add_argument("--learn_tokens", type=int, metavar="N", help=saving)
     tokens.add_argument("--max_length", type=int, metavar="N", default=128, help="tokens of an example at most [128]")
     tokens.add_argument("--join_lines", action="store_true", help="fill examples with consecutive lines of a document")
     parser.add_argument("--processes", type=int, metavar="N", help="that tokenise [by the number of cores]")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", default=Path("prepared"), help="of all prepared data [prepared]"
-    )
+    out = dict(type=Path, metavar="FOLDER", default=Path("prepared"))
+    parser.add_argument("--out", **out, help="of all prepared data [prepared]")
     asked = parser.parse_args(arguments)
     if bool(asked.tokenizer) == bool(asked.train_vocab_size):
         parser.error("give either --tokenizer or --train_vocab_size")
@@ -96,11 +80,9 @@ def main() -> None:
     for name, split in Prepared(folder).manifest["splits"].items():
         skipped = sum(split["skipped"].values())
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in split["skipped"].items())
-        print(
-            f"{name}: {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens; "
-            f"skipped {skipped / (split['documents'] + skipped):.2%} of the documents"
-            + (f" ({reasons})" if reasons else "")
-        )
+        amounts = ", ".join(f"{split[unit]:,} {unit}" for unit in ("documents", "examples", "tokens"))
+        share = f"skipped {skipped / (split['documents'] + skipped):.2%} of the documents"
+        print(f"{name}: {amounts}; {share}" + (f" ({reasons})" if reasons else ""))
     start = "--model.size tiny --train.epochs 1"
     if asked.add_tokens or asked.learn_tokens:  # only given networks can get rows for them
         start = "--model.generator GENERATOR --model.discriminator DISCRIMINATOR"

@@ -1,6 +1,7 @@
 """Pre-train one variant after the other, several seeds each, fine-tune them all on a task, and put it into one table.
 
     python scripts/study.py recipes/studies/ablations.yaml --set data=FOLDER pair=FOLDER --seeds 1 2
+    python scripts/study.py recipes/sweeps/grid.yaml --seeds 1        # a W&B sweep with method grid, without a server
 
 All rows share the options in the file; those in --pretrain and --finetune come after them all. Options, the files that they
 name and the labels are checked before the first run. Pre-training goes seed by seed through the rows, each in a run folder of
@@ -24,7 +25,7 @@ import psutil
 
 from electra_accel.cli import PREEMPTED, argument_parser, exit_with_one_line
 from electra_accel.errors import Preempted, UserError
-from electra_accel.reports.study import TASKS, networks_of, read_study, run_of
+from electra_accel.reports.study import TASKS, read_study, run_of
 from electra_accel.runs import run_folder
 from electra_accel.runs.stopping import signals
 from electra_accel.terminal import quiet_libraries
@@ -40,13 +41,14 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="what {NAME} in the file stands for")
     parser.add_argument("--dir", type=Path, metavar="FOLDER", help="default: runs/<name of the file>")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], metavar="N", help="of pre-training [1 2]")
-    parser.add_argument(
-        "--rows", nargs="+", type=normalise_name, metavar="ROW", help="run these only; the table has all"
-    )
+    parser.add_argument("--rows", nargs="+", type=normalise_name, metavar="ROW", help="only these; the table has all")
     parser.add_argument("--pretrain", default="", metavar="OPTIONS", help="of pretrain.py, for all rows, in quotes")
     parser.add_argument("--finetune", default="", metavar="OPTIONS", help="of finetune.py, in quotes")
     parser.add_argument(
-        "--launcher", default="", metavar="WORDS", help='such as "accelerate launch …", in quotes [python]'
+        "--launcher",
+        default="",
+        metavar="WORDS",
+        help='such as "accelerate launch …", in quotes [of the file, or python]',
     )
     parser.add_argument("--dry_run", action="store_true", help="check, print the commands, and stop")
     asked = parser.parse_args(joined(sys.argv[1:], parser))
@@ -64,7 +66,7 @@ def main() -> None:
         raise UserError("--seeds names one of them twice")
     if min(asked.seeds) < 0:
         raise UserError(f"--seeds {min(asked.seeds)}: give numbers from 0 on")
-    launcher = words_of("--launcher", asked.launcher)
+    launcher = words_of("--launcher", asked.launcher) or study.launcher
     if launcher and not shutil.which(launcher[0]):
         raise UserError(
             f"--launcher {launcher[0]}: there is no such program; give its path, or activate its environment"
@@ -80,10 +82,13 @@ def main() -> None:
         for row in (row for row in study.rows if not asked.rows or row.name in asked.rows):
             words = [*study.pretrain, *row.words, "--run.seed", str(seed)]
             execute(launcher, "pretrain.py", words, run_of(folder, row, seed), asked.dry_run)
-            report(study, folder, asked.dry_run)
-    models = ["…"] if asked.dry_run else networks_of(folder, study.rows)
-    execute(launcher, "finetune.py", [*study.finetune, "--models", *models], folder / TASKS, asked.dry_run)
-    print(report(study, folder, asked.dry_run))
+            if not asked.dry_run:
+                report(study, folder)
+    if study.finetune:
+        models = ["…"] if asked.dry_run else study.networks(folder)
+        execute(launcher, "finetune.py", [*study.finetune, "--models", *models], folder / TASKS, asked.dry_run)
+    if not asked.dry_run:
+        print(report(study, folder))
 
 
 def joined(words: list[str], parser: argparse.ArgumentParser) -> list[str]:
@@ -104,18 +109,16 @@ def words_of(option: str, text: str) -> list[str]:
         raise UserError(f"{option} {text}: {error}; close the quote, or put a backslash before it") from None
 
 
-def report(study, folder: Path, only_print: bool) -> str:
+def report(study, folder: Path) -> str:
     """Write the table of what is finished by now."""
-    if only_print:
-        return ""
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.reports.study_results import collect, html, markdown
 
     found = collect(study, folder)
     run_folder.write_json(folder / "results.json", found)
     run_folder.write_atomically(folder / "results.html", html(study, found, folder.name))
-    run_folder.write_atomically(folder / "results.md", markdown(study, found))
-    return markdown(study, found)
+    run_folder.write_atomically(folder / "results.md", table := markdown(study, found))
+    return table
 
 
 def execute(launcher: list[str], script: str, words: list[str], run: Path, only_print: bool) -> None:

@@ -8,6 +8,7 @@ Files as for prepare_data.py. Case and accents are kept, Hangul syllables stay w
 import argparse
 import shlex
 import sys
+from itertools import chain
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
@@ -18,9 +19,7 @@ from electra_accel.runs.run_folder import require_creatable
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("--files", nargs="+", metavar="FILE", default=[], help="text to learn from; globs in quotes")
-    parser.add_argument(
-        "--dataset", metavar="NAME", help="instead of files: python_docs, or a hub id NAME[:CONFIG[:SPLIT]]"
-    )
+    parser.add_argument("--dataset", metavar="NAME", help="instead: python_docs, or a hub id NAME[:CONFIG[:SPLIT]]")
     parser.add_argument(
         "--text_column", metavar="NAME", default="text", help="column with the text, not for txt [text]"
     )
@@ -42,18 +41,16 @@ def main() -> None:
     from electra_accel.text.unknown import measure, sample_of, told
 
     corpus = Corpus(files=tuple(asked.files), dataset=asked.dataset, text_column=asked.text_column)
-    tokenizer = train_tokenizer(
-        lambda: (batch.documents for batch in read_documents(corpus)),
-        asked.vocab_size,
-        asked.out,
-        asked.lowercase,
-        print,
-    )
-    sample = sample_of(text for batch in read_documents(corpus) for text in batch.documents)
+
+    def batches():
+        return (batch.documents for batch in read_documents(corpus))
+
+    tokenizer = train_tokenizer(batches, asked.vocab_size, asked.out, asked.lowercase, print)
+    sample = sample_of(chain.from_iterable(batches()))
     ids = tokenizer(sample, add_special_tokens=False)["input_ids"]
     for line in told({"the first texts": measure(ids, tokenizer, sample)}):
         print(line)
-    pieces = (tokenizer.tokenize(text[:200]) for batch in read_documents(corpus) for text in batch.documents)
+    pieces = (tokenizer.tokenize(text[:200]) for text in chain.from_iterable(batches()))
     first = next(filter(None, pieces), [])  # a text may be of characters that are not seen
     print(f"{len(tokenizer):,} tokens in {asked.out}; the first text reads: {' '.join(first)}")
     options = ["--tokenizer", str(asked.out)]

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from electra_accel.finetuning import config_parser as finetuning_parser
-from electra_accel.pretraining import config_parser
+from electra_accel.finetuning.config import Settings
+from electra_accel.options.help import help_page
+from electra_accel.pretraining.config import Config
 from tests.helpers import ROOT
 from tests.test_imports import ORDER
 
@@ -64,7 +65,7 @@ def test_a_change_needs_a_file_configuration_and_a_test(change):
 
 
 def test_every_option_and_name_in_capitals_exists():
-    known = config_parser.help_page("") + finetuning_parser.help_page("")
+    known = help_page(Config, "") + help_page(Settings, "")
     options = {
         word for word in QUOTED if re.fullmatch(r"[a-z]+\.[a-z_]+", word) and not word.endswith((".py", ".yaml"))
     }

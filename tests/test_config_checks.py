@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from electra_accel.data.store import MAX_EXAMPLE_TOKENS as STORE_MAX_EXAMPLE_TOKENS
 from electra_accel.errors import UserError
-from electra_accel.pretraining.config import MAX_EXAMPLE_TOKENS, Config, flatten, resolve
+from electra_accel.options.declare import flatten
+from electra_accel.pretraining.config import Config, resolve
 from electra_accel.pretraining.config_checks import check, check_asked, difference, identity
 from electra_accel.pretraining.config_parser import load
 from tests.config_examples import PAIR, SCRATCH, config_of, error_of
@@ -27,8 +27,7 @@ from tests.helpers import ROOT
         (["--data.max_length=7"], "data.max_length must lie in [8, 1023], not 7"),
         (["--data.max_length=1024"], "data.max_length must lie in [8, 1023], not 1024"),
         (["--train.steps=0"], "train.steps must lie in [1, inf), not 0"),
-        (["--train.epochs=2"], "train.steps 1000 and train.epochs 2 (perhaps"),
-        (["--train.epochs=2"], "add --train.epochs null"),
+        (["--train.epochs=2"], "train.steps and train.epochs exclude each other"),
         (["--train.steps=null"], "give one of train.steps, train.epochs and train.flops"),
         (["--train.batch_tokens=300"], "train.batch_tokens 300 is not a multiple of train.bin_tokens 128: 256 or 384"),
         (["--train.batch_tokens=100"], "train.batch_tokens 100 is not a multiple of train.bin_tokens 128: 128"),
@@ -37,24 +36,28 @@ from tests.helpers import ROOT
         (["--train.micro_batch_tokens=64"], "train.micro_batch_tokens 64 does not hold a bin of 128"),
         (["--optim.warmup_steps=1001"], "optim.warmup_steps 1001 is more than the 1000 steps"),
         (["--model.size=null"], "no model: give model.size"),
-        (["--model.generator=g"], "without the other network"),
-        (["--model.generator=g", "--model.discriminator=d"], "model.size is settled by the given networks"),
+        (["--model.size=null", "--model.generator=g"], "without the other network"),
+        (["--model.generator=g", "--model.discriminator=d"], "model.size and model.generator exclude each other"),
         (["--model.revision=main"], "model.revision is for networks from the hub"),
-        (["--data.train_files=a.txt"], "only one of data.train_files and data.dataset"),
+        (["--data.train_files=a.txt"], "data.train_files and data.dataset exclude each other"),
         (["--data.dataset=null"], "no text: give one of"),
-        (["--tokenizer.path=t"], "give only one of tokenizer.path and tokenizer.train_vocab_size"),
+        (["--tokenizer.path=t"], "tokenizer.path and tokenizer.train_vocab_size exclude each other"),
         (["--tokenizer.train_vocab_size=null"], "give one of tokenizer.path and tokenizer.train_vocab_size"),
         (["--data.dataset=null", "--data.prepared=p"], "tokenizer.train_vocab_size is settled by data.prepared"),
         (["--checkpoint.keep=0"], "checkpoint.keep must lie in [1, inf), not 0"),
         (["--run.deadline=2020-01-01T00:00"], "run.deadline 2020-01-01T00:00 is past"),
         (["--run.deadline=tomorrow"], "run.deadline tomorrow is neither"),
+        (["--run.deadline=99999999999:00"], "run.deadline 99999999999:00 is neither"),
         (["--objective.generator_weight=0", "--objective.discriminator_weight=0"], "both 0"),
         (["--tokenizer.add_tokens=f"], "tokenizer.add_tokens is for the vocabulary of given networks"),
         (["--data.dataset=null", "--data.prepared=p", "--data.replay_files=r"], "data.replay_files is settled by"),
         (["--data.replay_fraction=1"], "data.replay_fraction must lie in (0, 1), not 1.0"),
         (["--data.replay_fraction=.2"], "data.replay_fraction 0.2 is of data.replay_files, which are missing"),
         (["--model.warm_start_steps=9"], "model.warm_start_steps 9 is of model.generator warm-start, which is missing"),
-        (["--objective.kind=mlm", "--model.generator=g"], "trains one network: leave model.generator out"),
+        (
+            ["--objective.kind=mlm", "--model.size=null", "--model.generator=g"],
+            "trains one network: leave model.generator out",
+        ),
         (["--objective.kind=mlm", "--model.generator_width=.5"], "there is none here"),
         (["--objective.kind=mlm", "--model.sharing=gdes"], "model.sharing gdes is for two networks"),
         (["--objective.kind=mlm", "--eval.metric=auc"], "eval.metric auc needs a discriminator"),
@@ -94,13 +97,6 @@ def test_a_forgotten_network_is_the_only_problem(missing: str):
 
 def test_no_model_is_told_first():
     assert error_of("--optim.eps=0").startswith("no model: ")
-
-
-def test_steps_take_the_place_of_a_recipes_epochs(tmp_path: Path):
-    (tmp_path / "recipe.yaml").write_text("train: {epochs: 3}")
-    given = [*PAIR, f"--config={tmp_path / 'recipe.yaml'}", "--train.steps=9"]
-    assert "add --train.epochs null" in error_of(*given)
-    assert check(resolve(config_of(*given, "--train.epochs", "null"))) == []
 
 
 def test_a_user_cannot_ask_for_the_run_that_a_warm_start_is():
@@ -153,10 +149,6 @@ def test_a_long_warmup_is_a_warning():
     assert check(epochs) == []
     with pytest.raises(UserError, match="more than the 50 steps"):
         check(epochs, steps=50)
-
-
-def test_the_limit_of_an_example_is_the_stores():
-    assert MAX_EXAMPLE_TOKENS == STORE_MAX_EXAMPLE_TOKENS
 
 
 def test_difference_names_old_and_new():

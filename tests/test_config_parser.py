@@ -7,9 +7,12 @@ import pytest
 import yaml
 
 from electra_accel.errors import UserError
-from electra_accel.options.parser import read_yaml, words_of
-from electra_accel.pretraining.config import Config, flatten, resolve
-from electra_accel.pretraining.config_parser import dump, help_page, load, parse
+from electra_accel.options.declare import flatten
+from electra_accel.options.help import help_page
+from electra_accel.options.yaml_file import read_yaml
+from electra_accel.pretraining.config import Config, resolve
+from electra_accel.pretraining.config_parser import dump, load, parse
+from electra_accel.reports.study import words_of
 from tests.config_examples import PAIR, SCRATCH, config_of, error_of
 from tests.helpers import run_script
 
@@ -229,7 +232,7 @@ def test_dump_and_load_give_the_same_configuration(tmp_path: Path):
 
 def test_help_page_holds_every_option_and_is_readable(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "100")
-    page = help_page("Pre-trains.\n\n    a command\n")
+    page = help_page(Config, "Pre-trains.\n\n    a command\n")
     assert page.startswith("Pre-trains.\n\n    a command\n\n")
     for name in flatten(Config()):
         assert f"\n  --{name} " in page
@@ -240,8 +243,8 @@ def test_help_page_holds_every_option_and_is_readable(monkeypatch: pytest.Monkey
 
 def test_help_and_print_config_are_quick_and_need_no_torch():
     program = (
-        "import sys; from electra_accel import config_checks; from electra_accel.config_parser import parse\n"
-        "try: parse(sys.argv[1:], 'x')\n"
+        "import sys; from electra_accel.pretraining import config_checks, config_parser\n"
+        "try: config_parser.parse(sys.argv[1:], 'x')\n"
         "finally: print('torch' in sys.modules, 'transformers' in sys.modules, file=sys.stderr)"
     )
     shown = run_script("-c", program, "--help")

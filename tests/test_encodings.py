@@ -10,7 +10,7 @@ import pytest
 
 from electra_accel.cli import print_any_character
 from electra_accel.errors import UserError
-from electra_accel.options.parser import read_yaml
+from electra_accel.options.yaml_file import read_yaml
 from electra_accel.runs import run_folder
 from tests.helpers import ROOT, run_script
 from tests.pretraining_runs import finish, options, start
@@ -44,7 +44,7 @@ def test_every_script_begins_and_ends_in_cli():
     assert [path.name for path in scripts if not path.read_text("utf-8").endswith(ending)] == []
 
 
-@pytest.mark.parametrize("script", ["pretrain", "finetune", "study", "train_tokenizer", "sweep"])
+@pytest.mark.parametrize("script", ["pretrain", "finetune", "study", "train_tokenizer"])
 def test_help_under_a_posix_locale(script):
     """Most help pages have characters in them that ASCII lacks."""
     done = run_script(f"scripts/{script}.py", "--help", **POSIX)

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from electra_accel.runs import run_folder
+from electra_accel.runs.export import ORIGIN
 from tests.helpers import run_in_process
 from tests.pretraining_runs import options, run_here, write_corpus
 
@@ -148,6 +149,26 @@ def test_an_unfinished_run_is_judged_by_its_newest_whole_checkpoint(place, evalu
     weights.write_bytes(weights.read_bytes()[:-7])
     found = evaluate("--run", "running", "--held_out")
     assert found["step"] == 6 and "is damaged" in found["printed"] and not same(whole["eval"], found["eval"])
+
+
+def test_an_export_of_an_older_version_does_not_say_its_step(place, evaluate):
+    whole = evaluate("--run", "scratch", "--held_out")
+    shutil.copytree(place / "scratch", place / "older")
+    (place / "older" / "discriminator" / ORIGIN).unlink()
+    found = evaluate("--run", "older", "--held_out")
+    assert (
+        found["step"] is None and found["weights"].startswith("the last weights") and same(whole["eval"], found["eval"])
+    )
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"step": "8", "chosen": "the last"}', '{"step": 8}', '{"chosen": "x"}', "\0"]
+)
+def test_a_damaged_origin_is_one_line(place, content, monkeypatch, capfd):
+    shutil.copytree(place / "scratch", place / "damaged", dirs_exist_ok=True)
+    (place / "damaged" / "discriminator" / ORIGIN).write_text(content)
+    code, _, err = run_here(["--run", "damaged", "--held_out"], place, monkeypatch, capfd, "evaluate.py")
+    assert code == 2 and err.count("\n") == 1 and f"damaged/discriminator/{ORIGIN} is damaged" in err
 
 
 MISTAKES = {

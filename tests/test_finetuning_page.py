@@ -7,6 +7,8 @@ import shlex
 import pytest
 
 from electra_accel.finetuning import config_parser
+from electra_accel.finetuning.config import Settings
+from electra_accel.options.help import help_page
 from tests.finetuning.small import rows, write_jsonl
 from tests.helpers import ROOT
 from tests.pretraining_runs import run_here, run_short, write_corpus
@@ -92,7 +94,7 @@ def test_every_command_runs(tmp_path, monkeypatch, capfd):
 
 def test_options_that_the_page_names_exist():
     text = PAGE.read_text("utf-8")
-    known = config_parser.help_page("")
+    known = help_page(Settings, "")
     groups = "task|run|optim|train|checkpoint|tracking"
     named = set(re.findall(rf"\b(?:{groups})\.[a-z_]+\b(?!\.)", text)) - {"train.tsv", "run.dir"}
     assert len(named) > 15 and [name for name in named if f"--{name} " not in known] == []

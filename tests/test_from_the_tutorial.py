@@ -12,8 +12,9 @@ from transformers import AutoModel, AutoModelForSequenceClassification, ElectraF
 
 from electra_accel.finetuning import config
 from electra_accel.model.pair import build_pair
+from electra_accel.options.declare import flatten
 from electra_accel.pretraining import config_checks
-from electra_accel.pretraining.config import Config, flatten, resolve
+from electra_accel.pretraining.config import Config, resolve
 from electra_accel.pretraining.config_parser import load, parse
 from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import train_tokenizer
@@ -24,7 +25,7 @@ from tests.published import write_published
 PAGE = (ROOT / "docs" / "from-the-tutorial.ko.md").read_text(encoding="utf-8")
 RECIPE = ROOT / "recipes" / "koelectra-two-csv.yaml"
 PAIR = ["--model.generator", "published/generator", "--model.discriminator", "published/discriminator"]
-SHORT = "--train.epochs null --train.steps 4 --eval.every 2 --tracking.samples_every 2 --checkpoint.every 2".split()
+SHORT = "--train.steps 4 --eval.every 2 --tracking.samples_every 2 --checkpoint.every 2".split()
 
 
 def blocks(language: str) -> list[str]:

@@ -10,7 +10,7 @@ from electra_accel.data.prepare import prepare
 from electra_accel.errors import UserError
 from electra_accel.model.fingerprint import fingerprint
 from electra_accel.pretraining import assemble
-from electra_accel.pretraining.judged import text_of_run
+from electra_accel.pretraining.saved_pairs import text_of_run
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.text.corpus import Corpus
 from tests.text.texts import TEXTS

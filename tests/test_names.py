@@ -59,7 +59,6 @@ REFUSED = {
     "adaptation.py": lambda name: [name],
     "compare_runs.py": lambda name: [name, "other"],
     "study.py": lambda name: [name],
-    "sweep.py": lambda name: [name],
 }
 
 

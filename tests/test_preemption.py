@@ -13,7 +13,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from electra_accel.pretraining.config_checks import deadline_time
+from electra_accel.options.groups import deadline_time
 from electra_accel.runs import run_folder, stopping
 from electra_accel.runs.stopping import StopRequests
 from tests.helpers import ROOT

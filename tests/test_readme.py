@@ -15,7 +15,7 @@ from tests.pretraining_runs import write_corpus
 PAGES = ("README.md", "docs/tour.md")  # in this order: the tour uses what README made
 # Appended to commands that train or tokenise, so that each takes seconds.
 SHORT = {
-    "pretrain.py": "--train.epochs null --train.steps 2 --optim.warmup_steps 1 --eval.batches 1 --train.batch_tokens 512",
+    "pretrain.py": "--train.steps 2 --optim.warmup_steps 1 --eval.batches 1 --train.batch_tokens 512",
     "own-text.yaml": "--tokenizer.train_vocab_size 600",
     "reviews-ko.yaml": "--tokenizer.train_vocab_size 600",
     "train_tokenizer.py": "--vocab_size 600",

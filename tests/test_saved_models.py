@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from electra_accel.errors import UserError
-from electra_accel.finetuning.saving import fold
+from electra_accel.finetuning.kinds.regression import Regression
 from tests.finetuning.small import make_encoder, rows, write_jsonl
 from tests.pretraining_runs import run_here
 
@@ -120,8 +120,8 @@ def test_only_a_head_with_one_output_is_folded(place):
     ids = torch.tensor([[2, 5, 6, 3]])
     with torch.no_grad():
         before = model(ids).logits
-        fold(model, 2.5, 1.3)
+        Regression(2.5, 1.3).finish(model)
         assert model(ids).logits == pytest.approx(1.3 * before + 2.5, abs=1e-6)
     two = AutoModelForSequenceClassification.from_pretrained(place / "first" / "discriminator", num_labels=2)
     with pytest.raises(UserError, match="cannot be saved for a regression"):
-        fold(two, 0, 1)
+        Regression(0, 1).finish(two)

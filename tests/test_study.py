@@ -112,9 +112,8 @@ def test_a_study_runs_goes_on_and_is_told(tmp_path, monkeypatch, capfd):
     assert code == 2 and "row base: run.dir runs/study/base-1 was started with another configuration" in err
     assert "scripts/pretrain.py" not in out
     code, out, err = run_here([*LINE, "--finetune", "--train.epochs 2"], tmp_path, monkeypatch, capfd, SCRIPT)
-    assert (
-        code == 2 and "finetune, task t: runs/study/tasks/t/base-1/seed-1 was started with another configuration" in err
-    )
+    assert code == 2 and "finetune, task t: " in err
+    assert "runs/study/tasks/t/base-1/seed-1 was started with another configuration" in err
     assert "train.epochs 1 -> 2" in err and "scripts/pretrain.py" not in out
 
 
@@ -207,7 +206,7 @@ def test_a_broken_study_is_one_line(tmp_path, monkeypatch, capfd, text, message)
         (["--set", "data"], "write NAME=VALUE"),
         (["--seeds", "1", "1"], "--seeds names one of them twice"),
         (["--pretrain", "--train.step 3"], "row base: command line: unknown option train.step"),
-        (["--pretrain", "--train.epochs 3"], "row base: train.epochs 3 and train.flops 1e+11"),
+        (["--pretrain", "--train.epochs 3"], "row base: command line: train.epochs and train.flops exclude each other"),
         (["--finetune", "--task.kind pair --task.text_columns text"], "finetune: task.kind pair takes 2"),
         (["--launcher", "no-such-program launch"], "--launcher no-such-program: there is no such program"),
         (["--launcher", "python 'a"], "--launcher python 'a: No closing quotation"),

@@ -1,20 +1,42 @@
-"""W&B sweeps: the files name real options, and a grid runs without a server by the commands that an agent would execute."""
+"""W&B sweeps: the files are what W&B takes and name real options; a grid runs without a server, as a study."""
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from electra_accel.pretraining.config import Config, flatten
-from tests.helpers import ROOT, run_command
-from tests.pretraining_runs import options, wandb_segments, write_corpus
+from electra_accel.options.declare import flatten
+from electra_accel.pretraining.config import Config
+from tests.helpers import ROOT
+from tests.pretraining_runs import options, run_here, wandb_segments, write_corpus
 
 SWEEPS = sorted((ROOT / "recipes" / "sweeps").glob("*.yaml"))
-DRIVER = ROOT / "scripts" / "sweep.py"
+GRID = ROOT / "recipes" / "sweeps" / "grid.yaml"
+# W&B's own schema, as far as our files use it (config/schema.json of its package `sweeps` 0.3.0, which needs NumPy 1).
+MACROS = {"${env}", "${interpreter}", "${program}", "${args}", "${args_no_hyphens}", "${args_no_boolean_flags}"}
+PARAMETERS = [{"values"}, {"value"}, {"min", "max"}, {"min", "max", "distribution"}]
+DISTRIBUTIONS = {"uniform", "log_uniform_values"}
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_a_sweep_file_is_what_wandb_takes(file):
+    sweep = yaml.safe_load(file.read_text())
+    assert set(sweep) == {"program", "name", "method", "metric", "parameters", "command"}
+    assert sweep["method"] in ("grid", "random", "bayes") and sweep["metric"]["goal"] in ("maximize", "minimize")
+    assert set(sweep["metric"]) == {"name", "goal"}
+    for parameter in sweep["parameters"].values():
+        assert set(parameter) in PARAMETERS
+        assert sweep["method"] == "random" or "values" in parameter
+        if "min" in parameter:
+            assert parameter["distribution"] in DISTRIBUTIONS
+            assert isinstance(parameter["min"], float) and 0 < parameter["min"] < parameter["max"]
+        else:
+            assert isinstance(parameter["values"], list) and len(parameter["values"]) > 1
+    assert {word for word in sweep["command"] if str(word).startswith("$")} <= MACROS
+    assert {"${program}", "${args}"} <= set(sweep["command"])
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
@@ -35,39 +57,27 @@ def test_a_sweep_file_launches_the_script_with_real_options(file):
     } == set(sweep["parameters"])
 
 
-def test_the_grid_is_every_combination_in_a_command_that_the_script_takes(tmp_path):
-    printed = subprocess.run(
-        [sys.executable, DRIVER, ROOT / "recipes/sweeps/grid.yaml", "--dry_run"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    ).stdout.splitlines()
-    assert len(printed) == len(set(printed)) == 16
+def test_the_grid_is_every_combination_in_a_command_that_the_script_takes(monkeypatch, capfd):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    code, out, err = run_here([GRID, "--seeds", "1", "--dry_run"], ROOT, monkeypatch, capfd, "study.py")
+    assert code == 0, err
+    printed = out.splitlines()
+    assert len(printed) == len({line.partition("--run.dir")[0] for line in printed}) == 16
+    assert all(line.startswith("accelerate launch --config_file accelerate_configs/single.yaml") for line in printed)
     words = printed[-1].split()
-    script = words.index("scripts/pretrain.py")
-    check = [sys.executable, ROOT / "scripts/pretrain.py", *words[script + 1 :], "--print_config"]
-    shown = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True).stdout
-    config = yaml.safe_load(shown)
+    script = next(at for at, word in enumerate(words) if word.endswith("scripts/pretrain.py"))
+    assert words[-2:] == ["--run.dir", "runs/grid/trial-16-1"] and "--tracking.group=electra-grid" in words
+    code, out, err = run_here([*words[script + 1 :], "--print_config"], ROOT, monkeypatch, capfd)
+    assert code == 0, err
+    config = yaml.safe_load(out)
     assert config["optim"]["learning_rate"] == 1e-3 and config["objective"]["mask_prob"] == 0.45
     assert config["objective"]["discriminator_weight"] == 50 and config["model"]["generator_width"] == 0.5
 
 
-def test_two_trials_run_one_after_the_other_and_are_recorded_apart(tmp_path):
+def test_two_trials_run_one_after_the_other_and_are_recorded_apart(tmp_path, monkeypatch, capfd):
     write_corpus(tmp_path / "text.txt", most=300)
-    fixed = [
-        word
-        for word in options(
-            "text.txt",
-            tmp_path,
-            train__steps=2,
-            optim__learning_rate=None,
-            optim__warmup_steps=1,
-            eval__every=2,
-            eval__batches=1,
-        )
-        if not word.startswith("--run.dir")
-    ]
+    short = dict(train__steps=2, optim__learning_rate=None, optim__warmup_steps=1, eval__every=2, eval__batches=1)
+    fixed = [word for word in options("text.txt", tmp_path, **short) if not word.startswith("--run.dir")]
     sweep = {
         "program": str(ROOT / "scripts/pretrain.py"),
         "name": "two",
@@ -79,21 +89,24 @@ def test_two_trials_run_one_after_the_other_and_are_recorded_apart(tmp_path):
         ],
     }
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {"OMP_NUM_THREADS": "1", "PATH": path, "WANDB_MODE": "offline"}
-    ended = run_command([sys.executable, DRIVER, "sweep.yaml"], tmp_path, timeout=250, **environment)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    code, out, err = run_here(["sweep.yaml", "--seeds", "7"], tmp_path, monkeypatch, capfd, "study.py")
+    assert code == 0, out + err
     rates = []
     for number in (1, 2):
-        run = tmp_path / "runs" / f"sweep-two-{number}"
+        run = tmp_path / "runs" / "sweep" / f"trial-{number}-7"
         config = yaml.safe_load((run / "config.yaml").read_text())
         rates.append(config["optim"]["learning_rate"])
-        assert config["objective"]["mask_prob"] == 0.3
+        assert (config["objective"]["mask_prob"], config["run"]["seed"]) == (0.3, 7)
         assert json.loads((run / "status.json").read_text())["state"] == "done"
         (records,) = wandb_segments(run)
         started = next(record["run"] for record in records if record["type"] == "run")
         assert (started["project"], started["run_group"], started["display_name"]) == ("electra-accel", "two", run.name)
     assert rates == [1e-3, 5e-4]
+    found = json.loads((run.parent / "results.json").read_text())
+    assert [entry["mean"].keys() >= {"auc", "tokens"} for entry in found.values()] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -101,21 +114,22 @@ def test_two_trials_run_one_after_the_other_and_are_recorded_apart(tmp_path):
     [
         ("method: [", "broken YAML"),
         ("{name: x, name: y}", "line 1: broken YAML: 'name' stands"),
-        ("name: x", "no program, method, parameters"),
+        ("{method: grid}", "a sweep has parameters"),
         ("{name: x, program: p, method: bayes, parameters: {}}", "method bayes needs W&B"),
-        ("{name: x, program: p, method: grid, parameters: {a: 3}}", "parameters.a has neither a value nor a list"),
+        ("{program: pretrain.py, method: grid, parameters: {a: 3}}", "parameters.a has neither a value nor a list"),
         (
-            "{name: x, program: p, method: grid, parameters: {a: {values: 3}}}",
+            "{program: pretrain.py, method: grid, parameters: {a: {values: 3}}}",
             "parameters.a has neither a value nor a list",
         ),
-        ("{name: x, program: p, method: grid, parameters: [a]}", "no parameters"),
-        ("{name: 3, program: p, method: grid, parameters: {}}", "no name"),
-        ("{name: x, program: p, method: grid, parameters: {}, command: 3}", "command is not a list"),
+        ("{program: pretrain.py, method: grid, parameters: [a]}", "a sweep has parameters"),
+        ("{program: other.py, method: grid, parameters: {}}", "program is not scripts/pretrain.py"),
+        ("{program: pretrain.py, method: grid, parameters: {}, command: 3}", "in the list command"),
+        ("{program: pretrain.py, method: grid, parameters: {a.b: {value: 3}}}", "unknown option a.b"),
         (None, "No such file"),
     ],
 )
-def test_a_file_that_is_no_grid_is_one_line(tmp_path, text, words):
+def test_a_file_that_is_no_grid_is_one_line(tmp_path, monkeypatch, capfd, text, words):
     if text is not None:
         (tmp_path / "bad.yaml").write_text(text)
-    ended = subprocess.run([sys.executable, DRIVER, tmp_path / "bad.yaml"], capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 2 and words in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
+    code, _, err = run_here(["bad.yaml"], tmp_path, monkeypatch, capfd, "study.py")
+    assert code == 2 and words in err and err.count("\n") == 1, err

@@ -1,5 +1,7 @@
 """Bins of the plan + tokens of the store -> RTDBatch. Every random decision about a batch is made here."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -11,10 +13,11 @@ from electra_accel.data.store import MixedStore, TokenStore
 from electra_accel.randomness import Purpose, uniform
 
 
+@dataclass
 class Collator:
     """Turns up to ``rows`` bins into one micro-batch of exactly ``rows`` rows; plain data, so workers can have a copy.
 
-    Args:
+    Attributes:
         store: the examples.
         masking: of the objective.
         limits: that the bins were packed under.
@@ -23,15 +26,12 @@ class Collator:
         pad_id: of [PAD].
     """
 
-    def __init__(
-        self, store: TokenStore | MixedStore, masking: Masking, limits: BinLimits, rows: int, seed: int, pad_id: int
-    ):
-        self.store = store
-        self.masking = masking
-        self.limits = limits
-        self.rows = rows
-        self.seed = seed
-        self.pad_id = pad_id
+    store: TokenStore | MixedStore
+    masking: Masking
+    limits: BinLimits
+    rows: int
+    seed: int
+    pad_id: int
 
     def collate(self, bins: Bins) -> RTDBatch:
         """A micro-batch; rows beyond the given bins are empty. An example looks the same wherever it stands."""
@@ -52,8 +52,10 @@ class Collator:
         position = within(lengths)
         token_place = np.repeat(place, lengths) + position
         input_ids = _scatter(shape, token_place, tokens, fill=np.int32(self.pad_id))
-        position_ids = _scatter(shape, token_place, position, fill=np.int32(0))
-        segment_ids = _scatter(shape, token_place, np.repeat(segment + 1, lengths), fill=np.int32(0))
+        batch = {
+            "position_ids": _scatter(shape, token_place, position, fill=np.int32(0)),
+            "segment_ids": _scatter(shape, token_place, np.repeat(segment + 1, lengths), fill=np.int32(0)),
+        }
         shape = (self.rows, self.limits.segments)
         examples = _scatter(shape, row * self.limits.segments + segment, bins.examples, fill=np.int64(-1))
 
@@ -71,17 +73,13 @@ class Collator:
         shape = (self.rows, self.limits.slots)
         slot_row = row[example]  # ascending: slots come in the order of rows, then of columns
         slot = slot_row * self.limits.slots + within(np.bincount(slot_row, minlength=self.rows))
-        slot_positions = _scatter(shape, slot, column[example] + selected, fill=np.int32(0))
-        slot_used = _scatter(shape, slot, True, fill=np.False_)
-        slot_uniform = _scatter(shape, slot, uniform(streams(Purpose.REPLACE)[example], selected), fill=np.float64(0))
-        return {
+        draws = uniform(streams(Purpose.REPLACE)[example], selected)
+        return batch | {
             "input_ids": input_ids,
             "corrupted_ids": corrupted_ids,
-            "position_ids": position_ids,
-            "segment_ids": segment_ids,
-            "slot_positions": slot_positions,
-            "slot_used": slot_used,
-            "slot_uniform": slot_uniform,
+            "slot_positions": _scatter(shape, slot, column[example] + selected, fill=np.int32(0)),
+            "slot_used": _scatter(shape, slot, True, fill=np.False_),
+            "slot_uniform": _scatter(shape, slot, draws, fill=np.float64(0)),
             "examples": examples,
         }
 

@@ -36,10 +36,11 @@ class Step:
     cursor: Cursor
 
 
+@dataclass
 class StepLoader:
     """The steps of one process.
 
-    Args:
+    Attributes:
         plan: of the corpus; the same on every process.
         layout: whose ``rows`` the collator was made for.
         rank: of this process.
@@ -48,15 +49,12 @@ class StepLoader:
         pin_memory: page-locked batches, for asynchronous copies to a GPU.
     """
 
-    def __init__(
-        self, plan: Plan, layout: Layout, rank: int, collator: Collator, num_workers: int = 0, pin_memory: bool = False
-    ):
-        self.plan = plan
-        self.layout = layout
-        self.rank = rank
-        self.collator = collator
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
+    plan: Plan
+    layout: Layout
+    rank: int
+    collator: Collator
+    num_workers: int = 0
+    pin_memory: bool = False
 
     def steps(self, cursor: Cursor = START, step: int = 0) -> Iterator[Step]:
         """The steps from a place on, the first with the number ``step``; ends where the plan ends.
@@ -67,7 +65,7 @@ class StepLoader:
         loader = DataLoader(
             _MicroBatches(self, cursor, step),
             batch_size=None,
-            collate_fn=_unchanged,  # arrays, not tensors: those would need shared memory, which containers have little of
+            collate_fn=lambda item: item,  # arrays: tensors would need shared memory, which containers have little of
             num_workers=self.num_workers,
             prefetch_factor=_PREFETCH if self.num_workers else None,
             multiprocessing_context="fork" if self.num_workers else None,  # workers share the mapped tokens
@@ -100,15 +98,12 @@ class _MicroBatches(IterableDataset):
         worker_id, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         count = 0
         for plan in self.loader.plan.steps(self.cursor, self.step):
-            about = {"step": plan.step, "tokens": plan.tokens, "epoch": plan.epoch, "cursor": plan.cursor}
+            about = plan._asdict()
+            del about["bins"]
             for bins in self.loader.layout.micro_batches(plan.bins, self.loader.rank):
                 if count % workers == worker_id:
                     yield about, self.loader.collator.arrays(bins)
                 count += 1
-
-
-def _unchanged(item: tuple) -> tuple:
-    return item
 
 
 def _leave_process_group(worker_id: int) -> None:

@@ -24,7 +24,7 @@ class SplitWriter:
         self.writer = TokenWriter(folder, vocab_size)
         self.digest = hashlib.blake2b(digest_size=16)
         self.histogram = np.zeros(max_length + 1, np.int64)
-        self.documents = self.unknown = self.unknown_skipped = 0
+        self.counts = dict.fromkeys(("documents", "unknown", "unknown_skipped"), 0)
         self.worst: list[str] = []  # documents with unknown tokens
         self.sources: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
@@ -33,9 +33,8 @@ class SplitWriter:
         self.writer.append(examples.tokens, examples.lengths)
         self.digest.update(examples.tokens.tobytes())
         self.histogram += np.bincount(examples.lengths, minlength=len(self.histogram))
-        self.documents += examples.documents
-        self.unknown += examples.unknown
-        self.unknown_skipped += examples.unknown_skipped
+        for name in self.counts:
+            self.counts[name] += getattr(examples, name)
         if sum(map(len, self.worst)) < SAMPLE:
             self.worst += examples.worst
         self.sources[source] += examples.documents
@@ -44,14 +43,15 @@ class SplitWriter:
     def close(self, tokenizer: PreTrainedTokenizerFast) -> dict:
         self.writer.close()
         of_text = self.writer.total - 2 * self.writer.count
-        unknown = Unknown(self.unknown + self.unknown_skipped, of_text + self.unknown_skipped)
+        skipped = self.counts["unknown_skipped"]
+        unknown = Unknown(self.counts["unknown"] + skipped, of_text + skipped)
         if unknown.is_high:
             unknown = unknown._replace(cause=cause_in(self.worst, tokenizer))
         return {
-            "documents": self.documents,
+            "documents": self.counts["documents"],
             "examples": self.writer.count,
             "tokens": self.writer.total,
-            "unknown_tokens": self.unknown,
+            "unknown_tokens": self.counts["unknown"],
             "unknown": unknown._asdict(),  # with the documents that were skipped for it
             "skipped": dict(self.skipped),
             "sources": dict(self.sources),
@@ -64,12 +64,8 @@ def nothing_in(name: str, split: dict) -> str:
     """What to say where a split came out empty."""
     skipped = ", ".join(f"{count} {reason}" for reason, count in split["skipped"].items()) or "no documents"
     where = {"train": "the corpus", "replay": "the replay text"}.get(name, f"the held-out set {name!r}")
-    options = {
-        "held_out": " in data.eval_files",
-        "general": " in data.eval_general_files",
-        "replay": " in data.replay_files",
-    }
-    remedy = f"name other files{options.get(name, '')} or another data.text_column"
+    option = {"held_out": "eval_files", "general": "eval_general_files", "replay": "replay_files"}.get(name)
+    remedy = f"name other files{f' in data.{option}' if option else ''} or another data.text_column"
     if name == "train" and not split["skipped"]:
         remedy = "all of it is held out: add text, name data.eval_files, or lower data.eval_fraction"
     if cause := split["unknown"]["cause"]:
@@ -78,7 +74,7 @@ def nothing_in(name: str, split: dict) -> str:
 
 
 def read_manifest(folder: Path) -> dict:
-    """See :meth:`SplitWriter.close` and ``prepare._write_manifest``.
+    """See :meth:`SplitWriter.close` and ``prepare._build``.
 
     Raises:
         UserError: not a prepared folder, or one of another format.

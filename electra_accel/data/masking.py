@@ -3,9 +3,9 @@
 Of an example with n candidates (real tokens except [CLS], [SEP], [PAD], [MASK]) k = :func:`selected_count` are selected
 without replacement: those with the k smallest keyed hashes, or whole words in the order of such hashes (see
 :class:`Masking`), which are k tokens too. Of the selected, ``mask_token_prob`` become [MASK],
-``random_token_prob`` a random token, the others keep theirs (ELECTRA, Clark et al. 2020, masks 85% and keeps 15% as its
-code does; BERT 80/10/10). Every draw is keyed by (seed, corpus, pass, purpose, example, position), so neither the other
-examples of a batch nor the process that collates it can change it.
+``random_token_prob`` a random token, the others keep theirs (ELECTRA's code: 85%, 0, 15%; BERT: 80%, 10%, 10%). Every draw is
+keyed by (seed, corpus, pass, purpose, example, position), so neither the other examples of a batch nor the process that
+collates it can change it.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ import numpy as np
 from tokenizers.models import WordPiece
 from transformers import PreTrainedTokenizerFast
 
+from electra_accel.data.store import MAX_EXAMPLE_TOKENS
 from electra_accel.errors import UserError
 from electra_accel.randomness import Purpose, bits, key, uniform
 
-_POSITION_BITS = 10  # store.MAX_EXAMPLE_TOKENS < 2**10
+_POSITION_BITS = MAX_EXAMPLE_TOKENS.bit_length()
 _ROW_BITS = 20  # examples in a micro-batch
 _POSITION_MASK = np.uint64((1 << _POSITION_BITS) - 1)
 
@@ -71,9 +72,9 @@ class Masking:
     does not continue one, with those that continue it. Words are taken in keyed order as long as they fit into what is left
     of the k tokens; one that does not fit is passed over. What no word fits into is filled by the first tokens of the first
     word, in that order, that was not taken. So an example has exactly as many selected tokens as with single tokens, and at
-    most one of its words is broken. The price is paid by long words in short texts: of Korean reviews of 20 tokens, with k
-    mostly 1 to 4, tokens of one-token words are selected with probability .25, of three-token words .10, and 4% of the
-    selected words are broken; in texts of more than 40 tokens it is .19, .13 and 0.3%.
+    most one of its words is broken. Long words in short texts are selected less often: in Korean reviews of 20 tokens with
+    probability .10 (three tokens) instead of .25 (one), and 4% of the selected words are broken; in texts of more than 40
+    tokens .13, .19 and 0.3%.
 
     Attributes:
         mask_prob: share of the candidates that is selected.
@@ -147,14 +148,11 @@ class Masking:
 
 
 def _keyed_order(rows: np.ndarray, positions: np.ndarray, streams: np.ndarray) -> np.ndarray:
-    """Indices of the given places, example after example, those of one example by the hashes of their positions.
+    """Indices of the given places, example after example, those of one example by the hashes of their positions: int64 [n].
 
     Args:
         rows, positions: int64 [n], ascending by both.
         streams: uint64, of each example.
-
-    Returns:
-        int64 [n]: a permutation of 0 … n-1 with ``rows[result]`` equal to ``rows``.
     """
     number = within(np.bincount(rows))  # of the place in its example
     # One integer that sorts by example, then by hash, then (hashes of 34 bits can be equal) by position.
@@ -180,8 +178,8 @@ def _whole_words(
         streams: uint64, of each example.
     """
     first = np.flatnonzero(begins_word)
-    sizes = np.diff(first, append=len(rows))
     order = _keyed_order(rows[first], positions[first], streams)
+    sizes = np.diff(first, append=len(rows))
     taken = np.empty_like(sizes)
     taken[order] = _tokens_taken(sizes[order], rows[first], counts)
     return np.flatnonzero(within(sizes) < np.repeat(taken, sizes))

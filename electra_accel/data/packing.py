@@ -31,14 +31,11 @@ class BinLimits:
 
 
 def pack(lengths: np.ndarray, slots: np.ndarray, limits: BinLimits) -> np.ndarray:
-    """Best-fit in the given order.
+    """Best-fit in the given order: the bin of each example, numbered from 0 as they were opened, int64 [n].
 
     Args:
         lengths: int64 [n], tokens of each example, at least 1.
         slots: int64 [n], selected positions that each example may need at most.
-
-    Returns:
-        int64 [n]: the bin of each example; bins are numbered from 0 in the order in which they were opened.
 
     Raises:
         ValueError: an example that does not fit into an empty bin.

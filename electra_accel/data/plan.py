@@ -106,10 +106,11 @@ class StepPlan(NamedTuple):
     cursor: Cursor
 
 
+@dataclass
 class Plan:
     """The sequence of global steps over one corpus.
 
-    Args:
+    Attributes:
         examples: number of examples that each pass holds once, at least 1.
         lengths: tokens of the given examples (``TokenStore.lengths``).
         slots: (examples, lengths) -> most selected positions that each of them needs.
@@ -119,32 +120,23 @@ class Plan:
         corpus: names the content (``TokenStore.corpus``).
         passes: the plan ends after so many; None: it never ends.
         replay: what each pass holds besides; its examples have the numbers ``examples``, ``examples`` + 1, …
+        per_pass: examples of a pass, those of replay included.
     """
 
-    def __init__(
-        self,
-        examples: int,
-        lengths: Callable[[np.ndarray], np.ndarray],
-        slots: Callable[[np.ndarray, np.ndarray], np.ndarray],
-        limits: BinLimits,
-        bins_per_step: int,
-        seed: int,
-        corpus: int,
-        passes: int | None = None,
-        replay: Replay | None = None,
-    ):
-        if examples < 1:
+    examples: int
+    lengths: Callable[[np.ndarray], np.ndarray]
+    slots: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    limits: BinLimits
+    bins_per_step: int
+    seed: int
+    corpus: int
+    passes: int | None = None
+    replay: Replay | None = None
+
+    def __post_init__(self):
+        if self.examples < 1:
             raise ValueError("a plan needs at least one example")
-        self.examples = examples
-        self.lengths = lengths
-        self.slots = slots
-        self.limits = limits
-        self.bins_per_step = bins_per_step
-        self.seed = seed
-        self.corpus = corpus
-        self.passes = passes
-        self.replay = replay
-        self.per_pass = examples + (replay.per_pass if replay else 0)  # examples of a pass, those of replay included
+        self.per_pass: int = self.examples + (self.replay.per_pass if self.replay else 0)
 
     def steps(self, cursor: Cursor = START, step: int = 0) -> Iterator[StepPlan]:
         """The steps from a place on; the first of them gets the number ``step``."""
@@ -156,7 +148,9 @@ class Plan:
                 here = replace(here, bins=here.bins + len(parts[-1]))
                 missing -= len(parts[-1])
                 if missing == 0:
-                    yield self._step(step, parts, self._epoch(here, bins), here)
+                    # Examples of passes and windows that are finished, less those that they left for this one.
+                    before = here.pass_number * self.per_pass + here.window * WINDOW - len(here.carry)
+                    yield self._step(step, parts, (before + int(bins.offsets[here.bins])) / self.per_pass, here)
                     step, parts, missing = step + 1, [], self.bins_per_step
         if parts:
             yield self._step(step, parts, float(self.passes), here)
@@ -173,11 +167,6 @@ class Plan:
     def _step(self, step: int, parts: list[Bins], epoch: float, cursor: Cursor) -> StepPlan:
         bins = Bins.concatenate(parts)
         return StepPlan(step, bins, int(self.lengths(bins.examples).sum()), epoch, cursor)
-
-    def _epoch(self, cursor: Cursor, bins: Bins) -> float:
-        """Passes finished at a place; ``bins`` is its window."""
-        before = cursor.pass_number * self.per_pass + cursor.window * WINDOW - len(cursor.carry)
-        return (before + int(bins.offsets[cursor.bins])) / self.per_pass
 
     def _window(self, number: int, pass_number: int) -> tuple[np.ndarray, np.ndarray]:
         """Pass and number of each example of a window of a pass, in keyed order."""
@@ -226,9 +215,9 @@ def steps_in_passes(
     bins_per_step: int,
     passes: float,
 ) -> int:
-    """Steps that ``passes`` passes take, rounded up, without planning them: at most two windows are packed.
+    """Steps that ``passes`` passes take, rounded up: within 1% or one step on real data.
 
-    It plans a made-up corpus with the same histogram of lengths. On real data within 1% or one step.
+    Two windows of a made-up corpus with the same histogram of lengths are packed, at most.
     """
     examples = int(np.sum(histogram))
     lengths = lengths_like(histogram)

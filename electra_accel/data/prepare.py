@@ -15,7 +15,6 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from itertools import compress, islice
 from pathlib import Path
 
@@ -52,7 +51,9 @@ def prepare(
     processes: int | None = None,
     log: Callable[[str], None] = print,
 ) -> Path:
-    """Prepares a corpus, or finds it prepared; any number of processes may call this at once (see waiting.py).
+    """Prepares a corpus, or finds it prepared, and returns its folder for :class:`Prepared`.
+
+    Any number of processes may call this at once (see waiting.py).
 
     Args:
         root: folder of prepared corpora.
@@ -63,12 +64,9 @@ def prepare(
         add_tokens, learn_tokens: more tokens for the given tokenizer; see :func:`~electra_accel.text.vocabulary.adapt`.
         max_length: tokens per example, [CLS] and [SEP] included.
         eval_fraction: share of train's documents that is split off; at least one document is, unless it is 0.
-        join_lines: see :class:`~electra_accel.text.encode.Encoder` and :func:`~electra_accel.text.readers.read_texts`.
-        processes: how many tokenise; None: one a core, at most 16; one for a small corpus or on fewer than 4 cores (there,
-            the library's threads do as well). The result does not depend on it.
-
-    Returns:
-        The folder, to be opened with :class:`Prepared`.
+        join_lines: see :class:`~electra_accel.text.encode.Encoder` and :func:`~electra_accel.text.readers.placed_texts`.
+        processes: how many tokenise, which changes no result. None: one a core, at most 16; one for a small corpus or on
+            fewer than 4 cores (there, the library's threads do as well).
 
     Raises:
         UserError: see readers.py, corpus.py, tokenizer.py; too little space on the disk; no usable text.
@@ -97,22 +95,25 @@ def prepare(
     folder = root / f"{short_name(first)}-{digest}"
 
     def build(temporary: Path) -> None:
-        _check_space(root, [train, *held_out.values(), *filter(None, [replay])])
+        # A token takes 2 bytes (4 if the vocabulary is over 65,536) and stands for 4 to 6 bytes of text in English and Korean.
+        need = sum(map(text_bytes, [train, *held_out.values(), *filter(None, [replay])])) // 2
+        if need > (free := shutil.disk_usage(root).free):
+            amounts = f"needs about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on that disk"
+            raise UserError(f"{root}: the prepared corpus {amounts}")
         log(f"preparing {first} in {folder}")
         try:
             _build(temporary, train, held_out, replay, tokenizer, train_vocab_size, settings, processes, log)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise UserError(
-                f"{root}: the disk became full while the corpus was prepared; free space or use another"
-            ) from None
+            full = f"{root}: the disk became full while the corpus was prepared; free space or use another"
+            raise UserError(full) from None
 
     if folder.exists():
         log(f"found prepared data {folder}")
         if known := Prepared(folder).manifest.get("vocabulary"):
-            change = f"{known['tokens_after']:,} tokens of training text instead of {known['tokens_before']:,}"
-            log(f"vocabulary: {known['added']} tokens added, {change}")
+            before, after = known["tokens_before"], known["tokens_after"]
+            log(f"vocabulary: {known['added']} tokens added, {after:,} tokens of training text instead of {before:,}")
     build_once(folder, build, log)
     for line in told(unknown_tokens(read_manifest(folder))):
         log(line)
@@ -122,15 +123,6 @@ def prepare(
 def short_name(name: str) -> str:
     """At most 200 bytes of it: a folder's name has 255, and more comes behind it. Hangul of macOS takes 9 bytes a syllable."""
     return name.encode()[:200].decode(errors="ignore")
-
-
-def _check_space(root: Path, corpora: list[Corpus]) -> None:
-    """A token takes 2 bytes (4 if the vocabulary is over 65,536) and stands for 4 to 6 bytes of text in English and Korean."""
-    need, free = sum(map(text_bytes, corpora)) // 2, shutil.disk_usage(root).free
-    if need > free:
-        raise UserError(
-            f"{root}: the prepared corpus needs about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on that disk"
-        )
 
 
 def _build(
@@ -146,7 +138,12 @@ def _build(
 ) -> None:
     join_lines, max_length = settings["join_lines"], settings["max_length"]
     fraction = fraction_that_holds_one(train, settings["eval_fraction"], join_lines, log)
-    texts = partial(_vocabulary_texts, train, fraction, join_lines)
+    stride = 1 + text_bytes(train) // _VOCABULARY_TEXT
+
+    def texts() -> Iterator[list[str]]:
+        for batch in islice(read_documents(train, join_lines), 0, None, stride):
+            yield list(compress(batch.documents, numbers(train, batch) >= fraction))  # nothing that is held out
+
     vocabulary = None
     if tokenizer is None:
         log(f"training a vocabulary of {vocab_size} tokens")
@@ -169,31 +166,18 @@ def _build(
     for name, reasons in left_out.items():
         splits[name].skipped += reasons
     closed = {name: split.close(tokenizer) for name, split in splits.items()}
-    _write_manifest(folder, tokenizer, vocabulary, settings, closed)
-
-
-def _vocabulary_texts(train: Corpus, fraction: float, join_lines: bool) -> Iterator[list[str]]:
-    """What a vocabulary is trained on: nothing held out; of a large corpus, batches at even distances."""
-    stride = 1 + text_bytes(train) // _VOCABULARY_TEXT
-    for batch in islice(read_documents(train, join_lines), 0, None, stride):
-        yield list(compress(batch.documents, numbers(train, batch) >= fraction))
-
-
-def _write_manifest(
-    folder: Path, tokenizer: PreTrainedTokenizerFast, vocabulary: dict | None, settings: dict, splits: dict[str, dict]
-) -> None:
-    for name, split in splits.items():
+    for name, split in closed.items():
         if not split["examples"]:
             raise UserError(nothing_in(name, split))
-    names = [fingerprint(tokenizer), *(split["fingerprint"] for split in splits.values())]
+    prints = [fingerprint(tokenizer), *(split["fingerprint"] for split in closed.values())]
     manifest = {
         "format": FORMAT,
-        "fingerprint": hashlib.blake2b(" ".join(names).encode(), digest_size=16).hexdigest(),
-        "tokenizer": names[0],
+        "fingerprint": hashlib.blake2b(" ".join(prints).encode(), digest_size=16).hexdigest(),
+        "tokenizer": prints[0],
         "vocab_size": len(tokenizer),
         "vocabulary": vocabulary,  # None, or what vocabulary.adapt made of the given one
         "settings": settings,
-        "splits": splits,
+        "splits": closed,
     }
     text = json.dumps(manifest, ensure_ascii=False)
     # The name of a file need not be UTF-8; what is escaped reads back as it was.
@@ -223,29 +207,22 @@ class Prepared:
         self.fingerprint: str = self.manifest["fingerprint"]
         self.tokenizer = tokenizer or load_tokenizer(self.folder / "tokenizer")
         if fingerprint(self.tokenizer) != self.manifest["tokenizer"]:
-            if tokenizer is None:
-                raise UserError(
-                    f"{folder}: its tokenizer is not the one that the text was prepared with: changed since, or by an earlier "
-                    "version that took Hangul syllables apart; prepare again (option data.prepared)"
-                )
-            raise UserError(
-                f"{folder}: prepared with another tokenizer than {self.tokenizer.name_or_path}; prepare again with this one, "
-                "or use the tokenizer in the folder (option data.prepared)"
-            )
-        stores = {name: self._open(name, split) for name, split in self.manifest["splits"].items()}
+            why = "its tokenizer is not the one that the text was prepared with: changed since, or by an earlier version that "
+            why += "took Hangul syllables apart; prepare again"
+            if tokenizer:
+                why = f"prepared with another tokenizer than {tokenizer.name_or_path}; prepare again with this one, or use "
+                why += "the tokenizer in the folder"
+            raise UserError(f"{folder}: {why} (option data.prepared)")
+        stores: dict[str, TokenStore] = {}
+        for name, split in self.manifest["splits"].items():
+            place = self.folder / name
+            try:
+                corpus = int(split["fingerprint"][:16], 16)
+                stores[name] = store = TokenStore(place, self.manifest["vocab_size"], corpus)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{place}: damaged: {error}; delete {self.folder} and prepare again") from None
+            if (len(store), len(store.tokens)) != (split["examples"], split["tokens"]):
+                raise UserError(f"{place}: not as long as its manifest says; delete {self.folder} and prepare again")
         self.train: TokenStore = stores.pop("train")
         self.replay: TokenStore | None = stores.pop("replay", None)
         self.held_out: dict[str, TokenStore] = stores
-
-    def _open(self, name: str, split: dict) -> TokenStore:
-        try:
-            store = TokenStore(
-                self.folder / name, self.manifest["vocab_size"], corpus=int(split["fingerprint"][:16], 16)
-            )
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.folder / name}: damaged: {error}; delete {self.folder} and prepare again") from None
-        if (len(store), len(store.tokens)) != (split["examples"], split["tokens"]):
-            raise UserError(
-                f"{self.folder / name}: not as long as its manifest says; delete {self.folder} and prepare again"
-            )
-        return store

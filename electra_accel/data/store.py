@@ -57,8 +57,7 @@ class TokenStore:
 
     def read(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The examples' tokens one after another (1-D, token dtype) and their lengths (int64 [n])."""
-        starts = self.starts(examples)
-        lengths = self.starts(examples + 1) - starts
+        starts, lengths = self.starts(examples), self.lengths(examples)
         ends = np.cumsum(lengths)
         position = np.arange(ends[-1] if len(ends) else 0)
         position += np.repeat(starts - (ends - lengths), lengths)

@@ -10,23 +10,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Literal
+from typing import ClassVar, Literal
 
 from electra_accel.errors import UserError
+from electra_accel.finetuning.kinds.registry import KINDS, METRIC_NAMES, by_kind
 from electra_accel.model.fingerprint import UNTRAINED
-from electra_accel.options.parser import outside_interval
-from electra_accel.pretraining.config import COUNT, NOT_NEGATIVE, POSITIVE, option
-from electra_accel.pretraining.config_checks import deadline_time
+from electra_accel.options import groups
+from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alternative, option, outside_intervals
 from electra_accel.text.writing import normalise_name
 
-METRICS = {
-    "classification": ("accuracy", "macro_f1", "matthews"),
-    "pair": ("accuracy", "macro_f1", "matthews"),
-    "regression": ("spearman", "pearson"),
-    "tagging": ("entity_f1", "entity_precision", "entity_recall", "accuracy"),
-}  # of each kind of task; the first one chooses the epoch unless task.metric names another
-METRIC_NAMES = tuple(dict.fromkeys(name for names in METRICS.values() for name in names))
-TEXT_COLUMNS = {"pair": ["sentence1", "sentence2"], "tagging": ["tokens"]}
 FRACTIONS = {"dev": 0.1, "test": 0.0}  # of the training texts, unless said otherwise
 NAME = re.compile(r"[\w+-][\w.+-]*")  # of a task, which is that of a folder too
 TAKEN = {
@@ -39,9 +31,7 @@ TAKEN = {
 class Task:
     """what is learnt, and the labelled data: train_file or dataset"""
 
-    kind: Literal["classification", "pair", "regression", "tagging"] | None = option(
-        None, "one label a text; one label a pair of texts; a number a text or pair; one tag a word"
-    )
+    kind: Literal[tuple(KINDS)] | None = option(None, "; ".join(kind.learns for kind in KINDS.values()))
     name: str | None = option(None, "in tables; default: that of the training file or data set", "NAME")
     train_file: str | None = option(
         None,
@@ -59,11 +49,11 @@ class Task:
         "NAME",
     )
     text_columns: list[str] | None = option(
-        None, "one or two; default: text, pairs sentence1 sentence2, tagging tokens", "NAME"
+        None, f"one or two; default: {by_kind(lambda kind: ' '.join(kind.text_columns))}", "NAME"
     )
-    label_column: str | None = option(None, "default: label, tagging tags", "NAME")
+    label_column: str | None = option(None, f"default: {by_kind(lambda kind: kind.label_column)}", "NAME")
     metric: Literal[METRIC_NAMES] | None = option(
-        None, "chooses the epoch and stands in the table; default: accuracy, regression spearman, tagging entity_f1"
+        None, f"chooses the epoch and stands in the table; default: {by_kind(lambda kind: kind.metrics[0])}"
     )
     max_length: int = option(
         128, "tokens of an example with the special ones; the rest of it is cut", within="[4, inf)"
@@ -80,10 +70,12 @@ class Task:
 
 
 @dataclass
-class Run:
+class Run(groups.Run):
     """where the results go"""
 
     dir: str | None = option(None, "folder of the results; default: runs/finetune-<UTC time>", "FOLDER")
+    seed: ClassVar = None
+    resume: ClassVar = None
     seeds: list[int] = option(
         [1, 2, 3], "one fine-tuning each: order, dropout, new weights and train_rows follow from it"
     )
@@ -91,13 +83,10 @@ class Run:
         "none",
         "best: keep the best epoch's model of each fine-tuning as a Hugging Face folder, in <task>/<model>/seed-<n>/model",
     )
-    deadline: str | None = option(
-        None, "save and stop at this time: hours:minutes from the start, or a time such as 2026-12-24T07:30", "TIME"
-    )
 
 
 @dataclass
-class Optim:
+class Optim(groups.Optim):
     """AdamW; defaults of the ELECTRA paper, table 7 (where its released code has another one, it is named)"""
 
     learning_rate: float | None = option(
@@ -134,17 +123,14 @@ class Train:
 
 
 @dataclass
-class Tracking:
+class Tracking(groups.Tracking):
     """what is recorded besides metrics.jsonl"""
 
-    trackers: list[str] | None = option(None, "wandb, tensorboard, …; default: wandb where it is installed", "NAME")
-    mode: Literal["online", "offline", "disabled"] | None = option(
-        None, "of W&B; default: WANDB_MODE, else online where a key is stored, else offline"
-    )
-    project: str = option("electra-accel", "W&B project, unless WANDB_PROJECT is set", "NAME")
     group: str | None = option(None, "W&B group; default: the name of run.dir", "NAME")
-    tags: list[str] = option([], "W&B tags", "NAME")
+    notes: ClassVar = None
     log_every: int = option(50, "steps between recorded figures", within=COUNT)
+    samples_every: ClassVar = None
+    samples: ClassVar = None
 
 
 @dataclass
@@ -159,6 +145,11 @@ class Settings:
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
     tracking: Tracking = field(default_factory=Tracking)
+
+
+CHOICES = (
+    (Alternative(("task.train_file",)), Alternative(("task.dataset",), settles=("task.dev_file", "task.test_file"))),
+)
 
 
 def check(settings: Settings, tasks: list[Task], of_tasks: Sequence[Settings] = ()) -> None:
@@ -179,15 +170,9 @@ def check(settings: Settings, tasks: list[Task], of_tasks: Sequence[Settings] = 
             problems.append(f"{name} names one of them twice")
     if not settings.run.seeds:
         problems.append("run.seeds is empty")
-    for each in (settings, *of_tasks):
-        for group in ("run", "optim", "train", "tracking"):
-            found = outside_interval(getattr(each, group), group)
-            problems += [problem for problem in found if problem not in problems]
-    try:
-        if settings.run.deadline:
-            deadline_time(settings.run.deadline)
-    except ValueError:
-        problems.append(f"run.deadline {settings.run.deadline} is neither hours:minutes from now nor a time")
+    of_all = [problem for each in (settings, *of_tasks) for problem in outside_intervals(each)]
+    problems += dict.fromkeys(problem for problem in of_all if not problem.startswith("task."))
+    problems += groups.deadline_problems(settings.run)
     names = [task.name for task in tasks]
     if twice := sorted({str(name) for name in names if names.count(name) > 1}):
         problems.append(f"two tasks are called {', '.join(twice)}")
@@ -205,13 +190,13 @@ def place_of(model: str) -> str:
 
 
 def _of_task(task: Task) -> list[str]:
-    problems = outside_interval(task, "task")
+    problems = outside_intervals(task, "task.")
     if not NAME.fullmatch(task.name) or task.name in TAKEN:
         problems.append(
             f"task.name {task.name!r} cannot be a folder of the run: letters, digits, _ . + -, and none of its files"
         )
     if task.kind is None:
-        problems.append(f"task.kind is missing: {', '.join(METRICS)}")
+        problems.append(f"task.kind is missing: {', '.join(KINDS)}")
     if bool(task.train_file) == bool(task.dataset):
         problems.append("give either task.train_file or task.dataset")
     if task.dataset and (task.dev_file or task.test_file):
@@ -226,25 +211,25 @@ def _of_task(task: Task) -> list[str]:
         problems.append("task.dev_fraction and task.test_fraction leave nothing to train on")
     if task.kind is None:
         return problems
-    wanted = {"classification": (1,), "pair": (2,), "regression": (1, 2), "tagging": (1,)}[task.kind]
-    if len(task.text_columns) not in wanted:
-        problems.append(f"task.kind {task.kind} takes {' or '.join(map(str, wanted))} task.text_columns")
-    if task.metric not in METRICS[task.kind]:
-        problems.append(f"task.metric {task.metric} is none of {task.kind}'s: {', '.join(METRICS[task.kind])}")
+    kind = KINDS[task.kind]
+    if len(task.text_columns) not in kind.takes:
+        problems.append(f"task.kind {task.kind} takes {' or '.join(map(str, kind.takes))} task.text_columns")
+    if task.metric not in kind.metrics:
+        problems.append(f"task.metric {task.metric} is none of {task.kind}'s: {', '.join(kind.metrics)}")
     return problems
 
 
 def resolve(task: Task) -> Task:
     """A copy with the defaults that depend on the kind, and names written in one way; :func:`check` names what is wrong."""
     source = normalise_name((task.train_file or task.dataset or "task").rsplit("/", 1)[-1])
-    kind = task.kind or "classification"
+    kind = KINDS[task.kind or "classification"]
     usual = re.sub(r"[^\w+-]", "-", source.partition(".")[0].partition(":")[0])
     return replace(
         task,
         name=usual if task.name is None else normalise_name(task.name),
-        text_columns=[normalise_name(name) for name in task.text_columns or TEXT_COLUMNS.get(kind, ["text"])],
-        label_column=normalise_name(task.label_column or ("tags" if kind == "tagging" else "label")),
-        metric=task.metric or METRICS[kind][0],
+        text_columns=[normalise_name(name) for name in task.text_columns or kind.text_columns],
+        label_column=normalise_name(task.label_column or kind.label_column),
+        metric=task.metric or kind.metrics[0],
     )
 
 

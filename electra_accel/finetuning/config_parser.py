@@ -1,29 +1,19 @@
-"""Command line and YAML files -> Settings and tasks, and back: defaults < ``--config`` files < suite < command line.
-
-The values of a file are read as if they were written on the command line (see ``options``), so that both accept the same and
-give the same errors. A ``--config`` file may hold tasks as a suite file does; config.yaml of a run does.
+"""Command line and YAML files -> Settings and tasks, and back; see ``options/parser.py``. A suite lies between the ``--config``
+files and the command line; a ``--config`` file may hold tasks as a suite does, and config.yaml of a run does.
 """
 
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import yaml
-
 from electra_accel.errors import UserError
-from electra_accel.finetuning.config import Settings, Task, resolve
+from electra_accel.finetuning.config import CHOICES, Settings, Task, resolve
 from electra_accel.options import parser
+from electra_accel.options.declare import names, value_of
+from electra_accel.options.yaml_file import read_yaml
 
-FLAGS = {
-    "--config": "YAML file of options, such as config.yaml of a run; may be repeated, later files win",
-    "--print_config": "print all options as YAML and stop",
-    "--dry_run": "read models and data, check everything, print the plan and stop",
-    "--cpu": "use the CPU although there is a GPU",
-    "--help": "this page",
-}
-OF_A_TASK = ("train.epochs", *(name for name, _ in parser.names(Settings) if name.startswith("optim.")))
-
-Source = tuple[parser.Given, str]  # options, and where they come from
+OF_A_TASK = ("train.epochs", *(name for name, _ in names(Settings) if name.startswith("optim.")))
+TASKS = "tasks"
 
 
 @dataclass
@@ -48,23 +38,24 @@ def parse(argv: list[str], description: str) -> Arguments:
     Raises:
         UserError: unknown option, wrong type, missing or broken file; names the file and the option.
     """
-    files, given, flags = parser.split(argv, FLAGS)
-    if "--help" in flags:
-        print(help_page(description))
-        sys.exit(0)
-    contents = [(file, _content(file, "--config")) for file in files]
-    shared = [(_options_of(content, file), file) for file, content in contents]
-    line = (given, "command line")
-    settings = parser.read(Settings, [*shared, line])
-    suites = [(file, content["tasks"]) for file, content in contents if "tasks" in content]
+    layers, flags = parser.layers(Settings, argv, description)
+    *files, line = layers
+    suite: tuple[str, Any] | None = None  # the file whose tasks count, and what it has under that name
+    for given, source in files:
+        given.pop("checkpoint.every", None)  # in config.yaml of older runs: now every whole epoch is saved
+        if TASKS in given:
+            if given.get("suite", [None]) != [None]:
+                raise UserError(f"{source}: suite and tasks exclude each other; give only one of them")
+            suite = source, given.pop(TASKS)
+            given["suite"] = [None]  # takes the place of one in a file before
+    settings = parser.read(Settings, layers, CHOICES)
     if settings.suite:
-        if suites:
-            raise UserError(f"{suites[-1][0]} holds tasks already: leave out --suite, or the tasks there")
-        suites = [(settings.suite, _content(settings.suite, "--suite").get("tasks"))]
-    elif settings.suite_data and not suites:
+        content = parser.mapping(read_yaml(settings.suite, "--suite"), settings.suite)
+        suite = settings.suite, content.get(TASKS)
+    elif settings.suite_data and not suite:
         raise UserError("--suite_data is the folder of a suite's files: give --suite too")
-    entries = _entries(*suites[-1], settings.suite_data) if suites else [([], "")]
-    of_tasks = [parser.read(Settings, [*shared, entry, line]) for entry in entries]
+    entries = _entries(*suite, settings.suite_data) if suite else [({}, "")]
+    of_tasks = [parser.read(Settings, [*files, entry, line], CHOICES) for entry in entries]
     tasks = [resolve(each.task) for each in of_tasks]
     asked = Arguments(settings, tasks, of_tasks, "--dry_run" in flags, "--cpu" in flags)
     if "--print_config" in flags:
@@ -78,60 +69,31 @@ def dump(asked: Arguments) -> str:
     values = asdict(asked.settings)
     for name in ("suite", "suite_data", "task"):  # the tasks say it all
         del values[name]
-    values["tasks"] = []
-    for task, of_task in zip(asked.tasks, asked.of_tasks, strict=True):
-        own = {name: value for name in OF_A_TASK if (value := _value(of_task, name)) != _value(asked.settings, name)}
-        values["tasks"].append(asdict(task) | own)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    values[TASKS] = []
+    for task, settings in zip(asked.tasks, asked.of_tasks, strict=True):
+        own = {name: value_of(settings, name) for name in OF_A_TASK}
+        own = {name: value for name, value in own.items() if value != value_of(asked.settings, name)}
+        values[TASKS].append(asdict(task) | own)
+    return parser.dump(values)
 
 
-def _value(settings: Settings, name: str) -> Any:
-    group, _, option = name.partition(".")
-    return getattr(getattr(settings, group), option)
-
-
-def _content(path: str, option: str) -> dict:
-    content = parser.read_yaml(path, option) or {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold 'name: value' lines, not {str(content)[:40]!r}")
-    return content
-
-
-def _options_of(content: dict, path: str) -> parser.Given:
-    """Everything in a ``--config`` file but its tasks."""
-    found = []
-    for name, value in content.items():
-        if name != "tasks":
-            group = (
-                {f"{name}.{option}": each for option, each in value.items()}
-                if isinstance(value, dict)
-                else {name: value}
-            )
-            found += [parser.values_of(option, each, path) for option, each in group.items()]
-    return parser.once(found, path)
-
-
-def _entries(path: str, tasks: Any, data: str | None) -> list[Source]:
+def _entries(path: str, tasks: Any, data: str | None) -> list[parser.Layer]:
     """The options of each task of a file."""
     if not isinstance(tasks, list) or not tasks or not all(isinstance(entry, dict) for entry in tasks):
         raise UserError(f"{path}: must hold 'tasks:' and a list of tasks; see recipes/suites/")
     found = []
     for number, entry in enumerate(tasks, start=1):
         where = f"{path}, task {entry.get('name') or number}"
-        given = [("task.name", [str(number)])] if "name" not in entry else []
+        given: dict[str, list] = {"task.name": [str(number)]}
         for name, value in entry.items():
             if "." in name and name not in OF_A_TASK:
                 raise UserError(
                     f"{where}: {name} holds for all tasks; of its own a task may have {', '.join(OF_A_TASK)}"
                 )
-            option, values = parser.values_of(name if "." in name else f"task.{name}", value, where)
-            if data is None and any("{data}" in each for each in values if each):
+            values = value if isinstance(value, list) else [value]
+            if data is None and any("{data}" in str(each) for each in values):
                 raise UserError(f"{where}: {name} begins with {{data}}: say which folder that is by --suite_data")
-            given.append((option, [each and each.replace("{data}", data or "") for each in values]))
-        found.append((parser.once(given, where), where))
+            values = [each.replace("{data}", data or "") if isinstance(each, str) else each for each in values]
+            given[name if "." in name else f"task.{name}"] = values
+        found.append((given, where))
     return found
-
-
-def help_page(description: str) -> str:
-    """Every option by group, with its default in brackets."""
-    return parser.help_page(Settings, FLAGS, description)

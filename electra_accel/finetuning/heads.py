@@ -8,22 +8,18 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+import transformers
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from electra_accel.data.prepare import short_name
 from electra_accel.errors import UserError
 from electra_accel.finetuning.config import place_of
+from electra_accel.finetuning.kinds.registry import KINDS
 from electra_accel.finetuning.tasks import TaskData
 from electra_accel.model.fingerprint import UNTRAINED, network_fingerprint
 from electra_accel.model.reading import (
     FETCH_AGAIN,
+    is_encoder,
     one_line_errors,
     quiet,
     read_config,
@@ -37,7 +33,6 @@ from electra_accel.text.tokenizer import load_tokenizer
 from electra_accel.text.writing import normalise_name
 
 _PARTS = ("discriminator", "encoder", "generator")  # folders of a run; the run's name says more
-TASK_HEADS = ("ForSequenceClassification", "ForTokenClassification")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +68,10 @@ def names(given: list[str]) -> list[str]:
         path = [part for part in path if part not in ("-", ".", "..")] or ["model"]
         folder, kind = (path[:-1], path[-1:]) if len(path) > 1 and path[-1] in _PARTS else (path, [])
         first = "untrained-" if model.startswith(UNTRAINED) else ""
-        # a run's other network is told by what it is, as its generator always is; another run by where it stands
+        # A run's other network is told by what it is, as its generator always is; another run by where it stands.
         tail = kind if (first, folder) in folders or kind == ["generator"] else []
         longer = [short_name(first + "-".join([*folder[-n:], *tail])) for n in range(1, len(folder) + 1)]
-        numbered = f"{longer[-1]}-{number}"
-        found.append(next((name for name in longer if name not in found), numbered))
+        found.append(next((name for name in longer if name not in found), f"{longer[-1]}-{number}"))
         folders.append((first, folder))
     return found
 
@@ -111,13 +105,12 @@ def open_encoder(given: str, name: str) -> Encoder:
 
 def require_positions(encoder: Encoder, max_length: int) -> None:
     """Raises UserError where an example of task.max_length would be longer than the model can take."""
-    positions = getattr(encoder.config, "max_position_embeddings", None)
-    if positions:
+    if positions := getattr(encoder.config, "max_position_embeddings", None):
         positions -= _unused_positions(encoder)
-    if positions and max_length > positions:
-        raise UserError(
-            f"models: {encoder.source} has {positions} positions, fewer than task.max_length {max_length}; lower it"
-        )
+        if max_length > positions:
+            raise UserError(
+                f"models: {encoder.source} has {positions} positions, fewer than task.max_length {max_length}; lower it"
+            )
 
 
 @lru_cache
@@ -126,9 +119,8 @@ def _unused_positions(encoder: Encoder) -> int:
     with torch.device("meta"), quiet(), one_line_errors("models", encoder.source):
         model = AutoModel.from_config(encoder.config)
     tables = [module.position_embeddings for module in model.modules() if hasattr(module, "position_embeddings")]
-    return max(
-        (table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None), default=0
-    )
+    padding = [getattr(table, "padding_idx", None) for table in tables]
+    return max((row + 1 for row in padding if row is not None), default=0)
 
 
 def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
@@ -140,11 +132,9 @@ def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
         UserError: weights that cannot be read or lack a part of the encoder.
     """
     config = copy.deepcopy(encoder.config)
-    config.num_labels = len(data.labels) or 1
-    config.id2label = dict(enumerate(data.labels or ["score"]))
-    config.label2id = {label: i for i, label in config.id2label.items()}
-    tagging = data.task.kind == "tagging"
-    architecture = AutoModelForTokenClassification if tagging else AutoModelForSequenceClassification
+    config.num_labels = len(data.kind.labels)
+    config.id2label, config.label2id = dict(enumerate(data.kind.labels)), dict(data.kind.number)
+    architecture = getattr(transformers, f"AutoModel{data.kind.head}")
     with torch.random.fork_rng(devices=[]), quiet(), one_line_errors("models", encoder.source):
         torch.manual_seed(torch_seed(seed, Purpose.INITIALISE))
         if encoder.untrained:
@@ -159,8 +149,9 @@ def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
         )
         new = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
         head = [name for name in model.state_dict() if not name.startswith(f"{model.base_model_prefix}.")]
-        learnt = [name for name in head if name not in new] if was_fine_tuned(encoder.config) else []
-        if learnt:
+        of_tasks = tuple(kind.head for kind in KINDS.values())
+        was_fine_tuned = any(name.endswith(of_tasks) for name in getattr(encoder.config, "architectures", None) or ())
+        if was_fine_tuned and (learnt := [name for name in head if name not in new]):
             torch.manual_seed(torch_seed(seed, Purpose.INITIALISE))
             fresh = architecture.from_config(config).state_dict()
             model.load_state_dict({name: fresh[name] for name in learnt}, strict=False)
@@ -169,13 +160,3 @@ def build(encoder: Encoder, data: TaskData, seed: int) -> PreTrainedModel:
     require_whole_encoder("models", encoder.source, found["unexpected_keys"])
     require_finite(f"models: {encoder.source}", model.named_parameters(), FETCH_AGAIN)
     return model.train()
-
-
-def was_fine_tuned(config: PretrainedConfig) -> bool:
-    """Whether its head is that of a task, by what saved it says."""
-    return any(name.endswith(TASK_HEADS) for name in getattr(config, "architectures", None) or ())
-
-
-def is_encoder(name: str, model: PreTrainedModel) -> bool:
-    """A pooler counts as a part of the head: encoders are released with and without one."""
-    return name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name

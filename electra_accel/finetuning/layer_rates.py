@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from electra_accel.errors import UserError
 from electra_accel.finetuning.config import Optim
-from electra_accel.finetuning.heads import is_encoder
+from electra_accel.model.reading import is_encoder
 
 LAYER = re.compile(r"\blayers?\.(\d+)\.")  # in the name of a parameter
 
@@ -26,7 +26,7 @@ def build_adamw(model: PreTrainedModel, optim: Optim) -> torch.optim.AdamW:
         _require_layers(model)
     groups: dict[tuple[float, float], dict] = {}
     for name, parameter in model.named_parameters():
-        scale = decay ** (depth_of_head(model) - depth_of(name, model))
+        scale = decay ** (model.config.num_hidden_layers + 1 - depth_of(name, model))
         weight_decay = optim.weight_decay if parameter.ndim >= 2 else 0.0
         group = groups.setdefault((scale, weight_decay), {"params": [], "scale": scale, "weight_decay": weight_decay})
         group["params"].append(parameter)
@@ -51,11 +51,12 @@ def depth_of(name: str, model: nn.Module) -> int:
     times the decay to the first power, and every layer below the head learns more slowly than the paper says. Here the top
     layer has exactly one factor.
     """
+    layers = model.config.num_hidden_layers
     if not is_encoder(name, model):
-        return depth_of_head(model)
+        return layers + 1
     if layer := LAYER.search(name):
         return int(layer[1]) + 1
-    return 0 if "embed" in name else depth_of_head(model) - 1
+    return 0 if "embed" in name else layers
 
 
 def _require_layers(model: nn.Module) -> None:
@@ -66,10 +67,6 @@ def _require_layers(model: nn.Module) -> None:
             f"models: the layers of {type(model).__name__} share weights or have no numbers, so none learns more slowly "
             "than another: give --optim.layer_decay 1"
         )
-
-
-def depth_of_head(model: nn.Module) -> int:
-    return model.config.num_hidden_layers + 1
 
 
 def peak_learning_rate(optim: Optim, config: PretrainedConfig) -> float:

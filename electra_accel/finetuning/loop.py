@@ -18,10 +18,9 @@ from electra_accel.errors import UserError
 from electra_accel.finetuning import job as jobs
 from electra_accel.finetuning.heads import Encoder, build
 from electra_accel.finetuning.job import Job, State
+from electra_accel.finetuning.kinds.kind import Row, are_numbers
 from electra_accel.finetuning.layer_rates import build_adamw, peak_learning_rate
-from electra_accel.finetuning.rows import Row
 from electra_accel.finetuning.saving import save_model
-from electra_accel.finetuning.scores import are_numbers, figures, loss_sum, outputs, predictions
 from electra_accel.finetuning.tasks import Encoded, TaskData, encode
 from electra_accel.randomness import Purpose, key, permute
 from electra_accel.runs import checkpoint, run_folder
@@ -85,7 +84,7 @@ def finetune(
         _prepare(job, engine, best)
         records = score(engine, rows["test"], encoded["test"], job)
         engine.on_main(lambda: jobs.write_predictions(job, "test", records))
-        result["test"] = figures(records, job.data.task.kind)
+        result["test"] = job.data.kind.figures(records)
     if keeps:
         engine.on_main(lambda: save_model(job, best, result))
     engine.on_main(lambda: jobs.finish(job, result))
@@ -159,7 +158,7 @@ def train(
             for piece in micro_steps(engine, job.seed, state.step, split_over(examples, engine, at_once)):
                 inputs, wanted = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
                 # A process without an example of a short batch must take part all the same.
-                loss = loss_sum(engine.model(**inputs).logits, wanted) * (len(piece) > 0)
+                loss = job.data.kind.loss_sum(engine.model(**inputs).logits, wanted) * (len(piece) > 0)
                 engine.backward(loss / targets)
                 loss_so_far += loss.detach()
             rate = learning_rate(state.step, peak=peak, warmup_steps=warmup, total_steps=total, schedule="linear")
@@ -188,7 +187,7 @@ def train(
             if not epoch_ends and sums.asked_to_stop():
                 sums.stop(recorder.close)  # nothing is saved inside an epoch
         records = score(engine, *dev, job)
-        found = figures(records, job.data.task.kind)
+        found = job.data.kind.figures(records)
         if state.judge(found, job.data.task.metric):
             engine.on_main(lambda records=records: jobs.write_predictions(job, "dev", records))
         named = {f"dev/{name}": float("nan") if value is None else value for name, value in found.items()}
@@ -220,7 +219,7 @@ def to_device(engine: Engine, inputs: dict[str, torch.Tensor], targets: torch.Te
 
 @torch.no_grad()
 def score(engine: Engine, rows: list[Row], data: Encoded, job: Job) -> list[dict]:
-    """Predictions of the engine's model for every row once, in order, on every process (see ``scores.predictions``).
+    """Predictions of the engine's model for every row once, in order, on every process (see ``Kind.predictions``).
 
     Raises:
         UserError: its outputs are not finite.
@@ -233,11 +232,11 @@ def score(engine: Engine, rows: list[Row], data: Encoded, job: Job) -> list[dict
         examples = by_length[begin : begin + size * engine.world_size]
         piece = np.array_split(examples, engine.world_size)[engine.rank]
         inputs, targets = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
-        mine.append(outputs(model(**inputs).logits, targets)[: len(piece)])
+        mine.append(job.data.kind.outputs(model(**inputs).logits, targets)[: len(piece)])
     ordered = [
         output for batches in zip(*engine.everywhere(mine), strict=True) for batch in batches for output in batch
     ]
     if not are_numbers(ordered):
         raise UserError(f"{job.name}: the model's outputs are not finite: {LOWER_RATE}")
     in_place = [ordered[i] for i in np.argsort(by_length)]
-    return predictions(in_place, rows, data, job.data)
+    return job.data.kind.predictions(rows, in_place, data.words)

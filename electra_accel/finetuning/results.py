@@ -28,12 +28,10 @@ def collect(jobs: list[Job], earlier: Mapping[str, dict[str, Any]] | None = None
     """
     tasks: dict[str, Any] = {}
     for job in jobs:
-        task = job.data.task
-        new = {"kind": task.kind, "metric": task.metric, "notes": list(job.data.notes[1:]), "models": {}}
-        entry = tasks.setdefault(task.name, new)
-        encoder = job.encoder
-        new = {name: getattr(encoder, name) for name in ("source", "untrained", "fingerprint")} | {"seeds": {}}
-        model = entry["models"].setdefault(encoder.name, new)
+        task, encoder = job.data.task, job.encoder
+        entry = {"kind": task.kind, "metric": task.metric, "notes": list(job.data.notes[1:]), "models": {}}
+        model = {name: getattr(encoder, name) for name in ("source", "untrained", "fingerprint")} | {"seeds": {}}
+        model = tasks.setdefault(task.name, entry)["models"].setdefault(encoder.name, model)
         if result := job.result():
             model["seeds"][str(job.seed)] = result
     for task, entry in (earlier or {}).items():
@@ -62,30 +60,25 @@ def _notes(models: dict[str, dict]) -> list[str]:
                 f"{name}, seed {', '.join(blind)}: nothing was learnt (matthews 0 on {judged}, as of one label for all rows)"
             )
         for split in ("train", "dev", "test"):
-            cut = max((result.get("cut_texts", {}).get(split, 0) for result in results), default=0)
-            if cut:
+            if cut := max((result.get("cut_texts", {}).get(split, 0) for result in results), default=0):
                 notes.append(
                     f"{name}: {cut:,} of {results[0]['rows'][split]:,} texts of {split} are cut at task.max_length"
                 )
             unknown = max((result.get("unknown_tokens", {}).get(split, 0) for result in results), default=0)
             if unknown > MANY_UNKNOWN:
                 notes.append(f"{name}: {unknown:.1%} of the tokens of {split} are [UNK]")
-    ways = sorted(
-        {result.get("computed_with", "") for model in models.values() for result in model["seeds"].values()} - {""}
-    )
+    ways = {result.get("computed_with", "") for model in models.values() for result in model["seeds"].values()} - {""}
     if len(ways) > 1:
-        notes.append(f"{MIXED} ({'; '.join(ways)}), which moves them as another seed does")
+        notes.append(f"{MIXED} ({'; '.join(sorted(ways))}), which moves them as another seed does")
     return notes
 
 
 def _summary(seeds: dict[str, dict], first: dict[str, dict] | None) -> dict[str, dict[str, Any]]:
     summary: dict[str, dict[str, Any]] = {}
     for split in ("dev", "test"):
-        metrics = dict.fromkeys(name for result in seeds.values() for name in result.get(split, {}))
-        for metric in metrics:
+        for metric in dict.fromkeys(name for result in seeds.values() for name in result.get(split, {})):
             values = by_seed(seeds, split, metric)
-            numbers = [value for value in values.values() if value is not None]
-            if not numbers:
+            if not (numbers := [value for value in values.values() if value is not None]):
                 continue
             summary.setdefault(split, {})[metric] = {
                 "mean": float(np.mean(numbers)),

@@ -1,9 +1,10 @@
 """A task's data: splits without shared texts, labels, and the padded batches that a model learns from.
 
-Each batch is padded to its longest example. Targets of a tagging task stand at the first piece of every word.
+Each batch is padded to its longest example.
 """
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +13,14 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from electra_accel.data.split import text_hashes
-from electra_accel.errors import UserError
-from electra_accel.finetuning.config import FRACTIONS, TEXT_COLUMNS, Task
-from electra_accel.finetuning.labels import OUTSIDE, alike, labels_of, require_labels, scale_of
-from electra_accel.finetuning.rows import Row, has_lines_of_words, read_dataset, read_file
+from electra_accel.errors import UserError, named
+from electra_accel.finetuning.config import FRACTIONS, Task
+from electra_accel.finetuning.kinds.kind import IGNORED, Kind, Row
+from electra_accel.finetuning.kinds.registry import KINDS
+from electra_accel.finetuning.rows import has_lines_of_words, read_dataset, read_file
 from electra_accel.randomness import Purpose, key, permute, uniform
 from electra_accel.text.encode import normalise
 from electra_accel.text.unknown import Unknown, measure
-
-IGNORED = -100  # target of a token that no word begins with
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,18 +30,15 @@ class TaskData:
     Attributes:
         task: resolved.
         splits: train, dev and perhaps test.
-        labels: all labels or tags, in the order of their ids; () for regression.
-        mean, deviation: of the training labels of a regression, which is learnt in units of them; else 0 and 1.
+        kind: that of the task, which knows the labels.
         notes: lines for a person: sizes first, then what of the files was passed over, labels that look alike, texts that stand
             on both sides, and options that are not used.
     """
 
     task: Task
     splits: dict[str, list[Row]]
-    labels: tuple[str, ...]
-    mean: float
-    deviation: float
-    notes: tuple[str, ...]
+    kind: Kind
+    notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """32 hexadecimal digits over the rows of all splits."""
@@ -68,81 +65,86 @@ def load_task(task: Task) -> TaskData:
     told: list[str] = []
     if task.dataset:
         splits = read_dataset(task)
+        given = {name: f"{task.dataset}, {name}" for name in splits}
     else:
         files = {"train": task.train_file, "dev": task.dev_file, "test": task.test_file}
-        splits = {name: read_file(Path(path), task, told.append) for name, path in files.items() if path}
-    for name, rows in splits.items():
-        require_labels(task, name, rows)
-    given = set(splits)
-    rows = splits["train"]
-    numbers = uniform(key(Purpose.SPLIT), text_hashes(_whole_texts(rows)))
+        given = {name: path for name, path in files.items() if path}
+        splits = {name: read_file(Path(path), task, told.append) for name, path in given.items()}
+    rows, source = splits["train"], task.train_file or task.dataset
+    numbers = uniform(key(Purpose.SPLIT), _hashes(rows))
     low = 0.0
     for name, fraction in (("dev", task.dev_fraction), ("test", task.test_fraction)):
         if name not in splits and fraction:
             splits[name] = _between(low, low + fraction, rows, numbers)
             low += fraction
     splits["train"] = _between(low, 1.0, rows, numbers)
-    source = task.train_file or task.dataset
     if empty := [name for name in ("train", "dev", "test") if not splits.get(name, name == "test")]:
         remedy = f"task.{empty[0]}_file, or another task.{empty[0]}_fraction"
         if empty[0] == "train":
             remedy = "a smaller task.dev_fraction or task.test_fraction"
         raise UserError(f"{source}: none of its {len(rows)} rows is left for {empty[0]}; give {remedy}")
-    if task.train_rows and task.train_rows > len(splits["train"]):
-        raise UserError(
-            f"{source} has {len(splits['train'])} rows to train on, fewer than task.train_rows {task.train_rows}"
-        )
-    labels = labels_of(task, splits)
-    mean, deviation = scale_of(source, splits["train"]) if task.kind == "regression" else (0.0, 1.0)
-    size, *notes = _notes(task, splits, given)
-    return TaskData(task, splits, labels, mean, deviation, (size, *told, *alike(labels), *notes))
+    if task.train_rows and task.train_rows > (left := len(splits["train"])):
+        raise UserError(f"{source} has {left} rows to train on, fewer than task.train_rows {task.train_rows}")
+    with named(source):
+        kind = KINDS[task.kind].learn(splits, task.metric)
+    _require_known(splits, given, source, kind)
+    size, *notes = _notes(task, splits, given, kind)
+    return TaskData(task, splits, kind, (size, *told, *notes))
+
+
+def _hashes(rows: list[Row]) -> np.ndarray:
+    return text_hashes(["\n".join(row.texts) for row in rows])
 
 
 def _between(low: float, high: float, rows: list[Row], numbers: np.ndarray) -> list[Row]:
     return [rows[i] for i in np.flatnonzero((numbers >= low) & (numbers < high))]
 
 
-def _whole_texts(rows: list[Row]) -> list[str]:
-    return ["\n".join(row.texts) for row in rows]
+def _require_known(splits: dict[str, list[Row]], given: dict[str, str], source: str, kind: Kind) -> None:
+    """Raises UserError where dev or test has a label that no training row has. Args: given: places of the splits that are."""
+    for name in (name for name in ("dev", "test") if name in splits):
+        for number, label in enumerate((row.label for row in splits[name]), start=1):
+            if kind.knows(label):
+                continue
+            if name not in given:
+                raise UserError(
+                    f"{source}: all rows with the label {label!r} went to {name}: it is too rare to be learnt; leave them "
+                    f"out, or give task.{name}_file"
+                )
+            twin = next((f"; there {other!r} has" for other in kind.labels if _looks(other) == _looks(label)), "")
+            raise UserError(
+                f"{given[name]}, row {number}: {name} has the label {label!r}, which no training row has{twin} (option "
+                "task.label_column)"
+            )
 
 
-def _notes(task: Task, splits: dict[str, list[Row]], given: set[str]) -> list[str]:
-    """Args: given: the splits that were not taken from the training rows."""
-    hashes = {name: text_hashes(_whole_texts(rows)) for name, rows in splits.items()}
+def _looks(label: object) -> str:
+    """Equal for labels that a reader may take for one."""
+    return " ".join(unicodedata.normalize("NFKC", str(label)).casefold().split())
+
+
+def _notes(task: Task, splits: dict[str, list[Row]], given: dict[str, str], kind: Kind) -> list[str]:
     notes = [", ".join(f"{len(rows):,} {name}" for name, rows in splits.items()) + " rows"]
+    looks: dict[str, list[str]] = {}
+    for label in kind.labels:
+        looks.setdefault(_looks(label), []).append(repr(label))
+    for alike in (" and ".join(labels) for labels in looks.values() if len(labels) > 1):
+        notes.append(f"the labels {alike} differ by case, width or blanks alone: each is a class of its own")
+    hashes = {name: _hashes(rows) for name, rows in splits.items()}
     for name, other in (("dev", "train"), ("test", "train"), ("test", "dev")):
         if name in splits and (both := int(np.isin(hashes[name], hashes[other]).sum())):
             notes.append(f"{both:,} of the {len(splits[name]):,} texts of {name} stand in {other} too")
-    if task.kind in ("classification", "pair"):
-        for name in (name for name in ("dev", "test") if name in splits):
-            if missing := sorted({row.label for row in splits["train"]} - {row.label for row in splits[name]}):
-                notes.append(
-                    f"{name} has no row with the label {', '.join(map(repr, missing[:3]))}{', …' * (len(missing) > 3)}"
-                )
-    files = [path for path in (task.train_file, task.dev_file, task.test_file) if path]
-    if files and all(has_lines_of_words(Path(path), task) for path in files):
-        usual = (TEXT_COLUMNS["tagging"], "tags")
-        if (task.text_columns, task.label_column) != usual:
-            notes.append(
-                "task.text_columns and task.label_column are not used: words stand first in a line and tags last"
-            )
+    notes += kind.notes(splits)
+    usual = (task.text_columns, task.label_column) == ([*kind.text_columns], kind.label_column)
+    if not (usual or task.dataset) and all(has_lines_of_words(Path(path), task) for path in given.values()):
+        notes.append("task.text_columns and task.label_column are not used: words stand first in a line and tags last")
     for name, rows in splits.items():
         if empty := sum(not "".join(row.texts).strip() for row in rows):
             notes.append(f"{empty:,} of the {len(rows):,} rows of {name} have no text")
-        if task.kind == "tagging" and (unread := _tagged_blanks(rows)):
-            notes.append(
-                f"{unread:,} words of {name} are blanks with a tag: no token stands for them, so they count as {OUTSIDE}"
-            )
-    for name, usual in FRACTIONS.items():
-        if name in given and getattr(task, f"{name}_fraction") != usual:
+    for name, fraction in FRACTIONS.items():
+        if name in given and getattr(task, f"{name}_fraction") != fraction:
             notes.append(f"task.{name}_fraction is not used: {name} rows are given")
     return notes
-
-
-def _tagged_blanks(rows: list[Row]) -> int:
-    return sum(
-        tag != OUTSIDE and not word.strip() for row in rows for word, tag in zip(row.texts, row.label, strict=True)
-    )
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,7 @@ class Encoded:
 
     Attributes:
         ids, types: per row an int array [length].
-        targets: per row the label's id (int64), the scaled number (float32), or [length] tag ids with IGNORED (int64).
-        words: tagging: per row the word that each target but IGNORED belongs to.
+        targets, words: as ``Kind.targets`` gives them.
         cut: rows that were longer than task.max_length.
         unknown: of the tokens.
     """
@@ -174,17 +175,22 @@ class Encoded:
 
     def weights(self) -> np.ndarray:
         """float64 [rows]: how many targets each row has."""
-        return np.array([np.sum(target != IGNORED) if target.ndim else 1 for target in self.targets], np.float64)
+        known = [np.sum(target != IGNORED) for target in self.targets] if self._of_tokens else np.ones(len(self))
+        return np.array(known, np.float64)
 
     def batch(self, rows: np.ndarray) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Arguments of the model, int64 [len(rows), longest], and the targets, [len(rows)] or [len(rows), longest]."""
+        """Arguments of the model, int64 [len(rows), longest], and the targets, [len(rows), …] or [len(rows), longest]."""
         inputs = {"input_ids": _padded([self.ids[i] for i in rows], self.pad_id)}
         inputs["attention_mask"] = _padded([np.ones_like(self.ids[i]) for i in rows], 0)
         if self.types is not None:
             inputs["token_type_ids"] = _padded([self.types[i] for i in rows], 0)
         targets = [self.targets[i] for i in rows]
-        is_tagging = targets[0].ndim > 0
-        return inputs, _padded(targets, IGNORED) if is_tagging else torch.from_numpy(np.stack(targets))
+        return inputs, _padded(targets, IGNORED) if self._of_tokens else torch.from_numpy(np.stack(targets))
+
+    @property
+    def _of_tokens(self) -> bool:
+        """Whether a target is a whole number for every token."""
+        return self.targets[0].ndim > 0 and self.targets[0].dtype.kind == "i"
 
 
 def _padded(rows: list[np.ndarray], value: int) -> torch.Tensor:
@@ -196,31 +202,16 @@ def _padded(rows: list[np.ndarray], value: int) -> torch.Tensor:
 
 def encode(rows: list[Row], data: TaskData, tokenizer: PreTrainedTokenizerFast) -> Encoded:
     """Tokenise, cut to task.max_length, and put the targets where they belong."""
-    task, is_tagging = data.task, data.task.kind == "tagging"
-    given = [[normalise(text) for text in row.texts] for row in rows]  # as pre-training does
-    texts = given if is_tagging else [row[0] for row in given]
-    seconds = [row[1] for row in given] if len(task.text_columns) == 2 else None
+    texts = [[normalise(text) for text in row.texts] for row in rows]  # as pre-training does
     found = tokenizer(
-        texts,
-        seconds,
-        is_split_into_words=is_tagging,
+        texts if data.kind.words else [row[0] for row in texts],
+        [row[1] for row in texts] if len(data.task.text_columns) == 2 else None,
+        is_split_into_words=data.kind.words,
         truncation=True,
-        max_length=task.max_length,
+        max_length=data.task.max_length,
         return_overflowing_tokens=False,
     )
-    number = {label: i for i, label in enumerate(data.labels)}
-    targets, words = [], []
-    for i, row in enumerate(rows):
-        if task.kind == "regression":
-            targets.append(np.float32((float(row.label) - data.mean) / data.deviation))
-        elif is_tagging:
-            word_ids = np.array([-1 if word is None else word for word in found.word_ids(i)])
-            first = (word_ids >= 0) & (word_ids != np.concatenate([[-1], word_ids[:-1]]))
-            tags = np.array([number[tag] for tag in row.label])
-            targets.append(np.where(first, tags[word_ids], IGNORED))
-            words.append(word_ids[first])
-        else:
-            targets.append(np.int64(number[row.label]))
+    targets, words = data.kind.targets(rows, found)
     types = found.get("token_type_ids") if "token_type_ids" in tokenizer.model_input_names else None
     return Encoded(
         ids=[np.array(ids) for ids in found["input_ids"]],

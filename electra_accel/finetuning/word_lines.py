@@ -16,8 +16,6 @@ from electra_accel.errors import UserError
 from electra_accel.text.readers import open_bytes
 from electra_accel.text.writing import normalise_name
 
-Sentence = tuple[tuple[str, ...], tuple[str, ...]]  # words, tags
-
 DOCUMENT = "-DOCSTART-"  # begins a document in CoNLL-2003
 UPOS, CONLL_U_COLUMNS = 3, 10
 NO_WORD = re.compile(r"\d+[-.]\d+")  # in place of a word's number
@@ -28,19 +26,13 @@ class _Line(NamedTuple):
     text: str
     cells: list[str]
 
-
-class _Form(NamedTuple):
-    """What the lines that surely hold a word have in common; a line that begins with # before a sentence is not sure."""
-
-    columns: set[int]
-    tabs: bool  # between the columns of most; then of all
-    tags: set[str]
-    tags_twice: set[str]  # of any lines
-    numbered: bool
+    def has_blanks(self) -> bool:
+        """Inside a cell, between tabs: no word of a corpus in words has them."""
+        return any(" " in cell.strip() for cell in self.cells)
 
 
-def read_sentences(path: Path, tell: Callable[[str], None]) -> list[Sentence]:
-    """The sentences of a file, in order.
+def read_sentences(path: Path, tell: Callable[[str], None]) -> list[tuple[list[str], list[str]]]:
+    """The words and the tags of each sentence of a file, in order.
 
     Args:
         tell: gets a line about what is passed over, and one about columns that are not the first and the last.
@@ -48,46 +40,34 @@ def read_sentences(path: Path, tell: Callable[[str], None]) -> list[Sentence]:
     Raises:
         UserError: a word without a tag, or a line that is neither a word nor a comment; names it.
     """
+    lines = []
     with open_bytes(path) as file:
-        lines = [_line(*numbered) for numbered in enumerate(io.TextIOWrapper(file, "utf-8-sig"), start=1)]
-    sure = list(_sentences(lines, lambda line, first: first or _has_blanks(line), Counter()))
-    words = [line for sentence in sure for line in sentence]
-    form = _Form(
-        columns={len(line.cells) for line in words},
-        tabs=2 * sum("\t" in line.text for line in words) > len(words),
-        tags={line.cells[-1] for line in words},
-        tags_twice={tag for tag, times in Counter(line.cells[-1] for line in lines if line.cells).items() if times > 1},
-        numbered=_is_numbered(sure),
-    )
+        for number, text in enumerate(io.TextIOWrapper(file, "utf-8-sig"), start=1):
+            text = text.rstrip("\n")
+            lines.append(_Line(number, text, text.split("\t") if "\t" in text else text.split()))
+    form = _Form(path, lines)
     is_conll_u = form.numbered and form.columns == {CONLL_U_COLUMNS}
     word_column, tag_column = int(form.numbered), UPOS if is_conll_u else -1
-
     passed_over: Counter[str] = Counter()
     found = []
-
-    def is_comment(line: _Line, first: bool) -> bool:
-        try:
-            return _is_comment(line, first, form)
-        except UserError as error:
-            raise UserError(f"{path}, {error}") from None
-
-    for sentence in _sentences(lines, is_comment, passed_over):
+    for sentence in _sentences(lines, form.is_comment, passed_over):
         words, tags = [], []
-        for line in sentence:
-            if form.numbered and NO_WORD.fullmatch(line.cells[0]):
+        for number, text, cells in sentence:
+            if form.numbered and NO_WORD.fullmatch(cells[0]):
                 passed_over["ranges and empty nodes"] += 1
                 continue
-            if form.tabs and "\t" not in line.text:
+            where, shown = f"{path}, line {number}", repr(text.strip()[:40])
+            if form.tabs and "\t" not in text:
                 raise UserError(
-                    f"{path}, line {line.number}: no tab in {line.text.strip()[:40]!r}, where other lines have one (a line "
-                    "before a sentence that is none of its words begins with #)"
+                    f"{where}: no tab in {shown}, where other lines have one (a line before a sentence that is none of its "
+                    "words begins with #)"
                 )
-            if len(line.cells) < 2 + form.numbered or not (tag := normalise_name(line.cells[tag_column])):
-                raise UserError(f"{path}, line {line.number}: no tag behind the word {line.text.strip()[:40]!r}")
-            words.append(line.cells[word_column])
+            if len(cells) < 2 + form.numbered or not (tag := normalise_name(cells[tag_column])):
+                raise UserError(f"{where}: no tag behind the word {shown}")
+            words.append(cells[word_column])
             tags.append(tag)
         if words:
-            found.append((tuple(words), tuple(tags)))
+            found.append((words, tags))
     if form.numbered:
         which = "the fourth (UPOS)" if is_conll_u else "the last"
         tell(
@@ -96,11 +76,6 @@ def read_sentences(path: Path, tell: Callable[[str], None]) -> list[Sentence]:
     if passed_over:
         tell(f"{path.name}: passed over {', '.join(f'{count:,} {kind}' for kind, count in passed_over.items())}")
     return found
-
-
-def _line(number: int, text: str) -> _Line:
-    text = text.rstrip("\n")
-    return _Line(number, text, text.split("\t") if "\t" in text else text.split())
 
 
 def _sentences(
@@ -123,41 +98,48 @@ def _sentences(
         yield sentence
 
 
-def _has_blanks(line: _Line) -> bool:
-    """Inside a cell, between tabs: no word of a corpus in words has them."""
-    return any(" " in cell.strip() for cell in line.cells)
+class _Form:
+    """What the lines that surely hold a word have in common; a line that begins with # before a sentence is not sure."""
 
+    def __init__(self, path: Path, lines: list[_Line]):
+        sure = list(_sentences(lines, lambda line, first: first or line.has_blanks(), Counter()))
+        words = [line for sentence in sure for line in sentence]
+        self.path = path
+        self.columns = {len(line.cells) for line in words}
+        self.tabs = 2 * sum("\t" in line.text for line in words) > len(words)  # in most, so in all
+        self.tags = {line.cells[-1] for line in words}
+        self.tags_of_all = Counter(line.cells[-1] for line in lines if line.cells)
+        # The first column counts the words of every sentence, from 1 or from 0; not where "1" is all the words that there are.
+        self.numbered = all(map(_is_numbered, sure)) and any(len(sentence) > 1 for sentence in sure)
 
-def _is_numbered(sentences: list[list[_Line]]) -> bool:
-    """Whether the first column counts the words of every sentence, from 1 or from 0."""
-    for sentence in sentences:
-        numbers = [line.cells[0] for line in sentence if not NO_WORD.fullmatch(line.cells[0])]
-        first = int(numbers[:1] == ["1"])
-        if numbers != [str(first + i) for i in range(len(numbers))] or min(len(line.cells) for line in sentence) < 3:
+    def is_comment(self, line: _Line, first: bool) -> bool:
+        """Whether a line that begins with # is none of a word: "#" is one too, and so is "##".
+
+        Args:
+            first: it would be the first line of a sentence, which is where comments stand.
+
+        Raises:
+            UserError: it could be both.
+        """
+        tag = line.cells[-1]
+        if self.numbered or line.has_blanks():
+            return True
+        if len(line.cells) not in self.columns | {2} or (self.tabs and "\t" not in line.text):
+            return True
+        if not first or tag in self.tags:
             return False
-    return any(len(sentence) > 1 for sentence in sentences)  # not one that has "1" for its only word
-
-
-def _is_comment(line: _Line, first: bool, form: _Form) -> bool:
-    """Whether a line that begins with # is none of a word: "#" is one too, and so is "##".
-
-    Args:
-        first: it would be the first line of a sentence, which is where comments stand.
-
-    Raises:
-        UserError: it could be both.
-    """
-    if form.numbered or _has_blanks(line):
-        return True
-    if len(line.cells) not in form.columns | {2} or (form.tabs and "\t" not in line.text):
-        return True
-    if not first or line.cells[-1] in form.tags:
-        return False
-    if line.cells[0].strip("#"):
-        if line.cells[-1] in form.tags_twice:  # a hashtag
+        if not line.cells[0].strip("#"):
+            return True
+        if self.tags_of_all[tag] > 1:  # a hashtag
             return False
         raise UserError(
-            f"line {line.number}: {line.text.strip()[:40]!r} is a word, or a comment: no other line has the tag "
-            f"{line.cells[-1][:40]!r}; write a blank behind the # of a comment, or take the line out"
+            f"{self.path}, line {line.number}: {line.text.strip()[:40]!r} is a word, or a comment: no other line has the tag "
+            f"{tag[:40]!r}; write a blank behind the # of a comment, or take the line out"
         )
-    return True
+
+
+def _is_numbered(sentence: list[_Line]) -> bool:
+    numbers = [line.cells[0] for line in sentence if not NO_WORD.fullmatch(line.cells[0])]
+    first = int(numbers[:1] == ["1"])
+    counted = numbers == [str(first + i) for i in range(len(numbers))]
+    return counted and min(len(line.cells) for line in sentence) >= 3

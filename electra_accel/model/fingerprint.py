@@ -20,7 +20,7 @@ def network_fingerprint(source: str, commit: str | None, untrained: bool = False
 
 
 def fingerprint(folder: Path, untrained: bool = False) -> str:
-    """32 hexadecimal digits over configuration, weights and tokenizer.
+    """32 hexadecimal digits over configuration, weights and tokenizer; the model card and ``electra_accel.json`` do not count.
 
     What becomes of capitals and accents counts too where no tokenizer.json says it, or where it is done otherwise.
 

@@ -4,7 +4,7 @@ import torch
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
 
 from electra_accel.errors import UserError
-from electra_accel.model.pair import Pair, check_network, check_pair, initialise, set_dropout
+from electra_accel.model.pair import Pair, check_pair, initialise, set_dropout
 from electra_accel.model.reading import (
     FETCH_AGAIN,
     one_line_errors,
@@ -25,25 +25,14 @@ _SHARED = {
 }
 
 
-def load_networks(
-    generator: str,
-    discriminator: str,
-    *,
-    sharing: str,
-    revision: str | None,
-    tokenizer_vocab_size: int,
-    max_length: int,
-    dropout: float,
-    seed: int,
-) -> tuple[Pair, list[str]]:
+def load_networks(generator: str, discriminator: str, *, sharing: str, **settings) -> tuple[Pair, list[str]]:
     """Loads two Hugging Face folders or hub ids and checks that they fit; their embeddings are not shared yet.
 
     Args:
         sharing: what :func:`share_loaded` will be asked for: shared tables must have one shape.
-        revision: branch, tag or commit on the hub, for both; None for the main branch.
-        tokenizer_vocab_size, max_length: see ``pair.check_pair``; checked before any weights are read.
-        dropout: see ``pair.set_dropout``.
-        seed: of parts that a checkpoint lacks; see ``pair.initialise``.
+        settings: all are needed. ``revision``: branch, tag or commit on the hub, for both; None for the main branch.
+            ``tokenizer_vocab_size``, ``max_length``: see ``pair.check_pair``; checked before any weights are read.
+            ``dropout``: see ``pair.set_dropout``. ``seed``: of parts that a checkpoint lacks; see ``pair.initialise``.
 
     Returns:
         The pair in fp32 on the CPU, and lines for a person: what is new, what was not used, what an LM head was; those that
@@ -53,81 +42,63 @@ def load_networks(
         UserError: not a folder and not to be had from the hub; not an ELECTRA; files that cannot be read; a checkpoint
             without its encoder, or with the other network's head instead of its own; a pair that does not fit.
     """
-    generator_config = load_config("model.generator", generator, revision)
-    discriminator_config = load_config("model.discriminator", discriminator, revision)
-    check_pair(generator_config, discriminator_config, tokenizer_vocab_size, max_length, sharing)
-    common = dict(revision=revision, dropout=dropout, seed=seed)
-    first, found = _load("generator", ElectraForMaskedLM, generator, generator_config, **common)
-    second, found_too = _load("discriminator", ElectraForPreTraining, discriminator, discriminator_config, **common)
-    return Pair(first, second), found + found_too
+    given = {"generator": (ElectraForMaskedLM, generator), "discriminator": (ElectraForPreTraining, discriminator)}
+    networks, report = _load(given, sharing=sharing, **settings)
+    return Pair(*networks), report
 
 
-def share_loaded(pair: Pair, how: str) -> list[str]:
-    """``sharing.share``, in place, for two networks that come with embeddings of their own.
-
-    Returns:
-        Lines for a person: how far the embeddings had drifted apart, and what was made of them.
-    """
-    drift = _embedding_drift(pair)
-    share(*pair, how)
-    if not drift:
-        return [f"embeddings: {_SHARED[how]} (were equal)"]
-    return [f"embeddings: {_SHARED[how]}; the generator's differed from the discriminator's: {'; '.join(drift)}"]
+def load_discriminator(source: str, **settings) -> tuple[ElectraForPreTraining, list[str]]:
+    """A discriminator alone; settings, result and errors as of :func:`load_networks`."""
+    [network], report = _load({"discriminator": (ElectraForPreTraining, source)}, **settings)
+    return network, report
 
 
-def load_discriminator(
-    source: str, *, revision: str | None, tokenizer_vocab_size: int, max_length: int, dropout: float, seed: int
-) -> tuple[ElectraForPreTraining, list[str]]:
-    """A discriminator alone; arguments, result and errors as of :func:`load_networks`."""
-    config = load_config("model.discriminator", source, revision)
-    check_network(config, tokenizer_vocab_size, max_length)
-    return _load("discriminator", ElectraForPreTraining, source, config, revision=revision, dropout=dropout, seed=seed)
-
-
-def load_encoder(
-    source: str, *, revision: str | None, tokenizer_vocab_size: int, max_length: int, dropout: float, seed: int
-) -> tuple[ElectraForMaskedLM, list[str]]:
+def load_encoder(source: str, **settings) -> tuple[ElectraForMaskedLM, list[str]]:
     """The encoder of a discriminator under an LM head, which is new unless the checkpoint has one; else as
     :func:`load_discriminator`."""
-    config = load_config("model.discriminator", source, revision)
-    check_network(config, tokenizer_vocab_size, max_length)
-    return _load("discriminator", ElectraForMaskedLM, source, config, revision=revision, dropout=dropout, seed=seed)
+    [network], report = _load({"discriminator": (ElectraForMaskedLM, source)}, **settings)
+    return network, report
 
 
 def _load(
-    role: str,
-    architecture: type[PreTrainedModel],
-    source: str,
-    config: ElectraConfig,
+    given: dict[str, tuple[type[PreTrainedModel], str]],
     *,
     revision: str | None,
+    tokenizer_vocab_size: int,
+    max_length: int,
     dropout: float,
     seed: int,
-) -> tuple[PreTrainedModel, list[str]]:
-    """A network to train, its LM head tied to its word table, and the lines about it."""
-    # Published configurations may say otherwise; what we train and export is tied, and stock transformers must know.
-    config.tie_word_embeddings = True
-    network, found = _from_pretrained(f"model.{role}", architecture, source, config, revision)
-    new, unused = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
-    lost = [name for name in new if name.startswith("electra.")]
-    if lost:
-        raise UserError(
-            f"model.{role}: {source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …); give a whole checkpoint"
-        )
-    other = "discriminator" if role == "generator" else "generator"
-    beheaded = any(name.startswith(_HEADS[role]) for name in new)
-    if beheaded and any(name.startswith(_HEADS[other]) for name in unused):
-        raise UserError(f"model.{role}: {source} is a {other}; are the two swapped?")
-    initialise(network, role, seed, only=new)
-    set_dropout(network, dropout)
-    title, report = f"{role} {source}:", []
-    if new:
-        report.append(f"{'warning: ' * beheaded}{title} new, not in the checkpoint: {', '.join(new)}")
-    if unused:
-        report.append(f"{title} in the checkpoint, not used: {', '.join(unused)}")
-    if architecture is ElectraForMaskedLM:
-        report += _tie_lm_head(network, title)
-    return network, report or [f"{title} all weights found and used"]
+    sharing: str = "none",
+) -> tuple[list[PreTrainedModel], list[str]]:
+    """Networks to train, LM heads tied to their word tables, and the lines about them; ``given`` by role."""
+    configs = [load_config(f"model.{role}", source, revision) for role, (_, source) in given.items()]
+    check_pair(*(*configs, None)[:2], tokenizer_vocab_size, max_length, sharing)
+    networks, report = [], []
+    for config, (role, (architecture, source)) in zip(configs, given.items()):
+        # Published configurations may say otherwise; what we train and export is tied, and stock transformers must know.
+        config.tie_word_embeddings = True
+        network, found = _from_pretrained(f"model.{role}", architecture, source, config, revision)
+        new, unused = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+        if lost := [name for name in new if name.startswith("electra.")]:
+            raise UserError(
+                f"model.{role}: {source} lacks {len(lost)} of the encoder's parameters ({lost[0]}, …); give a whole checkpoint"
+            )
+        other = "discriminator" if role == "generator" else "generator"
+        beheaded = any(name.startswith(_HEADS[role]) for name in new)
+        if beheaded and any(name.startswith(_HEADS[other]) for name in unused):
+            raise UserError(f"model.{role}: {source} is a {other}; are the two swapped?")
+        initialise(network, role, seed, only=new)
+        set_dropout(network, dropout)
+        title, lines = f"{role} {source}:", []
+        if new:
+            lines.append(f"{'warning: ' * beheaded}{title} new, not in the checkpoint: {', '.join(new)}")
+        if unused:
+            lines.append(f"{title} in the checkpoint, not used: {', '.join(unused)}")
+        if architecture is ElectraForMaskedLM:
+            lines += _tie_lm_head(network, title)
+        networks.append(network)
+        report += lines or [f"{title} all weights found and used"]
+    return networks, report
 
 
 def _tie_lm_head(network: ElectraForMaskedLM, title: str) -> list[str]:
@@ -142,6 +113,24 @@ def _tie_lm_head(network: ElectraForMaskedLM, title: str) -> list[str]:
     # transformers took the entry out when it saw the difference; without it nothing would be tied after the export.
     network.all_tied_weights_keys = network.get_expanded_tied_weights_keys()
     return [f"{'warning: ' * is_odd}{line}"]
+
+
+def share_loaded(pair: Pair, how: str) -> list[str]:
+    """``sharing.share``, in place, for two networks that come with embeddings of their own.
+
+    Returns:
+        Lines for a person: how far the embeddings had drifted apart, and what was made of them.
+    """
+    mine, drift = dict(pair.generator.electra.embeddings.named_parameters()), []
+    for name, parameter in pair.discriminator.electra.embeddings.named_parameters():
+        if mine[name].shape != parameter.shape:
+            drift.append(f"{name} is {list(mine[name].shape)} and {list(parameter.shape)}")
+        elif not torch.equal(mine[name], parameter):
+            drift.append(f"{name} by {_difference(mine[name], parameter)}")
+    share(*pair, how)
+    if not drift:
+        return [f"embeddings: {_SHARED[how]} (were equal)"]
+    return [f"embeddings: {_SHARED[how]}; the generator's differed from the discriminator's: {'; '.join(drift)}"]
 
 
 def load_network(option: str, architecture: type[PreTrainedModel], source: str) -> PreTrainedModel:
@@ -192,20 +181,6 @@ def _from_pretrained(
     require_whole_encoder(option, source, found["unexpected_keys"])
     require_finite(f"{option}: {source}", network.named_parameters(), FETCH_AGAIN)
     return network.train(), found
-
-
-@torch.no_grad()
-def _embedding_drift(pair: Pair) -> list[str]:
-    """Which of the two networks' embedding parameters differ, and by how much; in words."""
-    mine = dict(pair.generator.electra.embeddings.named_parameters())
-    theirs = dict(pair.discriminator.electra.embeddings.named_parameters())
-    drift = []
-    for name, parameter in theirs.items():
-        if mine[name].shape != parameter.shape:
-            drift.append(f"{name} is {list(mine[name].shape)} and {list(parameter.shape)}")
-        elif not torch.equal(mine[name], parameter):
-            drift.append(f"{name} by {_difference(mine[name], parameter)}")
-    return drift
 
 
 def _difference(one: torch.Tensor, other: torch.Tensor) -> str:

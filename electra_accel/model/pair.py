@@ -59,50 +59,36 @@ def pair_configs(
             None for the size's own.
     """
     shape = SIZES[size]
-    heads = max(1, round(shape.heads * (shape.generator_width if generator_width is None else generator_width)))
-    common = dict(
+    discriminator = ElectraConfig(
         vocab_size=vocab_size,
         pad_token_id=pad_token_id,
         embedding_size=shape.embedding,  # the discriminator's in both, so that the tables can be shared
+        hidden_size=shape.hidden,
         num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.ffn,
         max_position_embeddings=max(512, max_length),
     )
-    generator, discriminator = (
-        ElectraConfig(
-            hidden_size=shape.hidden * n // shape.heads,
-            num_attention_heads=n,
-            intermediate_size=shape.ffn * n // shape.heads,
-            **common,
-        )
-        for n in (heads, shape.heads)
-    )
-    return generator, discriminator
+    return narrower(discriminator, shape.generator_width if generator_width is None else generator_width), discriminator
 
 
-def build_pair(
-    size: str,
-    *,
-    vocab_size: int,
-    pad_token_id: int,
-    max_length: int,
-    generator_width: float | None,
-    dropout: float,
-    seed: int,
-    sharing: str = "tied",
-) -> Pair:
+def narrower(config: ElectraConfig, width: float) -> ElectraConfig:
+    """A copy whose hidden size, heads and ffn are a share of those of ``config``, rounded to whole heads."""
+    narrow, heads = copy.deepcopy(config), config.num_attention_heads
+    narrow.num_attention_heads = max(1, round(heads * width))
+    narrow.hidden_size = config.hidden_size * narrow.num_attention_heads // heads
+    narrow.intermediate_size = config.intermediate_size * narrow.num_attention_heads // heads
+    return narrow
+
+
+def build_pair(size: str, *, dropout: float, seed: int, sharing: str = "tied", **shape) -> Pair:
     """A fresh pair in fp32 on the CPU; the weights are a pure function of ``seed`` and of each parameter's name.
 
-    Args: see :func:`pair_configs`, :func:`set_dropout`, :func:`initialise` and ``sharing.share``. With gdes both start from one
-        table, as in the paper: delta is 0.
+    Args: see :func:`set_dropout`, :func:`initialise`, ``sharing.share`` and, for ``size`` and ``shape``, :func:`pair_configs`.
+        With gdes both start from one table, as in the paper: delta is 0.
     """
-    generator_config, discriminator_config = pair_configs(
-        size,
-        vocab_size=vocab_size,
-        pad_token_id=pad_token_id,
-        max_length=max_length,
-        generator_width=generator_width,
-    )
-    pair = Pair(ElectraForMaskedLM(generator_config), ElectraForPreTraining(discriminator_config))
+    generator, discriminator = pair_configs(size, **shape)
+    pair = Pair(ElectraForMaskedLM(generator), ElectraForPreTraining(discriminator))
     for role, network in pair._asdict().items():
         initialise(network, role, seed)
         set_dropout(network, dropout)
@@ -112,15 +98,12 @@ def build_pair(
     return pair
 
 
-def build_encoder(
-    size: str, *, vocab_size: int, pad_token_id: int, max_length: int, dropout: float, seed: int
-) -> ElectraForMaskedLM:
+def build_encoder(size: str, *, dropout: float, seed: int, **shape) -> ElectraForMaskedLM:
     """A fresh network of the discriminator's shape with an LM head, for masked language modelling alone.
 
     Args: see :func:`build_pair`. The same seed gives its encoder the weights that the discriminator of a pair has.
     """
-    shape = dict(vocab_size=vocab_size, pad_token_id=pad_token_id, max_length=max_length, generator_width=None)
-    network = ElectraForMaskedLM(pair_configs(size, **shape)[1])
+    network = ElectraForMaskedLM(pair_configs(size, generator_width=None, **shape)[1])
     initialise(network, "discriminator", seed)
     set_dropout(network, dropout)
     return network
@@ -143,17 +126,13 @@ def warm_start_generator(
     theirs = discriminator.config
     if width is None:
         width = next((size.generator_width for size in SIZES.values() if size.hidden == theirs.hidden_size), 1 / 4)
-    config = copy.deepcopy(theirs)
+    config = narrower(theirs, width)
     config.architectures, config.tie_word_embeddings = None, True
-    heads = max(1, round(theirs.num_attention_heads * width))
-    config.num_attention_heads = heads
-    config.hidden_size = theirs.hidden_size * heads // theirs.num_attention_heads
-    config.intermediate_size = theirs.intermediate_size * heads // theirs.num_attention_heads
     generator = ElectraForMaskedLM(config)
     initialise(generator, "generator", seed)
     set_dropout(generator, dropout)
     copy_embeddings(discriminator, generator)
-    shape = f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}, {heads} heads"
+    shape = f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}, {config.num_attention_heads} heads"
     return generator, [f"generator: new ({shape}), but for the embeddings, which are the discriminator's"]
 
 
@@ -201,7 +180,7 @@ def set_dropout(network: nn.Module, dropout: float) -> None:
 
 def check_pair(
     generator: ElectraConfig,
-    discriminator: ElectraConfig,
+    discriminator: ElectraConfig | None,
     tokenizer_vocab_size: int,
     max_length: int,
     sharing: str = "tied",
@@ -209,43 +188,31 @@ def check_pair(
     """Raises UserError, all problems in one line, unless the two fit together and read what the tokenizer writes.
 
     Args:
+        discriminator: None where ``generator`` is one network alone.
         tokenizer_vocab_size: greatest token id plus one.
         max_length: tokens of the longest example.
         sharing: tables that are shared must have one shape; with ``"none"`` only the vocabulary must be the same.
     """
-    must_agree = [("vocab_size", "the size of the vocabulary", "has one of them added tokens? take both from one run")]
+    networks, problems = [generator, discriminator or generator], []
+    must_agree = {"vocab_size": "the size of the vocabulary"}
     if sharing != "none":
-        remedy = "model.sharing none lets them differ"
-        must_agree += [
-            ("embedding_size", "embedding_size", remedy),
-            ("max_position_embeddings", "the number of positions", remedy),
-            ("type_vocab_size", "the number of token types", remedy),
-        ]
-    problems = [
-        f"{meaning} differs (generator {getattr(generator, field)}, discriminator {getattr(discriminator, field)}): {remedy}"
-        for field, meaning, remedy in must_agree
-        if getattr(generator, field) != getattr(discriminator, field)
-    ]
-    vocab_size = min(generator.vocab_size, discriminator.vocab_size)
-    positions = min(generator.max_position_embeddings, discriminator.max_position_embeddings)
-    problems += _cannot_read(vocab_size, positions, tokenizer_vocab_size, max_length)
-    if problems:
-        raise UserError("this generator, discriminator and tokenizer do not fit together: " + "; ".join(problems))
-
-
-def check_network(network: ElectraConfig, tokenizer_vocab_size: int, max_length: int) -> None:
-    """As :func:`check_pair`, for one network."""
-    sizes = (network.vocab_size, network.max_position_embeddings)
-    if problems := _cannot_read(*sizes, tokenizer_vocab_size, max_length):
-        raise UserError("this model and tokenizer do not fit together: " + "; ".join(problems))
-
-
-def _cannot_read(vocab_size: int, positions: int, tokenizer_vocab_size: int, max_length: int) -> list[str]:
-    problems = []
+        must_agree |= {"embedding_size": "embedding_size", "max_position_embeddings": "the number of positions"}
+        must_agree["type_vocab_size"] = "the number of token types"
+    for field, meaning in must_agree.items():
+        one, other = (getattr(network, field) for network in networks)
+        if one != other:
+            added = "were tokens added to one of them? take both from one run"
+            remedy = added if field == "vocab_size" else "model.sharing none lets them differ"
+            problems.append(f"{meaning} differs (generator {one}, discriminator {other}): {remedy}")
+    vocab_size, positions = (
+        min(getattr(network, field) for network in networks) for field in ("vocab_size", "max_position_embeddings")
+    )
     if tokenizer_vocab_size > vocab_size:
         problems.append(
             f"the tokenizer has {tokenizer_vocab_size} tokens, the model only {vocab_size} (tokenizer.path)"
         )
     if max_length > positions:
         problems.append(f"data.max_length {max_length} is over the model's {positions} positions")
-    return problems
+    if problems:
+        which = "generator, discriminator" if discriminator else "model"
+        raise UserError(f"this {which} and tokenizer do not fit together: {'; '.join(problems)}")

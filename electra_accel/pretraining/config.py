@@ -1,4 +1,4 @@
-"""The whole configuration of a run: one dataclass per group of options, the defaults, and the checks.
+"""The whole configuration of a run: one dataclass per group of options, the defaults, and what excludes each other.
 
 An option's name on the command line and in YAML is ``group.option``; its help and the interval in which it makes sense
 stand beside it. A default of None is filled in by :func:`resolve`, or later by what its help names (device, environment).
@@ -6,34 +6,15 @@ Nothing here imports torch, so that ``--help`` and mistakes are answered at once
 """
 
 import copy
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-MAX_EXAMPLE_TOKENS = 1023  # data/store.py keeps the offsets of 64 examples in 16 bits
+from electra_accel.data.store import MAX_EXAMPLE_TOKENS
+from electra_accel.options import groups
+from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alternative, option
+
+EXAMPLE = f"[8, {MAX_EXAMPLE_TOKENS}]"  # tokens
 WARM_START = "warm-start"  # model.generator where none was released
-COUNT, NOT_NEGATIVE, POSITIVE = "[1, inf)", "[0, inf)", "(0, inf)"
-
-
-def option(default: Any, help: str, metavar: str | None = None, within: str | None = None) -> Any:
-    """A dataclass field with its help; ``metavar`` names its value there, ``within`` is an interval such as ``[0, 1)``."""
-    metadata = {"help": help, "metavar": metavar, "within": within}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass
-class Run:
-    """where the run lives"""
-
-    dir: str | None = option(None, "folder of the run; default: runs/<recipe>-<UTC time>", "FOLDER")
-    seed: int = option(1, "order, masks, replacements, dropout and initial weights follow from it")
-    resume: str = option(
-        "auto", "auto: go on where run.dir stopped; never; or a checkpoint's folder", "auto|never|FOLDER"
-    )
-    deadline: str | None = option(
-        None, "save and stop at this time: hours:minutes from the start, or a time such as 2026-12-24T07:30", "TIME"
-    )
 
 
 @dataclass
@@ -44,27 +25,17 @@ class Data:
         None, "txt, csv, tsv, json, jsonl, parquet, each also as .gz or .xz; globs in quotes", "FILE"
     )
     eval_files: list[str] | None = option(None, "held-out text; default: eval_fraction of the training text", "FILE")
-    dataset: str | None = option(
-        None, "python_docs (built in), or a hub id: NAME, NAME:CONFIG, NAME:CONFIG:SPLIT", "NAME"
-    )
+    dataset: str | None = option(None, "python_docs (built in), or a hub id NAME[:CONFIG[:SPLIT]]", "NAME")
     prepared: str | None = option(None, "folder made by scripts/prepare_data.py; brings its tokenizer", "FOLDER")
-    eval_general_files: list[str] | None = option(
-        None, "general text to judge by beside the domain's: what an adaptation forgets", "FILE"
-    )
-    replay_files: list[str] | None = option(
-        None, "general text mixed into the training text, so that less is forgotten", "FILE"
-    )
-    replay_fraction: float = option(0.1, "share of replay_files in the tokens of a pass", within="(0, 1)")
+    eval_general_files: list[str] | None = option(None, "general text to judge by too: what is forgotten", "FILE")
+    replay_files: list[str] | None = option(None, "general text mixed in, so that less is forgotten", "FILE")
+    replay_fraction: float = option(0.1, "share of a pass's tokens that comes from replay_files", within="(0, 1)")
     text_column: str = option("text", "column that holds the text (not for txt)", "NAME")
-    max_length: int = option(
-        128,
-        "tokens of an example with [CLS] and [SEP]; longer documents are split",
-        within=f"[8, {MAX_EXAMPLE_TOKENS}]",
-    )
+    max_length: int = option(128, "tokens of an example with [CLS] and [SEP]; longer text is split", within=EXAMPLE)
     eval_fraction: float = option(0.01, "share of the documents held out if eval_files is not given", within="[0, 1)")
     join_lines: bool = option(False, "join consecutive short lines of a document into one example")
     num_workers: int | None = option(
-        None, "loader processes per training process; default: 0 on a CPU, 2 on a GPU", within=NOT_NEGATIVE
+        None, "loader processes of each process; default: 0 on a CPU, else 2", within=NOT_NEGATIVE
     )
 
 
@@ -73,12 +44,10 @@ class Tokenizer:
     """the vocabulary; from scratch path or train_vocab_size, from a pair its own"""
 
     path: str | None = option(None, "folder, hub id or vocab.txt", "PATH")
-    train_vocab_size: int | None = option(
-        None, "train a WordPiece vocabulary of so many tokens on the training text", within="[100, inf)"
-    )
+    train_vocab_size: int | None = option(None, "train a WordPiece vocabulary of so many tokens", within="[100, inf)")
     add_tokens: str | None = option(None, "add the tokens in this file, one a line, to a pair's vocabulary", "FILE")
     learn_tokens: int | None = option(
-        None, "add so many tokens to a pair's vocabulary: those that save most on the training text", within=COUNT
+        None, "add so many tokens to a pair's vocabulary: those that save most text", within=COUNT
     )
 
 
@@ -94,13 +63,11 @@ class Model:
     revision: str | None = option(None, "branch, tag or commit of the hub ids; default: main", "NAME")
     sharing: Literal["tied", "none", "gdes"] = option(
         "tied",
-        "of the two networks' embeddings: one table; two; the discriminator's is the generator's plus a difference",
+        "token embeddings: one table for both networks; one each; the discriminator's is the generator's plus a difference",
     )
-    warm_start_steps: int = option(
-        2000, "steps by masked language modelling that a generator is warm-started for", within=COUNT
-    )
+    warm_start_steps: int = option(2000, "steps that a new generator is trained for first, by kind mlm", within=COUNT)
     generator_width: float | None = option(
-        None, "width of the generator / the discriminator's; default: the size's published ratio", within="(0, 1]"
+        None, "width of the generator / that of the discriminator; default: as published", within="(0, 1]"
     )
     dropout: float = option(0.1, "in both networks; attention dropout is 0 in training", within="[0, 1)")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, slower")
@@ -113,29 +80,24 @@ class Objective:
     kind: Literal["rtd", "mlm"] = option(
         "rtd", "replaced token detection; or masked language modelling with one network, the baseline"
     )
-    mask_prob: float | None = option(
-        None, "share of an example's tokens that is selected; default: 0.15, size large 0.25", within="(0, 1]"
-    )
+    mask_prob: float | None = option(None, "share of tokens selected; default: 0.15, size large 0.25", within="(0, 1]")
     mask_unit: Literal["token", "word"] = option("token", "what is selected together: single tokens, or whole words")
-    mask_token_prob: float = option(0.85, "share of the selected tokens that becomes [MASK]", within="[0, 1]")
-    random_token_prob: float = option(0.0, "share that becomes a random token; the rest is kept", within="[0, 1]")
-    generator_weight: float = option(
-        1.0, "factor of the generator's loss (mean over selected tokens)", within=NOT_NEGATIVE
+    mask_token_prob: float = option(0.85, "share of the selected tokens that become [MASK]", within="[0, 1]")
+    random_token_prob: float = option(
+        0.0, "share of them that become a random token; the rest is kept", within="[0, 1]"
     )
-    discriminator_weight: float = option(
-        50.0, "factor of the discriminator's loss (mean over all tokens)", within=NOT_NEGATIVE
-    )
-    temperature: float = option(1.0, "of the softmax that replacements are drawn from", within=POSITIVE)
+    generator_weight: float = option(1.0, "factor of its loss, a mean over the selected tokens", within=NOT_NEGATIVE)
+    discriminator_weight: float = option(50.0, "factor of its loss, a mean over all tokens", within=NOT_NEGATIVE)
+    temperature: float = option(1.0, "temperature of the softmax that replacements are drawn from", within=POSITIVE)
 
 
 @dataclass
-class Optim:
+class Optim(groups.Optim):
     """AdamW and its learning rate"""
 
     learning_rate: float | None = option(
         None, "peak; default: tiny 1e-3, small 5e-4, base and large 2e-4, from a pair 5e-5", within=POSITIVE
     )
-    weight_decay: float = option(0.01, "on matrices; biases and LayerNorm have none", within=NOT_NEGATIVE)
     betas: list[float] = option([0.9, 0.999], "decay of the two moment estimates", within="[0, 1)")
     eps: float = option(1e-6, "added to the denominator", within=POSITIVE)
     warmup_steps: int | None = option(
@@ -144,7 +106,7 @@ class Optim:
         within=NOT_NEGATIVE,
     )
     schedule: Literal["linear", "cosine", "constant"] = option("linear", "after the warmup, down to 0 at the end")
-    max_grad_norm: float = option(1.0, "the gradient of a global step is clipped to this norm", within=POSITIVE)
+    max_grad_norm: float = option(1.0, "the gradient of a step is clipped to this norm", within=POSITIVE)
 
 
 @dataclass
@@ -158,22 +120,20 @@ class Train:
     )
     batch_tokens: int | None = option(
         None,
-        "token slots of a global step, all processes; default: the size's published batch, from a pair 8192",
+        "token slots of a step, all processes together; default: the published batch of the size, from a pair 8192",
         within=COUNT,
     )
     micro_batch_tokens: int | None = option(
         None,
-        "most token slots at once per process (memory, not results); default: 4096 on a CPU, 32768 on a GPU",
+        "most token slots that a process takes at once: changes memory, not results; default: 4096 on a CPU, 32768 on a GPU",
         within=COUNT,
     )
-    bin_tokens: int | None = option(
-        None, "token slots of a row, filled with whole examples; default: data.max_length", within=COUNT
-    )
+    bin_tokens: int | None = option(None, "slots of a row of whole examples; default: data.max_length", within=COUNT)
     attention_boundaries: bool = option(
-        True, "examples in a row do not see each other; false: in training they do, to measure what that costs"
+        True, "false: in training, examples in a row see each other, to measure what that costs"
     )
     precision: Literal["auto", "no", "bf16", "fp16"] = option(
-        "auto", "no is fp32; auto: bf16 on a GPU that has it, else no"
+        "auto", "no: fp32; auto: bf16 on a GPU that has it, else no"
     )
     compile: bool = option(False, "torch.compile the networks")
 
@@ -183,12 +143,14 @@ class Eval:
     """held-out figures, always on the same corruption"""
 
     every: int = option(500, "steps between evaluations", within=COUNT)
-    batches: int = option(8, "held-out text, in global steps of train.batch_tokens", within=COUNT)
+    batches: int = option(8, "how much held-out text is judged, in steps of train.batch_tokens", within=COUNT)
     metric: Literal["discriminator_loss", "generator_loss", "auc"] | None = option(
         None, "chooses the best step where patience is set; default: discriminator_loss, objective mlm generator_loss"
     )
     patience: int = option(0, "stop after so many evaluations without a better metric; 0: never", within=NOT_NEGATIVE)
-    mask_prob: float = option(0.15, "share of selected tokens, whatever objective.mask_prob is", within="(0, 1]")
+    mask_prob: float = option(
+        0.15, "share of tokens that is selected, whatever objective.mask_prob is", within="(0, 1]"
+    )
     seed: int = option(1, "fixes which tokens are selected and replaced")
 
 
@@ -202,29 +164,10 @@ class Checkpoint:
 
 
 @dataclass
-class Tracking:
-    """what is recorded besides metrics.jsonl and samples.jsonl"""
-
-    trackers: list[str] | None = option(None, "wandb, tensorboard, …; default: wandb where it is installed", "NAME")
-    mode: Literal["online", "offline", "disabled"] | None = option(
-        None, "of W&B; default: WANDB_MODE, else online where a key is stored, else offline"
-    )
-    project: str = option("electra-accel", "W&B project, unless WANDB_PROJECT is set", "NAME")
-    group: str | None = option(None, "W&B group", "NAME")
-    tags: list[str] = option([], "W&B tags", "NAME")
-    notes: str | None = option(None, "W&B notes", "TEXT")
-    log_every: int = option(50, "steps between log lines", within=COUNT)
-    samples_every: int = option(500, "steps between reconstructions of held-out sentences", within=COUNT)
-    samples: Literal["all", "local", "none"] = option(
-        "all", "where sentences of the corpus go: trackers and files, files only, nowhere"
-    )
-
-
-@dataclass
 class Config:
     """All groups, in the order of ``--help`` and config.yaml."""
 
-    run: Run = field(default_factory=Run)
+    run: groups.Run = field(default_factory=groups.Run)
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     model: Model = field(default_factory=Model)
@@ -233,7 +176,7 @@ class Config:
     train: Train = field(default_factory=Train)
     eval: Eval = field(default_factory=Eval)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    tracking: Tracking = field(default_factory=Tracking)
+    tracking: groups.Tracking = field(default_factory=groups.Tracking)
 
     @property
     def from_pair(self) -> bool:
@@ -254,6 +197,25 @@ class Config:
     def is_warm_start(self) -> bool:
         """Whether this is the run that a warm start is (see pretraining/warm_start.py), not the one that it is for."""
         return self.is_mlm and self.warm_starts
+
+
+_GIVEN_PAIR = ("model.generator", "model.discriminator")
+_VOCABULARY = ("tokenizer.path", "tokenizer.train_vocab_size")
+_ADDED = ("tokenizer.add_tokens", "tokenizer.learn_tokens")
+SETTLED_BY_PREPARED = (*_VOCABULARY, *_ADDED, "data.eval_files", "data.eval_general_files", "data.replay_files")
+CHOICES = (
+    tuple(Alternative((name,)) for name in ("train.steps", "train.epochs", "train.flops")),
+    (
+        Alternative(("data.train_files",)),
+        Alternative(("data.dataset",)),
+        Alternative(("data.prepared",), settles=SETTLED_BY_PREPARED),
+    ),
+    (
+        Alternative(("model.size",), own=("model.generator_width", *_VOCABULARY)),
+        Alternative(_GIVEN_PAIR, own=("model.revision", "model.warm_start_steps", *_ADDED)),
+    ),
+    tuple(Alternative((name,)) for name in _VOCABULARY),
+)
 
 
 @dataclass(frozen=True)
@@ -305,8 +267,3 @@ def resolve(config: Config, steps: int | None = None) -> Config:
         published = recommended.warmup_steps
         optim.warmup_steps = round(WARMUP_FRACTION * steps) if published is None else min(published, steps // 10)
     return config
-
-
-def flatten(config: Config) -> dict[str, Any]:
-    """``{"group.option": value}`` in the order of the groups."""
-    return {f"{group}.{name}": value for group, options in asdict(config).items() for name, value in options.items()}

@@ -1,13 +1,13 @@
 """What is impossible in a configuration, all of it in one go, and what makes two configurations two different runs."""
 
-import datetime
 import os
-from dataclasses import fields
+from collections.abc import Iterator
 from typing import Any
 
 from electra_accel.errors import UserError
-from electra_accel.options.parser import outside_interval
-from electra_accel.pretraining.config import WARM_START, Config, Data, Model, flatten
+from electra_accel.options.declare import flatten, is_given, outside_intervals, value_of
+from electra_accel.options.groups import deadline_problems
+from electra_accel.pretraining.config import SETTLED_BY_PREPARED, WARM_START, Config, Data, Model
 
 # What may change when a run is resumed: where and how it runs, what is recorded, how long it goes on.
 FREE_GROUPS = ("checkpoint", "tracking")
@@ -43,158 +43,98 @@ def check(config: Config, steps: int | None = None) -> list[str]:
         steps: optimizer steps of the run, for a second call once ``train.epochs`` has been turned into steps.
 
     Returns:
-        Warnings: what is possible but hardly meant.
+        Warnings: what is valid but probably a mistake.
 
     Raises:
         UserError: one line with all problems.
     """
-    problems = [*_networks(config), *_text(config), *_numbers(config), *_batch(config)]
-    warnings = []
-    objective, train, warmup = config.objective, config.train, config.optim.warmup_steps
-    if objective.mask_token_prob + objective.random_token_prob > 1:
-        problems.append("objective.mask_token_prob + objective.random_token_prob is more than 1")
-    if objective.generator_weight == 0 and (config.is_mlm or objective.discriminator_weight == 0):
-        both = "objective.generator_weight and objective.discriminator_weight are both"
-        problems.append(f"{'objective.generator_weight is' if config.is_mlm else both} 0: nothing would be learnt")
-    lengths = {f"train.{name}": getattr(train, name) for name in ("steps", "epochs", "flops")}
-    lengths = {name: f"{value:g}" for name, value in lengths.items() if value is not None}
-    if not lengths:
-        problems.append("give one of train.steps, train.epochs and train.flops")
-    if len(lengths) > 1:
-        problems.append(
-            f"{' and '.join(map(' '.join, lengths.items()))} (perhaps of the recipe) say how long to train: add "
-            + ", or ".join(f"--{name} null" for name in reversed(lengths))
-        )
-    if train.flops and config.warm_starts:
-        problems.append("train.flops does not count a generator's warm start: give train.steps or train.epochs")
-    try:
-        if config.run.deadline and deadline_time(config.run.deadline) < datetime.datetime.now().timestamp() - 60:
-            problems.append(f"run.deadline {config.run.deadline} is past")
-    except ValueError:
-        problems.append(
-            f"run.deadline {config.run.deadline} is neither hours:minutes from now nor a time such as 2026-12-24T07:30"
-        )
-    steps = steps or train.steps
-    if steps and warmup and warmup > steps > 0:
+    problems = [*_networks(config), *_text(config), *outside_intervals(config), *_batch(config)]
+    problems += [*deadline_problems(config.run), *_learning(config)]
+    steps, warmup = steps or config.train.steps or 0, config.optim.warmup_steps or 0
+    if warmup > steps > 0:
         problems.append(f"optim.warmup_steps {warmup} is more than the {steps} steps of the run; try {steps // 10}")
-    elif steps and warmup and warmup > steps / 2 > 0:
-        warnings.append(f"optim.warmup_steps {warmup} is more than half of the {steps} steps of the run")
     if problems:
         raise UserError("; ".join(problems))
-    return warnings
+    long = warmup > steps / 2 > 0
+    return [f"optim.warmup_steps {warmup} is more than half of the {steps} steps of the run"] if long else []
 
 
-def _numbers(config: Config) -> list[str]:
-    problems = []
-    for group in fields(config):
-        problems += outside_interval(getattr(config, group.name), group.name)
-    if len(config.optim.betas) != 2:
-        problems.append(f"optim.betas must be two numbers, not {config.optim.betas}")
-    return problems
+def _networks(config: Config) -> Iterator[str]:
+    model, metric, one_network = config.model, config.eval.metric, config.is_mlm and not config.warm_starts
+    pair = [f"model.{name}" for name in ("generator", "discriminator") if getattr(model, name) is not None]
+    if not pair and model.size is None:
+        yield "no model: give model.size, or model.generator and model.discriminator"
+    if one_network and model.generator is not None:
+        yield _ONE_NETWORK
+    elif len(pair) == 1 and not (one_network and config.from_pair):
+        yield f"{pair[0]} is given without the other network: give model.generator and model.discriminator"
+    if model.generator in _WARM_START_SPELLINGS and not config.warm_starts:
+        yield f"model.generator {model.generator}: did you mean {WARM_START}?"
+    if model.discriminator in _WARM_START_SPELLINGS:
+        yield f"{WARM_START} is for model.generator; model.discriminator names the network that it is for"
+    if model.warm_start_steps != Model().warm_start_steps and not config.warm_starts:
+        yield f"model.warm_start_steps {model.warm_start_steps} is of model.generator {WARM_START}, which is missing"
+    if model.generator_width is not None and (one_network or (pair and not config.warm_starts)):
+        yield "model.generator_width is for a new generator, and there is none here; leave it out"
+    if not pair and model.revision is not None:
+        yield "model.revision is for networks from the hub; leave it out"
+    if config.is_mlm and model.sharing != "tied":
+        yield f"model.sharing {model.sharing} is for two networks, objective.kind mlm trains one; leave it out"
+    if config.is_mlm and metric != "generator_loss":
+        yield f"eval.metric {metric} needs a discriminator; objective.kind mlm has generator_loss"
 
 
-def deadline_time(text: str) -> float:
-    """``run.deadline`` as Unix time: ``11:30`` is hours and minutes from now, else an ISO time, local unless it says.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    hours, colon, minutes = text.partition(":")
-    if colon and hours.isdecimal() and minutes.isdecimal():
-        wait = datetime.timedelta(hours=int(hours), minutes=int(minutes))
-        return (datetime.datetime.now() + wait).timestamp()
-    return datetime.datetime.fromisoformat(text).timestamp()
-
-
-def _text(config: Config) -> list[str]:
+def _text(config: Config) -> Iterator[str]:
     data, tokenizer = config.data, config.tokenizer
-    problems = []
-    sources = [f"data.{name}" for name in ("train_files", "dataset", "prepared") if getattr(data, name)]
-    vocabularies = [
-        f"tokenizer.{name}" for name in ("path", "train_vocab_size") if getattr(tokenizer, name) is not None
-    ]
-    if not sources:
-        problems.append("no text: give one of data.train_files, data.dataset and data.prepared")
-    if len(sources) > 1:
-        problems.append(f"give only one of {' and '.join(sources)}")
-    added = [f"tokenizer.{name}" for name in ("add_tokens", "learn_tokens") if getattr(tokenizer, name) is not None]
+    if not (data.train_files or data.dataset or data.prepared):
+        yield "no text: give one of data.train_files, data.dataset and data.prepared"
     has_network = config.from_pair or config.model.generator is not None
+    added = [name for name in ("add_tokens", "learn_tokens") if getattr(tokenizer, name) is not None]
     if added and not has_network:
-        problems.append(f"{added[0]} is for the vocabulary of given networks; from scratch, train one that fits")
+        yield f"tokenizer.{added[0]} is for the vocabulary of given networks; from scratch, train one that fits"
     if data.prepared:
-        others = [
-            f"data.{name}" for name in ("eval_files", "eval_general_files", "replay_files") if getattr(data, name)
-        ]
-        problems += [f"{name} is settled by data.prepared; leave it out" for name in (*vocabularies, *added, *others)]
-    elif has_network:
-        if tokenizer.train_vocab_size is not None:
-            problems.append(
-                "tokenizer.train_vocab_size: a pair needs the vocabulary that it was trained with; leave it out"
-            )
-    elif len(vocabularies) != 1:
-        only = "only " if vocabularies else ""
-        problems.append(f"give {only}one of tokenizer.path and tokenizer.train_vocab_size")
+        settled = (name for name in SETTLED_BY_PREPARED if is_given(value_of(config, name)))
+        yield from (f"{name} is settled by data.prepared; leave it out" for name in settled)
+    elif has_network and tokenizer.train_vocab_size is not None:
+        yield "tokenizer.train_vocab_size: a pair needs the vocabulary that it was trained with; leave it out"
+    elif not has_network and tokenizer.path is None and tokenizer.train_vocab_size is None:
+        yield "give one of tokenizer.path and tokenizer.train_vocab_size"
     if not data.prepared and not data.eval_files and data.eval_fraction == 0:
-        problems.append("no held-out text: give data.eval_files, or data.eval_fraction above 0")
+        yield "no held-out text: give data.eval_files, or data.eval_fraction above 0"
     if data.replay_fraction != Data().replay_fraction and not (data.prepared or data.replay_files):
-        problems.append(f"data.replay_fraction {data.replay_fraction} is of data.replay_files, which are missing")
+        yield f"data.replay_fraction {data.replay_fraction} is of data.replay_files, which are missing"
     trained_on = set(map(os.path.realpath, data.train_files or ()))
     for name in ("eval_files", "eval_general_files", "replay_files"):
         if twice := [path for path in getattr(data, name) or () if os.path.realpath(path) in trained_on]:
-            problems.append(f"{twice[0]} is given twice, in data.train_files and data.{name}; leave it out of one")
-    return problems
+            yield f"{twice[0]} is given twice, in data.train_files and data.{name}; leave it out of one"
 
 
-def _networks(config: Config) -> list[str]:
-    model, one_network = config.model, config.is_mlm and not config.warm_starts
-    problems = []
-    pair = [f"model.{name}" for name in ("generator", "discriminator") if getattr(model, name) is not None]
-    if not pair and model.size is None:
-        problems.append("no model: give model.size, or model.generator and model.discriminator")
-    if one_network and model.generator is not None:
-        problems.append(_ONE_NETWORK)
-    elif len(pair) == 1 and not (one_network and config.from_pair):
-        problems.append(f"{pair[0]} is given without the other network: give model.generator and model.discriminator")
-    if model.generator in _WARM_START_SPELLINGS and not config.warm_starts:
-        problems.append(f"model.generator {model.generator}: did you mean {WARM_START}?")
-    if model.discriminator in _WARM_START_SPELLINGS:
-        problems.append(f"{WARM_START} is for model.generator; model.discriminator names the network that it is for")
-    if model.warm_start_steps != Model().warm_start_steps and not config.warm_starts:
-        problems.append(
-            f"model.warm_start_steps {model.warm_start_steps} is of model.generator {WARM_START}, which is missing"
-        )
-    if pair and model.size is not None:
-        problems.append("model.size is settled by the given networks; leave it out")
-    if model.generator_width is not None and (one_network or (pair and not config.warm_starts)):
-        problems.append("model.generator_width is for a new generator, and there is none here; leave it out")
-    if not pair and model.revision is not None:
-        problems.append("model.revision is for networks from the hub; leave it out")
-    if config.is_mlm and model.sharing != "tied":
-        problems.append(
-            f"model.sharing {model.sharing} is for two networks, objective.kind mlm trains one; leave it out"
-        )
-    if config.is_mlm and config.eval.metric != "generator_loss":
-        problems.append(
-            f"eval.metric {config.eval.metric} needs a discriminator; objective.kind mlm has generator_loss"
-        )
-    return problems
-
-
-def _batch(config: Config) -> list[str]:
+def _batch(config: Config) -> Iterator[str]:
     max_length, train = config.data.max_length, config.train
     bin_tokens, batch_tokens = train.bin_tokens, train.batch_tokens
-    problems = []
     if bin_tokens < max_length:
-        problems.append(f"train.bin_tokens {bin_tokens} is less than data.max_length {max_length}")
+        yield f"train.bin_tokens {bin_tokens} is less than data.max_length {max_length}"
     if bin_tokens > 0 and batch_tokens % bin_tokens:
         below = batch_tokens // bin_tokens * bin_tokens
         nearest = " or ".join(str(n) for n in (below, below + bin_tokens) if n > 0)
-        problems.append(
-            f"train.batch_tokens {batch_tokens} is not a multiple of train.bin_tokens {bin_tokens}: {nearest}"
-        )
+        yield f"train.batch_tokens {batch_tokens} is not a multiple of train.bin_tokens {bin_tokens}: {nearest}"
     if train.micro_batch_tokens is not None and train.micro_batch_tokens < bin_tokens:
-        problems.append(f"train.micro_batch_tokens {train.micro_batch_tokens} does not hold a bin of {bin_tokens}")
-    return problems
+        yield f"train.micro_batch_tokens {train.micro_batch_tokens} does not hold a bin of {bin_tokens}"
+
+
+def _learning(config: Config) -> Iterator[str]:
+    objective, optim, train = config.objective, config.optim, config.train
+    if len(optim.betas) != 2:
+        yield f"optim.betas must be two numbers, not {optim.betas}"
+    if objective.mask_token_prob + objective.random_token_prob > 1:
+        yield "objective.mask_token_prob + objective.random_token_prob is more than 1"
+    if objective.generator_weight == 0 and (config.is_mlm or objective.discriminator_weight == 0):
+        both = "objective.generator_weight and objective.discriminator_weight are both"
+        yield f"{'objective.generator_weight is' if config.is_mlm else both} 0: nothing would be learnt"
+    if train.steps is None and train.epochs is None and train.flops is None:
+        yield "give one of train.steps, train.epochs and train.flops"
+    if train.flops and config.warm_starts:
+        yield "train.flops does not count a generator's warm start: give train.steps or train.epochs"
 
 
 def identity(config: Config) -> dict[str, Any]:

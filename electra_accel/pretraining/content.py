@@ -44,15 +44,11 @@ def content_of(config: Config, prepared: Prepared) -> dict[str, str]:
 
 def changed_content(folder: Path, content: dict[str, str]) -> list[str]:
     """In words what the run in ``folder`` read that is another now; nothing where the folder does not say what it read."""
-    known = run_folder.read_json(folder / run_folder.CONTENT)
-    if not known:
-        return []
-    return [
-        f"{words} {_change(known.get(name), content.get(name))}"
-        for name, words in IN_WORDS.items()
-        if known.get(name) != content.get(name)
-    ]
-
-
-def _change(before: str | None, now: str | None) -> str:
-    return "is new" if before is None else "is missing" if now is None else "has other content"
+    known, changed = run_folder.read_json(folder / run_folder.CONTENT), []
+    for name, words in IN_WORDS.items() if known else ():
+        before, now = known.get(name), content.get(name)
+        if before != now:
+            changed.append(
+                f"{words} {'is new' if before is None else 'is missing' if now is None else 'has other content'}"
+            )
+    return changed

@@ -100,7 +100,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
         f"process, and the activations of {loader.layout.rows * loader.plan.limits.tokens:,} tokens",
         f"time      {flops:.2e} FLOP in all: {duration(hours * 3600)} of one A100 at {UTILISATION:.0%} of its bf16 peak "
         "(computed, not measured)",
-        f"records   {destination(config, trackers, folder)}",
+        f"records   {destination(config.tracking, trackers, folder)}",
         f"run       {finished(folder, planned.total_steps) or run}",
         "dry run: nothing was trained",
     ):

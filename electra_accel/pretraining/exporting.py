@@ -1,13 +1,16 @@
-"""Exports: of a run at its end, and of any of its checkpoints at any time; and what the model card says of them."""
+"""Exports of a run at its end, and of any of its checkpoints at any time; and what the exported folders say of themselves."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from transformers import CONFIG_NAME
 
+from electra_accel import __version__
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
+from electra_accel.model.reading import is_path
 from electra_accel.pretraining import config_parser, model_identity
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.cost import cost_text, vocabulary_text, warm_start_cost
@@ -18,33 +21,34 @@ from electra_accel.terminal import duration
 
 # The figures in a card, in Markdown: of the folder of a run, a step, the name of a network, and a folder with its weights.
 Figures = Callable[[Path, int, str, Path], str]
+Log = Callable[[str], None]
 
 
-def export_run(
-    config: Config, engine: Engine, progress: Progress, folder: Path, figures: Figures, warn: Callable[[str], None]
-) -> int:
+def export_run(config: Config, engine: Engine, progress: Progress, folder: Path, figures: Figures, warn: Log) -> int:
     """Export the last weights of a run, or, where ``eval.patience`` chose a best step, those. Called on every process.
 
     Returns:
         The step of the exported weights.
     """
-    step, best = progress.step, progress.best_step
-    checkpoints = folder / run_folder.CHECKPOINTS
-    which = f"step {step} (the last)"
-    if config.eval.patience and best != step:
-        if engine.on_main(lambda: _is_whole(checkpoint.path_of(checkpoints, best), warn)):
-            which, step = f"step {best} (the best by {config.eval.metric})", best
 
-    def write() -> None:
+    def write() -> int:
+        checkpoints = folder / run_folder.CHECKPOINTS
+        step, chosen, best = progress.step, "the last", checkpoint.path_of(checkpoints, progress.best_step)
+        if config.eval.patience and progress.best_step != step:
+            try:
+                checkpoint.verify(best)
+                step, chosen = progress.best_step, f"the best by {config.eval.metric}"
+            except checkpoint.Damaged as reason:
+                warn(f"the best checkpoint {best} is damaged ({reason}): the last weights are exported instead")
         # From the checkpoint, because under some engines no process holds whole weights.
         with run_folder.storage_errors(folder):
-            export_checkpoint(checkpoint.path_of(checkpoints, step), folder, figures, which=which)
+            export_checkpoint(checkpoint.path_of(checkpoints, step), folder, figures, chosen=chosen)
+        return step
 
-    engine.on_main(write)
-    return step
+    return engine.on_main(write)
 
 
-def checkpoint_to_export(given: Path, warn: Callable[[str], None]) -> Path:
+def checkpoint_to_export(given: Path, warn: Log) -> Path:
     """``given`` itself where it is a checkpoint, the newest whole one where it is a run's folder.
 
     Raises:
@@ -52,16 +56,12 @@ def checkpoint_to_export(given: Path, warn: Callable[[str], None]) -> Path:
     """
     if not given.exists() and given.parent.name != run_folder.CHECKPOINTS:
         raise UserError(f"there is no folder {given}")
-    if (
-        any((given / name / CONFIG_NAME).is_file() for name in ("", *WHAT))
-        and not (given / run_folder.CONFIG).is_file()
-    ):
-        raise UserError(f"{given} is an export already: stock transformers loads it; to export again, name its run")
     if (given / run_folder.CONFIG).is_file():
-        newest = checkpoint.newest_valid(given / run_folder.CHECKPOINTS, warn)
-        if newest is None:
-            raise UserError(f"{given} has no checkpoint yet; wait for its first one")
-        return newest
+        if newest := checkpoint.newest_valid(given / run_folder.CHECKPOINTS, warn):
+            return newest
+        raise UserError(f"{given} has no checkpoint yet; wait for its first one")
+    if any((given / name / CONFIG_NAME).is_file() for name in ("", *WHAT)):
+        raise UserError(f"{given} is an export already: stock transformers loads it; to export again, name its run")
     try:
         checkpoint.verify(given)
     except checkpoint.Damaged as reason:
@@ -77,7 +77,7 @@ def export_checkpoint(
     to: Path,
     figures: Figures = lambda *_: "",
     *,
-    which: str | None = None,
+    chosen: str = "a checkpoint",
     licence: str | None = None,
     source: str = "",
 ) -> list[str]:
@@ -87,14 +87,15 @@ def export_checkpoint(
         path: runs/x/checkpoints/step-…
         to: the folder in which discriminator/ and generator/, or encoder/, are made.
         figures: a part of the cards.
-        which: step of the weights in words, for the card.
-        licence, source: as for ``export.export_networks``.
+        chosen: why these weights, in words.
+        licence: of the weights, an identifier of the hub such as apache-2.0; None: not stated.
+        source: as for ``export.export_networks``.
 
     Returns:
         The names of the exported folders.
 
     Raises:
-        UserError: the checkpoint has no run folder around it, or went away.
+        UserError: the checkpoint has no run folder around it, or went away; a file of the run is damaged.
         OSError: ``to`` cannot be written.
     """
     folder = path.resolve().parent.parent
@@ -102,7 +103,7 @@ def export_checkpoint(
         raise UserError(f"{path} stands in no run folder: its configuration is not known; export it from there")
     config = config_parser.load(folder / run_folder.CONFIG)
     try:
-        progress = _progress(path)
+        progress = Progress.from_json(checkpoint.read_state(path))
         networks = model_identity.networks_of(folder, path, config.model.sharing)
     except (OSError, SafetensorError) as error:
         raise UserError(
@@ -110,35 +111,68 @@ def export_checkpoint(
         ) from error
     if "network" in networks:  # one alone: a baseline's encoder, or a generator that is warm-started
         networks = {"generator" if config.warm_starts else "encoder": networks["network"]}
-    starts = {"generator": None if config.warm_starts else config.model.generator}
-    starts |= dict.fromkeys(("discriminator", "encoder"), config.model.discriminator)
     to.mkdir(parents=True, exist_ok=True)
     export_networks(
         to,
         networks,
         model_identity.read_tokenizer(folder),
-        _facts(config, folder, progress, which or f"step {progress.step} (a checkpoint)", licence),
+        _origin(config, folder, progress, chosen, licence),
         figures=lambda name, exported: figures(folder, progress.step, name, exported),
-        licence=licence,
-        base_models={name: start for name, start in starts.items() if start and not Path(start).exists()},
         source=source,
     )
     return list(networks)
 
 
-def _facts(config: Config, folder: Path, progress: Progress, which: str, licence: str | None) -> dict[str, str]:
-    """What the model card says: names and numbers, no text of the corpus, no paths of this machine."""
+def _origin(config: Config, folder: Path, progress: Progress, chosen: str, licence: str | None) -> dict[str, Any]:
+    """What ``electra_accel.json`` and the model card say: names and numbers, no text of the corpus, no paths of this machine.
+
+    ``content`` names by digests what was read, ``held_out`` what ``figures`` were taken on; both as in the run's folder.
+    ``figures`` are those of this very step, empty where it was not judged.
+    """
+    start = {"generator": None if config.warm_starts else config.model.generator}
+    start |= dict.fromkeys(("discriminator", "encoder"), config.model.discriminator)
+    held_out = sorted((folder / run_folder.HELD_OUT).glob("*.json"))
+    known = [record.items() for record in run_folder.read_jsonl(folder / run_folder.METRICS, {progress.step})]
+    figures = {key: value for record in known for key, value in record if key.startswith(("eval", "general"))}
+    figures.pop("eval/calibration", None)
+    return {
+        "version": __version__,
+        "run": folder.name,
+        "run_id": progress.run_id,
+        "step": progress.step,
+        "chosen": chosen,
+        "licence": licence,
+        "base_models": {
+            name: given for name, given in start.items() if given and not (is_path(given) or Path(given).exists())
+        },
+        "facts": {name: fact for name, fact in _facts(config, folder, progress, chosen, licence).items() if fact},
+        "content": run_folder.read_json(folder / run_folder.CONTENT),
+        "held_out": {file.stem: run_folder.read_json(file) for file in held_out},
+        "figures": figures,
+    }
+
+
+def _facts(config: Config, folder: Path, progress: Progress, chosen: str, licence: str | None) -> dict[str, str | None]:
+    """In words, by heading; None of what this run does not have."""
     data, model, objective = config.data, config.model, config.objective
-    counts, warm_start = model_identity.read_text_counts(folder), warm_start_cost(folder)
+    counts, mixed_in, warm_start = model_identity.read_text_counts(folder), None, None
     precision = run_folder.read_json(folder / run_folder.ENVIRONMENT).get("precision")
     read = data.dataset or ", ".join(Path(name).name for name in data.train_files or [data.prepared])
-    facts = {
-        "weights of": which,
+    if "replay" in counts:  # with data.prepared the files have no names here
+        names = ", ".join(Path(name).name for name in data.replay_files or [])
+        mixed_in = f"{names}: " if names else ""
+        mixed_in += f"{counts['replay']['documents']:,} documents, {data.replay_fraction:.0%} of the tokens of a pass"
+    if config.warm_starts and not config.is_mlm:  # the folder of a run that began at another's checkpoint has no record
+        spent = warm_start_cost(folder)
+        cost = f"{cost_text(spent)}, beside the run's" if spent else "its cost was not recorded"
+        warm_start = f"{model.warm_start_steps:,} steps: {cost}"
+    return {
+        "weights of": f"step {progress.step} ({chosen})",
         "started from": _start(config),
         "training text": f"{read}: {counts['train']['documents']:,} documents, {counts['train']['tokens']:,} tokens",
-        "general text mixed in": None,
-        "warm start of the generator": None,
-        "vocabulary": None,
+        "general text mixed in": mixed_in,
+        "warm start of the generator": warm_start,
+        "vocabulary": vocabulary_text(counts["vocabulary"]) if counts.get("vocabulary") else None,
         "tokens seen": f"{progress.tokens:,} in {progress.step:,} steps of {config.train.batch_tokens:,} token slots",
         "training time": f"{duration(progress.seconds)}, {duration(progress.device_seconds)} summed over processes",
         "objective": f"{'masked language modelling' if config.is_mlm else 'replaced token detection'}; "
@@ -147,18 +181,6 @@ def _facts(config: Config, folder: Path, progress: Progress, which: str, licence
         "precision": {"no": "fp32"}.get(precision, precision),
         "licence": licence or "not stated",
     }
-    if counts.get("vocabulary"):
-        facts["vocabulary"] = vocabulary_text(counts["vocabulary"])
-    if (
-        config.warm_starts and not config.is_mlm
-    ):  # its record is not in the folder of a run that began at another's checkpoint
-        cost = f"{cost_text(warm_start)}, beside the run's" if warm_start else "its cost was not recorded"
-        facts["warm start of the generator"] = f"{model.warm_start_steps:,} steps: {cost}"
-    if "replay" in counts:  # with data.prepared the files have no names here
-        names = ", ".join(Path(name).name for name in data.replay_files or [])
-        mixed_in = f"{counts['replay']['documents']:,} documents, {data.replay_fraction:.0%} of the tokens of a pass"
-        facts["general text mixed in"] = f"{names}: {mixed_in}" if names else mixed_in
-    return {name: value for name, value in facts.items() if value}
 
 
 def _start(config: Config) -> str:
@@ -173,16 +195,3 @@ def _start(config: Config) -> str:
         names.pop("generator")
     revision = f" (revision {model.revision})" if model.revision else ""
     return ", ".join(f"{name} {source}" for name, source in names.items()) + revision
-
-
-def _progress(path: Path) -> Progress:
-    return Progress.from_json(checkpoint.read_state(path))
-
-
-def _is_whole(path: Path, warn: Callable[[str], None]) -> bool:
-    try:
-        checkpoint.verify(path)
-    except checkpoint.Damaged as reason:
-        warn(f"the best checkpoint {path} is damaged ({reason}): the last weights are exported instead")
-        return False
-    return True

@@ -10,19 +10,27 @@ its starting pair are gone.
 import shutil
 from pathlib import Path
 
-import transformers
+import torch
 from torch import nn
-from transformers import ElectraConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    ElectraConfig,
+    ElectraForMaskedLM,
+    ElectraForPreTraining,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from electra_accel.data.prepare import Prepared
 from electra_accel.engines import sharded
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, one_line
 from electra_accel.model import sharing
+from electra_accel.model.reading import UNUSABLE, impossible
 from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import load_tokenizer
 
 FOLDER, NETWORKS, TEXT = "model", "networks.json", "text.json"
 COUNTS = ("documents", "examples", "tokens")
+ARCHITECTURES = {each.__name__: each for each in (ElectraForMaskedLM, ElectraForPreTraining)}
 
 
 def write_model_identity(folder: Path, model: nn.Module, prepared: Prepared) -> None:
@@ -66,20 +74,39 @@ def networks_of(folder: Path, checkpoint: Path, how: str) -> dict[str, PreTraine
 
     Raises:
         UserError: the run folder does not say what its weights belong to, or the weights are those of another model.
+        OSError: the checkpoint is gone.
     """
-    if not (folder / FOLDER / NETWORKS).is_file():
+    file = folder / FOLDER / NETWORKS
+    if not (described := run_folder.read_json(file)):
         raise UserError(
             f"{folder} has no {FOLDER}/{NETWORKS}, so what {checkpoint.name} belongs to is not known: name a checkpoint in its "
             "run folder; a run of an older version writes it when it goes on"
         )
-    networks = {
-        # The LM head is tied to the word table here, whatever the configuration of a starting checkpoint says.
-        name: getattr(transformers, config["architectures"][0])(ElectraConfig(**config | {"tie_word_embeddings": True}))
-        for name, config in run_folder.read_json(folder / FOLDER / NETWORKS).items()
-    }
-    if "discriminator" in networks:
-        sharing.share(networks["generator"], networks["discriminator"], how)
+    most = 2 * (checkpoint / sharded.MODEL_FILE).stat().st_size  # bytes; weights that are shared stand there once
+    try:
+        if set(described) not in ({"network"}, {"generator", "discriminator"}):
+            raise ValueError(f"it describes {', '.join(described)}")
+        networks = {name: _network(values, most) for name, values in described.items()}
+        if "discriminator" in networks:
+            sharing.share(networks["generator"], networks["discriminator"], how)
+    except UNUSABLE as error:
+        reason = one_line(error if isinstance(error, ValueError) else repr(error))
+        raise UserError(f"{file} is damaged ({reason}); restore it, or resume the run, which writes it anew") from error
     sharded.load_weights(nn.ModuleDict(networks), checkpoint)
     if "discriminator" in networks:
         sharing.fold(networks["discriminator"])
     return networks
+
+
+def _network(values: dict, most: int) -> PreTrainedModel:
+    """Raises one of UNUSABLE for values that describe no network, or one of more than ``most`` bytes, before it takes them."""
+    # The LM head is tied to the word table here, whatever the configuration of a starting checkpoint says.
+    config = ElectraConfig(**values | {"tie_word_embeddings": True})
+    if wrong := impossible(config):
+        raise ValueError("; ".join(wrong))
+    build = ARCHITECTURES[config.architectures[0]]
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in build(config).parameters())
+    if 4 * parameters > most:
+        raise ValueError(f"it describes {parameters:,} parameters, more than the checkpoint has")
+    return build(config)

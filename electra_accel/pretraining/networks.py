@@ -21,7 +21,6 @@ from electra_accel.model.pair import (
     Pair,
     build_encoder,
     build_pair,
-    check_network,
     check_pair,
     freeze_embeddings,
     pair_configs,
@@ -58,9 +57,10 @@ def given_tokenizer(config: Config, log: Log) -> PreTrainedTokenizerFast | None:
         sources = {"model.generator": model.generator} | sources
     configs = [load_config(option, source, model.revision) for option, source in sources.items()]
     max_length, sharing = config.data.max_length, model.sharing
-    _check_fit(configs, 0, max_length, sharing)
+    pair = (*configs, None)[:2]
+    check_pair(*pair, 0, max_length, sharing)
     tokenizer = load_tokenizer(path, log=log) if path else load_tokenizer(model.discriminator, model.revision, log)
-    _check_fit(configs, len(tokenizer), max_length, sharing)
+    check_pair(*pair, len(tokenizer), max_length, sharing)
     for option, source in sources.items():
         try:
             theirs = load_tokenizer(source, model.revision)
@@ -74,13 +74,6 @@ def given_tokenizer(config: Config, log: Log) -> PreTrainedTokenizerFast | None:
                 f"and {ours!r} here; take a generator, a discriminator and a tokenizer.path with one vocabulary"
             )
     return tokenizer
-
-
-def _check_fit(configs: list, tokenizer_vocab_size: int, max_length: int, sharing: str) -> None:
-    if len(configs) == 1:
-        check_network(*configs, tokenizer_vocab_size, max_length)
-    else:
-        check_pair(*configs, tokenizer_vocab_size, max_length, sharing)
 
 
 def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, folder: Path | None = None) -> Pair:

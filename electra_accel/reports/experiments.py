@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from electra_accel.errors import UserError
-from electra_accel.options.parser import read_yaml
-from electra_accel.pretraining.config import Config, Eval, flatten
+from electra_accel.options.declare import flatten
+from electra_accel.options.yaml_file import read_yaml
+from electra_accel.pretraining.config import Config, Eval
 from electra_accel.runs import run_folder
 
 # As W&B holds them: lists and None are text. A run that did not know eval.metric trained a pair.

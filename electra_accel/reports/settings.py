@@ -8,8 +8,9 @@ from typing import Any
 from markupsafe import Markup
 
 from electra_accel.errors import UserError
-from electra_accel.options.parser import read_yaml
-from electra_accel.pretraining.config import Config, flatten, resolve
+from electra_accel.options.declare import flatten
+from electra_accel.options.yaml_file import read_yaml
+from electra_accel.pretraining.config import Config, resolve
 from electra_accel.pretraining.config_parser import parse
 from electra_accel.reports.page import table
 from electra_accel.runs import run_folder

@@ -1,21 +1,22 @@
 """A study: the same pre-training with one thing changed at a time, several seeds each, and what that does to a task.
 
 A study file names the options that all rows share and those of each row; ``scripts/study.py`` runs it. Each row and seed is a
-pre-training run of its own in STUDY/<row>-<seed>/; their networks are fine-tuned in STUDY/tasks/. Nothing here imports torch,
-so that mistakes are answered at once.
+pre-training run of its own in STUDY/<row>-<seed>/. Their networks are fine-tuned in STUDY/tasks/, if the file has options for
+that. Nothing here imports torch, so that mistakes are answered at once.
 """
 
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, named
 from electra_accel.finetuning import config as finetuning_config
 from electra_accel.finetuning import config_parser as finetuning_parser
-from electra_accel.options import parser
+from electra_accel.options.parser import EMPTY
+from electra_accel.options.yaml_file import NULL, read_yaml
 from electra_accel.pretraining import config_checks, config_parser
 from electra_accel.pretraining.config import Config, resolve
 from electra_accel.runs import run_folder
@@ -42,14 +43,23 @@ class Row:
     against: str | None
     curve: str | None
 
+    def finished(self, folder: Path) -> dict[int, Path]:
+        """The finished pre-training runs of this row in the folder of the study, by seed."""
+        ends = (path.name.removeprefix(f"{self.name}-") for path in folder.glob(f"{self.name}-*"))
+        runs = {seed: run_of(folder, self, seed) for seed in sorted(int(end) for end in ends if end.isdecimal())}
+        return {seed: run for seed, run in runs.items() if run_folder.read_status(run)["state"] == "done"}
+
 
 @dataclass(frozen=True)
 class Study:
-    """``pretrain`` and ``finetune``: what all rows share, as words of the two scripts' command lines."""
+    """``pretrain`` and ``finetune``: what all rows share, as words of the two scripts' command lines. Without words in
+    ``finetune`` nothing is fine-tuned. ``launcher``: what starts the scripts, as words.
+    """
 
     rows: list[Row]
     pretrain: list[str]
     finetune: list[str]
+    launcher: list[str] = field(default_factory=list)
 
     def check(self) -> None:
         """Find options that the scripts would refuse, before hours are spent on the rows above; ``study_inputs`` goes on.
@@ -71,30 +81,46 @@ class Study:
 
     def finetunings(self) -> list[tuple[finetuning_config.Task, finetuning_config.Settings]]:
         """What the networks are fine-tuned on, and how."""
+        if not self.finetune:
+            return []
         with named("finetune"):
             asked = finetuning_parser.parse(["--models", "any", *self.finetune], "")
             finetuning_config.check(asked.settings, asked.tasks, asked.of_tasks)
         return list(zip(asked.tasks, asked.of_tasks, strict=True))
 
+    def networks(self, folder: Path) -> list[str]:
+        """What is fine-tuned: the discriminator of every finished run, of one network alone its encoder.
 
-@contextmanager
-def named(where: str) -> Iterator[None]:
-    """Puts the place in the study before what is wrong there."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        Raises:
+            UserError: a finished run's network is gone.
+        """
+        found = []
+        for run in (run for row in self.rows for run in row.finished(folder).values()):
+            networks = [path for path in (run / "discriminator", run / "encoder") if path.is_dir()]
+            if not networks:
+                raise UserError(
+                    f"{run} is finished, but has no discriminator/ or encoder/; remove it, or export it again"
+                )
+            found.append(str(networks[0]))
+        return found
+
+
+def run_of(folder: Path, row: Row, seed: int) -> Path:
+    return folder / f"{row.name}-{seed}"
 
 
 def read_study(path: str, values: Mapping[str, str]) -> Study:
-    """
+    """A study file, or a W&B sweep with ``method: grid``.
+
     Args:
         values: of the names in braces in the file's options, such as ``{data}``.
 
     Raises:
         UserError: the file is missing, is no YAML, or is not written as those in recipes/studies; a name has no value.
     """
-    content = parser.read_yaml(path, "study")
+    content = read_yaml(path, "study")
+    if isinstance(content, dict) and "method" in content:
+        return _of_sweep(path, content, values)
     if not isinstance(content, dict) or set(content) != set(_PARTS):
         raise UserError(f"{path}: a study holds {', '.join(_PARTS)}; see recipes/studies")
     content = {part: content[part] or kind() for part, kind in _PARTS.items()}  # `rows:` with nothing behind it is ""
@@ -106,6 +132,30 @@ def read_study(path: str, values: Mapping[str, str]) -> Study:
     if not rows:
         raise UserError(f"{path}: no rows")
     return Study(rows, *(_words(f"{path}, {part}", content[part], values) for part in ("pretrain", "finetune")))
+
+
+def _of_sweep(path: str, sweep: dict, values: Mapping[str, str]) -> Study:
+    """A row for each combination of the parameters, started by the command that ``wandb agent`` would use; no fine-tuning."""
+    method, grid, command = sweep["method"], sweep.get("parameters"), sweep.get("command", ["${program}"])
+    if method != "grid":
+        raise UserError(f"{path}: method {method} needs W&B (wandb sweep {path}); without it only a grid can be run")
+    if not isinstance(grid, dict) or not isinstance(command, list) or "${program}" not in command:
+        raise UserError(f"{path}: a sweep has parameters, and ${{program}} in the list command; see recipes/sweeps")
+    if Path(str(sweep.get("program"))).name != "pretrain.py":
+        raise UserError(f"{path}: program is not scripts/pretrain.py")
+    for name, settings in grid.items():
+        if not isinstance(settings, dict) or not ("value" in settings or isinstance(settings.get("values"), list)):
+            raise UserError(f"{path}: parameters.{name} has neither a value nor a list of values")
+    trials = itertools.product(*(settings.get("values", [settings.get("value")]) for settings in grid.values()))
+    rows = [
+        Row(f"trial-{number}", _words(path, dict(zip(grid, trial)), values), "trial-1" if number > 1 else None, None)
+        for number, trial in enumerate(trials, start=1)
+    ]
+    at = command.index("${program}")
+    launcher, pretrain = (
+        [word for word in map(str, part) if not word.startswith("${")] for part in (command[:at], command[at:])
+    )
+    return Study(rows, [*pretrain, f"--tracking.group={sweep.get('name') or Path(path).stem}"], [], launcher)
 
 
 def _row(where: str, entry: Any, above: list[str], values: Mapping[str, str]) -> Row:
@@ -136,37 +186,21 @@ def _words(where: str, chosen: Mapping[str, Any], values: Mapping[str, str]) -> 
 
     words = []
     for name, value in chosen.items():
-        _, found = parser.values_of(name, value, where)
+        found = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, str | None) for each in found):
+            raise UserError(f"{where}: {name} must be one value or a list of values")
         found = [each and re.sub(r"\{(\w+)\}", value_of, each) for each in found]
-        words += parser.words_of(name, found, where)
+        words += words_of(name, found, where)
     return words
 
 
-def run_of(folder: Path, row: Row, seed: int) -> Path:
-    return folder / f"{row.name}-{seed}"
-
-
-def finished_seeds(folder: Path, row: Row) -> list[int]:
-    """The seeds of a row whose pre-training is finished, by the run folders that are there."""
-    ends = (path.name.removeprefix(f"{row.name}-") for path in folder.glob(f"{row.name}-*"))
-    seeds = sorted(int(end) for end in ends if end.isdecimal())
-    return [seed for seed in seeds if run_folder.read_status(run_of(folder, row, seed))["state"] == "done"]
-
-
-def networks_of(folder: Path, rows: Iterable[Row]) -> list[str]:
-    """What is fine-tuned: the discriminator of every finished run, of one network alone its encoder.
+def words_of(name: str, values: list[str | None], where: str) -> list[str]:
+    """One option as words of a command line.
 
     Raises:
-        UserError: a finished run's network is gone.
+        UserError: a text for which a command line has no words.
     """
-    found = []
-    for row in rows:
-        for seed in finished_seeds(folder, row):
-            run = run_of(folder, row, seed)
-            networks = [path for path in (run / "discriminator", run / "encoder") if path.is_dir()]
-            if not networks:
-                raise UserError(
-                    f"{run} is finished, but has no discriminator/ or encoder/; remove it, or export it again"
-                )
-            found.append(str(networks[0]))
-    return found
+    if NULL in values or len(values) > 1 and any(word and word.startswith("--") for word in values):
+        raise UserError(f"{where}: {name} cannot be given on a command line: {' '.join(map(str, values))}")
+    words = [NULL if word is None else word for word in values]
+    return [f"--{name}={words[0]}"] if len(words) == 1 and words != [EMPTY] else [f"--{name}", *words]

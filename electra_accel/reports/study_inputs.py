@@ -4,13 +4,13 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from electra_accel.data.prepare import Prepared
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, named
 from electra_accel.finetuning.job import RESULT, require_same, shared_identity
 from electra_accel.finetuning.tasks import load_task
 from electra_accel.pretraining import opening
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.networks import given_tokenizer
-from electra_accel.reports.study import TASKS, Study, finished_seeds, named, run_of
+from electra_accel.reports.study import TASKS, Study, run_of
 from electra_accel.runs import run_folder
 from electra_accel.text.corpus import Corpus, read_documents, resolve
 
@@ -37,7 +37,7 @@ def check_inputs(study: Study, folder: Path, rows: Container[str], seeds: Sequen
     for task, settings in study.finetunings():
         with named(f"finetune, task {task.name}"):
             wanted = shared_identity(settings, load_task(task))
-            networks = {run_of(folder, row, seed).name for row in study.rows for seed in finished_seeds(folder, row)}
+            networks = {run.name for row in study.rows for run in row.finished(folder).values()}
             for result in sorted((folder / TASKS / task.name).glob(f"*/seed-*/{RESULT}")):
                 if result.parent.parent.name in networks:
                     require_same(result.parent, wanted)

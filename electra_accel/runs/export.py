@@ -1,6 +1,11 @@
-"""Networks as Hugging Face folders that stock transformers loads, with tokenizer and model card; and their way to the hub."""
+"""Networks as Hugging Face folders for stock transformers, with tokenizer, model card and origin; and their way to the hub.
+
+The origin is ``electra_accel.json``: which run and step the weights are of, what they started from, what they were trained and
+judged on. The model card tells the same to people.
+"""
 
 import copy
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,119 +14,35 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from electra_accel.errors import UserError
-from electra_accel.runs.run_folder import replace_folder
+from electra_accel.errors import UserError, one_line
+from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import save_tokenizer
 
-FOLDERS = ("discriminator", "generator")  # of a pair; one network alone is "encoder"
-WHAT = {
+ORIGIN, CARD = "electra_accel.json", Path(__file__).with_name("card.md.jinja")
+WHAT = {  # a pair has the first two, one network alone is the encoder
     "discriminator": "The encoder to fine-tune. It has learnt to tell which tokens of a text were replaced.",
-    "generator": "The masked language model of the pair. For most tasks the discriminator beside it is the encoder to use.",
+    "generator": "The masked language model of the pair. For most tasks, use the discriminator beside it.",
     "encoder": "An encoder to fine-tune, pre-trained by masked language modelling.",
 }
 # Figures that belong to a network, under the names of the hub.
 METRICS = {"discriminator": ["roc_auc"], "generator": ["accuracy"], "encoder": ["accuracy"]}
-
-CARD = """\
----
-{{ card_data }}
----
-
-# ELECTRA {{ name }}
-
-`{{ architecture }}`, pre-trained with electra-accel. {{ what }}
-
-| | |
-|---|---|
-{% for key, value in facts.items() %}| {{ key }} | {{ value }} |
-{% endfor %}
-{% if figures %}## Before and after
-
-{{ figures }}
-
-{% endif %}## Load it
-
-With stock transformers:
-
-```python
-from transformers import AutoModel, AutoTokenizer
-
-source = {{ source }}
-tokenizer = AutoTokenizer.from_pretrained(source)
-encoder = AutoModel.from_pretrained(source)  # it reports the head as unexpected: AutoModel has no use for it
-```
-
-{% if name == "discriminator" %}Which tokens look replaced:
-
-```python
-import torch
-from transformers import ElectraForPreTraining
-
-discriminator = ElectraForPreTraining.from_pretrained(source)
-inputs = tokenizer("a text", truncation=True, return_tensors="pt")
-with torch.no_grad():
-    probabilities = discriminator(**inputs).logits.sigmoid()
-print(list(zip(tokenizer.convert_ids_to_tokens(inputs.input_ids[0]), probabilities[0].tolist())))
-```
-{% else %}What stands behind a mask:
-
-```python
-import torch
-from transformers import ElectraForMaskedLM
-
-language_model = ElectraForMaskedLM.from_pretrained(source)
-inputs = tokenizer(f"a {tokenizer.mask_token}", return_tensors="pt")
-with torch.no_grad():
-    logits = language_model(**inputs).logits[inputs.input_ids == tokenizer.mask_token_id]
-print(tokenizer.convert_ids_to_tokens(logits.topk(5).indices[0]))
-```
-{% endif %}
-## Fine-tune it
-
-The encoder without its head is `.electra`, the very module that `AutoModel` gives:
-
-```python
-from transformers import {{ architecture }}
-
-electra = {{ architecture }}.from_pretrained(source).electra
-electra.save_pretrained("electra")  # without the head
-```
-
-With a new head for two classes, one step on two texts:
-
-```python
-import torch
-from transformers import AutoModelForSequenceClassification
-
-classifier = AutoModelForSequenceClassification.from_pretrained(source, num_labels=2)
-optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-4)
-batch = tokenizer(["one text", "another"], padding=True, truncation=True, max_length={{ positions }}, return_tensors="pt")
-loss = classifier(**batch, labels=torch.tensor([0, 1])).loss
-loss.backward()
-optimizer.step()
-```
-"""
 
 
 def export_networks(
     folder: Path,
     networks: Mapping[str, PreTrainedModel],
     tokenizer: PreTrainedTokenizerBase,
-    facts: Mapping[str, str],
-    *,
+    origin: Mapping,
     figures: Callable[[str, Path], str] = lambda name, folder: "",
-    licence: str | None = None,
-    base_models: Mapping[str, str] | None = None,
     source: str = "",
 ) -> None:
     """Write ``folder/<name>`` for each network; each appears complete or not at all, and none where an error is raised.
 
     Args:
         networks: by ``discriminator``, ``generator`` or ``encoder``.
-        facts: what the model card tells, as {heading: value}.
-        figures: Markdown for a network's card (see ``tracking.story.markdown``), of its name and a folder with its weights.
-        licence: of the weights, an identifier of the hub such as apache-2.0; None: the card has no such field.
-        base_models: hub ids that the networks started from, by name.
+        origin: content of ``electra_accel.json``. The model card uses ``facts`` ({heading: value}), ``licence`` (as the hub
+            writes it, or None) and ``base_models`` (hub ids that the networks started from, by name).
+        figures: Markdown for a network's card (see ``reports.story.card``), of its name and a folder with its weights.
         source: repository on the hub that the card's code loads from, as ``push_to_hub`` names it; "": the folder.
     """
     partials = {name: folder / f".{name}.partial" for name in networks}
@@ -132,31 +53,49 @@ def export_networks(
             fitting = copy.deepcopy(tokenizer)
             fitting.model_max_length = network.config.max_position_embeddings
             save_tokenizer(fitting, partials[name])
+            told = json.dumps({"network": name, **origin}, indent=2, ensure_ascii=False)
+            (partials[name] / ORIGIN).write_text(told + "\n", encoding="utf-8", errors=run_folder.ESCAPE)
         for name, network in networks.items():
             data = ModelCardData(
                 library_name="transformers",
-                license=licence,
-                base_model=(base_models or {}).get(name),
+                license=origin["licence"],
+                base_model=origin["base_models"].get(name),
                 metrics=METRICS[name],
                 tags=["electra", "masked-language-modelling" if name == "encoder" else "replaced-token-detection"],
             )
             card = ModelCard.from_template(
                 data,
-                template_str=CARD,
+                template_path=str(CARD),
                 name=name,
                 architecture=type(network).__name__,
                 what=WHAT[name],
-                facts={key: in_a_cell(value) for key, value in facts.items()},
+                facts={key: in_a_cell(value) for key, value in origin["facts"].items()},
                 figures=figures(name, partials[name]),
                 source=f'"{repository(source, name)}"' if source else '"."  # this folder',
                 positions=network.config.max_position_embeddings,
+                origin_file=ORIGIN,
             )
             card.save(partials[name] / "README.md")
         for name, partial in partials.items():
-            replace_folder(partial, folder / name)
+            run_folder.replace_folder(partial, folder / name)
     finally:
         for partial in partials.values():
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def exported_weights(folder: Path) -> tuple[str, int | None]:
+    """Which weights an exported folder holds, in words, and their step; None where an older version wrote it, without origin.
+
+    Raises:
+        UserError: ``electra_accel.json`` is damaged.
+    """
+    origin = run_folder.read_json(folder / ORIGIN)
+    step, chosen = origin.get("step"), origin.get("chosen")
+    if not origin:
+        return "the last weights", None
+    if type(step) is not int or not isinstance(chosen, str):
+        raise UserError(f"{folder / ORIGIN} is damaged (step is {step!r}, chosen is {chosen!r}); restore or remove it")
+    return f"step {step} ({one_line(chosen)})", step
 
 
 def in_a_cell(text: str) -> str:
@@ -181,7 +120,7 @@ def push_to_hub(folder: Path, names: list[str], source: str) -> list[str]:
             address = api.create_repo(repository(source, name), private=True, exist_ok=True)
             api.upload_folder(repo_id=address.repo_id, folder_path=folder / name)
         except (HTTPError, HFValidationError, OSError) as error:  # OSError: no token, or offline by HF_HUB_OFFLINE
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            reason = one_line(str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__)
             raise UserError(
                 f"--push_to_hub {source}: {reason}; it needs the network and a token that may write (hf auth login, or "
                 f"HF_TOKEN). The folders are in {folder}"

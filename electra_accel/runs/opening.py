@@ -6,7 +6,7 @@ from typing import Any
 
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
-from electra_accel.options.parser import read_yaml
+from electra_accel.options.yaml_file import read_yaml
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.environment import environment
 from electra_accel.runs.stopping import STOP_FILE

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from electra_accel.errors import UserError
-from electra_accel.pretraining.config_checks import deadline_time
+from electra_accel.options.groups import deadline_time
 
 STOP_FILE = "stop"
 SAME_SIGNAL = 2.0  # seconds

@@ -14,8 +14,8 @@ from electra_accel.text import python_docs
 from electra_accel.text.readers import (
     column_index,
     decompressed_bytes,
+    file_errors,
     format_of,
-    one_line_errors,
     read_texts,
     regular_file,
 )
@@ -63,9 +63,9 @@ def resolve(corpus: Corpus) -> list[Path]:
     for pattern in corpus.files:
         matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
         if not matches:
-            folders = filter(os.path.isdir, Path(pattern).parents)
-            closed = [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
-            why = f"no permission to look into {closed[0]}" if closed else "no such file, and no file that matches it"
+            above = filter(os.path.isdir, Path(pattern).parents)
+            closed = next((folder for folder in above if not os.access(folder, os.R_OK | os.X_OK)), None)
+            why = f"no permission to look into {closed}" if closed else "no such file, and no file that matches it"
             raise UserError(f"{pattern}: {why}")
         for match in matches:
             paths.setdefault(os.path.realpath(match), Path(match))
@@ -81,7 +81,7 @@ def read_documents(corpus: Corpus, join_lines: bool = False) -> Iterator[Batch]:
     ``join_lines`` as in :func:`electra_accel.text.readers.read_texts`. Memory does not grow with the corpus.
     """
     if corpus.dataset == "python_docs":
-        yield from _python_docs()
+        yield from map(Batch._make, _harvested())
     elif corpus.dataset:
         yield from _batches(corpus.dataset, _hub_texts(corpus.dataset, corpus.text_column))
     else:
@@ -90,9 +90,9 @@ def read_documents(corpus: Corpus, join_lines: bool = False) -> Iterator[Batch]:
 
 
 @cache
-def _python_docs() -> list[Batch]:
+def _harvested() -> list[tuple[str, list[str]]]:
     """Kept in memory (some 10 MB): the corpus is read several times, and harvesting takes 15 seconds."""
-    return [Batch(*harvested) for harvested in python_docs.harvest()]
+    return list(python_docs.harvest())
 
 
 def _batches(source: str, texts: Iterable[str]) -> Iterator[Batch]:
@@ -146,15 +146,12 @@ def content_key(corpus: Corpus) -> str:
     do not count, the order of the files does. The built-in corpus counts by the versions of what is harvested. A
     data set on the hub counts by its name alone, so that a machine without network finds what was prepared before.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    if corpus.dataset == "python_docs":
-        digest.update(python_docs.content_key().encode())
-    elif corpus.dataset:
-        digest.update(corpus.dataset.encode())
+    name = python_docs.content_key() if corpus.dataset == "python_docs" else corpus.dataset or ""
+    digest = hashlib.blake2b(name.encode(), digest_size=16)
     for path in resolve(corpus):
         status = regular_file(path)
         digest.update(f"{format_of(path)} {status.st_size} ".encode())
-        with one_line_errors(path), open(path, "rb") as file:
+        with file_errors(path), open(path, "rb") as file:
             if status.st_size <= _WHOLE:
                 digest.update(file.read())
             else:

@@ -78,9 +78,7 @@ class Encoder:
         document = np.repeat(np.arange(len(groups)), lengths)  # of each token
         unknown = np.bincount(document[tokens == self._unk], minlength=len(groups))
         used = unknown < lengths
-        skipped = Counter(
-            {"no text": int((lengths == 0).sum()), "only unknown tokens": int((~used & (lengths > 0)).sum())}
-        )
+        empty, unreadable = int((lengths == 0).sum()), int((~used & (lengths > 0)).sum())
 
         pieces = []
         for number in np.flatnonzero(used):
@@ -94,7 +92,7 @@ class Encoder:
             *self._framed(tokens[used[document]], np.array(pieces, np.int64)),
             documents=int(used.sum()),
             unknown=int(unknown[used].sum()),
-            skipped=+skipped,
+            skipped=+Counter({"no text": empty, "only unknown tokens": unreadable}),
             unknown_skipped=int(unknown[~used].sum()),
             worst=[texts[number][:_SHOWN] for number in np.argsort(-unknown)[:_WORST] if unknown[number]],
         )

@@ -4,11 +4,9 @@ import codecs
 import re
 
 HEAD = 4096  # bytes of a file that tell
-_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",  # before utf-16, whose mark it begins with
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+_MARKS = {  # utf-32 first: its mark begins with that of utf-16
+    **dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-32"),
+    **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"),
 }
 # How files begin that hold no text, whatever their name says.
 _BINARY = {
@@ -23,10 +21,8 @@ _BINARY = {
     b"\x28\xb5\x2f\xfd": "compressed by zstd",
 }
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "the sign |"}
-_FEW, _MANY = (
-    0.02,
-    0.25,
-)  # share of zero bytes: in UTF-16, 0 of a Hangul syllable's two bytes, 1 of an ASCII character's
+# Share of zero bytes: in UTF-16, 0 of a Hangul syllable's two bytes, 1 of an ASCII character's.
+_FEW, _MANY = 0.02, 0.25
 
 
 def wide_encoding(head: bytes) -> str:

@@ -34,7 +34,7 @@ class Letters(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What files say of the same; None: nothing."""
+    """What files say of :class:`Letters`; None: nothing."""
 
     lowercase: bool | None = None
     strip_accents: bool | None = None
@@ -47,20 +47,13 @@ def about(name: str | Path, line: str) -> str:
 
 
 def said_in(path_or_id: str | Path, revision: str | None = None) -> Said:
-    """What the files of a tokenizer say: tokenizer_config.json, and where that is silent tokenizer.json.
-
-    Raises:
-        UserError: one of them cannot be read, or says neither true nor false.
-    """
+    """What tokenizer_config.json says, and where that is silent tokenizer.json; UserError as of :func:`read_settings`."""
     settings = read_settings(path_or_id, revision)
     normalizer = read_description(path_or_id, DESCRIPTION, revision).get("normalizer") or {}
     if normalizer.get("type") != "BertNormalizer":
         normalizer = {}
-    lowercase, strip = settings.get("do_lower_case"), settings.get("strip_accents")
-    return Said(
-        normalizer.get("lowercase") if lowercase is None else lowercase,
-        normalizer.get("strip_accents") if strip is None else strip,
-    )
+    both = (("do_lower_case", "lowercase"), ("strip_accents", "strip_accents"))
+    return Said(*(normalizer.get(there) if settings.get(here) is None else settings[here] for here, there in both))
 
 
 def read_settings(path_or_id: str | Path, revision: str | None = None) -> dict:
@@ -71,7 +64,7 @@ def read_settings(path_or_id: str | Path, revision: str | None = None) -> dict:
     """
     settings = read_description(path_or_id, SETTINGS, revision)
     for option in ("do_lower_case", "strip_accents"):
-        if not any(settings.get(option) is value for value in (True, False, None)):
+        if not isinstance(settings.get(option), bool | None):
             raise UserError(
                 f"{path_or_id}: {SETTINGS}: {option} must be true, false or null, not {json.dumps(settings[option])[:40]}"
             )
@@ -115,16 +108,15 @@ def settle(tokens: Iterable[str], said: Said, file: str = SETTINGS) -> tuple[Let
     capitals, accents = _lost(words, single, str.lower), _lost(words, single, without_accents)
     hangul = {word: without_accents(word) for word in words if _HANGUL.search(word)}
     lines = []
+    letters = Letters(*said)
     if said.lowercase is None:
         lowercase = not capitals
         strips = (lowercase and not accents) if said.strip_accents is None else said.strip_accents
         letters = Letters(lowercase, None if strips == lowercase else strips)
         lines.append(
-            f"its files do not say what happens to capitals and accents; its vocabulary shows that {_in_words(letters)}"
+            "its files do not say what happens to capitals and accents; its vocabulary shows that capitals "
+            f"{'become small letters' if lowercase else 'are kept'} and accents are {'taken off' if strips else 'kept'}"
         )
-    else:
-        letters = Letters(*said)
-
     if letters.strips and not all(_can_write(single, *both) for both in hangul.items()):
         option = "do_lower_case" if said.strip_accents is None else "strip_accents"
         letters = Letters(letters.lowercase, False if letters.lowercase else None)
@@ -153,8 +145,8 @@ def settle(tokens: Iterable[str], said: Said, file: str = SETTINGS) -> tuple[Let
 def _lost(words: Iterable[str], single: set[str], change: Callable[[str], str]) -> int:
     """How many words a change of letters makes useless; 0 unless the vocabulary was made without it.
 
-    It was where a single letter changes, or a word into letters that the vocabulary does not have. Other words that change were
-    put in by hand, as in place of [unused1].
+    It was where a single letter changes, or a word into letters that the vocabulary lacks. Other words that change were put in
+    by hand, as in place of [unused1].
     """
     changed = [(word, new) for word in words if (new := change(word)) != word]
     made_without = any(len(word) == 1 or not _can_write(single, word, new) for word, new in changed)
@@ -168,9 +160,3 @@ def _can_write(single: set[str], word: str, new: str) -> bool:
 
 def without_accents(word: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn")
-
-
-def _in_words(letters: Letters) -> str:
-    if letters.lowercase:
-        return f"capitals become small letters and accents are {'taken off' if letters.strips else 'kept'}"
-    return f"capitals are kept and accents are {'taken off' if letters.strips else 'kept'}"

@@ -32,8 +32,8 @@ def read_columns(
         table = pyarrow.parquet.ParquetFile(file)
         schema, chosen = table.schema_arrow, choose(table.schema_arrow.names)
         for place, wanted in chosen:
+            kind = str(schema.types[place])
             if not _holds(schema.types[place], wanted):
-                kind = str(schema.types[place])
                 raise UserError(
                     f"{path}: column {schema.names[place]!r} holds {kind[:60]}{'…' * (len(kind) > 60)}, not {wanted}: name "
                     f"another, or make {wanted} of it ({option})"
@@ -57,13 +57,8 @@ def _holds(kind: Any, wanted: str) -> bool:
     from pyarrow import types
 
     if wanted in (WORDS, TAGS):
-        lists = (
-            types.is_list,
-            types.is_large_list,
-            types.is_fixed_size_list,
-            types.is_list_view,
-            types.is_large_list_view,
-        )
+        lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+        lists += (types.is_list_view, types.is_large_list_view)
         return any(is_kind(kind) for is_kind in lists) and _holds(kind.value_type, TEXT if wanted == WORDS else LABEL)
     kind = kind.value_type if types.is_dictionary(kind) else kind
     texts = (types.is_string, types.is_large_string, types.is_string_view)

@@ -48,12 +48,8 @@ def format_of(path: Path) -> str:
 
 
 def regular_file(path: Path) -> os.stat_result:
-    """What the system says of a file that can be read as often as one likes.
-
-    Raises:
-        UserError: there is none, or a folder, a pipe, a socket or a device, or it has no bytes.
-    """
-    with one_line_errors(path):
+    """The status of a regular file with something in it; UserError for a folder, pipe, socket or device, or an empty file."""
+    with file_errors(path):
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError
@@ -71,25 +67,24 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 def decompressed_bytes(path: Path) -> int:
     """Size of the file's text in bytes; of a compressed file an estimate, by the ratio in its first 4 MiB of text."""
-    size = regular_file(path).st_size
-    opener = _OPENERS.get(path.suffix.lower())
+    size, opener = regular_file(path).st_size, _OPENERS.get(path.suffix.lower())
     if opener is None:
         return size
-    with one_line_errors(path), open(path, "rb") as compressed:
-        text = len(opener(compressed).read(4 << 20))
-        return text * size // max(1, compressed.tell())
+    with file_errors(path), open(path, "rb") as compressed:
+        return len(opener(compressed).read(4 << 20)) * size // max(1, compressed.tell())
 
 
 def require_text(path: Path) -> None:
     """Raises UserError unless a file has something in it, and not in UTF-16 or UTF-32, which may pass for UTF-8."""
-    with one_line_errors(path), open_bytes(path) as file:
+    with file_errors(path), open_bytes(path) as file:
         head = file.read(guess.HEAD)
     if not head:
         raise UserError(f"{path} is empty")
-    is_table = ".parquet" in map(str.lower, path.suffixes[-2:])
-    if not is_table and (kind := guess.binary_kind(head)):
+    if ".parquet" in map(str.lower, path.suffixes[-2:]):
+        return
+    if kind := guess.binary_kind(head):
         raise UserError(f"{path} is {kind}, no text; save its text as UTF-8 (in Excel: CSV UTF-8)")
-    if not is_table and (encoding := guess.wide_encoding(head)):
+    if encoding := guess.wide_encoding(head):
         raise UserError(
             f"{path}: {encoding.upper()}, not UTF-8; save it as UTF-8 (in Excel: CSV UTF-8), or convert it by "
             f"`iconv -f {encoding} -t utf-8`"
@@ -114,7 +109,7 @@ def placed_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[tup
         UserError: the file is missing, empty, damaged, not UTF-8, not what its suffix says, or lacks the column or has two.
     """
     suffix = format_of(path)
-    with one_line_errors(path):
+    with file_errors(path):
         require_text(path)
         with open_bytes(path) as file:
             if suffix == ".parquet":
@@ -123,7 +118,7 @@ def placed_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[tup
             # csv wants line breaks untouched; utf-8-sig drops the mark that Windows programs put in front
             text = io.TextIOWrapper(file, "utf-8-sig", newline="" if suffix == ".csv" else None)
             if suffix == ".txt":
-                yield from _blocks(text) if join_lines else _lines(text)
+                yield from _blocks(text, _BLOCK_CHARACTERS if join_lines else 0)
             elif suffix == ".csv":
                 yield from _column(path, _csv_rows(path, text), text_column)
             elif suffix == ".tsv":
@@ -133,7 +128,7 @@ def placed_texts(path: Path, text_column: str, join_lines: bool) -> Iterator[tup
 
 
 @contextmanager
-def one_line_errors(path: Path) -> Iterator[None]:
+def file_errors(path: Path) -> Iterator[None]:
     """Whatever reading ``path`` raises becomes a UserError that names the file and, where it can be told, the line."""
     try:
         yield
@@ -165,18 +160,12 @@ def _undecodable_line(path: Path) -> int:
     raise AssertionError(f"{path} could not be decoded, and now it can: it changes while it is read")
 
 
-def _lines(file: IO[str]) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(file, start=1):
-        line = line.strip()
-        if line:
-            yield f"line {number}", line
-
-
-def _blocks(file: IO[str]) -> Iterator[tuple[str, str]]:
+def _blocks(file: IO[str], characters: int) -> Iterator[tuple[str, str]]:
+    """Runs of lines that are not blank, each cut at the end of a line once it has more than ``characters``."""
     block, begin, size = [], 1, 0
     for number, line in enumerate(file, start=1):
         line = line.strip()
-        if block and (not line or size > _BLOCK_CHARACTERS):
+        if block and (not line or size > characters):
             yield f"line {begin}", "\n".join(block)
             block, size = [], 0
         if line:
@@ -207,17 +196,13 @@ def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
 def _tsv_rows(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
     """One row a line. Quotes are ordinary characters, except around a whole cell, as csv writers put them."""
     for number, line in enumerate(file, start=1):
-        if line.strip("\n"):
-            cells = line.rstrip("\n").split("\t")
-            yield (
-                number,
-                [_unquoted(cell) if cell.startswith('"') else cell for cell in cells] if '"' in line else cells,
-            )
+        if line := line.rstrip("\n"):
+            cells = line.split("\t")
+            yield number, list(map(_unquoted, cells)) if '"' in line else cells
 
 
 def _unquoted(cell: str) -> str:
-    inside = cell[1:-1].replace('""', "")
-    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell.endswith('"') and '"' not in inside else cell
+    return cell[1:-1].replace('""', '"') if re.fullmatch('"(?:[^"]+|"")*"', cell) else cell
 
 
 def _column(path: Path, rows: Iterator[tuple[int, list[str]]], name: str) -> Iterator[tuple[str, str]]:

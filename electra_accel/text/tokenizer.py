@@ -6,7 +6,8 @@ import os
 import re
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -42,24 +43,25 @@ def load_tokenizer(
         UserError: not there, not readable, not a fast tokenizer, a special token is missing or stands for another, or its ids
             are not 0, 1, 2, … without gaps.
     """
-    path = Path(path_or_id)
+    path, name = Path(path_or_id), str(path_or_id)
     vocab = path / "vocab.txt"
     if path.is_file():
         return _from_vocab(path, path, log)
-    if path.is_dir():
-        _require_readable(path)
-    elif (
-        os.path.lexists(path) or path.is_absolute() or str(path_or_id).startswith(".") or str(path_or_id).count("/") > 1
-    ):
+    if not path.is_dir() and (os.path.lexists(path) or name.startswith((".", "/")) or name.count("/") > 1):
         raise UserError(f"{path_or_id}: no such tokenizer folder or vocab.txt (option tokenizer.path)")
+    for file in (path / name for name in _DESCRIPTIONS):
+        if file.is_file() and file.read_bytes().startswith(BOM_UTF8):
+            raise UserError(
+                f"{file} begins with a byte order mark, which transformers cannot read: save it as UTF-8 without one"
+            )
+    settings = read_settings(path_or_id, revision)
     tokens = read_vocab(vocab) if vocab.is_file() and not (path / DESCRIPTION).is_file() else None
-    if tokens and not _names_a_class(path):
+    # AutoTokenizer is told what to build by a model's config.json, or by the tokenizer's own settings.
+    if tokens and not (path / "config.json").is_file() and not settings.keys() & {"tokenizer_class", "auto_map"}:
         return _from_vocab(vocab, path, log)
     # The library takes a byte order mark and blank lines at the end for tokens, and several kinds of blanks for one.
     mended = {"vocab": _numbered(tokens)} if tokens and is_mended(vocab, tokens) else {}
-    if (
-        read_settings(path_or_id, revision).get("do_lower_case", False) is None
-    ):  # says nothing, which the library cannot take
+    if settings.get("do_lower_case", False) is None:  # says nothing, which the library cannot take
         mended["do_lower_case"] = False
     try:
         tokenizer = AutoTokenizer.from_pretrained(path_or_id, revision=revision, **mended)
@@ -77,23 +79,6 @@ def load_tokenizer(
     _audit(tokenizer, path_or_id)
     _treat_letters(tokenizer, path_or_id, revision, log)
     return tokenizer
-
-
-def _require_readable(folder: Path) -> None:
-    for path in (folder / name for name in _DESCRIPTIONS):
-        if path.is_file():
-            with open(path, "rb") as file:
-                if file.read(len(BOM_UTF8)) == BOM_UTF8:
-                    raise UserError(
-                        f"{path} begins with a byte order mark, which transformers cannot read: save it as UTF-8 without one"
-                    )
-    read_settings(folder)
-
-
-def _names_a_class(folder: Path) -> bool:
-    """Whether AutoTokenizer is told what to build: by a model's config.json, or by the tokenizer's own settings."""
-    settings = read_settings(folder)
-    return (folder / "config.json").is_file() or bool(settings.keys() & {"tokenizer_class", "auto_map"})
 
 
 def _from_vocab(path: Path, place: Path, log: Callable[[str], None]) -> PreTrainedTokenizerFast:
@@ -194,15 +179,14 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Trains a WordPiece vocabulary and saves it (see :func:`save_tokenizer`).
 
-    Text is composed (see ``encode.normalise``) and treated as BERT does, but accents are kept and case too unless
-    ``lowercase``: words split at spaces and punctuation, each Chinese character alone; Hangul syllables stay whole. A
-    character that makes up less than a millionth of the text, or is not among the vocab_size / 4 most frequent, becomes
+    Text is composed (see ``encode.normalise``) and split as BERT does; accents are kept, and case too unless ``lowercase``.
+    A character that makes up less than a millionth of the text, or is not among the vocab_size / 4 most frequent, becomes
     [UNK]. Words of more than ``LONGEST_WORD`` characters, which become [UNK] whatever the vocabulary, are left out and
     counted in a line to ``log``: the trainer takes time by the square of the longest one.
 
-    The same text gives the same vocabulary. The library alone does not see to that: it numbers the "##" characters in the
-    order of a hash table that differs between runs, and breaks ties between merges by these numbers. So they are numbered
-    beforehand, as special tokens of the trainer.
+    The same text gives the same vocabulary. The library alone numbers the "##" characters in the order of a hash table that
+    differs between runs, and breaks ties between merges by these numbers. So they are numbered beforehand, as special tokens
+    of the trainer.
 
     Args:
         batches: gives the texts in batches; called twice (characters are counted first).
@@ -213,26 +197,19 @@ def train_tokenizer(
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-
     splitter = Tokenizer.from_str(backend.to_str())  # the trainer's own is locked while it asks for text
-    left_out = 0
-
-    def composed() -> Iterator[list[str]]:
-        nonlocal left_out
-        left_out = 0
-        for batch in batches():
-            kept = [_without_long_words(normalise(text), splitter) for text in batch]
-            left_out += sum(words for _, words in kept)
-            yield [text for text, _ in kept]
-
-    characters: Counter[str] = Counter()
-    for batch in composed():
-        characters.update("".join(batch))
+    composed = ([_without_long_words(normalise(text), splitter) for text in batch] for batch in batches())
+    characters, left_out = Counter(), 0
+    for text, long_words in chain.from_iterable(composed):
+        characters.update(text)
+        left_out += long_words
     if left_out:
         words = f"{left_out:,} word{'s' * (left_out > 1)} of more than {LONGEST_WORD} characters"
         log(f"left out of the vocabulary's text: {words}, which become [UNK]")
     alphabet = _alphabet(characters, backend, vocab_size // 4)
-    inside = [c for c in alphabet if _can_continue_a_word(c, backend)]
+    # Punctuation and Chinese characters stand alone: their "##" forms would never be used.
+    words_of = backend.pre_tokenizer.pre_tokenize_str
+    inside = [c for c in alphabet if len(words_of(backend.normalizer.normalize_str(f"a{c}"))) == 1]
 
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
@@ -241,7 +218,8 @@ def train_tokenizer(
         special_tokens=SPECIAL_TOKENS + [f"##{c}" for c in inside],
         show_progress=False,
     )
-    backend.train_from_iterator(composed(), trainer)
+    texts = ([_without_long_words(normalise(text), splitter)[0] for text in batch] for batch in batches())
+    backend.train_from_iterator(texts, trainer)
     learned = backend.get_vocab()
     vocab = {token: number for number, token in enumerate(sorted(learned, key=learned.get))}
     tokenizer = BertTokenizer(vocab=vocab, do_lower_case=lowercase, strip_accents=False)
@@ -279,8 +257,3 @@ def _alphabet(characters: Counter[str], backend: Tokenizer, limit: int) -> list[
     if not ranked:
         raise UserError("no usable text to train a vocabulary on")
     return ranked[:limit]
-
-
-def _can_continue_a_word(character: str, backend: Tokenizer) -> bool:
-    """False for punctuation and Chinese characters, which stand alone: their "##" forms would never be used."""
-    return len(backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(f"a{character}"))) == 1

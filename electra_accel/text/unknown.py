@@ -56,11 +56,11 @@ def measure(ids: Iterable[Iterable[int]], tokenizer: PreTrainedTokenizerFast, te
 
 def sample_of(texts: Iterable[str]) -> list[str]:
     """The first ``SAMPLE`` characters, as they are tokenised."""
-    sample, size = [], 0
+    sample, left = [], SAMPLE
     for text in texts:
-        sample.append(normalise(text[: SAMPLE - size]))
-        size += len(sample[-1])
-        if size >= SAMPLE:
+        sample.append(normalise(text[:left]))
+        left -= len(sample[-1])
+        if left <= 0:
             break
     return sample
 
@@ -114,12 +114,15 @@ def _words_cause(sample: list[str], tokenizer: PreTrainedTokenizerFast) -> str:
         return ""
     scripts = Counter()
     for token, count in lacking.items():
-        scripts[_script(token[-1])] += count
+        scripts[_script(token)] += count
     script = max(scripts, key=scripts.get)
-    known = {c for token in tokenizer.backend_tokenizer.get_vocab() for c in token[-1:] if _script(c) == script}
-    if len(known) < (missing := len({token[-1] for token in lacking if _script(token[-1]) == script})):
+    known, missing = (
+        len({token[-1] for token in tokens if token and _script(token) == script})
+        for tokens in (tokenizer.backend_tokenizer.get_vocab(), lacking)
+    )
+    if known < missing:
         return (
-            f"a vocabulary of another language, or too small a one: it has {len(known):,} {script} letters and lacks "
+            f"a vocabulary of another language, or too small a one: it has {known:,} {script} letters and lacks "
             f"{missing:,} of a sample; take one that was made for such text"
         )
     return (
@@ -128,9 +131,9 @@ def _words_cause(sample: list[str], tokenizer: PreTrainedTokenizerFast) -> str:
     )
 
 
-def _script(letter: str) -> str:
-    """Hangul, Latin, Cyrillic, …: with which word the letter's name begins."""
-    return unicodedata.name(letter, "other").partition(" ")[0].capitalize().replace("Cjk", "Chinese")
+def _script(token: str) -> str:
+    """Hangul, Latin, Cyrillic, …: with which word the name of its last letter begins."""
+    return unicodedata.name(token[-1], "other").partition(" ")[0].capitalize().replace("Cjk", "Chinese")
 
 
 def lacking_in(words: Counter[str], tokenizer: PreTrainedTokenizerFast) -> Counter[str]:

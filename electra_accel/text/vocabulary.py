@@ -68,10 +68,10 @@ def extend(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> PreTrai
     Raises:
         UserError: not a WordPiece tokenizer; tokens that it has already or could never use, by their lines in the file.
     """
-    wordpiece = WordPiece(tokenizer)
+    wordpiece, special = WordPiece(tokenizer), tokenizer.get_added_vocab()
     problems = []
     for line, token in enumerate(tokens, start=1):
-        if token in wordpiece or token in tokenizer.get_added_vocab():
+        if token in wordpiece or token in special:
             problems.append(f"line {line}: {token!r} is in the vocabulary already")
         elif reason := never_used(token, tokenizer):
             problems.append(f"line {line}: {token!r} could never be used, {reason}")
@@ -92,25 +92,23 @@ def extend(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> PreTrai
 
 def read_tokens(path: str | Path) -> list[str]:
     """The tokens in a file, one a line; those that only continue a word begin with "##". UserError names the line."""
-    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
-        raise UserError(
-            f"tokenizer.add_tokens: {path} is a pipe or a device; it is read more than once: save it in a file"
-        )
+    option, path = "tokenizer.add_tokens", Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{option}: {path} is a pipe or a device; it is read more than once: save it in a file")
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"tokenizer.add_tokens: cannot read {path}: {error.strerror}") from None
+        raise UserError(f"{option}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UserError(f"tokenizer.add_tokens: {path} is not UTF-8; save it as UTF-8") from None
+        raise UserError(f"{option}: {path} is not UTF-8; save it as UTF-8") from None
     if not text.strip():
-        raise UserError(f"tokenizer.add_tokens: {path} is empty; write one token a line")
-    tokens = [normalise(line.rstrip()) for line in text.rstrip().split("\n")]
+        raise UserError(f"{option}: {path} is empty; write one token a line")
     first: dict[str, int] = {}
-    for number, token in enumerate(tokens, start=1):
-        if not token:
-            raise UserError(f"tokenizer.add_tokens: {path}, line {number} is empty; delete it")
+    for number, line in enumerate(text.rstrip().split("\n"), start=1):
+        if not (token := normalise(line.rstrip())):
+            raise UserError(f"{option}: {path}, line {number} is empty; delete it")
         if first.setdefault(token, number) < number:
             raise UserError(
-                f"tokenizer.add_tokens: {path}, line {number}: {token!r} stands in line {first[token]} already; delete one"
+                f"{option}: {path}, line {number}: {token!r} stands in line {first[token]} already; delete one"
             )
-    return tokens
+    return list(first)

@@ -22,52 +22,45 @@ class WordPiece:
             )
         self.prefix: str = model.continuing_subword_prefix
         self.limit: int = model.max_input_chars_per_word
-        self._starting: set[str] = set()
-        self._continuing: set[str] = set()
-        self._longest = 0
-        for token in tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False):
-            self.add(token)
+        self._tokens = set(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False))
+        self._longest = max(map(len, self._tokens), default=0)
 
     def add(self, token: str) -> None:
-        self._starting.add(token)
-        if token.startswith(self.prefix):
-            self._continuing.add(token.removeprefix(self.prefix))
+        self._tokens.add(token)
         self._longest = max(self._longest, len(token))
 
     def remove(self, token: str) -> None:
-        self._starting.discard(token)
-        if token.startswith(self.prefix):
-            self._continuing.discard(token.removeprefix(self.prefix))
+        self._tokens.discard(token)
 
     def __contains__(self, token: str) -> bool:
-        return token in self._starting
+        return token in self._tokens
+
+    def _end(self, word: str, start: int, continues: bool) -> int | None:
+        """Where the longest token ends that begins at this place; None where there is none."""
+        mark = self.prefix if continues else ""
+        for end in range(min(len(word), start + self._longest), start, -1):
+            if mark + word[start:end] in self._tokens:
+                return end
+        return None
 
     def ends(self, word: str, continues: bool = False) -> list[int] | None:
         """Where the pieces of a normalised word end, in characters; None where it becomes [UNK].
 
         ``continues``: the word is the rest of a longer one, so that its first piece is a "##" token too.
         """
-        if len(word) > self.limit:
-            return None
         ends, start = [], 0
-        known = self._continuing if continues else self._starting
         while start < len(word):
-            end = min(len(word), start + self._longest)
-            while word[start:end] not in known:
-                end -= 1
-                if end == start:
-                    return None
-            ends.append(end)
-            start, known = end, self._continuing
+            start = self._end(word, start, continues or start > 0) if len(word) <= self.limit else None
+            if start is None:
+                return None
+            ends.append(start)
         return ends
 
     def lacking(self, word: str) -> list[str]:
         """The tokens of one character for want of which a normalised word becomes [UNK]; with all of them it would not."""
         tokens, start = [], 0
         while start < len(word) <= self.limit:
-            known = self._continuing if start else self._starting
-            longest_first = range(min(len(word), start + self._longest), start, -1)
-            end = next((end for end in longest_first if word[start:end] in known), None)
+            end = self._end(word, start, start > 0)
             if end is None:
                 end = start + 1
                 tokens.append(self.prefix * (start > 0) + word[start:end])
@@ -76,13 +69,10 @@ class WordPiece:
 
     def pieces(self, token: str) -> list[str] | None:
         """The tokens that a word is cut into; of a token "##…" those that it is cut into inside a word."""
-        continues = token.startswith(self.prefix)
-        body = token.removeprefix(self.prefix)
-        ends = self.ends(body, continues)
-        if ends is None:
+        continues, body = token.startswith(self.prefix), token.removeprefix(self.prefix)
+        if (ends := self.ends(body, continues)) is None:
             return None
-        cuts = zip([0, *ends], ends, strict=False)
-        return [self.prefix * (continues or start > 0) + body[start:end] for start, end in cuts]
+        return [self.prefix * (continues or start > 0) + body[start:end] for start, end in zip([0, *ends], ends)]
 
 
 def words_of(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], list[str]]:

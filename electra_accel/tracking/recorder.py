@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from electra_accel.errors import one_line
-from electra_accel.pretraining.config import Config
 from electra_accel.runs import run_folder
 from electra_accel.tracking.calibration import calibration_chart
 from electra_accel.tracking.samples import Reconstruction, join
@@ -54,10 +53,11 @@ class Recorder:
         self.trackers: list = []
         self.report_failed = False
 
-    def start(self, config: Config, known_id: str, step: int) -> tuple[str, str]:
+    def start(self, config: Any, known_id: str, step: int) -> tuple[str, str]:
         """Start the trackers on the main process.
 
         Args:
+            config: the options of a pre-training.
             known_id: the run's id in the checkpoint that it goes on from; "" for none.
             step: that the run goes on from.
 
@@ -75,7 +75,7 @@ class Recorder:
         wandb = wandb_settings(config, self.folder, identifier, environment)
 
         def where(mode: str) -> str:
-            return destination(config, self.names, self.folder, mode)
+            return destination(config.tracking, self.names, self.folder, mode)
 
         return identifier, self.start_trackers(project, values, wandb, step, where, SUMMARIES)
 

@@ -5,12 +5,14 @@ import shlex
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from requests.utils import get_netrc_auth
 
 from electra_accel.errors import UserError
-from electra_accel.pretraining.config import Config, flatten
+from electra_accel.options.declare import flatten
+from electra_accel.options.groups import Tracking
 from electra_accel.runs import run_folder
 
 # Summaries that are not the last value: {name: how W&B sums it up}
@@ -65,15 +67,15 @@ def wandb_project(wanted: str) -> str:
     return os.environ.get("WANDB_PROJECT") or wanted
 
 
-def destination(config: Config, trackers: list[str], folder: Path, mode: str | None = None) -> str:
+def destination(tracking: Tracking, trackers: list[str], folder: Path, mode: str | None = None) -> str:
     """Where figures of a run go, and on a second line whether sentences of its text go to W&B with them.
 
     Args:
         mode: of W&B, if it is not :func:`wandb_mode`.
     """
-    mode = mode or wandb_mode(config.tracking.mode)
-    line = recorded_in(trackers, folder, wandb_project(config.tracking.project), mode)
-    if "wandb" in trackers and config.tracking.samples == "all" and mode != "disabled":
+    mode = mode or wandb_mode(tracking.mode)
+    line = recorded_in(trackers, folder, wandb_project(tracking.project), mode)
+    if "wandb" in trackers and tracking.samples == "all" and mode != "disabled":
         upload = "are uploaded to W&B" if mode != "offline" else "will be uploaded to W&B if you sync the run"
         line += f"\n          sentences of the held-out text {upload}; --tracking.samples local keeps them here"
     return line
@@ -103,8 +105,8 @@ def run_id(folder: Path, known: str, given: str | None = None) -> str:
     return chosen
 
 
-def wandb_settings(config: Config, folder: Path, run_id: str, environment: dict) -> dict:
-    """Arguments of ``wandb.init`` but the project and the configuration; W&B's own variables come first.
+def wandb_settings(config: Any, folder: Path, run_id: str, environment: dict) -> dict:
+    """Arguments of ``wandb.init`` but the project and the configuration of a pre-training; W&B's own variables come first.
 
     Tags are those of ``tracking.tags`` and WANDB_TAGS, and the size, the engine and the git commit.
     """
@@ -133,7 +135,7 @@ def within_limits(settings: dict) -> dict:
     return settings | names | {"tags": list(dict.fromkeys(tag[:64] for tag in settings.get("tags", ()) if tag))}
 
 
-def tracked_settings(config: Config, environment: dict, held_out: dict) -> dict[str, int | float | str]:
+def tracked_settings(config: Any, environment: dict, held_out: dict) -> dict[str, int | float | str]:
     """The configuration by dotted names, with ``environment.…`` and ``held_out.…`` beside it; lists and None as text."""
     values = flatten(config) | _dotted("environment", environment) | _dotted("held_out", held_out)
     return {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in values.items()}

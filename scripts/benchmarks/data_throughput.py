@@ -1,6 +1,6 @@
 """How fast plan + masking + collate make batches, how full they are, and what a place in a huge corpus costs.
 
-    python scripts/benchmarks/data_throughput.py                                    # made-up corpora
+    python scripts/benchmarks/data_throughput.py                                    # made-up long documents, bins of 512
     python scripts/benchmarks/data_throughput.py --prepared FOLDER --vocab_size 32200 --bin_tokens 128
     python scripts/benchmarks/data_throughput.py --huge                             # 1e8 examples, plan only
 
@@ -33,16 +33,11 @@ def slots(lengths: np.ndarray) -> np.ndarray:
     return slots_of_length(lengths, MASK_PROB)
 
 
-def made_up_lengths(kind: str) -> np.ndarray:
-    """Tokens of each example: ``long`` documents cut into 512 and a rest, ``short`` texts of 20 on average."""
-    if kind == "long":
-        documents = 1 + np.minimum(-1500 * np.log1p(-uniform(1, np.arange(20_000))), 20_000).astype(np.int64)
-        rests = documents % 510
-        return np.concatenate([np.full((documents // 510).sum(), 512), rests[rests > 0] + 2])
-    return 3 + np.minimum(-17 * np.log1p(-uniform(2, np.arange(400_000))), 125).astype(np.int64)
-
-
-def make_store(folder: Path, lengths: np.ndarray, vocab_size: int) -> TokenStore:
+def made_up_store(folder: Path, vocab_size: int) -> TokenStore:
+    """Documents of some 1,500 tokens, cut into 512 and a rest."""
+    documents = 1 + np.minimum(-1500 * np.log1p(-uniform(1, np.arange(20_000))), 20_000).astype(np.int64)
+    rests = documents % 510
+    lengths = np.concatenate([np.full((documents // 510).sum(), 512), rests[rests > 0] + 2])
     ends = np.cumsum(lengths)
     tokens = 5 + (bits(3, np.arange(ends[-1])) % np.uint64(vocab_size - 5)).astype(np.int64)
     tokens[ends - lengths], tokens[ends - 1] = 2, 3
@@ -52,47 +47,35 @@ def make_store(folder: Path, lengths: np.ndarray, vocab_size: int) -> TokenStore
     return TokenStore(folder, vocab_size, corpus=1)
 
 
-def measure(name: str, store: TokenStore, bin_tokens: int, vocab_size: int, seconds: float, workers: list[int]) -> None:
-    histogram = np.bincount(store.lengths(np.arange(len(store))))
-    began = time.perf_counter()
-    limits = choose_limits(histogram, bin_tokens, slots)
-    chosen = time.perf_counter() - began
-    bins_per_step = STEP_TOKENS // bin_tokens
+def measure(store: TokenStore, bin_tokens: int, vocab_size: int, seconds: float, workers: list[int]) -> None:
+    histogram, began = np.bincount(store.lengths(np.arange(len(store)))), time.perf_counter()
+    limits, bins_per_step = choose_limits(histogram, bin_tokens, slots), STEP_TOKENS // bin_tokens
+    print(f"{len(store):,} examples, {histogram @ np.arange(len(histogram)):,} tokens, {limits}", end="")
+    print(f", chosen in {time.perf_counter() - began:.2f} s")
     plan = Plan(len(store), store.lengths, lambda _, n: slots(n), limits, bins_per_step, seed=1, corpus=1)
-    one_pass = steps_in_passes(histogram, slots, limits, bins_per_step, 1)
-    print(f"{name}: {len(store):,} examples, {histogram @ np.arange(len(histogram)):,} tokens, {limits}")
-    print(f"  limits chosen in {chosen:.2f} s; {one_pass:,} steps of {bins_per_step} bins in a pass (estimated)")
-    fill(plan, steps=one_pass)
+    steps, began = steps_in_passes(histogram, slots, limits, bins_per_step, 1), time.perf_counter()
+    tokens = used = examples = 0
+    for step in islice(plan.steps(), steps):
+        tokens += step.tokens
+        used += int(slots(store.lengths(step.bins.examples)).sum())
+        examples += len(step.bins.examples)
+    bins = steps * bins_per_step
+    print(f"  one pass: {steps:,} steps, fill: tokens {tokens / bins / limits.tokens:.2%}", end="")
+    print(f", slots {used / bins / limits.slots:.2%}, {examples / bins:.2f} examples a bin", end="")
+    print(f"; plan alone {tokens / (time.perf_counter() - began) / 1e6:.1f} million tokens/s")
 
     masking = Masking(MASK_PROB, 0.85, 0.0, vocab_size, 4, [0, 2, 3, 4], [0, 1, 2, 3, 4])
     layout = Layout.derive(bins_per_step, bin_tokens, STEP_TOKENS, 1)
     for count in workers:
         collator = Collator(store, masking, limits, layout.rows, seed=1, pad_id=0)
-        steps = StepLoader(plan, layout, 0, collator, num_workers=count).steps(START)
-        next(steps)
+        loader = StepLoader(plan, layout, 0, collator, num_workers=count).steps(START)
+        next(loader)
         began, tokens, elapsed = time.perf_counter(), 0, 0.0
         while elapsed < seconds:
-            tokens += next(steps).tokens
+            tokens += next(loader).tokens
             elapsed = time.perf_counter() - began
-        steps.close()
+        loader.close()
         print(f"  {count} workers: {tokens / elapsed / 1e6:.2f} million tokens/s")
-
-
-def fill(plan: Plan, steps: int) -> None:
-    """Share of token and selected slots in use over so many steps, and the time that the plan alone takes."""
-    began = time.perf_counter()
-    tokens = used = examples = most = 0
-    for step in islice(plan.steps(), steps):
-        tokens += step.tokens
-        used += int(plan.slots(step.bins.examples, plan.lengths(step.bins.examples)).sum())
-        examples += len(step.bins.examples)
-        most = max(most, int(np.diff(step.bins.offsets).max()))
-    bins = steps * plan.bins_per_step
-    print(
-        f"  fill: tokens {tokens / bins / plan.limits.tokens:.2%}, slots {used / bins / plan.limits.slots:.2%}, "
-        f"segments {examples / bins:.2f} a bin, at most {most}; "
-        f"plan alone {tokens / (time.perf_counter() - began) / 1e6:.1f} million tokens/s"
-    )
 
 
 def huge() -> None:
@@ -114,20 +97,19 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--prepared", type=Path, help="folder of a prepared split")
     parser.add_argument("--vocab_size", type=int, default=32_200, help="of its tokenizer")
-    parser.add_argument("--bin_tokens", type=int, default=128)
+    parser.add_argument("--bin_tokens", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--huge", action="store_true", help="1e8 examples, plan only")
     asked = parser.parse_args()
     if asked.huge:
         return huge()
-    if asked.prepared:
-        store = TokenStore(asked.prepared, asked.vocab_size, corpus=1)
-        return measure(asked.prepared.name, store, asked.bin_tokens, asked.vocab_size, asked.seconds, asked.workers)
-    with tempfile.TemporaryDirectory() as folder:
-        for kind, bin_tokens in (("long", 512), ("short", 128)):
-            store = make_store(Path(folder) / kind, made_up_lengths(kind), asked.vocab_size)
-            measure(kind, store, bin_tokens, asked.vocab_size, asked.seconds, asked.workers)
+    with tempfile.TemporaryDirectory() as made_up:
+        vocab_size = asked.vocab_size
+        store = (
+            TokenStore(asked.prepared, vocab_size, 1) if asked.prepared else made_up_store(Path(made_up), vocab_size)
+        )
+        measure(store, asked.bin_tokens, vocab_size, asked.seconds, asked.workers)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,7 @@ def main() -> None:
     parser.add_argument("--train", type=Path, required=True, metavar="FILE")
     parser.add_argument("--dev", type=Path, required=True, metavar="FILE")
     parser.add_argument("--train_rows", type=int, metavar="N", help="as of scripts/finetune.py [all]")
-    parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="decides which rows, and untrained weights [1]"
-    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the choice of rows and new weights [1]")
     asked = parser.parse_args(sys.argv[1:])
 
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -17,9 +17,8 @@ from electra_accel.errors import UserError
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("network", type=Path, metavar="FOLDER", help="an ELECTRA discriminator or encoder")
-    parser.add_argument(
-        "--deviation", type=float, default=0.02, metavar="X", help="of the word table afterwards [0.02]"
-    )
+    deviation = "of the word table afterwards [0.02]"
+    parser.add_argument("--deviation", type=float, default=0.02, metavar="X", help=deviation)
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where to write it; must be empty")
     asked = parser.parse_args(sys.argv[1:])
     if not 0 < asked.deviation < 1:

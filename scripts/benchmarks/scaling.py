@@ -142,12 +142,10 @@ def memory_table(precision: str) -> None:
     for name, costs in ENGINES.items():
         cells = (f"{held(getattr(costs, precision), s.parameters, 8) / 1e9:.2f}" for s in shapes.values())
         print(f"| {name} | {formula(costs.bf16)} | {formula(costs.no)} | {' | '.join(cells)} |")
-    rows = {
-        "activations, KB a token": lambda s: s.token_bytes,
-        "LM head, KB a selected position": lambda s: s.slot_bytes,
-    }
-    for name, bytes_of in rows.items():
-        print(f"| {name} | estimate | | " + " | ".join(f"{bytes_of(s) / 1e3:.0f}" for s in shapes.values()) + " |")
+    for name, field in (("activations, KB a token", "token_bytes"), ("LM head, KB a selected position", "slot_bytes")):
+        print(
+            f"| {name} | estimate | | " + " | ".join(f"{getattr(s, field) / 1e3:.0f}" for s in shapes.values()) + " |"
+        )
 
 
 def step_table(asked: argparse.Namespace) -> None:
@@ -156,19 +154,17 @@ def step_table(asked: argparse.Namespace) -> None:
         f"\n{asked.size}, {bins} bins of {asked.bin_tokens} tokens, micro-batches of at most {asked.micro_batch_tokens:,} "
         f"tokens; {asked.flops / 1e12:g} TFLOP/s at {asked.utilisation:.0%}, {asked.bandwidth:g} GB/s\n"
     )
-    print(
-        "| GPUs | A x bins | without work | compute ms | DDP: MB sent | ms | ZeRO-2 ms | ZeRO-3 ms | DDP step ms | speed-up |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    alone = None
+    print("| GPUs | A x bins | without work | compute ms | DDP: MB sent | ms ", end="")
+    print("| ZeRO-2 ms | ZeRO-3 ms | DDP step ms | speed-up |\n" + "|---" * 10 + "|")
+
+    def layout_of(gpus: int) -> Layout:
+        return Layout.derive(bins, asked.bin_tokens, asked.micro_batch_tokens, gpus)
+
+    alone, _ = step_seconds("ddp", pair, layout_of(1), asked)
     for gpus in asked.gpus:
-        layout = Layout.derive(bins, asked.bin_tokens, asked.micro_batch_tokens, gpus)
+        layout = layout_of(gpus)
         compute, network = step_seconds("ddp", pair, layout, asked)
         others = (f"{step_seconds(name, pair, layout, asked)[1] * 1e3:.1f}" for name in ("zero2", "zero3"))
-        alone = (
-            alone
-            or step_seconds("ddp", pair, Layout.derive(bins, asked.bin_tokens, asked.micro_batch_tokens, 1), asked)[0]
-        )
         idle = max(0, gpus - -(-bins // layout.rows))
         megabytes = sent("ddp", pair.parameters, gpus, layout.accumulation) / 1e6
         print(

@@ -3,13 +3,14 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 
-from electra_accel.data import waiting
 from electra_accel.data.waiting import build_once
 from electra_accel.errors import UserError
 
@@ -63,7 +64,10 @@ def test_those_who_wait_fail_with_the_builders_message(tmp_path):
     assert results(folder, {"later": start(folder, "later")}) == {"later": "done"}
 
 
-def test_a_dead_builder_of_this_host_is_replaced(tmp_path):
+@pytest.mark.parametrize("exchanges", [True, False], ids=["this file system", "one that exchanges no files, as NFS"])
+def test_a_dead_builder_of_this_host_is_replaced(tmp_path, monkeypatch, exchanges):
+    if not exchanges:
+        monkeypatch.setattr(filelock._soft, "exchange_names", lambda *_: False)
     folder = tmp_path / "data"
     first = start(folder, "a", seconds=60)
     while not list(tmp_path.glob("data.tmp-*/half")):
@@ -75,9 +79,14 @@ def test_a_dead_builder_of_this_host_is_replaced(tmp_path):
     assert len((tmp_path / "data.built").read_text()) == 2 and not list(tmp_path.glob("data.tmp-*"))
 
 
+def of_node17(lock: Path) -> None:
+    """As filelock writes it elsewhere."""
+    lock.write_text("filelock/2\npid=4242\nhost=node17\nmode=lease\ntoken=x\nduration=1000000000.0\nstart=1\n")
+
+
 def test_a_silent_builder_elsewhere_is_named(tmp_path):
     lock = tmp_path / "data.lock"
-    lock.write_text(json.dumps({"attempt": "x", "host": "node17", "pid": 4242}))
+    of_node17(lock)
     found = results(tmp_path / "data", {"a": start(tmp_path / "data", "a", silent_seconds=1)})
     assert all(part in found["a"] for part in ("node17", "4242", str(lock), "delete")) and lock.exists()
 
@@ -98,19 +107,28 @@ def test_a_builders_long_complaint_is_one_line_with_the_rest_beside_it(tmp_path)
 
 
 def test_a_lock_that_goes_away_between_two_looks(tmp_path, monkeypatch):
-    """Its holder has failed just then: the next one takes over."""
+    """Its holder has ended just then: the next one takes over."""
     lock = tmp_path / "data.lock"
-    lock.write_text(json.dumps({"attempt": "x", "host": "node17", "pid": 4242}))
-    real = waiting._read
+    of_node17(lock)
+    real = filelock.SoftFileLease.owner.fget
 
-    def read_and_lose(path):
-        found = real(path)
+    def read_and_lose(self):
+        found = real(self)
         lock.unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(waiting, "_read", read_and_lose)
+    monkeypatch.setattr(filelock.SoftFileLease, "owner", property(read_and_lose))
     build_once(tmp_path / "data", lambda temporary: (temporary / "whole").write_text(""), print)
     assert (tmp_path / "data" / "whole").exists()
+
+
+def test_a_lock_that_a_person_deletes_does_not_disturb_the_builder(tmp_path):
+    def build(temporary):
+        (tmp_path / "data.lock").unlink()
+        time.sleep(0.3)
+
+    build_once(tmp_path / "data", build, print, beat_seconds=0.1)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_a_folder_that_another_has_made_meanwhile_is_taken(tmp_path):
@@ -123,11 +141,12 @@ def test_a_folder_that_another_has_made_meanwhile_is_taken(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["data", "theirs"]
 
 
-def test_a_full_disk_leaves_no_empty_lock(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(waiting.json, "dump", full)
-    with pytest.raises(UserError, match="No space left"):
-        build_once(tmp_path / "data", lambda temporary: None, print)
+def test_a_full_disk_leaves_no_empty_lock(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot write there: File too large"):
+            build_once(tmp_path / "data", lambda temporary: None, lambda line: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,8 @@ from pathlib import Path
 from transformers import BertTokenizer, ElectraConfig, ElectraForPreTraining
 
 from electra_accel.finetuning.config import Task, resolve
+from electra_accel.finetuning.kinds.registry import KINDS
+from electra_accel.finetuning.tasks import TaskData
 
 WORDS = [f"w{i}" for i in range(20)] + ["bad", "good"]
 
@@ -56,3 +58,9 @@ def write_jsonl(path: Path, records: list[dict]) -> Path:
 
 def task(**fields) -> Task:
     return resolve(Task(**{"kind": "classification", "train_file": "none.jsonl"} | fields))
+
+
+def task_data(*known, splits=None, notes=(), **fields) -> TaskData:
+    """Of a ``task``; ``known``: what its kind is made with, labels or mean and deviation."""
+    wanted = task(**fields)
+    return TaskData(wanted, splits or {}, KINDS[wanted.kind](*known), notes)

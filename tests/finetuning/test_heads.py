@@ -13,16 +13,15 @@ from transformers import RobertaConfig
 from electra_accel.errors import UserError
 from electra_accel.finetuning.config import Settings, check
 from electra_accel.finetuning.heads import build, names, open_encoder, require_positions
-from electra_accel.finetuning.rows import Row
-from electra_accel.finetuning.tasks import TaskData
+from electra_accel.finetuning.kinds.kind import Row
 from electra_accel.model.fingerprint import fingerprint
-from tests.finetuning.small import make_encoder, task
+from tests.finetuning.small import make_encoder, task_data
 
 ROWS = {"train": [Row(("a",), "x"), Row(("b",), "y")]}
 
 
 def data(kind="classification", **fields):
-    return TaskData(task(kind=kind, max_length=32, **fields), ROWS, ("x", "y", "z"), 0.0, 1.0, ())
+    return task_data(("x", "y", "z"), splits=ROWS, kind=kind, max_length=32, **fields)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def test_one_label_is_one_class(tmp_path, suffix):
     else:
         pa.parquet.write_table(pa.Table.from_pylist(rows), path)
     data = load_task(task(train_file=str(path), dev_fraction=0.2))
-    assert data.labels == ("긍정", "부정")
+    assert data.kind.labels == ("긍정", "부정")
     model = build(open_encoder(str(make_encoder(tmp_path / "model")), "x"), data, 1)
     assert model.config.id2label == {0: "긍정", 1: "부정"} and model.config.num_labels == 2
 
@@ -71,7 +71,7 @@ def test_names_of_columns_tasks_and_models_have_one_way_of_writing(tmp_path):
     data = load_task(
         task(train_file=str(path), text_columns=[unicodedata.normalize("NFD", "본문")], label_column="평가")
     )
-    assert data.labels == ("a", "b") and data.splits["train"][0].texts[0].startswith("w")
+    assert data.kind.labels == ("a", "b") and data.splits["train"][0].texts[0].startswith("w")
     assert (data.task.text_columns, data.task.label_column, data.task.name) == (["본문"], "평가", "리뷰")
     decomposed = unicodedata.normalize("NFD", "données")
     assert resolve(Task(train_file=f"{decomposed}.tsv")).name == resolve(Task(name=decomposed)).name == "données"
@@ -137,11 +137,11 @@ def scores(*values):
 
 
 UNLEARNABLE = {
-    "too large for fp32": (scores("1e+308", "-1e308"), ["row 1", "'1e+308'", "fp32", "task.label_column"]),
-    "one that is": (scores(*[0.5] * 30, "-4e38"), ["row 31", "'-4e38'", "fp32"]),
-    "infinite": (scores(1, float("inf")), ["row 2", "'inf'", "not a number"]),
-    "written as infinite": (scores("1", "1e999"), ["row 2", "'1e999'", "too large"]),
-    "no number": (scores(1, "NaN"), ["row 2", "'NaN'", "not a number"]),
+    "too large for fp32": (scores("1e+308", "-1e308"), ["line 1", "'1e+308'", "fp32", "task.label_column"]),
+    "one that is": (scores(*[0.5] * 30, "-4e38"), ["line 31", "'-4e38'", "fp32"]),
+    "infinite": (scores(1, float("inf")), ["line 2", "'inf'", "not a number"]),
+    "written as infinite": (scores("1", "1e999"), ["line 2", "'1e999'", "too large"]),
+    "no number": (scores(1, "NaN"), ["line 2", "'NaN'", "not a number"]),
     "an empty cell": (scores(1, float("nan")), ["line 2", "no label"]),
     "all equal": (scores(0.1), ["all training labels are 0.1"]),
     "too little apart": (scores(0, 1e-200), ["training labels differ by less", "fp32"]),
@@ -163,4 +163,6 @@ def test_large_and_small_scores_can_be_learnt(tmp_path):
     for size in (1e20, 1e-20):
         path = str(write_jsonl(tmp_path / "a.jsonl", scores(size, 3 * size)))
         data = load_task(task(kind="regression", train_file=path))
-        assert data.deviation == pytest.approx(size, rel=0.1) and data.mean == pytest.approx(2 * size, rel=0.1)
+        assert data.kind.deviation == pytest.approx(size, rel=0.1) and data.kind.mean == pytest.approx(
+            2 * size, rel=0.1
+        )

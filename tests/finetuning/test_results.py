@@ -10,8 +10,7 @@ from electra_accel.finetuning.config import Settings
 from electra_accel.finetuning.heads import Encoder
 from electra_accel.finetuning.job import RESULT, Job, State
 from electra_accel.finetuning.results import collect, markdown, paired_difference, verdict
-from electra_accel.finetuning.tasks import TaskData
-from tests.finetuning.small import task
+from tests.finetuning.small import task_data
 
 FIRST = {1: 0.80, 2: 0.82, 3: 0.81, 4: 0.79}
 OTHER = {1: 0.85, 2: 0.86, 3: 0.83, 4: 0.86, 9: 0.10}  # seed 9 has no partner
@@ -46,7 +45,7 @@ def test_table(tmp_path):
     for name, figures in (("general", FIRST), ("adapted", OTHER)):
         for seed, value in figures.items():
             encoder = Encoder(name, f"runs/{name}", False, None, None, "")
-            job = Job(Settings(), TaskData(task(name="nsmc"), {}, (), 0, 1, ()), encoder, seed, tmp_path)
+            job = Job(Settings(), task_data((), name="nsmc"), encoder, seed, tmp_path)
             jobs.append(job)
             job.folder.mkdir(parents=True)
             if seed != 9:
@@ -66,7 +65,7 @@ def test_table(tmp_path):
 def test_a_seed_without_a_figure_is_shown(tmp_path):
     """A constant prediction has no correlation: that is neither a figure nor a seed that was not run."""
     jobs = []
-    data = TaskData(task(name="sts", kind="regression"), {}, (), 0, 1, ("5 train rows", "2 texts stand in train too"))
+    data = task_data(0, 1, name="sts", kind="regression", notes=("5 train rows", "2 texts stand in train too"))
     for name, figures in (("general", [0.5, 0.5, 0.5]), ("adapted", [0.8, None, 0.9]), ("flat", [None] * 3)):
         for seed, value in enumerate(figures):
             jobs.append(Job(Settings(), data, Encoder(name, name, False, None, None, ""), seed, tmp_path))
@@ -79,7 +78,7 @@ def test_a_seed_without_a_figure_is_shown(tmp_path):
 
 
 def test_seeds_that_learnt_nothing_are_named(tmp_path):
-    data, encoder = TaskData(task(name="t"), {}, (), 0, 1, ()), Encoder("a", "a", False, None, None, "")
+    data, encoder = task_data((), name="t"), Encoder("a", "a", False, None, None, "")
     jobs = [Job(Settings(), data, encoder, seed, tmp_path) for seed in (1, 2, 3)]
     for job, found in zip(jobs, (0.0, 0.4, 0.0), strict=True):
         job.folder.mkdir(parents=True)
@@ -101,7 +100,7 @@ def test_the_table_tells_of_cut_texts_and_of_figures_computed_in_different_ways(
     for seed, how in ((1, "cpu, fp32, 1 x 16 examples at once"), (2, "cuda, bf16, 1 x 32 examples at once")):
         job = Job(
             Settings(),
-            TaskData(task(name="nsmc"), {}, (), 0, 1, ()),
+            task_data((), name="nsmc"),
             Encoder("a", "a", False, None, None, ""),
             seed,
             tmp_path,

@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from electra_accel.errors import UserError
-from electra_accel.finetuning.config import Task, check
-from electra_accel.finetuning.config_parser import dump, help_page, parse
+from electra_accel.finetuning.config import Settings, Task, check
+from electra_accel.finetuning.config_parser import dump, parse
+from electra_accel.options.help import help_page
 from tests.helpers import ROOT
 
 
@@ -82,6 +83,14 @@ def test_a_task_of_a_suite_may_have_its_own_epochs(tmp_path):
     assert again.settings.models == ["m", "n"]
 
 
+def test_the_configuration_of_an_older_run_is_read(tmp_path):
+    """It had an option for checkpoints; every other unknown one is a mistake."""
+    (tmp_path / "config.yaml").write_text(f"models: [m]\ncheckpoint: {{every: 500}}\n{SUITE}".replace("{data}", "d"))
+    assert [task.name for task in asked("--config", tmp_path / "config.yaml").tasks] == ["a"]
+    with pytest.raises(UserError, match="checkpoint.every"):
+        asked("--config", tmp_path / "config.yaml", "--checkpoint.every", 5)
+
+
 SUITE = "tasks:\n- {name: a, kind: classification, train_file: '{data}/a.tsv'}\n"
 BASE = ["--models", "m", "--task.kind", "classification", "--task.train_file", "f.tsv"]
 WRONG = {
@@ -99,8 +108,9 @@ WRONG = {
     "no name": ([*BASE, "--task.name="], None, ["task.name ''"]),
     "a name that is taken": ([*BASE, "--task.name", "checkpoints"], None, ["task.name 'checkpoints'"]),
     "dev is test": ([*BASE, "--task.dev_file", "d/x.tsv", "--task.test_file", "d/../d/x.tsv"], None, ["same file"]),
-    "both": ([*BASE, "--task.dataset", "nsmc"], None, ["either task.train_file or task.dataset"]),
+    "both": ([*BASE, "--task.dataset", "nsmc"], None, ["task.train_file and task.dataset exclude each other"]),
     "deadline": ([*BASE, "--run.deadline", "soon"], None, ["run.deadline soon"]),
+    "past": ([*BASE, "--run.deadline", "2020-01-01T00:00"], None, ["run.deadline 2020-01-01T00:00 is past"]),
     "data alone": ([*BASE, "--suite_data", "x"], None, ["--suite"]),
     "no data": (["--models", "m"], SUITE, ["{data}", "--suite_data", "task a"]),
     "same names": (["--models", "m", "--suite_data", "d", "--task.name", "b"], SUITE + SUITE[7:], ["called b"]),
@@ -139,5 +149,5 @@ def test_mistakes(tmp_path, what):
 
 
 def test_help_names_every_option():
-    page = help_page("Title")
+    page = help_page(Settings, "Title")
     assert all(name in page for name in ("--models", "--suite_data", "--task.train_rows", "--run.seeds", "[1 2 3]"))

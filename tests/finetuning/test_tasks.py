@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from electra_accel.errors import UserError
-from electra_accel.finetuning.rows import Row
-from electra_accel.finetuning.tasks import IGNORED, TaskData, encode, load_task
+from electra_accel.finetuning.kinds.kind import Row
+from electra_accel.finetuning.tasks import IGNORED, encode, load_task
 from electra_accel.text.tokenizer import load_tokenizer, train_tokenizer
-from tests.finetuning.small import make_encoder, rows, task, write_jsonl
+from tests.finetuning.small import make_encoder, rows, task, task_data, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +67,15 @@ def test_fewer_training_rows_are_a_part_of_more(tmp_path):
 def test_tags_stand_at_the_first_piece(tokenizer):
     """Against an implementation that tokenises word by word; a word without a piece, and what is cut off, has no target."""
     sentences = [Row(("w12", "bad", " ", "w3"), ("O", "B-X", "O", "O")), Row(("w1",) * 9, ("B-X", "I-X") + ("O",) * 7)]
-    wanted = task(kind="tagging", max_length=12)
-    data = TaskData(wanted, {"train": sentences}, ("B-X", "I-X", "O"), 0.0, 1.0, ())
+    labels = ("B-X", "I-X", "O")
+    data = task_data(labels, kind="tagging", max_length=12)
     encoded = encode(sentences, data, tokenizer)
     for i, row in enumerate(sentences):
         ids, targets, words = [tokenizer.cls_token_id], [IGNORED], []
         for word, (text, tag) in enumerate(zip(row.texts, row.label)):
             pieces = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
             ids += pieces
-            targets += [data.labels.index(tag), *[IGNORED] * (len(pieces) - 1)] if pieces else []
+            targets += [labels.index(tag), *[IGNORED] * (len(pieces) - 1)] if pieces else []
             words += [word] if pieces else []
         ids, targets = ids[:11] + [tokenizer.sep_token_id], targets[:11] + [IGNORED]
         assert encoded.ids[i].tolist() == ids
@@ -91,7 +91,7 @@ def test_tags_stand_at_the_first_piece(tokenizer):
 
 def test_pairs_know_their_second_text(tokenizer):
     pairs = [Row(("bad w1", "good"), "1"), Row(("bad", "w1 w1"), "0")]
-    data = TaskData(task(kind="pair"), {"train": pairs}, ("0", "1"), 0.0, 1.0, ())
+    data = task_data(("0", "1"), kind="pair")
     encoded = encode(pairs, data, tokenizer)
     assert tokenizer.convert_ids_to_tokens(encoded.ids[0]) == ["[CLS]", "bad", "w", "##1", "[SEP]", "good", "[SEP]"]
     assert encoded.types[0].tolist() == [0, 0, 0, 0, 0, 1, 1]
@@ -124,7 +124,7 @@ def test_large_whole_numbers_are_labels_of_their_own(tmp_path):
     """Also where fp64 would take them for one."""
     large = [2**64 - 1, 2**64 - 2, 9]
     path = write_jsonl(tmp_path / "all.jsonl", [{"text": f"w{i}", "label": large[i % 3]} for i in range(60)])
-    assert load_task(task(train_file=str(path))).labels == ("9", str(2**64 - 2), str(2**64 - 1))
+    assert load_task(task(train_file=str(path))).kind.labels == ("9", str(2**64 - 2), str(2**64 - 1))
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -149,7 +149,7 @@ def test_labels_of_any_writing(tmp_path):
         path = write_jsonl(
             tmp_path / "a.jsonl", [{"text": f"w{i}", "label": labels[i % len(labels)]} for i in range(60)]
         )
-        assert load_task(task(train_file=str(path))).labels == wanted
+        assert load_task(task(train_file=str(path))).kind.labels == wanted
 
 
 NAVER = [("-", "LOC-B", "-"), ("PER-B", "PER-I", "-")]
@@ -159,10 +159,10 @@ def test_tags_that_name_no_entities(tmp_path):
     """They would be counted as if they did; as tags they are learnt, without one that nobody gave."""
     records = [{"tokens": ["w1", f"w{i}", "w3"], "tags": NAVER[i % 2]} for i in range(60)]
     path = str(write_jsonl(tmp_path / "naver.jsonl", records))
-    with pytest.raises(UserError, match="naver.jsonl, sentence 1: the tag '-' is neither .* --task.metric accuracy"):
+    with pytest.raises(UserError, match="naver.jsonl, line 1: the tag '-' is neither .* --task.metric accuracy"):
         load_task(task(kind="tagging", train_file=path))
     data = load_task(task(kind="tagging", train_file=path, metric="accuracy"))
-    assert data.labels == ("-", "LOC-B", "PER-B", "PER-I")
+    assert data.kind.labels == ("-", "LOC-B", "PER-B", "PER-I")
     nothing = [{"tokens": [f"w{i}"], "tags": ["O"]} for i in range(60)]
     path = str(write_jsonl(tmp_path / "nothing.jsonl", nothing))
     with pytest.raises(UserError, match="nothing.jsonl: one tag only, 'O': nothing to learn"):
@@ -192,7 +192,7 @@ def test_decomposed_text_gives_the_ids_of_composed_text(tmp_path):
     """As pre-training reads it: macOS writes Hangul as single letters, which no vocabulary holds."""
     texts = ["정말 재밌다", "별로 재미없다"]
     tokenizer = train_tokenizer(lambda: [texts * 20], 120, tmp_path)
-    data = TaskData(task(), {}, ("no", "yes"), 0.0, 1.0, ())
+    data = task_data(("no", "yes"))
     composed, decomposed = (
         encode([Row((unicodedata.normalize(form, text),), "yes") for text in texts], data, tokenizer).ids
         for form in ("NFC", "NFD")

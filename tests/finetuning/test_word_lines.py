@@ -79,7 +79,9 @@ def test_words_and_what_is_none(tmp_path, name):
     content, wanted = FILES[name]
     (tmp_path / name).write_text(content)
     told = []
-    assert [tuple(row) for row in read_file(tmp_path / name, task(kind="tagging"), told.append)] == wanted
+    assert [
+        tuple(row) for row in read_file(tmp_path / name, task(kind="tagging", metric="accuracy"), told.append)
+    ] == wanted
     assert all(words in " ".join(told) for words in [name, *TOLD[name]]) if name in TOLD else told == []
 
 
@@ -88,7 +90,7 @@ def test_what_was_passed_over_is_told(tmp_path):
     path = tmp_path / "klue.tsv"
     path.write_text("".join(f"## {i}\t문장 하나\n서\tB-LC\n \tI-LC\n{i}\tI-LC\n \tO\n\n" for i in range(40)))
     data = load_task(task(kind="tagging", train_file=str(path)))
-    assert data.labels == ("B-LC", "I-LC", "O") and "klue.tsv: passed over 40 comment lines" in data.notes
+    assert data.kind.labels == ("B-LC", "I-LC", "O") and "klue.tsv: passed over 40 comment lines" in data.notes
     number = len(data.splits["train"])
     assert any(note.startswith(f"{number} words of train are blanks with a tag") for note in data.notes)
 
@@ -113,4 +115,4 @@ def test_tags_have_one_way_of_writing(tmp_path):
 def test_a_line_that_is_neither_is_named(tmp_path, content, said):
     (tmp_path / "a.conll").write_text(content)
     with pytest.raises(UserError, match=f"a.conll.* {said}"):
-        read_file(tmp_path / "a.conll", task(kind="tagging"))
+        read_file(tmp_path / "a.conll", task(kind="tagging", metric="accuracy"))

@@ -7,7 +7,6 @@ from transformers import AutoModel, AutoModelForMaskedLM, ElectraConfig, Electra
 from electra_accel.errors import UserError
 from electra_accel.model.pair import (
     build_pair,
-    check_network,
     check_pair,
     initialise,
     pair_configs,
@@ -188,9 +187,9 @@ def test_networks_that_share_nothing_need_only_one_vocabulary():
 
 def test_one_network_must_read_what_the_tokenizer_writes():
     config = configs("tiny")[1]
-    check_network(config, tokenizer_vocab_size=30522, max_length=512)
+    check_pair(config, None, tokenizer_vocab_size=30522, max_length=512)
     with pytest.raises(UserError, match="tokenizer has 30523 tokens, the model only 30522.*max_length 513"):
-        check_network(config, tokenizer_vocab_size=30523, max_length=513)
+        check_pair(config, None, tokenizer_vocab_size=30523, max_length=513)
 
 
 def test_every_misfit_is_named_in_one_line():

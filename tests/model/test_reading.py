@@ -12,13 +12,12 @@ from transformers import ElectraForPreTraining
 from electra_accel.engines import sharded
 from electra_accel.errors import UserError
 from electra_accel.finetuning.heads import build, open_encoder
-from electra_accel.finetuning.rows import Row
-from electra_accel.finetuning.tasks import TaskData
+from electra_accel.finetuning.kinds.kind import Row
 from electra_accel.model.loading import load_config, load_discriminator, load_encoder, load_network
-from tests.finetuning.small import make_encoder, task
+from tests.finetuning.small import make_encoder, task_data
 
 LAYER = "electra.encoder.layer.1.output.dense.weight"
-DATA = TaskData(task(max_length=32), {"train": [Row(("a",), "x")]}, ("x", "y"), 0.0, 1.0, ())
+DATA = task_data(("x", "y"), splits={"train": [Row(("a",), "x")]}, max_length=32)
 TO_TRAIN = dict(revision=None, tokenizer_vocab_size=18, max_length=32, dropout=0.1, seed=1)
 LOADERS = {
     "pretrain": lambda folder: load_discriminator(folder, **TO_TRAIN),

@@ -51,7 +51,7 @@ def test_the_same_text_gives_the_same_vocabulary_whatever_the_threads(tmp_path):
     """In fresh processes: hash tables differ from process to process."""
     code = (
         "import sys; from pathlib import Path; from electra_accel.text.tokenizer import *\n"
-        "from tests.data.test_tokenizer import TEXTS, trained\n"
+        "from tests.text.test_tokenizer import TEXTS, trained\n"
         "print(fingerprint(trained(Path(sys.argv[1]), 250)))"
     )
     prints = set()

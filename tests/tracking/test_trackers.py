@@ -7,6 +7,7 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import GeneralTracker, get_available_trackers
 
 from electra_accel.errors import UserError
+from electra_accel.options.groups import Tracking
 from electra_accel.pretraining.config import Config
 from electra_accel.runs import run_folder
 from electra_accel.tracking.recorder import Recorder
@@ -19,13 +20,6 @@ def no_account(monkeypatch, tmp_path):
     for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_API_KEY", "WANDB_PROJECT", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))
-
-
-def config(**tracking) -> Config:
-    made = Config()
-    for name, value in tracking.items():
-        setattr(made.tracking, name, value)
-    return made
 
 
 def test_trackers_are_those_named_and_an_empty_list_is_none():
@@ -72,7 +66,7 @@ def test_the_mode_by_all_its_names(no_account, monkeypatch, variables, mode, upl
         monkeypatch.setenv(name, value)
     assert usable_trackers(["wandb"], pytest.fail) == ["wandb"]
     assert wandb_mode("online") == mode
-    said = destination(config(mode="online"), ["wandb"], Path("runs/x"))
+    said = destination(Tracking(mode="online"), ["wandb"], Path("runs/x"))
     assert f"W&B {mode}," in said and uploads in said and ("uploaded" in said) == bool(uploads)
     assert os.environ.get("WANDB_MODE") != "", "W&B would refuse it"
 
@@ -101,7 +95,7 @@ def test_a_key_in_netrc_counts(no_account, monkeypatch, tmp_path):
     ],
 )
 def test_sentences_that_leave_the_machine_are_announced(no_account, mode, samples, words):
-    said = destination(config(mode=mode, samples=samples), ["wandb"], Path("runs/x"))
+    said = destination(Tracking(mode=mode, samples=samples), ["wandb"], Path("runs/x"))
     assert f"W&B {mode}, project electra-accel" in said
     assert ("wandb sync runs/x/wandb/offline-run-*" in said) == (mode == "offline")
     if words:
@@ -111,8 +105,8 @@ def test_sentences_that_leave_the_machine_are_announced(no_account, mode, sample
 
 
 def test_without_wandb_nothing_is_announced(no_account):
-    assert destination(config(mode="online"), [], Path("runs/x")) == "metrics.jsonl"
-    assert destination(config(mode="online"), ["tensorboard"], Path("runs/x")) == "metrics.jsonl, tensorboard"
+    assert destination(Tracking(mode="online"), [], Path("runs/x")) == "metrics.jsonl"
+    assert destination(Tracking(mode="online"), ["tensorboard"], Path("runs/x")) == "metrics.jsonl, tensorboard"
 
 
 class Failing(GeneralTracker):
@@ -137,7 +131,7 @@ class Failing(GeneralTracker):
 def test_a_tracker_that_fails_never_stops_training(tmp_path):
     warnings, tracker = [], Failing()
     recorder = Recorder(Accelerator(cpu=True, log_with=[tracker]), tmp_path, samples="all", warn=warnings.append)
-    recorder.start(config(), "", 0)
+    recorder.start(Config(), "", 0)
     for step in (1, 2, 3):
         recorder.metrics({"train/loss": 1.0, "train/step": step, "train/tokens": step})
     recorder.close()
@@ -159,7 +153,7 @@ def test_wandb_without_a_network_is_recorded_offline(tmp_path, monkeypatch, mode
         monkeypatch.setenv(name, value)
     warnings = []
     recorder = Recorder(Accelerator(cpu=True, log_with="wandb"), tmp_path, samples="all", warn=warnings.append)
-    _, said = recorder.start(config(), "", 0)
+    _, said = recorder.start(Config(), "", 0)
     recorder.metrics({"train/loss": 1.0, "train/step": 1, "train/tokens": 5})
     recorder.close()
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,6 +1,5 @@
-"""A pair that is to be judged: from a finished run, from one that is still going on, or from two folders."""
+"""Opens saved pairs: of a finished run, of one that still goes on, or two folders; and the text that a run was judged on."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from electra_accel.model.loading import load_network
 from electra_accel.model.pair import Pair
 from electra_accel.pretraining import assemble, config_parser, model_identity, networks
 from electra_accel.pretraining.config import Config, resolve
-from electra_accel.runs import checkpoint, export, run_folder
+from electra_accel.runs import checkpoint, run_folder
+from electra_accel.runs.export import exported_weights
 from electra_accel.text.tokenizer import load_tokenizer, vocabulary_conflict
 from electra_accel.text.unknown import told
 
@@ -22,7 +22,7 @@ Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Judged:
+class SavedPair:
     """A pair to be judged.
 
     Attributes:
@@ -37,33 +37,30 @@ class Judged:
     step: int | None = None
 
 
-def run_pair(run: Path, log: Log = print) -> Judged:
+def run_pair(run: Path, log: Log = print) -> SavedPair:
     """The pair that a finished run exported, or that is in the newest whole checkpoint of another one.
 
     Raises:
-        UserError: not a run, or one without weights or without a pair.
+        UserError: not a run, or one without weights or without a pair; a damaged file.
     """
     config = run_config(run)
     if config.is_mlm:
         raise UserError(f"--run {run}: one network was trained (objective.kind mlm), there is no pair to judge")
-    discriminator, generator = (run / name for name in export.FOLDERS)
+    generator, discriminator = run / "generator", run / "discriminator"
     if run_folder.read_status(run)["state"] == "done" and discriminator.is_dir() and generator.is_dir():
-        weights, step = _exported_step(discriminator)
-        pair = Pair(
-            load_network("--run", ElectraForMaskedLM, str(generator)),
-            load_network("--run", ElectraForPreTraining, str(discriminator)),
-        )
-        return Judged(pair, load_tokenizer(discriminator, log=log), config, f"{weights}, as exported", step)
+        weights, step = exported_weights(discriminator)
+        pair = _load("--run", generator, "--run", discriminator)
+        return SavedPair(pair, load_tokenizer(discriminator, log=log), config, f"{weights}, as exported", step)
     newest = checkpoint.newest_valid(run / run_folder.CHECKPOINTS, log)
     if newest is None:
         raise UserError(f"--run {run}: no exported pair and no checkpoint in it yet; wait for its first checkpoint")
     pair = Pair(**model_identity.networks_of(run, newest, config.model.sharing))
     step = checkpoint.verify(newest)["step"]
     weights = f"step {step}, from {newest} (the run has not ended)"
-    return Judged(pair, model_identity.read_tokenizer(run), config, weights, step)
+    return SavedPair(pair, model_identity.read_tokenizer(run), config, weights, step)
 
 
-def given_pair(generator: str, discriminator: str, max_length: int, log: Log = print) -> Judged:
+def given_pair(generator: str, discriminator: str, max_length: int, log: Log = print) -> SavedPair:
     """Two folders or hub ids, as they are: their embeddings need not be tied.
 
     Raises:
@@ -72,35 +69,37 @@ def given_pair(generator: str, discriminator: str, max_length: int, log: Log = p
     config = Config()
     config.model.generator, config.model.discriminator, config.data.max_length = generator, discriminator, max_length
     tokenizer = networks.given_tokenizer(config, log)
-    pair = Pair(
-        load_network("--generator", ElectraForMaskedLM, generator),
-        load_network("--discriminator", ElectraForPreTraining, discriminator),
+    pair = _load("--generator", generator, "--discriminator", discriminator)
+    return SavedPair(pair, tokenizer, resolve(config), f"{generator} and {discriminator}")
+
+
+def _load(option: str, generator: str | Path, other_option: str, discriminator: str | Path) -> Pair:
+    return Pair(
+        load_network(option, ElectraForMaskedLM, str(generator)),
+        load_network(other_option, ElectraForPreTraining, str(discriminator)),
     )
-    return Judged(pair, tokenizer, resolve(config), f"{generator} and {discriminator}")
 
 
-def reference_generator(source: str, judged: Judged, max_length: int) -> ElectraForMaskedLM:
+def reference_generator(source: str, saved: SavedPair, max_length: int) -> ElectraForMaskedLM:
     """A generator that draws replacements for the pair's discriminator and is not judged itself.
 
     Raises:
         UserError: it cannot be loaded, its ids mean other tokens, or it is too short for the examples.
     """
-    option = "--reference_generator"
-    generator, theirs = load_network(option, ElectraForMaskedLM, source), load_tokenizer(source)
-    conflict = vocabulary_conflict(judged.tokenizer, theirs)
-    sizes = [(len(judged.tokenizer), judged.pair.discriminator.config.vocab_size)]
-    sizes.append((len(theirs), generator.config.vocab_size))
-    if conflict or sizes[0] != sizes[1]:
-        number, ours, other = conflict or (None, *(f"{tokens} tokens" for tokens, _ in sizes))
-        where = f"id {number} is {other!r} there and {ours!r} here" if conflict else f"{other} there and {ours} here"
-        raise UserError(
-            f"{option}: {source} has another vocabulary than the pair ({where}): take a generator of the same one"
-        )
+    option = f"--reference_generator: {source}"
+    generator, theirs = load_network("--reference_generator", ElectraForMaskedLM, source), load_tokenizer(source)
+    conflict, where = vocabulary_conflict(saved.tokenizer, theirs), ""
+    here = len(saved.tokenizer), saved.pair.discriminator.config.vocab_size
+    if conflict:
+        number, ours, other = conflict
+        where = f"id {number} is {other!r} there and {ours!r} here"
+    elif here != (len(theirs), generator.config.vocab_size):
+        where = f"{len(theirs)} tokens there and {here[0]} tokens here"
+    if where:
+        raise UserError(f"{option} has another vocabulary than the pair ({where}): take a generator of the same one")
     positions = generator.config.max_position_embeddings
     if positions < max_length:
-        raise UserError(
-            f"{option}: {source} has {positions} positions, but the examples have up to {max_length} tokens"
-        )
+        raise UserError(f"{option} has {positions} positions, but the examples have up to {max_length} tokens")
     return generator
 
 
@@ -136,12 +135,5 @@ def text_of_run(run: Path, config: Config, log: Log) -> Prepared:
             return prepared
     prepared = assemble.prepared_data(config, log)
     if identity and prepared.manifest["splits"]["held_out"]["fingerprint"] != identity.get("data"):
-        raise UserError(f"the text of {run} has changed since its training: restore it, or score on --files")
+        raise UserError(f"the text of {run} has changed since its training: restore it, or use --files")
     return prepared
-
-
-def _exported_step(folder: Path) -> tuple[str, int | None]:
-    """Which weights were exported, as the model card says it."""
-    card = folder / "README.md"
-    said = re.search(r"\| weights of \| (step (\d+) [^|\n]*?) *\|", card.read_text("utf-8") if card.exists() else "")
-    return (said[1], int(said[2])) if said else ("the last weights", None)

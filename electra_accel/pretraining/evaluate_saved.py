@@ -1,16 +1,18 @@
-"""Judge a pair again: all held-out figures on any text, on one fixed corruption, whoever trained the pair and how.
+"""All held-out figures of a saved pair on any text, on one fixed corruption, whoever trained the pair and how.
 
 Two pairs that are judged on the same text with one tokenizer, one mask_prob, one seed and one way to draw replacements see
-the identical corruption, which its fingerprint shows. In fp32 on one process; nothing is written into a run folder.
+the identical corruption, which its fingerprint shows. In fp32 on one process; nothing is written into a run folder. A run
+that is being trained is judged by ``pretraining/evaluate.py``.
 """
 
 import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from electra_accel import intervals
@@ -26,9 +28,9 @@ from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.pretraining import assemble
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.evaluate import build_held_out, totals, unigram_counts, unigram_draw
-from electra_accel.pretraining.judged import (
-    Judged,
+from electra_accel.pretraining.saved_pairs import (
     Log,
+    SavedPair,
     held_out_identity,
     reference_generator,
     run_config,
@@ -38,32 +40,13 @@ from electra_accel.runs import run_folder
 from electra_accel.text.corpus import Corpus
 from electra_accel.text.tokenizer import fingerprint
 
-BINS_PER_STEP = 64  # of a text that no run was judged on; what is scored does not depend on it
+BINS_PER_STEP = 64  # of a text that no run was judged on; the figures do not depend on it
 
 Draw = Callable[[RTDBatch], torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Score:
-    """Held-out figures of a pair; a figure that has no denominator, or that is not finite, is None.
-
-    Attributes:
-        held_out: what figures of two pairs must share to be compared, and the counts; keys as in held_out/held_out.json.
-        figures, own: by name (``auc``, …): on the fixed corruption, and against the pair's own generator.
-        errors, own_errors: standard errors of those that have one (``tracking.intervals``).
-        calibration: see ``model.metrics.Calibration``.
-    """
-
-    held_out: dict
-    figures: dict[str, float | None]
-    own: dict[str, float | None]
-    errors: dict[str, float]
-    own_errors: dict[str, float]
-    calibration: list[tuple[float, float, int]] = field(repr=False)
-
-
-def score_files(
-    judged: Judged,
+def evaluate_files(
+    saved: SavedPair,
     files: Sequence[str],
     text_column: str = "text",
     *,
@@ -73,7 +56,7 @@ def score_files(
     reference: str | None = None,
     cpu: bool = False,
     log: Log = print,
-) -> Score:
+) -> dict[str, Any]:
     """Judge on a text. Replacements are drawn by the text's own token frequency, or by a reference generator.
 
     Args:
@@ -81,45 +64,43 @@ def score_files(
         mask_prob, seed, max_length: ``eval.mask_prob``, ``eval.seed`` and ``data.max_length`` of the run unless given.
         reference: folder or hub id of a generator with the same vocabulary.
 
+    Returns:
+        ``eval`` and ``eval_own``: figures by name (``auc``, …) on the fixed corruption, and against the pair's own generator;
+            one that has no denominator, or that is not finite, is None.
+        ``standard_errors``: of both, for figures that have one (see ``intervals``).
+        ``calibration``: see ``model.metrics.Calibration``.
+        ``held_out``: what figures of two pairs must share to be compared, and counts; keys as in held_out/held_out.json.
+
     Raises:
         UserError: the text cannot be read, or the reference generator cannot be used.
     """
-    config = copy.deepcopy(judged.config)
+    config = copy.deepcopy(saved.config)
     config.eval.mask_prob = config.eval.mask_prob if mask_prob is None else mask_prob
     config.eval.seed = config.eval.seed if seed is None else seed
-    config.data.max_length = config.data.max_length if max_length is None else max_length
-    config.train.bin_tokens = config.data.max_length
-    config.train.batch_tokens, config.train.micro_batch_tokens = BINS_PER_STEP * config.train.bin_tokens, None
-    _require_fitting(judged, config)
-    folder = prepare(
-        assemble.PREPARED,
-        Corpus(files=tuple(files), text_column=text_column),
-        {},
-        tokenizer=judged.tokenizer,
-        train_vocab_size=None,
-        max_length=config.data.max_length,
-        eval_fraction=0,
-        join_lines=config.data.join_lines,
-        log=log,
-    )
-    prepared = Prepared(folder, judged.tokenizer)
-    engine = _engine(judged, cpu)
-    counts = unigram_counts(prepared.train.tokens, len(judged.tokenizer), judged.tokenizer.all_special_ids)
+    length = config.data.max_length = config.data.max_length if max_length is None else max_length
+    config.train.bin_tokens = length
+    config.train.batch_tokens, config.train.micro_batch_tokens = BINS_PER_STEP * length, None
+    _require_fitting(saved, config)
+    corpus, how = Corpus(files=tuple(files), text_column=text_column), dict(train_vocab_size=None, eval_fraction=0)
+    how |= dict(tokenizer=saved.tokenizer, max_length=length, join_lines=config.data.join_lines, log=log)
+    prepared = Prepared(prepare(assemble.PREPARED, corpus, {}, **how), saved.tokenizer)
+    engine, loader, counts = _open(saved, config, prepared, "train", cpu)
     draw, replacements = unigram_draw(counts), "token frequency of this text"
     if reference:
-        generator = reference_generator(reference, judged, config.data.max_length)
-        draw, replacements = _draw_of(generator, reference, judged, engine), f"generator {reference}"
-    corruption = _Corruption(_loader(config, prepared, engine, split="train"), draw, int(counts.argmax()))
+        generator = reference_generator(reference, saved, length)
+        draw, replacements = _draw_of(generator, reference, saved, engine), f"generator {reference}"
+    corruption = _Corruption(loader, draw, int(counts.argmax()))
     sums = totals(engine, corruption).cpu()
-    examples = prepared.manifest["splits"]["train"]["examples"]
-    identity = {"corruption": corruption.fingerprint(), "replacements": replacements, "examples": examples}
-    return _score(config, sums, prepared, "train", identity, corruption.hits)
+    identity = {"corruption": corruption.fingerprint, "replacements": replacements}
+    identity["examples"] = prepared.manifest["splits"]["train"]["examples"]
+    return _result(config, sums, prepared, "train", identity, corruption.hits)
 
 
-def score_held_out(judged: Judged, run: Path, *, cpu: bool = False, log: Log = print) -> Score:
+def evaluate_held_out(saved: SavedPair, run: Path, *, cpu: bool = False, log: Log = print) -> dict[str, Any]:
     """Judge on the held-out text of ``run`` with the corruption that it was judged by itself (held_out/held_out.npy).
 
     For the pair of ``run`` these are the figures that training logged at the step of its weights, if it computed in fp32.
+    Result as of :func:`evaluate_files`.
 
     Raises:
         UserError: the pair has another tokenizer; the text or the corruption is gone or has changed.
@@ -127,33 +108,25 @@ def score_held_out(judged: Judged, run: Path, *, cpu: bool = False, log: Log = p
     config = run_config(run)
     file = run / run_folder.HELD_OUT / "held_out.npy"
     if not file.is_file():
-        raise UserError(f"{run} has no held-out corruption ({file}); score on --files")
+        raise UserError(f"{run} has no held-out corruption ({file}); use --files")
     prepared = text_of_run(run, config, log)
-    if fingerprint(judged.tokenizer) != prepared.manifest["tokenizer"]:
+    if fingerprint(saved.tokenizer) != prepared.manifest["tokenizer"]:
         raise UserError(f"the pair has another tokenizer than {run}: its held-out tokens mean something else to it")
-    _require_fitting(judged, config)
-    engine, tokenizer = _engine(judged, cpu), prepared.tokenizer
-    counts = unigram_counts(prepared.train.tokens, len(tokenizer), tokenizer.all_special_ids)
-    held_out = build_held_out(
-        "eval",
-        _loader(config, prepared, engine, split="held_out"),
-        config.eval.batches,
-        unigram_draw(counts),  # not asked: the file is there
-        most_frequent=int(counts.argmax()),
-        engine=engine,
-        file=file,
-        origin=None,
-    )
+    _require_fitting(saved, config)
+    engine, loader, counts = _open(saved, config, prepared, "held_out", cpu)
+    common = dict(most_frequent=int(counts.argmax()), engine=engine, file=file, origin=None)
+    draw = unigram_draw(counts)  # not asked: the file is there
+    held_out = build_held_out("eval", loader, config.eval.batches, draw, **common)
     sums = totals(engine, zip(held_out.batches, held_out.replacements)).cpu()
     replacements = held_out_identity(run).get("replacements", f"those kept in {run}")
-    examples = held_out.counts["examples"]
-    identity = {"corruption": held_out.fingerprint, "replacements": replacements, "examples": examples}
+    identity = {"corruption": held_out.fingerprint, "replacements": replacements}
+    identity["examples"] = held_out.counts["examples"]
     hits = round(held_out.chance * held_out.counts["selected"])
-    return _score(config, sums, prepared, "held_out", identity, hits)
+    return _result(config, sums, prepared, "held_out", identity, hits)
 
 
 class _Corruption:
-    """Batches of a text with their replacements, drawn while they are scored, so that a large text needs no memory.
+    """Batches of a text with their replacements, drawn while they are judged, so that a large text needs no memory.
 
     When all have been gone through, ``fingerprint`` names the positions and replacements of the whole, and ``hits`` is how many
     of the selected tokens are the most frequent one.
@@ -176,47 +149,48 @@ class _Corruption:
                 self.hits += int((batch.slot_labels[used] == self.most_frequent).sum())
                 yield batch, replacements
 
+    @property
     def fingerprint(self) -> str:
         return self._digest.hexdigest()[:16]
 
 
-def _require_fitting(judged: Judged, config: Config) -> None:
-    check_pair(*(network.config for network in judged.pair), len(judged.tokenizer), config.data.max_length)
+def _require_fitting(saved: SavedPair, config: Config) -> None:
+    check_pair(*(network.config for network in saved.pair), len(saved.tokenizer), config.data.max_length)
 
 
-def _engine(judged: Judged, cpu: bool) -> Engine:
+def _open(
+    saved: SavedPair, config: Config, prepared: Prepared, split: str, cpu: bool
+) -> tuple[Engine, StepLoader, np.ndarray]:
+    """Engine with the pair, loader of one pass over a split, and how often each token occurs in the text."""
     engine = Engine(precision="no", cpu=cpu, trackers=[], folder=Path())
     if engine.world_size > 1:
         raise UserError("a pair is judged on one process: start this with plain python, not with accelerate launch")
-    model = ReplacedTokenDetection(*judged.pair, temperature=judged.config.objective.temperature)
+    model = ReplacedTokenDetection(*saved.pair, temperature=saved.config.objective.temperature)
     engine.model = model.to(engine.device)  # not prepared: nothing is trained
-    return engine
-
-
-def _loader(config: Config, prepared: Prepared, engine: Engine, split: str) -> StepLoader:
     place = {"world_size": engine.world_size, "rank": engine.rank, "device": engine.device.type}
-    return assemble.step_loader(config, prepared, held_out=True, split=split, **place)
+    loader = assemble.step_loader(config, prepared, held_out=True, split=split, **place)
+    tokenizer = prepared.tokenizer
+    return engine, loader, unigram_counts(prepared.train.tokens, len(tokenizer), tokenizer.all_special_ids)
 
 
-def _draw_of(generator: torch.nn.Module, source: str, judged: Judged, engine: Engine) -> Draw:
+def _draw_of(generator: torch.nn.Module, source: str, saved: SavedPair, engine: Engine) -> Draw:
     """Samples of a generator beside the pair's discriminator."""
-    model = ReplacedTokenDetection(generator, judged.pair.discriminator).to(engine.device)
+    model = ReplacedTokenDetection(generator, saved.pair.discriminator).to(engine.device)
 
     def draw(batch: RTDBatch) -> torch.Tensor:
         output = model(batch.to(engine.device))
         if output.generator_loss_sum.isnan():
-            raise UserError(
-                f"--reference_generator: {source} answers with what is no number (NaN): its weights are damaged"
-            )
+            raise UserError(f"--reference_generator: {source} answers with NaN: its weights are damaged")
         return output.sampled.cpu()
 
     return draw
 
 
-def _score(config: Config, sums: torch.Tensor, prepared: Prepared, split: str, identity: dict, hits: int) -> Score:
+def _result(
+    config: Config, sums: torch.Tensor, prepared: Prepared, split: str, identity: dict, hits: int
+) -> dict[str, Any]:
     """Args: sums: counters as ``evaluate.totals`` gives them; hits: selected tokens that are the most frequent one."""
-    fixed, own = sums
-    counts = {name: int(fixed[SCALARS.index(name)]) for name in ("tokens", "judged", "selected", "replaced")}
+    counts = {name: int(sums[0][SCALARS.index(name)]) for name in ("tokens", "judged", "selected", "replaced")}
     held_out = identity | {
         "mask_prob": config.eval.mask_prob,
         "seed": config.eval.seed,
@@ -227,10 +201,12 @@ def _score(config: Config, sums: torch.Tensor, prepared: Prepared, split: str, i
         **counts,
         "chance": hits / max(counts["selected"], 1),
     }
-    calibrated = calibration(fixed)
-    figures = [summarise(counters) | standard_errors(counters) for counters in (fixed, own)]
-    figures[0]["calibration_error"] = calibrated.error
-    sizes = {"selected": counts["selected"], "judged": counts["judged"]}
-    errors = [intervals.standard_errors(values, **sizes) for values in figures]
-    known = [{name: value if math.isfinite(value) else None for name, value in values.items()} for values in figures]
-    return Score(held_out, *known, *errors, calibrated.bins)
+    calibrated = calibration(sums[0])
+    found, errors = {}, {}
+    for kind, counters in zip(("eval", "eval_own"), sums):
+        figures = summarise(counters) | standard_errors(counters)
+        if kind == "eval":
+            figures["calibration_error"] = calibrated.error
+        errors[kind] = intervals.standard_errors(figures, selected=counts["selected"], judged=counts["judged"])
+        found[kind] = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    return {"held_out": held_out, **found, "standard_errors": errors, "calibration": calibrated.bins}

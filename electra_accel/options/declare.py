@@ -1,0 +1,95 @@
+"""How options are declared: fields of dataclasses, the intervals of their numbers, and which of them exclude each other.
+
+A field of a job's dataclass is an option that :func:`option` made, or a group: a dataclass of options, which are then called
+``group.option``. A subclass may add options, give one another default, or leave one out: ``notes: ClassVar = None``.
+"""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, get_args, get_origin
+
+TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+COUNT, NOT_NEGATIVE, POSITIVE = "[1, inf)", "[0, inf)", "(0, inf)"
+
+
+def option(default: Any, help: str, metavar: str | None = None, within: str | None = None) -> Any:
+    """A dataclass field with its help; ``metavar`` names its value there, ``within`` is an interval such as ``[0, 1)``."""
+    how = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
+    return field(**how, metadata={"help": help, "metavar": metavar, "within": within})
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Options that stand for one of several choices; a choice is a tuple of alternatives.
+
+    One that is given takes the place of the others that a layer before it gave (a file; see ``parser``). Two in one layer are
+    an error.
+
+    Attributes:
+        options: one, or several that go together.
+        own: have a meaning beside these only. What layers before say of them goes when these are replaced.
+        settles: follow from these. What layers before say of them goes when these are given.
+    """
+
+    options: tuple[str, ...]
+    own: tuple[str, ...] = ()
+    settles: tuple[str, ...] = ()
+
+
+def names(root: type, prefix: str = "") -> list[tuple[str, Any]]:
+    """``("group.option", dataclass field)`` of every option, in order."""
+    found = []
+    for known in fields(root):
+        found += names(known.type, f"{known.name}.") if is_dataclass(known.type) else [(prefix + known.name, known)]
+    return found
+
+
+def kind_of(annotation: Any) -> tuple[Any, bool]:
+    """Type of one value, and whether the option takes several: (int, False) of int | None, (str, True) of list[str]."""
+    if type(None) in get_args(annotation):
+        annotation = get_args(annotation)[0]
+    return (get_args(annotation)[0], True) if get_origin(annotation) is list else (annotation, False)
+
+
+def cast(word: str, kind: Any) -> Any:
+    """The value that is written as ``word``; ValueError: it is none of this kind."""
+    choices = TRUTH if kind is bool else {choice: choice for choice in get_args(kind)}
+    try:
+        return kind(word) if kind in (int, float, str) else choices[word.lower() if kind is bool else word]
+    except (KeyError, ValueError):
+        wanted = WORDS.get(kind) or "one of " + ", ".join(choices)
+        raise ValueError(f"must be {wanted}, not {word[:100]}") from None
+
+
+def value_of(options: Any, name: str) -> Any:
+    """The option or group of that name; ``options`` itself where it is empty."""
+    for part in filter(None, name.split(".")):
+        options = getattr(options, part)
+    return options
+
+
+def is_given(value: Any) -> bool:
+    """Whether a value says something; an empty text or list does not."""
+    return value not in (None, "", [])
+
+
+def flatten(options: Any) -> dict[str, Any]:
+    """``{"group.option": value}`` of a dataclass of options, in the order of ``--help``."""
+    return {name: value_of(options, name) for name, _ in names(type(options))}
+
+
+def outside_intervals(options: Any, prefix: str = "") -> list[str]:
+    """What is wrong with the numbers in a dataclass of options."""
+    problems = []
+    for name, known in names(type(options)):
+        interval, value = known.metadata["within"], value_of(options, name)
+        numbers = value if isinstance(value, list) else [value]
+        if interval and value is not None and not all(_within(interval, number) for number in numbers):
+            problems.append(f"{prefix}{name} must lie in {interval}, not {value}")
+    return problems
+
+
+def _within(interval: str, x: float) -> bool:
+    """Whether x lies in an interval such as ``[0, 1)``; nan lies in none."""
+    low, high = map(float, interval[1:-1].split(","))
+    return (low < x or (interval[0] == "[" and x == low)) and (x < high or (interval[-1] == "]" and x == high))
