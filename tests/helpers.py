@@ -122,7 +122,8 @@ def _process_restored() -> Iterator[None]:
         AcceleratorState._reset_state(reset_partial_state=True)
         torch.set_rng_state(random)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        if torch.are_deterministic_algorithms_enabled() != deterministic:  # it imports for seconds
+            torch.use_deterministic_algorithms(deterministic)
         for name, logger in loggers.items():
             logger.setLevel(levels[name])
         for number, handler in handlers.items():
