@@ -3,7 +3,8 @@
 # make check        lint, format, import direction, file length
 # make style        formats the code
 # make gpu-check    what only a machine with an NVIDIA GPU can show
-# make parity       one run on every engine, precision and arrangement: a table of the differences; about 15 minutes
+# make parity       one run on every engine, precision and arrangement: a table of the differences; about 15 minutes;
+#                   ARGS="--cut ci" is a part of it for four minutes
 # make ablations    one choice changed at a time, pre-trained and fine-tuned: DATA=folder PAIR=folder, see recipes/studies/ablations.yaml
 # make golden       rewrites the golden losses of tests/golden/, when training was changed on purpose
 # make slurm-test   scripts/slurm/pretrain.sbatch on a two-node Slurm that is started here; needs root and apt-get
@@ -41,7 +42,7 @@ pretrain: $(INSTALLED)
 
 # two at once, each file by one of them; a process of a test takes a thread or two and up to 1.5 GB
 test: $(INSTALLED_ENGINES)
-	python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=1 $(ARGS)
 
 check: $(INSTALLED_TEST)
 	ruff check .

@@ -1,5 +1,6 @@
 """A small pre-training run for tests: real prose that every Python has, and the script as a user starts it."""
 
+import functools
 import json
 import os
 import runpy
@@ -99,21 +100,28 @@ def metrics(run: Path) -> list[dict]:
 
 def wandb_segments(run: Path) -> list[list[dict]]:
     """What each offline W&B segment of a run really holds, oldest first: its records."""
-    segments = []
-    for log in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
-        command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(log)]
-        printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-        segments.append([json.loads(line) for line in printed.splitlines() if line.startswith("{")])
-    return segments
+    return [
+        [json.loads(line) for line in _inspected(log, "--json").splitlines() if line.startswith("{")]
+        for log in sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
+    ]
 
 
 def wandb_summary(run: Path) -> dict[str, str]:
     """The summary of a run's last segment, values as W&B prints them."""
     log = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))[-1]
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--summary", str(log)]
-    printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    words = (line.split() for line in printed.splitlines())
+    words = (line.split() for line in _inspected(log, "--summary").splitlines())
     return {found[0]: found[1] for found in words if len(found) == 2}
+
+
+def _inspected(log: Path, form: str) -> str:
+    """What W&B's own reader prints of a log."""
+    return _inspected_once(log, form, log.stat().st_mtime_ns, log.stat().st_size)
+
+
+@functools.cache
+def _inspected_once(log: Path, form: str, *version: int) -> str:
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", form, str(log)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def wandb_rows(records: list[dict]) -> list[dict]:

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from electra_accel.model.pair import build_pair
+from tests.helpers import run_in_process
 from tests.pretraining_runs import finish, options, run_here, start
 
 
@@ -130,11 +131,10 @@ def test_one_line_exit_code_2_nothing_changed(place, name, monkeypatch, capfd):
 
 
 def test_the_launcher_and_the_run_must_agree_on_the_precision(place):
-    code, out, err = finish(
-        start(options("good.txt", "runs/new", train__precision="no"), place, ACCELERATE_MIXED_PRECISION="bf16")
-    )
-    assert code == 2 and err.count("\n") == 1
-    assert "train.precision is no" in err and "bf16" in err
+    words = options("good.txt", "runs/new", train__precision="no")
+    done = run_in_process("pretrain.py", *words, cwd=place, ACCELERATE_MIXED_PRECISION="bf16")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "train.precision is no" in done.stderr and "bf16" in done.stderr
 
 
 @pytest.mark.skipif(

@@ -3,9 +3,7 @@
 import csv
 import json
 import re
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from electra_accel.errors import UserError
 from electra_accel.reports.sources import read_experiments
 from electra_accel.runs import run_folder
 from tests.browser import DESKTOP, PHONE, headless
-from tests.helpers import ROOT, run_command, run_script
+from tests.helpers import run_in_process, run_script
 from tests.pretraining_runs import options, run_here, write_corpus
 
 STEPS = 10
@@ -35,13 +33,9 @@ def place(tmp_path_factory):
             "checkpoint__every": 100,
         }
         arguments = options("text.txt", Path("runs") / name, tracking__samples="none", **changed)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(place)
-            patch.setenv("WANDB_MODE", "disabled" if number else "offline")
-            patch.setattr(sys, "argv", ["pretrain.py", *arguments])
-            with pytest.raises(SystemExit) as end:
-                runpy.run_path(str(ROOT / "scripts" / "pretrain.py"), run_name="__main__")
-            assert end.value.code == 0
+        mode = "disabled" if number else "offline"
+        done = run_in_process("pretrain.py", *arguments, cwd=place, WANDB_MODE=mode)
+        assert done.returncode == 0, done.stdout + done.stderr
     return place
 
 
@@ -56,7 +50,7 @@ def copies(place, tmp_path):
 
 def compare(out: Path, *arguments):
     """Output of the script on stdout, which must end well, and the rows of comparison.csv."""
-    done = run_script("scripts/compare_runs.py", *arguments, "--out", out)
+    done = run_in_process("compare_runs.py", *arguments, "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     with open(out / "comparison.csv", encoding="utf-8", newline="") as file:
         return done.stdout + done.stderr, list(csv.DictReader(file))
@@ -160,10 +154,10 @@ def test_rescoring_puts_all_runs_on_one_corruption(place, tmp_path):
     shutil.copytree(place / "runs" / "mask40-seed1", other)
     path = other / "held_out" / "held_out.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"corruption": "other"}))
-    command = [sys.executable, ROOT / "scripts" / "compare_runs.py", first, other, "--out", tmp_path / "out"]
-    refused = run_command([*command, "--rescore", "nowhere.txt"], place, 240)
+    command = ["compare_runs.py", first, other, "--out", tmp_path / "out", "--rescore"]
+    refused = run_in_process(*command, "nowhere.txt", cwd=place)
     assert refused.returncode == 2 and "cannot be scored again" in refused.stderr and "nowhere.txt" in refused.stderr
-    done = run_command([*command, "--rescore"], place, 240)
+    done = run_in_process(*command, cwd=place)
     assert done.returncode == 0 and "another corruption" not in done.stdout, done.stdout + done.stderr
     assert done.stdout.count("\nunknown tokens: ") == 2
     with open(tmp_path / "out" / "comparison.csv", encoding="utf-8", newline="") as file:
@@ -214,7 +208,7 @@ def test_one_network_beside_a_pair(place, tmp_path, monkeypatch, capfd):
     ],
 )
 def test_what_is_no_run_is_one_line(arguments, said):
-    done = run_script("scripts/compare_runs.py", *arguments)
+    done = run_in_process("compare_runs.py", *arguments)
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
@@ -239,15 +233,15 @@ def test_damaged_and_lonely_runs_are_one_line(place, copies, tmp_path):
         ([first, first], "is one run: give at least two"),
         ([first, second, "--out", first / "status.json"], "choose another"),
     ):
-        done = run_script("scripts/compare_runs.py", *arguments)
+        done = run_in_process("compare_runs.py", *arguments)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1) and said in done.stderr, done.stderr
     (second / run_folder.METRICS).write_text('{"step": 1}\nnot json\n')
-    done = run_script("scripts/compare_runs.py", first, second, "--out", tmp_path / "out")
+    done = run_in_process("compare_runs.py", first, second, "--out", tmp_path / "out")
     assert done.returncode == 2 and f"{second / run_folder.METRICS} is damaged" in done.stderr
     log = second / "run-x.wandb"
     (second / run_folder.CONFIG).unlink()
     log.write_bytes(b"no log")
-    done = run_script("scripts/compare_runs.py", first, second, "--out", tmp_path / "out")
+    done = run_in_process("compare_runs.py", first, second, "--out", tmp_path / "out")
     assert done.returncode == 2 and f"{log} is no whole W&B log" in done.stderr and done.stderr.count("\n") == 1
 
 

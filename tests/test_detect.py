@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTrainin
 
 from electra_accel.reports.detect import Detector, Reading
 from electra_accel.reports.detect_views import html, terminal_lines
-from tests.helpers import ROOT
-from tests.pretraining_runs import finish, options, run_here, start, write_corpus
+from tests.helpers import ROOT, run_in_process
+from tests.pretraining_runs import options, run_here, write_corpus
 
 MAX_LENGTH = 24
 KOREAN = [
@@ -39,8 +39,9 @@ def place(tmp_path_factory):
         "train__batch_tokens": 20 * MAX_LENGTH,
         "eval__batches": 1,
     }
-    code, out, err = finish(start(options("text.txt", folder / "run", **short), folder, WANDB_MODE="disabled"))
-    assert code == 0, out + err
+    words = options("text.txt", folder / "run", **short)
+    done = run_in_process("pretrain.py", *words, cwd=folder, WANDB_MODE="disabled")
+    assert done.returncode == 0, done.stdout + done.stderr
     for copy, without in (
         ("damaged", ("model.safetensors",)),
         ("bare", ("tokenizer.json", "tokenizer_config.json", "vocab.txt")),

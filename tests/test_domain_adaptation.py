@@ -18,7 +18,7 @@ from electra_accel.reports.adaptation import story_of_run
 from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import load_tokenizer
 from tests import published
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run_in_process
 from tests.pretraining_runs import finish, metrics, options, run_here, run_short, start, write_corpus
 
 SHORT = {"train.steps": 6, "eval.every": 3, "checkpoint.every": 3, "tracking.log_every": 3, "eval.batches": 1}
@@ -41,8 +41,8 @@ def place(tmp_path_factory):
     (folder / "general.txt").write_text("\n".join(lines[900:1000]), "utf-8")
     (folder / "replay.txt").write_text("\n".join(lines[950:1800]), "utf-8")
     arguments = options("all.txt", "scratch", **SHORT | {"tracking.samples": "none"})
-    code, out, err = finish(start(arguments, folder, WANDB_MODE="disabled"))
-    assert code == 0, out + err
+    done = run_in_process("pretrain.py", *arguments, cwd=folder, WANDB_MODE="disabled")
+    assert done.returncode == 0, done.stdout + done.stderr
     published.main(folder / "scratch", folder / "published")
     return folder
 
@@ -245,26 +245,17 @@ def test_the_baseline_of_masked_language_modelling(run, place, evaluate):
 def test_a_warm_start_and_what_follows_under_zero(place):
     """One after the other under one engine, on two processes: the same run as on one."""
     warm = {"model.generator": "warm-start", "model.warm_start_steps": 3, "model.dropout": 0}
-    processes = []
-    for name, launch in (
-        ("one", None),
-        (
-            "two",
-            [
-                "--config_file",
-                ROOT / "accelerate_configs" / "zero2.yaml",
-                "--num_processes",
-                2,
-                "--main_process_port",
-                0,
-            ],
-        ),
-    ):
-        arguments = options("text.txt", f"warm-{name}", **SHORT | PAIR | warm | {"tracking.samples": "none"})
-        code, out, err = finish(start(arguments, place, launch, WANDB_MODE="disabled", CUDA_VISIBLE_DEVICES=""), 600)
-        assert code == 0, out + err
-        processes.append(out)
-    assert "ZeRO-2, 2 processes" in processes[1]
+    launch = ["--config_file", ROOT / "accelerate_configs" / "zero2.yaml", "--num_processes", 2]
+    alone, shared = (
+        options("text.txt", f"warm-{name}", **SHORT | PAIR | warm | {"tracking.samples": "none"})
+        for name in ("one", "two")
+    )
+    environment = {"WANDB_MODE": "disabled", "CUDA_VISIBLE_DEVICES": ""}
+    process = start(shared, place, [*launch, "--main_process_port", 0], **environment)
+    done = run_in_process("pretrain.py", *alone, cwd=place, **environment)
+    code, out, err = finish(process, 600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert code == 0 and "ZeRO-2, 2 processes" in out, out + err
     for part in (".", "warm-start"):
         one, two = (
             [

@@ -7,7 +7,8 @@ import pytest
 
 from electra_accel.runs import run_folder
 from electra_accel.runs.export import ORIGIN
-from tests.pretraining_runs import finish, options, run_here, start, write_corpus
+from tests.helpers import run_in_process
+from tests.pretraining_runs import options, run_here, write_corpus
 
 SHORT = {
     "train__steps": 8,
@@ -34,8 +35,9 @@ def place(tmp_path_factory):
     lines = (folder / "text.txt").read_text(encoding="utf-8").splitlines()
     (folder / "new.csv").write_text("sen\n" + "\n".join(f'"{line.replace(chr(34), "")}"' for line in lines[:150]))
     for run, changed in (("scratch", {}), ("pair", FROM_A_PAIR)):
-        code, out, err = finish(start(options("text.txt", run, **SHORT | changed), folder, WANDB_MODE="disabled"))
-        assert code == 0, out + err
+        words = options("text.txt", run, **SHORT | changed)
+        done = run_in_process("pretrain.py", *words, cwd=folder, WANDB_MODE="disabled")
+        assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 

@@ -9,7 +9,7 @@ from electra_accel.engines.deepspeed import deepspeed_version
 from electra_accel.runs import run_folder
 from tests.finetuning.small import make_encoder, rows
 from tests.finetuning_runs import PREDICTIONS, SCRIPT, line, make_place, results
-from tests.helpers import run_script, shared_data
+from tests.helpers import run_in_process, run_script, shared_data
 from tests.pretraining_runs import run_here, wandb_rows, wandb_segments, wandb_summary
 
 
@@ -186,9 +186,12 @@ def test_two_processes_compute_the_same(place, engine, rows, epochs):
     config = ["--config_file", f"accelerate_configs/{engine}.yaml", "--main_process_port", "0", "--num_processes", "2"]
     launch = ["-m", "accelerate.commands.launch", *config, *(["--cpu"] if engine == "ddp" else [])]
     curves, probabilities = [], []
-    for run, program in ((f"{engine}-1", []), (f"{engine}-2", launch)):
+    for run, alone in ((f"{engine}-1", True), (f"{engine}-2", False)):
         options = line(str(place / run), *more, *files, models=(str(place / "second" / "discriminator"),))
-        done = run_script(*program, "scripts/finetune.py", *options, OMP_NUM_THREADS="1")
+        if alone:
+            done = run_in_process(SCRIPT, *options)
+        else:
+            done = run_script(*launch, f"scripts/{SCRIPT}", *options, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr[-2000:]
         folder = place / run / "t" / "second" / "seed-1"
         curves.append(run_folder.read_jsonl(folder / run_folder.METRICS))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from electra_accel.pretraining import loop
+from electra_accel.pretraining import log
 from tests.pretraining_runs import metrics, run_short, wandb_rows, wandb_segments, write_corpus
 
 # A tiny pair of eight steps calls nothing replaced as soon as it has learnt that most tokens are original.
@@ -24,7 +24,7 @@ def test_a_collapse_is_told_of_once(tmp_path, monkeypatch, capfd):
     write_corpus(tmp_path / "text.txt", most=200)
     train = run_short(SHORT, tmp_path, monkeypatch, capfd)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(loop, "watched_from", lambda warmup_steps, total_steps: 3)
+    monkeypatch.setattr(log, "watched_from", lambda warmup_steps, total_steps: 3)
     code, out, err = train("run")
     assert code == 0, out + err
     watched = {r["step"]: r["health/calls_nothing"] for r in metrics(tmp_path / "run") if "health/calls_nothing" in r}

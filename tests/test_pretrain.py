@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from electra_accel.runs import checkpoint, run_folder
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run_in_process
 from tests.pretraining_runs import (
     STEPS,
     finish,
@@ -232,24 +232,27 @@ def test_two_processes_train_the_same_run(undisturbed, place):
     assert last["eval/generator_loss"] == pytest.approx(single["eval/generator_loss"], rel=1e-4)
     assert last["eval/auc"] == pytest.approx(single["eval/auc"], rel=1e-3)
 
-    code, out, err = finish(start(options("reference.txt", run, train__steps=STEPS + 2), place))
-    assert code == 0 and f"from step {STEPS}" in out, out + err
+    done = run_in_process("pretrain.py", *options("reference.txt", run, train__steps=STEPS + 2), cwd=place)
+    assert done.returncode == 0 and f"from step {STEPS}" in done.stdout, done.stdout + done.stderr
     assert [record["step"] for record in metrics(run) if "train/loss" in record] == list(range(1, STEPS + 3))
 
 
 def test_a_finished_run_says_so_and_another_configuration_is_refused(undisturbed, place):
     run, _ = undisturbed
     before = {path: path.read_bytes() for path in run.rglob("*.json*")}
-    again = start(options("reference.txt", run), place)
-    other = start(options("reference.txt", run, objective__mask_prob=0.25, optim__learning_rate=5e-4), place)
-    code, out, err = finish(again)
+
+    def again(**changed) -> tuple[int, str, str]:
+        done = run_in_process("pretrain.py", *options("reference.txt", run, **changed), cwd=place)
+        return done.returncode, done.stdout, done.stderr
+
+    code, out, err = again()
     assert code == 0 and "is finished" in out, out + err
-    code, out, err = finish(other)
+    code, out, err = again(objective__mask_prob=0.25, optim__learning_rate=5e-4)
     assert code == 2
     assert err.count("\n") == 1 and err.startswith("error: ")
     assert "objective.mask_prob: 0.15 -> 0.25" in err and "optim.learning_rate: 0.001 -> 0.0005" in err
     with open(place / "reference.txt", "a") as file:  # the same name, other text
         file.write("\nOne more paragraph, which the run was not started with.\n")
-    code, out, err = finish(start(options("reference.txt", run, train__steps=STEPS + 5), place))
+    code, out, err = again(train__steps=STEPS + 5)
     assert code == 2 and "the training text" in err, out + err
     assert {path: path.read_bytes() for path in run.rglob("*.json*")} == before

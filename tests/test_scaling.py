@@ -5,14 +5,14 @@ import re
 import pytest
 
 from electra_accel.engines.deepspeed import deepspeed_version
-from tests.helpers import ROOT, run_script
+from tests.helpers import ROOT, run_in_process, run_script
 
-SCRIPT = "scripts/benchmarks/scaling.py"
+SCRIPT = "benchmarks/scaling.py"
 
 
 @pytest.fixture(scope="module")
 def printed() -> list[str]:
-    result = run_script(SCRIPT, OMP_NUM_THREADS="1", timeout=120)
+    result = run_in_process(SCRIPT)
     assert result.returncode == 0, result.stderr
     return [line for line in result.stdout.splitlines() if line.startswith("|")]
 
@@ -32,7 +32,7 @@ def test_gpus_beyond_the_bins_of_a_step_get_no_work_and_save_no_time(printed):
 
 
 def test_one_process_holds_what_the_formula_says():
-    result = run_script(SCRIPT, "--measure", "tiny", OMP_NUM_THREADS="1", timeout=120)
+    result = run_script(f"scripts/{SCRIPT}", "--measure", "tiny", OMP_NUM_THREADS="1", timeout=120)
     assert result.returncode == 0, result.stderr
     assert_as_computed(result.stdout, "single", "bf16")
 
@@ -49,7 +49,7 @@ def test_two_processes_hold_what_the_formula_says(engine, precision):
         "2",
         "--main_process_port",
         "0",
-        SCRIPT,
+        f"scripts/{SCRIPT}",
         "--measure",
         "tiny",
         "--precision",
@@ -73,6 +73,6 @@ def assert_as_computed(printed: str, engine: str, precision: str) -> None:
 
 
 def test_a_batch_that_is_not_a_multiple_of_the_bin_is_one_line():
-    result = run_script(SCRIPT, "--batch_tokens", "1000", timeout=120)
+    result = run_in_process(SCRIPT, "--batch_tokens", "1000")
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1] == "error: --batch_tokens 1000 is not a multiple of --bin_tokens 512"
