@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from electra_accel import intervals
 from electra_accel.batch import RTDBatch
 from electra_accel.data.loader import StepLoader
 from electra_accel.data.manifest import unknown_tokens
 from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
+from electra_accel.model.figures import standard_errors as figure_errors
 from electra_accel.model.metrics import SCALARS, calibration, standard_errors, summarise
 from electra_accel.model.pair import check_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
@@ -50,7 +50,7 @@ class Score:
     Attributes:
         held_out: what figures of two pairs must share to be compared, and the counts; keys as in held_out/held_out.json.
         figures, own: by name (``auc``, …): on the fixed corruption, and against the pair's own generator.
-        errors, own_errors: standard errors of those that have one (``tracking.intervals``).
+        errors, own_errors: standard errors of those that have one (``model.figures``).
         calibration: see ``model.metrics.Calibration``.
     """
 
@@ -231,6 +231,6 @@ def _score(config: Config, sums: torch.Tensor, prepared: Prepared, split: str, i
     figures = [summarise(counters) | standard_errors(counters) for counters in (fixed, own)]
     figures[0]["calibration_error"] = calibrated.error
     sizes = {"selected": counts["selected"], "judged": counts["judged"]}
-    errors = [intervals.standard_errors(values, **sizes) for values in figures]
+    errors = [figure_errors(values, **sizes) for values in figures]
     known = [{name: value if math.isfinite(value) else None for name, value in values.items()} for values in figures]
     return Score(held_out, *known, *errors, calibrated.bins)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from electra_accel.intervals import Z95, standard_errors
+from electra_accel.intervals import Z95
+from electra_accel.model.figures import standard_errors
 
 FIGURES = (  # (key, name, which direction is better)
     ("generator_loss", "generator loss", "lower"),
