@@ -150,8 +150,8 @@ METRICS = tuple(key for key, figure in FIGURES.items() if figure.chooses)  # wha
 
 
 def shown(where: str) -> list[Figure]:
-    """The figures that are shown in one of ``EVERYWHERE``."""
-    return [figure for figure in FIGURES.values() if where in figure.shown]
+    """The figures that are shown in one of ``EVERYWHERE``; in tables only those of which higher or lower is better."""
+    return [figure for figure in FIGURES.values() if where in figure.shown and (figure.better or where == "curves")]
 
 
 def standard_errors(figures: Mapping[str, float | None], *, selected: int, judged: int) -> dict[str, float]:

@@ -3,19 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from electra_accel.model.figures import shown
 from electra_accel.reports import story
 from electra_accel.reports.adaptation import Story
-from electra_accel.reports.changes import FIGURES, Change
-from electra_accel.reports.compare import why_not
-from electra_accel.reports.experiments import Judgement
+from electra_accel.reports.judgements import Change, Judgement
+from electra_accel.reports.tables import Table
 
 MOST_COLUMNS = 3  # runs; of more, each is a row
 SHORT = ("generator_loss", "auc")  # of a row: what the verdict and the rules look at
 Sets = Mapping[str, Mapping[str, Any]]  # what a run knows of its held-out sets, see ``adaptation.held_out_sets``
 
 
-def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> tuple[list[str], list[list]]:
-    """Columns and rows of a table: a column a run, or with more than ``MOST_COLUMNS`` runs a row a run with fewer figures.
+def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> Table:
+    """A column for each run; with more than ``MOST_COLUMNS`` runs a row for each run, with fewer figures.
 
     Args:
         sets: of each run.
@@ -27,10 +27,10 @@ def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> tuple[list[s
         ["judged at step", *(f"{told.before_step:,} and {told.after_step:,}" for told in stories)],
     ]
     for prefix, text in story.TEXTS.items():
-        for key, name, better in FIGURES:
-            cells = [_cell(dict(story.sets_of(told)).get(prefix, {}).get(key)) for told in stories]
-            if any(cells) and (key in SHORT or not a_row_each):
-                rows.append([f"{text}: {name} ({better} is better)", *cells])
+        for figure in shown("story"):
+            cells = [_cell(told.sets.get(prefix, {}).get(figure.key)) for told in stories]
+            if any(cells) and (figure.key in SHORT or not a_row_each):
+                rows.append([f"{text}: {figure.full_name} ({figure.better} is better)", *cells])
         if len(stories) > 1 and any(known.get(prefix) for known in sets):
             first, *others = (_judgement(told, prefix, known) for told, known in zip(stories, sets, strict=True))
             rows.append([f"{text}: compares with the first run", None, *(comparable(each, first) for each in others)])
@@ -42,23 +42,21 @@ def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> tuple[list[s
     columns = ["", *(told.name for told in stories)]
     if a_row_each:
         table = list(zip(columns, *rows, strict=True))
-        return ["run", *table[0][1:]], [list(row) for row in table[1:]]
-    return columns, rows
+        return Table(["run", *table[0][1:]], [list(row) for row in table[1:]])
+    return Table(columns, rows)
 
 
 def comparable(judged: Judgement, first: Judgement) -> str:
-    """Whether one run's figures may be compared with the first run's, in the words of ``compare.why_not``."""
-    generator, discriminator = (why_not(judged, first, part) for part in ("generator", "discriminator"))
+    """Whether one run's figures may be compared with the first run's, in the words of ``Judgement.why_not``."""
+    generator, discriminator = (judged.why_not(first, network) for network in ("generator", "discriminator"))
     if generator:
         return f"no: {generator}"
     return f"the generator's figures only: {discriminator}" if discriminator else "yes"
 
 
 def _judgement(told: Story, prefix: str, sets: Sets) -> Judgement:
-    """The figures that a run has of one held-out set, and on what they were taken."""
-    after = {key: change.after for key, change in dict(story.sets_of(told)).get(prefix, {}).items()}
-    known = {key: value for key, value in after.items() if value is not None}
-    return Judgement(told.after_step, known, dict(sets.get(prefix, {})))
+    after = {key: change.after for key, change in told.sets.get(prefix, {}).items() if change.after is not None}
+    return Judgement(told.after_step, after, sets.get(prefix, {}))
 
 
 def _cell(change: Change | None) -> str | None:

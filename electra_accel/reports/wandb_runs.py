@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from electra_accel.errors import UserError
-from electra_accel.reports.experiments import Experiment, flat, plain_options, split_records
+from electra_accel.reports.experiments import Experiment, plain_options, split_records
+from electra_accel.reports.settings import flat
 
 
 @dataclass
