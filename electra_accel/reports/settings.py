@@ -71,12 +71,12 @@ def section(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> Mark
 
 def environment_table(environment: Mapping[str, Any]) -> Markup:
     """environment.json, nested names with dots; the command on top as one would type it."""
+    rows, launch, parts = [], [], template("report.html")
+    for name, value in flat(environment).items():
+        if name != "command":
+            (launch if name.startswith("accelerate.") else rows).append([name, parts.code(text(value))])
     command = shlex.join(map(str, environment.get("command", [])))
-    known = {name: text(value) for name, value in flat(environment).items() if name != "command"}
-    launch = [[name, value] for name, value in known.items() if name.startswith("accelerate.")]
-    others = [[name, value] for name, value in known.items() if not name.startswith("accelerate.")]
-    tables = Table(["name", "value"], others), Table(["variable", "value"], launch)
-    return template("report.html").environment(command, *tables)
+    return parts.environment(command, Table(["name", "value"], rows), Table(["variable", "value"], launch))
 
 
 def text(value: object) -> str:
