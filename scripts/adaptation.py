@@ -31,8 +31,7 @@ def main() -> None:
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.reports.adaptation import held_out_sets, story_of_run
-    from electra_accel.reports.side_by_side import side_by_side
-    from electra_accel.reports.story import verdict
+    from electra_accel.reports.story import side_by_side, verdict
     from electra_accel.reports.tasks import sentence, task_changes
 
     stories = []

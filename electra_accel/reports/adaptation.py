@@ -1,8 +1,8 @@
 """The story of an adaptation: held-out figures before and after, on the domain's text and on general text, cost and advice.
 
-Everything follows from what a run recorded. Before and after are judged on the same corruption of the same held-out text, with
-replacements by the starting pair's generator (by token frequency from scratch), so their figures compare. They describe text,
-not tasks. Fine-tuning shows whether tasks gain; its figures become part of the story where they are given.
+Before and after are judged on the same corruption of the same held-out text, with replacements by the starting pair's
+generator (by token frequency from scratch), so their figures compare. They describe text, not tasks. Fine-tuning shows whether
+tasks gain; its figures become part of the story where they are given.
 
 The verdict is on the discriminator's ROC-AUC, which ranks tokens, and not on its loss. The loss also depends on the share of
 replaced tokens that a discriminator has learnt to expect, and that share falls in training while the generator learns the
@@ -101,9 +101,8 @@ def story_of_run(folder: Path, step: int | None = None) -> Story | None:
 
 def held_out_sets(folder: Path) -> dict[str, dict]:
     """What a run folder knows of each held-out set, by the keys of ``SETS``; empty of one that it does not have."""
-    return {
-        prefix: run_folder.read_json(folder / run_folder.HELD_OUT / f"{name}.json") for prefix, name in SETS.items()
-    }
+    place = folder / run_folder.HELD_OUT
+    return {prefix: run_folder.read_json(place / f"{name}.json") for prefix, name in SETS.items()}
 
 
 def tell(

@@ -13,10 +13,7 @@ RULES = ("unknown", "collapse", "forgetting", "rising", "small")  # of advice
 
 
 def unknown(share: float | None) -> str | None:
-    """Many of the held-out tokens are [UNK]: figures on those say nothing of the text.
-
-    Rule: more than 2% (``MANY_UNKNOWN``) of the domain's held-out tokens.
-    """
+    """More than 2% (``MANY_UNKNOWN``) of the domain's held-out tokens are [UNK]: figures on those say nothing of the text."""
     if share is None or share <= MANY_UNKNOWN:
         return None
     return (
@@ -31,11 +28,9 @@ def collapse(records: Sequence[dict], step: int) -> str | None:
     Rule: a ``health/…`` is 1 in the newest record up to ``step`` that has any. A check that held only earlier is shown in
     the terminal and on the page, but is no advice: the weights have recovered from it.
     """
-    watched = [
-        record for record in records if record["step"] <= step and any(f"health/{name}" in record for name in CHECKS)
-    ]
-    held = [name for name in CHECKS if watched and watched[-1].get(f"health/{name}")]
-    return "; ".join(CHECKS[name] for name in held) or None
+    so_far = [record for record in records if record["step"] <= step]
+    watched = [record for record in so_far if any(f"health/{name}" in record for name in CHECKS)]
+    return "; ".join(said for name, said in CHECKS.items() if watched and watched[-1].get(f"health/{name}")) or None
 
 
 def forgetting(general: Mapping[str, Change]) -> str | None:

@@ -92,8 +92,7 @@ class Verdict(NamedTuple):
     """What can be said of one figure of two groups.
 
     Attributes:
-        kind: "differs", "noise", "unknown" (single seeds), "confounded" (by other shares of replaced tokens in training) or
-            "not comparable".
+        kind: differs, noise, unknown (single seeds), confounded (by the shares of replaced tokens in training), not comparable.
         difference: of ``group`` from the reference; ``low``, ``high``: its 95% interval. None where there is none.
     """
 
@@ -113,8 +112,8 @@ class Comparison:
     Attributes:
         runs: in the order in which they were named.
         groups: the first one is the reference.
-        against: the judgement that all others must be comparable with: the first one there is, before those of runs that
-            trained one network alone (their corruption is another, and nobody reads it); None if there is none.
+        against: the judgement that all others must be comparable with: the first one there is, of runs that trained one network
+            alone (on a corruption of their own) only where there is no other; None if there is none.
         in_training: the same for curves and best evaluations, which are not scored again.
         metric: the figure that eval.metric of the first run names.
         primary: the figure to decide by: ``metric``, or ROC-AUC where ``confounded`` and the metric follows the share.
@@ -157,13 +156,8 @@ def compare(runs: list[Experiment]) -> Comparison:
 def differing(runs: list[Experiment]) -> list[str]:
     """The options in which runs differ, but for what has no effect on their figures; in the order of config.yaml."""
     names = dict.fromkeys(name for run in runs for name in run.options)
-    return [
-        name
-        for name in names
-        if name not in WITHOUT_EFFECT
-        and name.split(".")[0] not in FREE_GROUPS
-        and len({run.options.get(name) for run in runs}) > 1
-    ]
+    counted = [name for name in names if name not in WITHOUT_EFFECT and name.split(".")[0] not in FREE_GROUPS]
+    return [name for name in counted if len({run.options.get(name) for run in runs}) > 1]
 
 
 def group_runs(runs: list[Experiment]) -> list[Group]:
@@ -189,58 +183,59 @@ def judge(figure: Figure, reference: Group, group: Group, against: Judgement) ->
     Args:
         against: the judgement that all must be comparable with: the one of the first run.
     """
-    verdict = _judge(figure, reference, group, against)
-    if verdict.difference is None or not figure.follows_share or reference.same_share(group):
-        return verdict
-    interval = f" (95% interval {_signed(verdict.low)} to {_signed(verdict.high)})" if verdict.low is not None else ""
-    return verdict._replace(kind="confounded", text=f"{_signed(verdict.difference)}{interval}{CONFOUNDED}")
-
-
-def _judge(figure: Figure, reference: Group, group: Group, against: Judgement) -> Verdict:
-    ours, theirs = (list(side.by_seed(figure, against).values()) for side in (reference, group))
-    if not ours or not theirs:
-        without = reference if not ours else group
-        finals = [run.final for run in without.judged]
-        missing = "no final figure of a finished run"
-        if figure.network == "discriminator" and finals and not any(final.has_discriminator for final in finals):
-            missing = "no discriminator"
-        reason = next(filter(None, (final.why_not(against, figure.network) for final in finals)), missing)
-        return Verdict(figure, group, "not comparable", f"not comparable: {without.label} has {reason}")
-    difference = float(np.mean(theirs) - np.mean(ours))
+    sides = reference, group
+    values = [list(side.by_seed(figure, against).values()) for side in sides]
+    for side, found in zip(sides, values):
+        if not found:
+            why = _why_nothing(side, figure, against)
+            return Verdict(figure, group, "not comparable", f"not comparable: {side.label} has {why}")
+    ours, theirs = values
+    difference, low, high = float(np.mean(theirs) - np.mean(ours)), None, None
     if min(len(ours), len(theirs)) < 2:
-        lonely = [side.label for side, values in ((reference, ours), (group, theirs)) if len(values) < 2]
-        return _judge_single(figure, reference, group, difference, lonely)
-    if np.ptp(ours) == np.ptp(theirs) == 0:
-        text = f"{_signed(difference)}; all seeds of a group agree, so there is no interval"
-        return Verdict(figure, group, "unknown", text, difference)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # one side without spread is no mistake
-        interval = stats.ttest_ind(theirs, ours, equal_var=False).confidence_interval(0.95)
-    low, high = float(interval.low), float(interval.high)
-    if low <= 0 <= high:
-        text = f"within noise: {_signed(difference)} (95% interval {_signed(low)} to {_signed(high)})"
-        return Verdict(figure, group, "noise", text, difference, low, high)
-    better, worse = (group, reference) if figure.is_better(difference, 0) else (reference, group)
-    near, far = sorted((abs(low), abs(high)))
-    text = f"{better.label} better than {worse.label} by {abs(difference):.4f} (95% interval {near:.4f} to {far:.4f})"
-    return Verdict(figure, group, "differs", text, difference, low, high)
-
-
-def _judge_single(figure: Figure, reference: Group, group: Group, difference: float, lonely: list[str]) -> Verdict:
-    """At least one side has one seed: nothing is known of what its seed did, only of the held-out sample."""
-    unknown = "the spread over seeds is unknown" + (f" ({lonely[0]} has one)" if len(lonely) == 1 else "")
-    errors = reference.error(figure), group.error(figure)
-    kind = "unknown"
-    if None in errors:
-        text = f"{_signed(difference)}; the evaluation's own noise is not known for this figure, and {unknown}"
-    elif abs(difference) <= (margin := Z95 * math.hypot(*errors)):
-        kind, text = (
-            "noise",
-            f"within the evaluation's own noise: {_signed(difference)} (up to {margin:.4f}); {unknown}",
+        kind, text = _single(
+            figure, sides, difference, [side.label for side, found in zip(sides, values) if len(found) < 2]
         )
+    elif np.ptp(ours) == np.ptp(theirs) == 0:
+        kind, text = "unknown", f"{_signed(difference)}; all seeds of a group agree, so there is no interval"
     else:
-        text = f"{_signed(difference)}, larger than the evaluation's own noise ({margin:.4f}); {unknown}"
-    return Verdict(figure, group, kind, text, difference)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # one side without spread is no mistake
+            interval = stats.ttest_ind(theirs, ours, equal_var=False).confidence_interval(0.95)
+        kind, low, high = "noise", float(interval.low), float(interval.high)
+        text = f"within noise: {_signed(difference)} (95% interval {_signed(low)} to {_signed(high)})"
+        if not low <= 0 <= high:
+            better, worse = (group, reference) if figure.is_better(difference, 0) else sides
+            near, far = sorted((abs(low), abs(high)))
+            kind, text = "differs", f"{better.label} better than {worse.label} by {abs(difference):.4f}"
+            text += f" (95% interval {near:.4f} to {far:.4f})"
+    if figure.follows_share and not reference.same_share(group):
+        interval = f" (95% interval {_signed(low)} to {_signed(high)})" if low is not None else ""
+        kind, text = "confounded", f"{_signed(difference)}{interval}{CONFOUNDED}"
+    return Verdict(figure, group, kind, text, difference, low, high)
+
+
+def _why_nothing(group: Group, figure: Figure, against: Judgement) -> str:
+    """Why a group has no value of a figure that may be compared."""
+    finals = [run.final for run in group.judged]
+    if reason := next(filter(None, (final.why_not(against, figure.network) for final in finals)), ""):
+        return reason
+    alone = figure.network == "discriminator" and finals and not any(final.has_discriminator for final in finals)
+    return "no discriminator" if alone else "no final figure of a finished run"
+
+
+def _single(figure: Figure, sides: tuple[Group, Group], difference: float, lonely: list[str]) -> tuple[str, str]:
+    """Kind and text where at least one side has one seed: only the noise of the held-out sample is known."""
+    unknown = "the spread over seeds is unknown" + (f" ({lonely[0]} has one)" if len(lonely) == 1 else "")
+    errors = [side.error(figure) for side in sides]
+    if None in errors:
+        return (
+            "unknown",
+            f"{_signed(difference)}; the evaluation's own noise is not known for this figure, and {unknown}",
+        )
+    margin = Z95 * math.hypot(*errors)
+    if abs(difference) <= margin:
+        return "noise", f"within the evaluation's own noise: {_signed(difference)} (up to {margin:.4f}); {unknown}"
+    return "unknown", f"{_signed(difference)}, larger than the evaluation's own noise ({margin:.4f}); {unknown}"
 
 
 def _signed(number: float) -> str:

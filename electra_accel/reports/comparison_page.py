@@ -12,9 +12,9 @@ from electra_accel.intervals import Z95
 from electra_accel.model.figures import shown
 from electra_accel.reports import comparison_text as text
 from electra_accel.reports.compare import Comparison, Group
+from electra_accel.reports.curves import spread
 from electra_accel.reports.experiments import Experiment
-from electra_accel.reports.page import DASHES, chart, charts, label, page, table, tabs, template
-from electra_accel.reports.tables import Table, capital
+from electra_accel.reports.page import DASHES, Table, capital, chart, charts, label, page, table, tabs, template
 from electra_accel.tracking.calibration import COLOURS
 
 AXES = {"steps": "train/step", "tokens": "train/tokens", "hours": "train/hours", "FLOPs": "train/flops"}
@@ -53,27 +53,21 @@ def _verdicts(comparison: Comparison) -> Markup:
 def _spread(comparison: Comparison) -> Markup:
     """The primary figure of each group: its seeds and its interval."""
     drawn, primary = Chart(), comparison.primary
-    values = {
-        "<br>".join(map(label, wrap(group.label, 22))): (group, list(found.values()))
-        for group in comparison.groups
-        if (found := group.by_seed(primary, comparison.against))
-    }
-    if not values:
+    found = [(group, list(group.by_seed(primary, comparison.against).values())) for group in comparison.groups]
+    found = [("<br>".join(map(label, wrap(group.label, 22))), group, seeds) for group, seeds in found if seeds]
+    if not found:
         return Markup("")
+    each, names = zip(*((value, name) for name, _, seeds in found for value in seeds))
+    marker = dict(color=COLOURS[7], symbol="line-ns-open", size=12)
+    drawn.add_scatter(x=each, y=names, mode="markers", name="a seed", marker=marker)
+    half = [_half_width(group, seeds, comparison) for _, group, seeds in found]
     drawn.add_scatter(
-        x=[value for _, seeds in values.values() for value in seeds],
-        y=[name for name, (_, seeds) in values.items() for _ in seeds],
-        mode="markers",
-        name="a seed",
-        marker=dict(color=COLOURS[7], symbol="line-ns-open", size=12),
-    )
-    drawn.add_scatter(
-        x=[float(np.mean(seeds)) for _, seeds in values.values()],
-        y=list(values),
+        x=[float(np.mean(seeds)) for _, _, seeds in found],
+        y=[name for name, _, _ in found],
         mode="markers",
         name="mean, 95% interval",
         marker=dict(color=COLOURS[0], size=9),
-        error_x=dict(type="data", array=[_half_width(*each, comparison) for each in values.values()], color=COLOURS[0]),
+        error_x=dict(type="data", array=half, color=COLOURS[0]),
     )
     legend = dict(yref="container", y=0, yanchor="bottom")
     drawn.update_layout(yaxis=dict(autorange="reversed", type="category"), legend=legend, margin=dict(b=64))
@@ -91,20 +85,15 @@ def _half_width(group: Group, values: list[float], comparison: Comparison) -> fl
 def _curves(comparison: Comparison) -> Markup:
     """Overlaid curves; groups have a colour each, their seeds the same one."""
     parts, choices = template("comparison.html"), []
+    curves = [(f"eval/{each.key}", f"Held-out {each.name}", each.network) for each in shown("story")]
     for name in AXES:
-        drawn = [
-            _chart(comparison, name, f"eval/{figure.key}", f"Held-out {figure.name}", figure.network)
-            for figure in shown("story")
-        ]
-        drawn.append(_chart(comparison, name, "train/loss", "Training loss", ""))
+        drawn = [_chart(comparison, name, *curve) for curve in (*curves, ("train/loss", "Training loss", ""))]
         if any(drawn):
             choices.append((name, charts(filter(None, drawn))))
     if not choices:
         return parts.paragraphs(["Nothing was recorded yet."])
-    names = []
-    if len(comparison.groups) > MOST_NAMES:
-        runs = "" if comparison.seeded else ": {}"
-        names = [group.label + runs.format(group.runs[0].name) for group in comparison.groups]
+    groups = comparison.groups if len(comparison.groups) > MOST_NAMES else []
+    names = [group.label if comparison.seeded else f"{group.label}: {group.runs[0].name}" for group in groups]
     return parts.key(names) + tabs("x-axis", choices)
 
 
@@ -142,6 +131,5 @@ def _points(run: Experiment, axis: str, key: str) -> tuple[list, list]:
     """A run's curve, thinned evenly to MOST_POINTS with both ends kept."""
     records = run.evaluations if key.startswith("eval/") else run.training
     known = [(record[axis], record[key]) for record in records if None not in (record.get(axis), record.get(key))]
-    if len(known) > MOST_POINTS:
-        known = [known[i] for i in np.linspace(0, len(known) - 1, MOST_POINTS).round().astype(int)]
+    known = spread(known, MOST_POINTS)
     return [x for x, _ in known], [y for _, y in known]

@@ -8,10 +8,10 @@ import numpy as np
 
 from electra_accel.intervals import Z95
 from electra_accel.model.figures import FIGURES, Figure, shown
-from electra_accel.reports.compare import Comparison, Group, differing
+from electra_accel.reports.compare import Comparison, differing
 from electra_accel.reports.experiments import Experiment
 from electra_accel.reports.judgements import IN_WORDS, UNKNOWN, Judgement
-from electra_accel.reports.tables import Table, plain
+from electra_accel.reports.page import Table, plain
 
 NETWORKS = ("generator", "discriminator")
 NOT_COMPARABLE = "not comparable"
@@ -36,9 +36,7 @@ def flags(comparison: Comparison) -> list[str]:
     for group in comparison.groups:
         seeds = Counter(run.seed for run in group.runs if run.done)
         if repeated := ", ".join(seed for seed, times in seeds.items() if times > 1):
-            found.append(
-                f"{group.label}: seed {repeated} was run more than once; it counts once, with the mean of its runs."
-            )
+            found.append(f"{group.label}: seed {repeated} was run more than once; it counts once, with their mean.")
     for key, remark in (("commit", ""), ("engine", "; this also affects speeds and hours")):
         values = Counter(str(run.environment.get(key, "unknown")) for run in runs)
         if len(values) > 1:
@@ -139,19 +137,13 @@ def tables(comparison: Comparison) -> dict[str, tuple[str, Table]]:
 
 def _groups(comparison: Comparison) -> Table:
     figures = shown("comparison")
-    rows = [
-        [group.label, len(group.seeds), *(_spread_cell(group, figure, comparison.against) for figure in figures)]
-        for group in comparison.groups
-    ]
+    rows = []
+    for group in comparison.groups:
+        found = [list(group.by_seed(figure, comparison.against).values()) for figure in figures]
+        spreads = [f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "" for values in found]
+        cells = [f"{np.mean(values):.4f}{spread}" if values else None for values, spread in zip(found, spreads)]
+        rows.append([group.label, len(group.seeds), *cells])
     return Table(["group", "seeds", *(figure.name for figure in figures)], rows)
-
-
-def _spread_cell(group: Group, figure: Figure, against: Judgement | None) -> str | None:
-    """``0.5291 ± 0.0031``: mean and standard deviation over seeds; of one seed its value alone; None without."""
-    values = list(group.by_seed(figure, against).values())
-    if not values:
-        return None
-    return f"{np.mean(values):.4f}" + (f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
 
 
 def runs_table(comparison: Comparison, with_groups: bool = True) -> Table:
@@ -185,16 +177,10 @@ def _figure_cell(judgement: Judgement | None, against: Judgement | None, figure:
 
 def settings_table(comparison: Comparison) -> Table:
     """The settings that differ, speed and cost of each run."""
-    names = differing(comparison.runs)
-    rows = [
-        [
-            run.name,
-            *(run.options.get(name) for name in names),
-            run.tokens_per_second,
-            *(_cost(run, key) for key in COSTS),
-        ]
-        for run in comparison.runs
-    ]
+    names, rows = differing(comparison.runs), []
+    for run in comparison.runs:
+        settings, costs = [run.options.get(name) for name in names], [_cost(run, key) for key in COSTS]
+        rows.append([run.name, *settings, run.tokens_per_second, *costs])
     return Table(["run", *names, "tokens/s", *COSTS.values()], rows)
 
 
@@ -210,11 +196,8 @@ def csv_text(comparison: Comparison) -> str:
         group = comparison.group_of(run).label
         row = {"run": run.name, "group": group, "source": run.source, "state": run.state}
         row |= {name: run.options.get(name) for name in names}
-        judgements = (
-            ("final", run.final, comparison.against),
-            ("best", run.best(comparison.primary), comparison.in_training),
-        )
-        for prefix, judgement, against in judgements:
+        best = run.best(comparison.primary), comparison.in_training
+        for prefix, judgement, against in (("final", run.final, comparison.against), ("best", *best)):
             row[f"{prefix}/step"] = judgement and judgement.step
             known = [network for network in NETWORKS if judgement and not judgement.why_not(against, network)]
             for figure in shown("comparison"):

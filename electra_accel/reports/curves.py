@@ -17,28 +17,21 @@ SOURCES = {  # prefix of a figure's name: where it was measured, and how its cur
     "eval": ("held-out, fixed corruption", {"color": BLUE, "width": 2.5}, "lines+markers"),
     "eval_own": ("held-out, own generator", {"color": ORANGE, "width": 2.5, "dash": "dash"}, "lines+markers"),
 }
-TRAINING = (  # name, note, unit after the number in the hover text, {key: name of the curve}
+# Name, note, unit after the number in the hover text, {key: name of the curve}.
+TRAINING = (
     ("Loss", "both parts, weighted", "", {"train/loss": ""}),
-    (
-        "Replaced, and called replaced",
-        "share of the tokens",
-        "",
-        {"train/replaced_fraction": "replaced", "train/predicted_positive_rate": "called replaced"},
-    ),
+    ("Replaced, and called replaced", "share of the tokens", "",
+     {"train/replaced_fraction": "replaced", "train/predicted_positive_rate": "called replaced"}),
     ("Learning rate", "", "", {"train/learning_rate": ""}),
     ("Gradient norm", "before clipping", "", {"train/gradient_norm": ""}),
-)
+)  # fmt: skip
 SPEED = (
-    (
-        "Throughput",
-        "per second, all processes",
-        "",
-        {"speed/tokens_per_second": "real tokens", "speed/slots_per_second": "token slots"},
-    ),
+    ("Throughput", "per second, all processes", "",
+     {"speed/tokens_per_second": "real tokens", "speed/slots_per_second": "token slots"}),
     ("Waiting for data", "share of the time", "", {"speed/data_wait": ""}),
     ("Peak memory", "of one process", " GB", {"speed/peak_memory_gb": ""}),
     ("Model FLOPs utilisation", "share of the card's peak", "", {"speed/mfu": ""}),
-)
+)  # fmt: skip
 Columns = dict[str, tuple[list[float], list[float]]]
 
 
@@ -69,6 +62,12 @@ def series(curves: Columns, name: str) -> tuple[np.ndarray, np.ndarray]:
         kept |= {part[y[part].argmin()], part[y[part].argmax()]}
     kept = sorted(kept)
     return x[kept], y[kept]
+
+
+def spread(entries: Sequence, most: int) -> list:
+    """At most so many of them, evenly spread; the first and the last are among them."""
+    places = range(len(entries)) if len(entries) <= most else np.linspace(0, len(entries) - 1, most).round().astype(int)
+    return [entries[i] for i in places]
 
 
 def learning_charts(curves: Columns, chance: float | None) -> Markup:

@@ -64,9 +64,8 @@ def _lines(stream: BinaryIO, encoding: str) -> Iterator[tuple[str, str]]:
         try:
             text = line.decode(encoding).removeprefix(mark).strip()
         except UnicodeDecodeError:
-            remedy = f"Python was told to read {encoding}: set PYTHONIOENCODING=utf-8"
-            if encoding == "utf-8":
-                remedy = "convert it, for example by `iconv -f cp949 -t utf-8`"
+            told = f"Python was told to read {encoding}: set PYTHONIOENCODING=utf-8"
+            remedy = "convert it, for example by `iconv -f cp949 -t utf-8`" if encoding == "utf-8" else told
             raise UserError(f"standard input, line {number}: not {encoding.upper()}; {remedy}") from None
         if text:
             yield f"line {number}", text

@@ -6,8 +6,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from electra_accel.reports.detect import CONTINUES, Reading
-from electra_accel.reports.page import page, template
-from electra_accel.reports.tables import Table
+from electra_accel.reports.page import Table, page, template
 from electra_accel.terminal import Piece
 from electra_accel.tracking.tokens import heat
 

@@ -28,14 +28,11 @@ class Experiment:
     """One run.
 
     Attributes:
-        name: short, unique among the runs that are compared.
-        source: where it was read: a folder, or ``wandb:entity/project/id``.
-        folder: the run folder; None for a run that was read from W&B.
-        state: "done", or where it stands: "running at step 40".
-        done: it ended as it was meant to.
+        name: unique among the runs that are compared.
+        source: where it was read: a folder, or ``wandb:entity/project/id``; ``folder``: None for a run read from W&B.
+        state: "done", or where it stands: "running at step 40"; ``done``: it ended as it was meant to.
         options: ``{"group.option": value}`` of the resolved configuration; lists and None as text.
-        held_out: as in :class:`Judgement`.
-        environment: commit, engine, world_size where they are known.
+        held_out: as in :class:`Judgement`; ``environment``: commit, engine, world_size where they are known.
         training, evaluations: records of metrics.jsonl in order of the steps; what is no finite number is None.
         rescored: what ``scripts/evaluate.py`` says of it on a text and corruption that are the same for all runs.
     """
@@ -107,11 +104,10 @@ def read_run_folder(folder: Path) -> Experiment:
     Raises:
         UserError: a file is damaged.
     """
-    path = folder / run_folder.CONFIG
     options = plain_options(settings.read(folder))
     if options["eval.metric"] not in METRICS:
         wrong = f"eval.metric is one of {', '.join(METRICS)}, not {str(options['eval.metric'])[:40]}"
-        raise UserError(f"{path} is damaged ({wrong}); restore it or leave this run out")
+        raise UserError(f"{folder / run_folder.CONFIG} is damaged ({wrong}); restore it or leave this run out")
     status = run_folder.read_status(folder)
     training, evaluations = split_records(run_folder.read_jsonl(folder / run_folder.METRICS))
     # While a run goes on, status.json has only its start.
@@ -149,6 +145,5 @@ def split_records(records: list[dict]) -> tuple[list[dict], list[dict]]:
     for record in records:
         kind = evaluations if "eval/generator_loss" in record else training if "train/loss" in record else None
         if kind is not None:
-            known = {key: value if isinstance(value, list) else finite(value) for key, value in record.items()}
-            kind[record["step"]] = known
+            kind[record["step"]] = {key: finite(value) for key, value in record.items()}
     return tuple([kind[step] for step in sorted(kind)] for kind in (training, evaluations))

@@ -14,15 +14,9 @@ SAME_FOR = {
     "generator": ("tokenizer", "data", "mask_prob", "seed", "tokens", "selected"),
     "discriminator": ("tokenizer", "data", "corruption"),
 }
-IN_WORDS = {
-    "tokenizer": "another tokenizer",
-    "data": "another held-out text",
-    "corruption": "another corruption",
-    "mask_prob": "another eval.mask_prob",
-    "seed": "another eval.seed",
-    "tokens": "another share of the held-out tokens",
-    "selected": "another share of the held-out tokens",
-}
+IN_WORDS = {"tokenizer": "another tokenizer", "data": "another held-out text", "corruption": "another corruption"}
+IN_WORDS |= {"mask_prob": "another eval.mask_prob", "seed": "another eval.seed"}
+IN_WORDS |= dict.fromkeys(("tokens", "selected"), "another share of the held-out tokens")
 UNKNOWN = "no record of its held-out set (held_out/held_out.json)"
 
 
@@ -50,9 +44,8 @@ class Judgement:
     @property
     def errors(self) -> dict[str, float]:
         """Standard errors of the figures; empty where the size of the held-out set is not known."""
-        if not {"selected", "judged"} <= self.held_out.keys():
-            return {}
-        return standard_errors(self.figures, selected=self.held_out["selected"], judged=self.held_out["judged"])
+        sizes = {name: self.held_out[name] for name in ("selected", "judged") if name in self.held_out}
+        return standard_errors(self.figures, **sizes) if len(sizes) == 2 else {}
 
     @property
     def has_discriminator(self) -> bool:
@@ -114,8 +107,8 @@ class Change:
     def error(self) -> float | None:
         """Standard error of the difference: sqrt(before_error**2 + after_error**2).
 
-        Both were judged on the same tokens, so their errors partly cancel. This is an upper bound of the true error, but for
-        the dependence between tokens of one sentence, which the errors themselves ignore (see intervals.py).
+        Both were judged on the same tokens, so their errors partly cancel: this is an upper bound, but for the dependence
+        between tokens of one sentence, which the errors themselves ignore (see intervals.py).
         """
         if self.before_error is None or self.after_error is None:
             return None
@@ -136,12 +129,8 @@ def changes(first: Judgement, last: Judgement) -> dict[str, Change]:
     if "generator_loss" not in last.figures:
         return {}
     values, errors = (first.figures, last.figures), (first.errors, last.errors)
-    return {
-        figure.key: Change(
-            figure.full_name,
-            figure.better,
-            *(each.get(figure.key) for each in values),
-            *(each.get(figure.key) for each in errors),
-        )
-        for figure in shown("story")
-    }
+    found = {}
+    for figure in shown("story"):
+        numbers = (each.get(figure.key) for each in (*values, *errors))
+        found[figure.key] = Change(figure.full_name, figure.better, *numbers)
+    return found

@@ -1,7 +1,5 @@
 """HTML pages in one file that works offline, made of charts, tables and panes.
 
-    from electra_accel.reports.page import chart, page, table
-
     html = page("Title", [("First section", table(["name", "value"], rows)), ("Curves", chart(figure, "Loss"))])
 
 The HTML is in templates/, which escape every ``str`` that they are given. ``Markup`` is HTML and stays as it is: it comes out
@@ -10,14 +8,14 @@ of a template (:func:`template`), never out of an f-string. Sentences with highl
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup, escape
 
-from electra_accel.reports.tables import cell_text
 from electra_accel.tracking.tokens import STYLE, templates
 
 if TYPE_CHECKING:
@@ -28,7 +26,8 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 CHART = 'class="chart"'
 NUMBER = re.compile(r"[+\-−±]?\d[\d.,]*(e[+\-]?\d+)?\s?%?(\s?±.*)?")
 TEMPLATES = templates(HERE / "templates")
-TEMPLATES.filters["cell"] = cell_text
+TEMPLATES.filters["cell"] = lambda value: cell_text(value)
+TEMPLATES.filters["table"] = lambda found, caption="": found.html(caption)
 
 
 def template(file: str):
@@ -68,9 +67,8 @@ def page(title: str, sections: Iterable[tuple[str, str]], lead: str = "") -> str
 def chart(figure: "Figure", name: str, note: str = "") -> Markup:
     """A plotly figure with ``name`` above it: zoom and hover, no logo, as wide as there is room, in the page's colours.
 
-    Leave fonts, backgrounds, grids and margins to the page, which changes them with the reader's light or dark mode; give
-    curves one of ``COLOURS`` (and ``DASHES``). What the figure's layout sets wins. Text in a figure that is not ours goes
-    through :func:`label`. Put several into :func:`charts`.
+    Leave fonts, backgrounds, grids and margins to the page, which has a light and a dark mode; give curves one of ``COLOURS``
+    (and ``DASHES``). What the figure's layout sets wins. Text that is not ours goes through :func:`label`.
 
     Args:
         note: a sentence under the name.
@@ -93,18 +91,70 @@ def charts(those: Iterable[Markup]) -> Markup:
     return PARTS.charts(list(those))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> Markup:
-    """A table of cells as in ``tables.Table``; a column of numbers is aligned on the right.
+class Table(NamedTuple):
+    """One table for pages, Markdown and the terminal. Cells are text, numbers, None (shown as –), or ``Markup``."""
 
-    A text that begins as a number and goes on with % or ± counts as one. Wider than a phone, the table scrolls inside itself.
-    """
-    rows = [list(row) for row in rows]
-    numeric = [any(map(_is_number, column)) and all(cell in (None, "") or _is_number(cell) for cell in column)
-               for column in zip(*rows)]  # fmt: skip
-    return PARTS.table(columns, rows, numeric or [False] * len(columns), caption)
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def html(self, caption: str = "") -> Markup:
+        """A column of numbers is aligned on the right; a text that begins as a number and goes on with % or ± counts as one.
+
+        Wider than a phone, the table scrolls inside itself.
+        """
+        columns = list(zip(*self.rows)) or [()] * len(self.columns)
+        numeric = [any(map(_is_number, c)) and all(x in (None, "") or _is_number(x) for x in c) for c in columns]
+        return PARTS.table(self.columns, self.rows, numeric, caption)
+
+    def markdown(self) -> str:
+        """With what users wrote as plain text."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        return "\n".join(f"| {' | '.join(plain(cell_text(cell)) for cell in line)} |" for line in lines)
+
+    def show(self, narrowest: int = 1) -> None:
+        """Print it; where the output is not a terminal, each row is one line, however long.
+
+        Args:
+            narrowest: characters of a column that stay on one line in a narrow terminal.
+        """
+        from rich import console, table  # here: a page needs none of it
+
+        out = console.Console(highlight=False, markup=False, emoji=False)  # names and settings are the user's
+        if not out.is_terminal:
+            out.width = 10_000
+        drawn = table.Table(box=None, pad_edge=False)
+        for column in self.columns:
+            drawn.add_column(column, overflow="fold", min_width=narrowest)
+        for row in self.rows:
+            drawn.add_row(*map(cell_text, row))
+        out.print(drawn)
+        out.print()
 
 
-TEMPLATES.filters["table"] = lambda found, caption="": table(*found, caption)
+def cell_text(value: object) -> str:
+    """A value as tables show it: floats with four significant digits, whole numbers with thousands separators."""
+    if value is None or isinstance(value, float) and math.isnan(value):
+        return "–"
+    if isinstance(value, bool | str):
+        return value if isinstance(value, str) else str(value).lower()
+    if isinstance(value, int) or isinstance(value, float) and 1000 <= abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def plain(text: str) -> str:
+    """Text for Markdown: on one line, without what would end a cell or become HTML or a link."""
+    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def capital(text: str) -> str:
+    """With a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> Markup:
+    """The HTML of a :class:`Table`."""
+    return Table(columns, rows).html(caption)
 
 
 def slider(name: str, stops: Sequence[tuple[str, str]]) -> Markup:

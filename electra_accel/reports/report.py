@@ -12,14 +12,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError, one_line
 from electra_accel.pretraining.cost import Cost, cost_text, vocabulary_text, warm_start_cost
 from electra_accel.reports import adaptation, settings, story
-from electra_accel.reports.curves import MOST_POINTS, SPEED, TRAINING, columns, learning_charts, plain_charts
+from electra_accel.reports.curves import MOST_POINTS, SPEED, TRAINING, columns, learning_charts, plain_charts, spread
 from electra_accel.reports.page import chart, charts, page, slider, template
 from electra_accel.runs import run_folder
 from electra_accel.terminal import duration
@@ -65,9 +64,7 @@ def write_report(folder: Path) -> Path:
     return folder / REPORT
 
 
-def _head(
-    folder: Path, records: Sequence[dict], environment: dict, set_to: dict[str, Any], warm_start: Cost | None
-) -> Markup:
+def _head(folder: Path, records: Sequence[dict], environment: dict, set_to: dict, warm_start: Cost | None) -> Markup:
     """What this is, how it stands, how far it came, and what to worry about."""
     vocabulary = run_folder.read_json(folder / TEXT_COUNTS).get("vocabulary")
     status, processes = run_folder.read_status(folder), environment.get("world_size")
@@ -101,10 +98,8 @@ def _health(records: Sequence[dict]) -> Iterator[tuple[str, str, str, bool]]:
     """Of each check that held: its name, at which logged steps, its sentence, whether it still holds."""
     for name, sentence in CHECKS.items():
         watched = [(record["step"], record[f"health/{name}"]) for record in records if f"health/{name}" in record]
-        spans = [
-            [step for step, _ in span] for held, span in groupby(watched, key=lambda entry: bool(entry[1])) if held
-        ]
-        if spans:
+        groups = groupby(watched, key=lambda entry: bool(entry[1]))
+        if spans := [[step for step, _ in span] for held, span in groups if held]:
             at = ", ".join(f"{s[0]:,}" if len(s) == 1 else f"{s[0]:,}–{s[-1]:,}" for s in spans[-WARNED:])
             at += f" and {len(spans) - WARNED} times before" if len(spans) > WARNED else ""
             yield name.replace("_", " "), at, sentence, bool(watched[-1][1])
@@ -120,7 +115,7 @@ def _reconstructions(path: Path, set_to: dict[str, Any]) -> Markup:
         switched_off = set_to.get("tracking.samples") == "none"
         return template("report.html").small("Not recorded: tracking.samples is none." if switched_off else "None yet.")
     tokens = sum(len(record["tokens"]) for record in run_folder.read_jsonl(path, steps[-1:]))
-    kept = _spread(steps, min(MOST_STEPS, max(2, MOST_TOKENS // max(1, tokens))))
+    kept = spread(steps, min(MOST_STEPS, max(2, MOST_TOKENS // max(1, tokens))))
     by_step: dict[int, list[dict]] = {step: [] for step in kept}
     for record in run_folder.read_jsonl(path, by_step):
         by_step[record["step"]].append(record)
@@ -140,10 +135,8 @@ def _sentences(records: Sequence[dict]) -> Markup:
 def _thinned(records: Sequence[dict]) -> Markup:
     if len(records) <= MOST_POINTS:
         return Markup("")
-    return template("report.html").small(
-        f"Curves of more than {MOST_POINTS:,} points show the lowest and the highest of each stretch; all are in "
-        f"{run_folder.METRICS}."
-    )
+    said = f"Curves of more than {MOST_POINTS:,} points show the lowest and the highest of each stretch"
+    return template("report.html").small(f"{said}; all are in {run_folder.METRICS}.")
 
 
 def _calibration(records: Sequence[dict], set_to: dict[str, Any]) -> Markup:
@@ -159,14 +152,8 @@ def _calibration(records: Sequence[dict], set_to: dict[str, Any]) -> Markup:
     trained, judged_at = set_to.get("objective.mask_prob"), set_to.get("eval.mask_prob")
     if trained != judged_at:
         note += f". It was trained at mask_prob {trained} and is judged at {judged_at}, so it expects another share"
-    drawn = calibration_chart(last, _spread(before, EARLIER_SHOWN))
+    drawn = calibration_chart(last, spread(before, EARLIER_SHOWN))
     return charts([chart(drawn, f"The discriminator at step {step:,}", note)])
-
-
-def _spread(entries: Sequence, most: int) -> list:
-    """At most so many of them, evenly spread; the first and the last are among them."""
-    places = range(len(entries)) if len(entries) <= most else np.linspace(0, len(entries) - 1, most).round().astype(int)
-    return [entries[i] for i in places]
 
 
 def main() -> None:

@@ -11,8 +11,7 @@ from electra_accel.errors import UserError
 from electra_accel.options.parser import read_yaml
 from electra_accel.pretraining.config import Config, flatten, resolve
 from electra_accel.pretraining.config_parser import parse
-from electra_accel.reports.page import template
-from electra_accel.reports.tables import Table
+from electra_accel.reports.page import Table, template
 from electra_accel.runs import run_folder
 
 NEVER_DIFFERENT = ("run.dir",)  # where a run lives is no setting of it

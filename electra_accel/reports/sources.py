@@ -45,15 +45,14 @@ def read_experiments(sources: Iterable[str], warn: Callable[[str], None]) -> lis
     if len(runs) < 2:
         raise UserError(f"{runs[0].source} is one run: give at least two to compare")
     _name_alike(runs)
-    several = {name for name, times in Counter(run.name for run in runs).items() if times > 1}
+    times = Counter(run.name for run in runs)
     for run in runs:
-        if run.name in several:
-            run.name = run.source
+        run.name = run.source if times[run.name] > 1 else run.name
     return runs
 
 
 def _name_alike(runs: Iterable[Experiment]) -> None:
-    """Gives options that name the same content in other words the words of the first run, so that such runs do not differ."""
+    """Options that name the same content in other words get the words of the first run, so that such runs do not differ."""
     words: dict[tuple[str, str], Any] = {}
     for run in runs:
         for option, part in READ_BY_CONTENT.items():
@@ -62,7 +61,7 @@ def _name_alike(runs: Iterable[Experiment]) -> None:
 
 
 def _matches(source: str, warn: Callable[[str], None]) -> list[Path]:
-    """The runs that one word names. A folder that was named must be one; a glob may match others, which are left out."""
+    """The runs that one word names. A named folder must be a run; a glob may match other paths, which are left out."""
     exact = Path(source)
     if exact.exists():
         if _is_run(exact):
@@ -75,9 +74,8 @@ def _matches(source: str, warn: Callable[[str], None]) -> list[Path]:
         )
     matched = {path: _is_run(path) for path in map(Path, sorted(glob.glob(source)))}
     if not any(matched.values()):
-        raise UserError(
-            f"{source}: {'no run folder' if matched else 'nothing'} matches; give run folders, such as 'runs/*'"
-        )
+        what = "no run folder" if matched else "nothing"
+        raise UserError(f"{source}: {what} matches; give run folders, such as 'runs/*'")
     for path, is_run in matched.items():
         if not is_run:
             warn(f"{path} is no run and is left out")

@@ -1,24 +1,27 @@
-"""The views of an adaptation's story: in the terminal, on the page, in a model card, as W&B's summary."""
+"""The views of an adaptation's story: in the terminal, on the page, in a model card, as W&B's summary, beside other runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
 from electra_accel.errors import UserError
 from electra_accel.intervals import Z95
-from electra_accel.model.figures import FIGURES
+from electra_accel.model.figures import FIGURES, shown
 from electra_accel.paired import COVERS
 from electra_accel.pretraining.cost import cost_text
 from electra_accel.reports.adaptation import ENCODER, FRESH_GENERATOR, SCRATCH, Story, story_of_run
 from electra_accel.reports.advice import RULES
 from electra_accel.reports.judgements import Change, Judgement
-from electra_accel.reports.page import template
-from electra_accel.reports.tables import Table, capital, cell_text
+from electra_accel.reports.page import Table, capital, cell_text, template
 from electra_accel.reports.tasks import ENCODERS, sentence, task_changes
 
 TEXTS = {"eval": "domain", "general": "general text"}
+MOST_COLUMNS = 3  # runs; of more, each is a row
+SHORT = ("generator_loss", "auc")  # of a row: what the verdict and the rules look at
+Sets = Mapping[str, Mapping[str, Any]]  # what a run knows of its held-out sets, see ``adaptation.held_out_sets``
 INTERVAL = (
     "± is a 95% interval. It takes tokens as independent and does not cover other seeds. It treats before and after as judged "
     "on different samples, though they share one, which makes it too wide, never too narrow."
@@ -167,6 +170,58 @@ def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Map
     advice = {rule: said for rule, said in story.advice.items() if rule != "collapse"}  # at the top of the page
     found = [(prefix, _figures(story, prefix, records), sets.get(prefix, {})) for prefix in story.sets]
     return template("report.html").story(_sentence(story), advice, found, story.one_network, INTERVAL)
+
+
+def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> Table:
+    """A column for each run; with more than ``MOST_COLUMNS`` runs a row for each run, with fewer figures.
+
+    Args:
+        sets: of each run.
+    """
+    a_row_each = len(stories) > MOST_COLUMNS
+    rows = [
+        ["started from", *(told.start for told in stories)],
+        ["spent", *map(spent, stories)],
+        ["judged at step", *(f"{told.before_step:,} and {told.after_step:,}" for told in stories)],
+    ]
+    for prefix, text in TEXTS.items():
+        for figure in shown("story"):
+            cells = [_cell(told.sets.get(prefix, {}).get(figure.key)) for told in stories]
+            if any(cells) and (figure.key in SHORT or not a_row_each):
+                rows.append([f"{text}: {figure.full_name} ({figure.better} is better)", *cells])
+        if len(stories) > 1 and any(known.get(prefix) for known in sets):
+            first, *others = (_judgement(told, prefix, known) for told, known in zip(stories, sets, strict=True))
+            rows.append([f"{text}: compares with the first run", None, *(comparable(each, first) for each in others)])
+    for task in dict.fromkeys(each.task for told in stories for each in told.tasks):
+        cells = [next((str(each) for each in told.tasks if each.task == task), None) for told in stories]
+        rows.append([f"task {task}", *cells])
+    if len(stories) > 1:
+        rows.append(["on the domain's text", *(told.domain[told.primary].verdict for told in stories)])
+    columns = ["", *(told.name for told in stories)]
+    if a_row_each:
+        table = list(zip(columns, *rows, strict=True))
+        return Table(["run", *table[0][1:]], [list(row) for row in table[1:]])
+    return Table(columns, rows)
+
+
+def comparable(judged: Judgement, first: Judgement) -> str:
+    """Whether one run's figures may be compared with the first run's, in the words of ``Judgement.why_not``."""
+    generator, discriminator = (judged.why_not(first, network) for network in ("generator", "discriminator"))
+    if generator:
+        return f"no: {generator}"
+    return f"the generator's figures only: {discriminator}" if discriminator else "yes"
+
+
+def _judgement(told: Story, prefix: str, sets: Sets) -> Judgement:
+    after = {key: change.after for key, change in told.sets.get(prefix, {}).items() if change.after is not None}
+    return Judgement(told.after_step, after, sets.get(prefix, {}))
+
+
+def _cell(change: Change | None) -> str | None:
+    if change is None or change.after is None:
+        return None
+    before = "–" if change.before is None else f"{change.before:.4f}"
+    return f"{before} -> {change.after:.4f} ({difference(change)})"
 
 
 def _sentence(story: Story) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 from electra_accel.pretraining.cost import Cost
 from electra_accel.reports import story
 from electra_accel.reports.adaptation import tell
-from electra_accel.reports.side_by_side import side_by_side
+from electra_accel.reports.story import side_by_side
 from electra_accel.reports.tasks import TaskChange
 from tests.reports.test_adaptation import COUNTS, GIVEN, evaluation, training
 
