@@ -116,8 +116,7 @@ def tell(
     """See :func:`story_of_run`.
 
     Args:
-        records: of metrics.jsonl; a figure without a value is None or missing.
-        options: ``{"group.option": value}`` of the run.
+        records: of metrics.jsonl; ``options``: ``{"group.option": value}`` of the run.
         sets: by the keys of ``SETS``, what is known of each held-out set: its counts ``selected`` and ``judged``, ``chance``,
             and the share ``unknown`` of its tokens.
     """

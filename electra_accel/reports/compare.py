@@ -24,19 +24,12 @@ LENGTH_AND_ROUNDING = {"train.steps", "train.epochs", "train.flops", "train.prec
 WITHOUT_EFFECT = set(FREE_OPTIONS) - LENGTH_AND_ROUNDING
 LONGEST_LABEL = 48
 SAME_SHARE = 0.05  # relative; runs that differ in their seed alone are within 1%
-CONFOUNDED = (
-    "; this does not say which is better: the share of replaced tokens in training changes the figure by itself"
-)
+CONFOUNDED = "; this does not say which is better: the share of replaced tokens in training changes it by itself"
 
 
 @dataclass
 class Group:
-    """Runs that differ in their seed only.
-
-    Attributes:
-        label: short and unique.
-        runs: all of them, finished or not.
-    """
+    """Runs that differ in their seed only, finished or not. ``label``: short and unique."""
 
     label: str
     runs: list[Experiment]
@@ -45,10 +38,6 @@ class Group:
     def judged(self) -> list[Experiment]:
         """The finished runs that have figures."""
         return [run for run in self.runs if run.done and run.final]
-
-    @property
-    def seeds(self) -> set[str]:
-        return {run.seed for run in self.judged}
 
     def by_seed(self, figure: Figure, reference: Judgement | None) -> dict[str, float]:
         """The final figure of each seed; runs that are unfinished or cannot be compared with ``reference`` are left out.
@@ -180,8 +169,7 @@ def group_runs(runs: list[Experiment]) -> list[Group]:
 def judge(figure: Figure, reference: Group, group: Group, against: Judgement) -> Verdict:
     """Compare a figure of two groups: by Welch's interval over seeds, or with single seeds by what the evaluation allows.
 
-    Args:
-        against: the judgement that all must be comparable with: the one of the first run.
+    What cannot be compared with ``against`` is left out.
     """
     sides = reference, group
     values = [list(side.by_seed(figure, against).values()) for side in sides]

@@ -8,10 +8,10 @@ import numpy as np
 
 from electra_accel.intervals import Z95
 from electra_accel.model.figures import FIGURES, Figure, shown
-from electra_accel.reports.compare import Comparison, differing
+from electra_accel.reports.compare import Comparison, Group, differing
 from electra_accel.reports.experiments import Experiment
 from electra_accel.reports.judgements import IN_WORDS, UNKNOWN, Judgement
-from electra_accel.reports.page import Table, plain
+from electra_accel.reports.page import TEMPLATES, Table, plain
 
 NETWORKS = ("generator", "discriminator")
 NOT_COMPARABLE = "not comparable"
@@ -90,36 +90,16 @@ def _confounded(comparison: Comparison) -> list[str]:
 
 def explanations(comparison: Comparison) -> list[str]:
     """How to read the figures and the verdicts on them."""
-    primary, groups = comparison.primary, comparison.groups
-    reason = "eval.metric" if primary == comparison.metric else "in place of eval.metric"
-    found = [
-        f"Decide by the {primary.name} ({reason}; {primary.better} is better). The other figures explain it. Final figures are "
-        "those of the exported weights: of the last evaluation, or of the best one where eval.patience is set. Their 95% "
-        "interval is what the size of the held-out text allows. It takes tokens as independent; the true interval is somewhat "
-        "wider."
-    ]
-    if any(run.rescored for run in comparison.runs):
-        found.append(
-            "The runs were scored again, with their present weights, on one text and corruption. The curves and the best "
-            "evaluations are still those of the training."
-        )
-    if any(verdict.low is not None for verdict in comparison.verdicts):
-        found.append(
-            "Where both sides have at least two seeds, the interval of their difference is Welch's t interval over seeds. It "
-            "covers other seeds on this held-out text, not other texts."
-        )
-    judged = sum(verdict.kind not in ("confounded", "not comparable") for verdict in comparison.verdicts)
-    if judged > 1:
-        found.append(
-            f"These are {judged} comparisons. If no setting had any effect, about 1 in 20 would still stand out by chance. The "
-            f"{primary.name} was chosen before looking at the figures. The others, and the best of many groups, are only hints."
-        )
-    if len(groups) > 1 and any(len(group.seeds) == 1 for group in groups):
-        found.append(
-            "For a single seed, only the noise of the evaluation is known. A larger difference may still come from the seed: "
-            "run each setting with several values of run.seed to find out."
-        )
-    return found
+    verdicts, groups = comparison.verdicts, comparison.groups
+    text = TEMPLATES.get_template("comparison.txt").render(
+        primary=comparison.primary,
+        metric=comparison.metric,
+        rescored=any(run.rescored for run in comparison.runs),
+        intervals=any(verdict.low is not None for verdict in verdicts),
+        judged=sum(verdict.kind not in ("confounded", "not comparable") for verdict in verdicts),
+        single_seeds=len(groups) > 1 and any(_seeds(group) == 1 for group in groups),
+    )
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
 def tables(comparison: Comparison) -> dict[str, tuple[str, Table]]:
@@ -142,8 +122,12 @@ def _groups(comparison: Comparison) -> Table:
         found = [list(group.by_seed(figure, comparison.against).values()) for figure in figures]
         spreads = [f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "" for values in found]
         cells = [f"{np.mean(values):.4f}{spread}" if values else None for values, spread in zip(found, spreads)]
-        rows.append([group.label, len(group.seeds), *cells])
+        rows.append([group.label, _seeds(group), *cells])
     return Table(["group", "seeds", *(figure.name for figure in figures)], rows)
+
+
+def _seeds(group: Group) -> int:
+    return len({run.seed for run in group.judged})
 
 
 def runs_table(comparison: Comparison, with_groups: bool = True) -> Table:

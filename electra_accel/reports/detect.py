@@ -59,8 +59,7 @@ class Detector:
     """A discriminator, and a generator for texts with [MASK], in fp32 on the CPU.
 
     Args:
-        discriminator: folder or hub id.
-        generator: the same; None if there is none. Loaded when the first [MASK] is met.
+        discriminator, generator: folder or hub id; the generator may be None, and is loaded at the first [MASK].
         max_length: tokens that are read at once, [CLS] and [SEP] included; None: the discriminator's positions.
 
     Attributes:

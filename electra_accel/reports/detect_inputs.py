@@ -25,9 +25,7 @@ def exported_pair(run: Path) -> tuple[str, str, int | None]:
         raise UserError(f"--run {run}: no such folder")
     options = config_parser.load(run / run_folder.CONFIG) if (run / run_folder.CONFIG).exists() else None
     if options and options.is_mlm:
-        raise UserError(
-            f"--run {run}: one network was trained (objective.kind mlm), so no discriminator can read a text"
-        )
+        raise UserError(f"--run {run}: one network was trained (objective.kind mlm), there is no discriminator")
     folders = [run / name for name in ("discriminator", "generator")]
     for folder in folders:
         if not folder.is_dir():

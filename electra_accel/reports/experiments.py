@@ -30,7 +30,7 @@ class Experiment:
     Attributes:
         name: unique among the runs that are compared.
         source: where it was read: a folder, or ``wandb:entity/project/id``; ``folder``: None for a run read from W&B.
-        state: "done", or where it stands: "running at step 40"; ``done``: it ended as it was meant to.
+        state: "done", or where it stands: "running at step 40".
         options: ``{"group.option": value}`` of the resolved configuration; lists and None as text.
         held_out: as in :class:`Judgement`; ``environment``: commit, engine, world_size where they are known.
         training, evaluations: records of metrics.jsonl in order of the steps; what is no finite number is None.
@@ -41,7 +41,6 @@ class Experiment:
     source: str
     folder: Path | None
     state: str
-    done: bool
     options: dict[str, Any]
     held_out: dict[str, Any]
     content: dict[str, str] = field(default_factory=dict)
@@ -49,6 +48,11 @@ class Experiment:
     training: list[dict] = field(default_factory=list)
     evaluations: list[dict] = field(default_factory=list)
     rescored: Judgement | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it ended as it was meant to."""
+        return self.state == "done"
 
     @property
     def seed(self) -> str:
@@ -114,20 +118,9 @@ def read_run_folder(folder: Path) -> Experiment:
     step = max([status["step"], *(record["step"] for record in [*training, *evaluations])])
     files = (run_folder.ENVIRONMENT, Path(run_folder.HELD_OUT, run_folder.HELD_OUT_IDENTITY), run_folder.CONTENT)
     environment, held_out, content = (run_folder.read_json(folder / name) for name in files)
-    done = status["state"] == "done"
-    return Experiment(
-        name=folder.resolve().name,
-        source=str(folder),
-        folder=folder,
-        state="done" if done else f"{status['state']} at step {step}",
-        done=done,
-        options=options,
-        held_out=held_out,
-        content=content,
-        environment=environment,
-        training=training,
-        evaluations=evaluations,
-    )
+    state = "done" if status["state"] == "done" else f"{status['state']} at step {step}"
+    facts = folder.resolve().name, str(folder), folder, state, options
+    return Experiment(*facts, held_out, content, environment, training, evaluations)
 
 
 def plain_options(config: dict) -> dict[str, Any]:

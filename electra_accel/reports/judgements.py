@@ -27,7 +27,7 @@ class Judgement:
     Attributes:
         step: after which the networks were judged; None where that is not known.
         figures: by key without prefix (``auc``); None where there is no value.
-        held_out: identity and counts of the held-out set and its corruption (held_out/held_out.json); {} where unknown.
+        held_out: identity and counts of the held-out set (held_out/held_out.json); {} where unknown.
     """
 
     step: int | None

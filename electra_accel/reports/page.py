@@ -42,7 +42,6 @@ def page(title: str, sections: Iterable[tuple[str, str]], lead: str = "") -> str
     """A whole document that asks the network for nothing, for light and dark, phone and desktop.
 
     Args:
-        title: of the document, and its first heading.
         sections: (heading, content); the headings become a list of links. "" as heading: none.
         lead: stands under the title.
 
@@ -68,10 +67,8 @@ def chart(figure: "Figure", name: str, note: str = "") -> Markup:
     """A plotly figure with ``name`` above it: zoom and hover, no logo, as wide as there is room, in the page's colours.
 
     Leave fonts, backgrounds, grids and margins to the page, which has a light and a dark mode; give curves one of ``COLOURS``
-    (and ``DASHES``). What the figure's layout sets wins. Text that is not ours goes through :func:`label`.
-
-    Args:
-        note: a sentence under the name.
+    (and ``DASHES``). What the figure's layout sets wins. Text that is not ours goes through :func:`label`. ``note`` stands
+    under the name.
     """
     from plotly.io.json import to_json_plotly
 
@@ -98,10 +95,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[object]]
 
     def html(self, caption: str = "") -> Markup:
-        """A column of numbers is aligned on the right; a text that begins as a number and goes on with % or ± counts as one.
-
-        Wider than a phone, the table scrolls inside itself.
-        """
+        """Columns of numbers are aligned on the right; a text that begins as a number and goes on with % or ± counts as one."""
         columns = list(zip(*self.rows)) or [()] * len(self.columns)
         numeric = [any(map(_is_number, c)) and all(x in (None, "") or _is_number(x) for x in c) for c in columns]
         return PARTS.table(self.columns, self.rows, numeric, caption)
@@ -112,11 +106,7 @@ class Table(NamedTuple):
         return "\n".join(f"| {' | '.join(plain(cell_text(cell)) for cell in line)} |" for line in lines)
 
     def show(self, narrowest: int = 1) -> None:
-        """Print it; where the output is not a terminal, each row is one line, however long.
-
-        Args:
-            narrowest: characters of a column that stay on one line in a narrow terminal.
-        """
+        """Print it; in a narrow terminal, ``narrowest`` characters of a column stay together. Without one, rows are one line."""
         from rich import console, table  # here: a page needs none of it
 
         out = console.Console(highlight=False, markup=False, emoji=False)  # names and settings are the user's
@@ -158,22 +148,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str
 
 
 def slider(name: str, stops: Sequence[tuple[str, str]]) -> Markup:
-    """One of several contents, chosen by a slider (mouse, finger, arrow keys); the last one is shown at first.
-
-    Args:
-        name: what the slider moves over, such as "Step".
-        stops: (label, content).
-    """
+    """One of several (label, content), chosen by a slider (mouse, finger, arrow keys); the last one is shown at first."""
     return PARTS.slider(name, stops)
 
 
 def tabs(name: str, choices: Sequence[tuple[str, str]]) -> Markup:
-    """One of several contents, chosen by radio buttons; the first one is shown at first.
-
-    Args:
-        name: what is chosen, such as "x-axis"; it must be unique on its page.
-        choices: (label, content).
-    """
+    """One of several (label, content), chosen by radio buttons, the first one at first; ``name`` is unique on its page."""
     return PARTS.tabs(name, choices)
 
 

@@ -46,12 +46,14 @@ def write_report(folder: Path) -> Path:
     records = run_folder.read_jsonl(folder / run_folder.METRICS)
     environment, set_to = run_folder.read_json(folder / run_folder.ENVIRONMENT), settings.read(folder)
     sets, warm_start = adaptation.held_out_sets(folder), warm_start_cost(folder)
-    title, curves = folder.resolve().name, columns(records)
+    title, curves, many = folder.resolve().name, columns(records), len(records) > MOST_POINTS
     told = adaptation.tell(title, records, set_to, sets, warm_start=warm_start)
+    thinned = f"Curves of more than {MOST_POINTS:,} points show the lowest and the highest of each stretch"
+    thinned = template("report.html").small(f"{thinned}; all are in {run_folder.METRICS}.") if many else ""
     sections = {
         "Before and after": story.section(told, records, sets),
         "Reconstructions": _reconstructions(folder / run_folder.SAMPLES, set_to),
-        "Learning": learning_charts(curves, sets["eval"].get("chance")) + _thinned(records),
+        "Learning": learning_charts(curves, sets["eval"].get("chance")) + thinned,
         "Calibration": _calibration(records, set_to),
         "Optimisation": plain_charts(curves, TRAINING),
         "Speed": plain_charts(curves, SPEED),
@@ -130,13 +132,6 @@ def _sentences(records: Sequence[dict]) -> Markup:
     samples = [Reconstruction.from_record(record) for record in found]
     parts = ([reconstruction(sample) for sample in samples if sample.fixed == fixed] for fixed in (True, False))
     return template("report.html").sentences(*parts)
-
-
-def _thinned(records: Sequence[dict]) -> Markup:
-    if len(records) <= MOST_POINTS:
-        return Markup("")
-    said = f"Curves of more than {MOST_POINTS:,} points show the lowest and the highest of each stretch"
-    return template("report.html").small(f"{said}; all are in {run_folder.METRICS}.")
 
 
 def _calibration(records: Sequence[dict], set_to: dict[str, Any]) -> Markup:

@@ -55,7 +55,7 @@ def section(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> Mark
         recipe = flatten(resolve(parse([f"--config={file}" for file in files], "").config)) if files else None
     except UserError:
         recipe = None
-    columns, rows, rest, changed = ["option", "this run", *(["recipe"] if recipe else []), "default"], [], [], 0
+    columns, rows, rest, changed = ["option", "this run", *["recipe"] * bool(recipe), "default"], [], [], 0
     for name, value in settings.items():
         differs = recipe is not None and value != recipe.get(name)
         if name in NEVER_DIFFERENT or name not in default or not (differs or value != default[name]):

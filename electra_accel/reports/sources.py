@@ -44,20 +44,17 @@ def read_experiments(sources: Iterable[str], warn: Callable[[str], None]) -> lis
     runs = [run if isinstance(run, Experiment) else join_segments(run) for run in found.values()]
     if len(runs) < 2:
         raise UserError(f"{runs[0].source} is one run: give at least two to compare")
-    _name_alike(runs)
+    words: dict[tuple[str, str], Any] = {}
+    for (
+        run
+    ) in runs:  # options that name the same content get the words of the first run, so that such runs do not differ
+        for option, part in READ_BY_CONTENT.items():
+            if part in run.content:
+                run.options[option] = words.setdefault((option, run.content[part]), run.options[option])
     times = Counter(run.name for run in runs)
     for run in runs:
         run.name = run.source if times[run.name] > 1 else run.name
     return runs
-
-
-def _name_alike(runs: Iterable[Experiment]) -> None:
-    """Options that name the same content in other words get the words of the first run, so that such runs do not differ."""
-    words: dict[tuple[str, str], Any] = {}
-    for run in runs:
-        for option, part in READ_BY_CONTENT.items():
-            if part in run.content:
-                run.options[option] = words.setdefault((option, run.content[part]), run.options[option])
 
 
 def _matches(source: str, warn: Callable[[str], None]) -> list[Path]:

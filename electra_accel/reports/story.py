@@ -86,21 +86,17 @@ def lines(story: Story) -> list[str]:
     if not story.compares:
         return [verdict(story), *told]
     rows = [f"trained on {spent(story)}"]
-    for prefix, changes in story.sets.items():
+    for prefix in story.sets:
         title = "held-out text" if prefix == "eval" else "general text"
-        cells = [(f"{title}, fixed corruption", "before", "after", "change", "")]
-        cells += [
-            (each.name, _number(each.before), _number(each.after), difference(each), f"{each.better} is better")
-            for each in changes.values()
-            if each.after is not None
-        ]
+        cells = [[f"{title}, fixed corruption", "before", "after", "change", ""]]
+        cells += [[*row, f"{better} is better"] for text, *row, better in _rows(story) if text == TEXTS[prefix]]
         rows += [f"  {name:<32} {b:>9}   {a:>9}   {change:>17}   {end}".rstrip() for name, b, a, change, end in cells]
     if story.chance is not None:
         auc = "" if story.one_network else "; an AUC of 0.5 is chance"
         rows.append(f"  always guessing the most frequent token has generator accuracy {story.chance:.4f}{auc}")
     if story.domain[story.primary].error:
         rows.append(
-            "  ± is a 95% interval as if before and after were judged on different text: too wide rather than too narrow"
+            "  ± is a 95% interval as if before and after were judged on different text: too wide, not too narrow"
         )
     rows.append(f"  {verdict(story)}")
     return rows + told
@@ -108,24 +104,27 @@ def lines(story: Story) -> list[str]:
 
 def markdown(story: Story) -> str:
     """For a model card: the verdict and a table; of one evaluation only, its figures."""
-    steps = [story.before_step, story.after_step][: 1 + story.compares]
-    columns = ["held-out text", "figure", *(f"step {step:,}" for step in steps), *["change"] * story.compares, "better"]
-    rows = [
-        [
-            *(TEXTS[prefix], each.name, _number(each.before)),
-            *([_number(each.after), difference(each)] if story.compares else []),
-            each.better,
-        ]
-        for prefix, changes in story.sets.items()
-        for each in changes.values()
-        if each.after is not None
-    ]
-    found = [_sentence(story), Table(columns, rows).markdown()]
+    columns, rows = ["held-out text", "figure", f"step {story.before_step:,}"], _rows(story)
+    if story.compares:
+        columns += [f"step {story.after_step:,}", "change"]
+    else:
+        rows = [[*row[:3], row[-1]] for row in rows]
+    found = [_sentence(story), Table([*columns, "better"], rows).markdown()]
     found.append("Always on the same corruption of the same text." + (f" {INTERVAL}" if story.compares else ""))
     if story.tasks:
         start = "the network that it started from" if story.start != SCRATCH else "the same network untrained"
         found += [_task_table(story).markdown(), f"Each fine-tuned; before is {start}. {COVERS}"]
     return "\n\n".join(found)
+
+
+def _rows(story: Story) -> list[list[str]]:
+    """Held-out text, figure, before, after, change, and which way is better, of the figures that there are."""
+    return [
+        [TEXTS[prefix], each.name, _number(each.before), _number(each.after), difference(each), each.better]
+        for prefix, changes in story.sets.items()
+        for each in changes.values()
+        if each.after is not None
+    ]
 
 
 def _task_table(story: Story) -> Table:
@@ -173,11 +172,7 @@ def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Map
 
 
 def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> Table:
-    """A column for each run; with more than ``MOST_COLUMNS`` runs a row for each run, with fewer figures.
-
-    Args:
-        sets: of each run.
-    """
+    """A column for each run; with more than ``MOST_COLUMNS`` runs a row for each run, with fewer figures."""
     a_row_each = len(stories) > MOST_COLUMNS
     rows = [
         ["started from", *(told.start for told in stories)],

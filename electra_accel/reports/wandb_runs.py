@@ -109,17 +109,6 @@ def _experiment(name: str, source: str, config: dict, rows: list[dict], *, finis
         for prefix in ("held_out.", "environment.")
     )
     records = [{**row, "step": int(row["train/step"])} for row in rows if row.get("train/step") is not None]
-    training, evaluations = split_records(records)
-    step = max((record["step"] for record in records), default=0)
-    return Experiment(
-        name=name,
-        source=source,
-        folder=None,
-        state="done" if finished else f"unfinished at step {step}",
-        done=finished,
-        options=plain_options(config),
-        held_out=held_out,
-        environment=environment,
-        training=training,
-        evaluations=evaluations,
-    )
+    state = "done" if finished else f"unfinished at step {max((record['step'] for record in records), default=0)}"
+    facts = name, source, None, state, plain_options(config)
+    return Experiment(*facts, held_out, {}, environment, *split_records(records))

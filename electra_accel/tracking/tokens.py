@@ -13,10 +13,10 @@ STYLE = Path(__file__).with_name("tokens.css")
 
 
 def templates(folder: Path) -> Environment:
-    """The HTML templates in a folder. They escape every text that they are given; ``Markup`` is HTML and stays as it is."""
+    """The templates in a folder. Those of HTML escape every text that they are given; ``Markup`` is HTML and stays as it is."""
     return Environment(
         loader=FileSystemLoader(folder),
-        autoescape=True,
+        autoescape=lambda name: name.endswith(".html"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

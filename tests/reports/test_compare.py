@@ -30,7 +30,6 @@ def experiment(name: str, seed: int = 1, held_out: dict | None = None, done: boo
         source=name,
         folder=None,
         state="done" if done else "running at step 100",
-        done=done,
         options=DEFAULTS | {"run.seed": seed, "run.dir": name} | options,
         held_out=HELD_OUT if held_out is None else held_out,
         evaluations=[record] if figures else [],
