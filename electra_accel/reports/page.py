@@ -106,7 +106,7 @@ class Table(NamedTuple):
         return "\n".join(f"| {' | '.join(plain(cell_text(cell)) for cell in line)} |" for line in lines)
 
     def show(self, narrowest: int = 1) -> None:
-        """Print it; in a narrow terminal, ``narrowest`` characters of a column stay together. Without one, rows are one line."""
+        """Print it; in a narrow terminal ``narrowest`` characters of a column stay together, elsewhere a row is one line."""
         from rich import console, table  # here: a page needs none of it
 
         out = console.Console(highlight=False, markup=False, emoji=False)  # names and settings are the user's
