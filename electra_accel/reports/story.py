@@ -31,7 +31,7 @@ INTERVAL = (
 def verdict(story: Story) -> str:
     """In one sentence whether the networks read the domain's text better; never whether tasks gain (``tasks.sentence``)."""
     if story.later:
-        return f"no better: this is step {story.before_step:,}, and none of {story.later:,} later evaluations is better"
+        return f"no better: none of {story.later:,} later evaluations is better than step {story.before_step:,}, which this is"
     if not story.compares:
         return f"judged at step {story.before_step:,} only: there is nothing to compare"
     change = story.domain[story.primary]
