@@ -1,13 +1,12 @@
-"""How far a held-out figure may be off because the held-out text is only a sample: standard errors from the figures' counts.
+"""How far a held-out figure may be off because the held-out text is only a sample: formulas of standard errors.
 
-All of them take tokens as independent. The tokens of one sentence are not quite, which makes the true errors larger; a fixed
-share of the tokens is selected, which makes those of precision, F1 and the two rates smaller. None of them knows how much a
-figure moves with the seed of a run. Two models that were judged on the same tokens have errors
-that partly cancel in the difference, so ``sqrt(a**2 + b**2)`` is an upper bound of its error.
+model/figures.py says which figure has which of them. All of them take tokens as independent. The tokens of one sentence are
+not quite, which makes the true errors larger; a fixed share of the tokens is selected, which makes those of precision, F1 and
+the two rates smaller. None of them knows how much a figure moves with the seed of a run. Two models that were judged on the
+same tokens have errors that partly cancel in the difference, so ``sqrt(a**2 + b**2)`` is an upper bound of its error.
 """
 
 import math
-from collections.abc import Mapping
 
 Z95 = 1.96  # a figure +- Z95 standard errors is its 95% interval
 
@@ -44,40 +43,3 @@ def balanced_error(balanced: float, accuracy: float, selected: float, unselected
     on_selected = min(max((hits - 2 * balanced * unselected) / (selected - unselected), 0.0), 1.0)
     on_unselected = min(max(2 * balanced - on_selected, 0.0), 1.0)
     return math.hypot(proportion_error(on_selected, selected), proportion_error(on_unselected, unselected)) / 2
-
-
-def standard_errors(figures: Mapping[str, float | None], *, selected: int, judged: int) -> dict[str, float]:
-    """Standard errors of held-out figures, by their names.
-
-    Entropy and calibration error have none here, losses have theirs where ``figures`` holds ``<loss>_se``. A figure that is
-    missing, None or not finite, or has no tokens to stand on, is left out.
-
-    Args:
-        figures: by name without prefix, as ``model.metrics.summarise`` gives them.
-        selected: positions that the generator was asked for.
-        judged: tokens without [CLS] and [SEP].
-    """
-    known = {name: value for name, value in figures.items() if isinstance(value, float | int) and math.isfinite(value)}
-    replaced = known.get("replaced_fraction", 0.0) * judged
-    called = known.get("predicted_positive_rate", 0.0) * judged
-    caught = known.get("recall", 0.0) * replaced
-    number = {  # of tokens that each share was counted on
-        "generator_accuracy": selected,
-        "discriminator_accuracy": judged,
-        "precision": called,
-        "recall": replaced,
-        "predicted_positive_rate": judged,
-        "replaced_fraction": judged,
-    }
-    errors = {name: proportion_error(known[name], n) for name, n in number.items() if name in known and n}
-    if "f1" in known:
-        errors["f1"] = f1_error(known["f1"], called + replaced - caught)
-    if "auc" in known:
-        errors["auc"] = auc_error(known["auc"], replaced, judged - replaced)
-    if {"balanced_accuracy", "discriminator_accuracy"} <= known.keys() and selected != judged - selected:
-        counts = known["balanced_accuracy"], known["discriminator_accuracy"], selected, judged - selected
-        errors["balanced_accuracy"] = balanced_error(*counts)
-    for loss in ("generator_loss", "discriminator_loss"):
-        if f"{loss}_se" in known:
-            errors[loss] = known[f"{loss}_se"]
-    return errors

@@ -4,10 +4,10 @@
     python scripts/adaptation.py runs/books runs/books-replay --json story.json     # side by side
     python scripts/adaptation.py runs/books --tasks runs/books-tasks                # and did it help tasks?
 
-Reads what a run has recorded, also while it goes on. General text is judged where the run had data.eval_general_files. The cost
+Reads what a run has recorded, also while it goes on. Figures on general text need data.eval_general_files in the run. The cost
 of a generator's warm start stands beside that of the run. More than three runs are a row each, with fewer figures; --json has
-all. "Better on the domain's text" says nothing of tasks: --tasks does, with a folder of scripts/finetune.py in which the
-network that a run started from and the run's own were fine-tuned.
+all figures. "Better on the domain's text" does not mean better on tasks. For those, fine-tune the network that the run started
+from and the run's own with scripts/finetune.py, and give that folder as --tasks.
 """
 
 import dataclasses
@@ -30,9 +30,8 @@ def main() -> None:
         run_folder.require_file(asked.json, "--json")
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.reports import story
     from electra_accel.reports.adaptation import held_out_sets, story_of_run
-    from electra_accel.reports.side_by_side import side_by_side
+    from electra_accel.reports.story import side_by_side, verdict
     from electra_accel.reports.tasks import sentence, task_changes
 
     stories = []
@@ -42,39 +41,20 @@ def main() -> None:
         if asked.tasks:
             told = dataclasses.replace(told, tasks=task_changes(run, asked.tasks))
         stories.append(told)
-    show(*side_by_side(stories, [held_out_sets(run) for run in asked.runs]))
+    side_by_side(stories, [held_out_sets(run) for run in asked.runs]).show()
     for told in stories:
-        print(f"{told.name}: {story.verdict(told)}")
+        print(f"{told.name}: {verdict(told)}")
         if told.tasks:
             print(f"{told.name}: {sentence(told.tasks)}")
         for advice in told.advice.values():
             print(f"  advice: {advice}")
     if asked.json:
-        found = [{**dataclasses.asdict(told), "verdict": story.verdict(told)} for told in stories]
+        found = [{**dataclasses.asdict(told), "verdict": verdict(told)} for told in stories]
         try:
             text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
             asked.json.write_text(text, encoding="utf-8", errors=run_folder.ESCAPE)  # a folder may have any name
         except OSError as error:
             raise UserError(f"--json {asked.json} cannot be written ({error.strerror})") from error
-
-
-def show(columns: list[str], rows: list[list]) -> None:
-    """A table; where the output is no terminal, each row on a line of its own, however long."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from electra_accel.reports.page import cell_text
-
-    console = Console(highlight=False, markup=False, emoji=False)  # names are the user's
-    if not console.is_terminal:
-        console.width = 10_000
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(cell_text, row))
-    console.print(table)
-    console.print()
 
 
 if __name__ == "__main__":

@@ -4,20 +4,16 @@
     python scripts/detect.py --run runs/reviews --file new.txt --html detect.html
     echo "The chef ate the meal." | python scripts/detect.py --discriminator google/electra-small-discriminator --json
 
-Texts: as arguments, from --file (txt: a text a line; csv, tsv, json, jsonl, parquet too), else from standard input, a text a
-line. One with nothing to read in it is left out and named at the end. The discriminator reads a text with the generator's most
-probable token at each [MASK]. Needs an exported pair, as a finished run holds it; it is loaded by stock transformers. Write --
-before a text that begins with -.
+Texts are arguments, else those of --file (txt: a text a line; csv, tsv, json, jsonl, parquet too), else lines of standard
+input. Texts with nothing to read in them are left out and named at the end. The discriminator reads the generator's most
+probable token at each [MASK]. Needs an exported pair, as a finished run has it; stock transformers load it. Write -- before a
+text that begins with -.
 """
 
 import argparse
-import codecs
 import json
-import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
@@ -52,67 +48,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return asked
 
 
-def exported_pair(run: Path) -> tuple[str, str, int | None]:
-    """The two folders of a finished run, and the length that it was trained at."""
-    from electra_accel.pretraining import config_parser
-    from electra_accel.runs import run_folder
-
-    if not run.is_dir():
-        raise UserError(f"--run {run}: no such folder")
-    options = config_parser.load(run / run_folder.CONFIG) if (run / run_folder.CONFIG).exists() else None
-    if options and options.is_mlm:
-        raise UserError(
-            f"--run {run}: one network was trained (objective.kind mlm), there is no discriminator that could read a text"
-        )
-    folders = [run / name for name in ("discriminator", "generator")]
-    for folder in folders:
-        if not folder.is_dir():
-            command = f"python scripts/export.py {shlex.quote(str(run))} --to FOLDER"
-            raise UserError(
-                f"--run {run}: no {folder.name}/ in it, which a run writes when it ends; finish it, or export a checkpoint "
-                f"({command}) and name its folders with --discriminator and --generator"
-            )
-    return *map(str, folders), options and options.data.max_length
-
-
-def texts(asked: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    """The texts that were given, each with its place; blank lines of a file and of standard input are no texts."""
-    from electra_accel.text.corpus import Corpus, resolve
-    from electra_accel.text.readers import placed_texts
-
-    if asked.texts:
-        yield from ((f"text {number}", text) for number, text in enumerate(asked.texts, 1))
-    elif asked.file:
-        for path in resolve(Corpus(files=(asked.file,))):
-            for place, text in placed_texts(path, asked.text_column, join_lines=False):
-                if text.strip():
-                    yield f"{path}, {place}", text
-    else:
-        if sys.stdin.isatty():
-            print("type a text and press Enter; Ctrl-D ends", file=sys.stderr)
-        yield from lines(sys.stdin.buffer, sys.stdin.encoding)
-
-
-def lines(stream: BinaryIO, encoding: str) -> Iterator[tuple[str, str]]:
-    """The lines with text in them of standard input, each with its place; what should be ASCII may be UTF-8."""
-    from electra_accel.text.guess import wide_encoding
-
-    encoding = codecs.lookup(encoding).name.replace("ascii", "utf-8")
-    for number, line in enumerate(stream, 1):
-        mark = "\ufeff" if number == 1 else ""  # of Windows programs
-        if mark and encoding == "utf-8" and (wide := wide_encoding(line)):
-            raise UserError(f"standard input is {wide.upper()}, not UTF-8; convert it by `iconv -f {wide} -t utf-8`")
-        try:
-            text = line.decode(encoding).removeprefix(mark).strip()
-        except UnicodeDecodeError:
-            remedy = f"Python was told to read {encoding}: set PYTHONIOENCODING=utf-8"
-            if encoding == "utf-8":
-                remedy = "convert it, for example by `iconv -f cp949 -t utf-8`"
-            raise UserError(f"standard input, line {number}: not {encoding.upper()}; {remedy}") from None
-        if text:
-            yield f"line {number}", text
-
-
 def main() -> None:
     asked = parse(sys.argv[1:])
     quiet_libraries()
@@ -123,6 +58,7 @@ def main() -> None:
 
     from electra_accel.reports import detect_views
     from electra_accel.reports.detect import Detector
+    from electra_accel.reports.detect_inputs import exported_pair, placed
 
     logging.set_verbosity_error()
     sources = exported_pair(asked.run) if asked.run else (asked.discriminator, asked.generator, None)
@@ -130,8 +66,8 @@ def main() -> None:
     for note in detector.notes:
         print(note, file=sys.stderr)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    readings, number, left_out = [], 0, []
-    for place, text in texts(asked):
+    readings, left_out, number = [], [], 0
+    for place, text in placed(asked.texts, asked.file, asked.text_column):
         reading = detector.read(text, asked.top_k)
         if reading is None:
             left_out.append(place)
@@ -140,8 +76,8 @@ def main() -> None:
         if asked.html:
             readings.append(reading)
         if asked.json:
-            line = json.dumps(reading.record(), ensure_ascii=not console.encoding.startswith("utf"))
-            console.out(line)  # as it is, and `… | head` is no error
+            # As it is, and `… | head` is no error.
+            console.out(json.dumps(reading.record(), ensure_ascii=not console.encoding.startswith("utf")))
             continue
         if number == 1:
             console.print(detect_views.LEGEND, style="dim")

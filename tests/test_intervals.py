@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from electra_accel.intervals import Z95, auc_error, proportion_error, standard_errors
+from electra_accel.intervals import Z95, auc_error, proportion_error
+from electra_accel.model.figures import standard_errors
 
 TOKENS, SETS = 1500, 400
 SELECTED, KEPT, RIGHT = (

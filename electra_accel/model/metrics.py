@@ -4,35 +4,14 @@ Counters stay on the device as one float64 vector (counts are exact, so order do
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from transformers import ElectraConfig
 
 from electra_accel.batch import RTDBatch
-
-SCALARS = (
-    "selected",  # positions that the generator is trained on
-    "tokens",  # real tokens, [CLS] and [SEP] included: what the discriminator's loss is a mean over
-    "generator_loss",  # sum of nats over selected positions
-    "generator_loss_squared",  # sum of the squares, for the standard error of the mean
-    "generator_correct",  # selected positions where the most probable token is the original
-    "generator_entropy",  # sum of nats over selected positions
-    "judged",  # real tokens without [CLS] and [SEP]: what the figures below are about; 0 where there is no discriminator
-    "discriminator_loss",  # sum of nats over real tokens
-    "discriminator_loss_squared",
-    "replaced",  # judged tokens that differ from the original
-    "true_positives",  # positive: called replaced, that is probability over 1/2
-    "false_positives",
-    "correct_selected",  # right verdicts on selected positions
-    "correct_unselected",  # right verdicts on the other judged tokens
-)
-# Histogram of the discriminator's logits, for ROC-AUC and calibration: originals first, then replaced tokens. Equal steps of
-# the logit resolve probabilities near 0 and 1 as well as those in the middle; what lies outside falls into the end bins.
-LOGIT_LIMIT = 10.0
-BINS = 1000
-CALIBRATION_BINS = 20  # of the probability, equally wide
+from electra_accel.model.figures import FIGURES, ratio
 
 
 class SlotFigures(NamedTuple):
@@ -46,6 +25,60 @@ class SlotFigures(NamedTuple):
     sampled: torch.Tensor
     argmax: torch.Tensor
     entropy: torch.Tensor
+
+
+class Facts(NamedTuple):
+    """What a micro-batch is counted from; the last six are None where there is no discriminator.
+
+    Attributes:
+        loss: the generator's, [R, S] in nats, 0 at unused slots.
+        token_loss: the discriminator's, [R, T], 0 on padding.
+        judged: bool [R, T]; real tokens without [CLS] and [SEP].
+        selected: bool [R, T]; where a slot points at.
+        replaced, positive, correct: bool [R, T]; differs from the original; judged and called replaced; judged rightly.
+    """
+
+    batch: RTDBatch
+    slots: SlotFigures
+    loss: torch.Tensor
+    token_loss: torch.Tensor | None = None
+    judged: torch.Tensor | None = None
+    selected: torch.Tensor | None = None
+    replaced: torch.Tensor | None = None
+    positive: torch.Tensor | None = None
+    correct: torch.Tensor | None = None
+
+
+# Each counter is the sum of these terms over a micro-batch. What figures they make: see figures.py.
+OF_GENERATOR = {
+    "selected": lambda f: f.batch.slot_used,  # positions that the generator is trained on
+    "tokens": lambda f: f.batch.real,  # [CLS] and [SEP] included: what the discriminator's loss is a mean over
+    "generator_loss": lambda f: f.loss,
+    "generator_loss_squared": lambda f: f.loss.double().square(),  # for the standard error of the mean
+    # The most probable token is the original. Where the distribution is NaN, there is no most probable token.
+    "generator_correct": lambda f: (
+        ((f.slots.argmax == f.batch.slot_labels) & f.batch.slot_used) + _nan_where(f.loss.isnan())
+    ),
+    "generator_entropy": lambda f: f.slots.entropy * f.batch.slot_used,
+}
+OF_TOKENS = {
+    "judged": lambda f: f.judged,  # 0 where there is no discriminator
+    "discriminator_loss": lambda f: f.token_loss,
+    "discriminator_loss_squared": lambda f: f.token_loss.double().square(),
+    "replaced": lambda f: f.replaced,
+}
+OF_VERDICTS = {  # positive: called replaced, that is probability over 1/2
+    "true_positives": lambda f: f.positive & f.replaced,
+    "false_positives": lambda f: f.positive & ~f.replaced,
+    "correct_selected": lambda f: f.correct & f.selected,
+    "correct_unselected": lambda f: f.correct & ~f.selected,
+}
+SCALARS = (*OF_GENERATOR, *OF_TOKENS, *OF_VERDICTS)
+# Histogram of the discriminator's logits, for ROC-AUC and calibration: originals first, then replaced tokens. Equal steps of
+# the logit resolve probabilities near 0 and 1 as well as those in the middle; what lies outside falls into the end bins.
+LOGIT_LIMIT = 10.0
+BINS = 1000
+CALIBRATION_BINS = 20  # of the probability, equally wide
 
 
 @torch.no_grad()
@@ -71,18 +104,8 @@ def count(
     selected = torch.zeros_like(judged).scatter(1, batch.slot_positions, batch.slot_used)
     positive = logits > 0
     correct = (positive == replaced) & judged
-    facts = (
-        *_generator_terms(batch, slots, generator_loss),
-        judged,
-        discriminator_loss,
-        discriminator_loss.double().square(),
-        replaced,
-    )
-    verdicts = (
-        positive & replaced,
-        positive & ~replaced & judged,
-        correct & selected,
-        correct & ~selected,
+    facts = Facts(
+        batch, slots, generator_loss, discriminator_loss, judged, selected, replaced, positive & judged, correct
     )
     # Clamped before it is an integer, which infinity cannot be.
     places = ((logits.float() + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))).clamp(0, BINS - 1)
@@ -90,28 +113,15 @@ def count(
     histogram = torch.zeros(2 * BINS, dtype=torch.float64, device=logits.device)
     histogram.index_add_(0, bins.flatten(), judged.flatten().to(torch.float64))
     # NaN is neither over 1/2 nor under it: with one such token all verdicts, and what is made of them, are NaN.
-    verdicts = torch.cat([_sums(verdicts), histogram]) + _nan_where(logits.isnan() & judged)
-    return torch.cat([_sums(facts), verdicts])
+    verdicts = torch.cat([_sums(OF_VERDICTS, facts), histogram]) + _nan_where(logits.isnan() & judged)
+    return torch.cat([_sums(OF_GENERATOR | OF_TOKENS, facts), verdicts])
 
 
 @torch.no_grad()
 def count_generator(batch: RTDBatch, slots: SlotFigures, generator_loss: torch.Tensor) -> torch.Tensor:
     """The counters of one micro-batch of masked language modelling: as of :func:`count`, without any verdicts."""
-    scalars = _sums(_generator_terms(batch, slots, generator_loss))
+    scalars = _sums(OF_GENERATOR, Facts(batch, slots, generator_loss))
     return torch.nn.functional.pad(scalars, (0, len(SCALARS) + 2 * BINS - len(scalars)))
-
-
-def _generator_terms(batch: RTDBatch, slots: SlotFigures, loss: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What the first of ``SCALARS``, up to the entropy, are the sums of."""
-    return (
-        batch.slot_used,
-        batch.real,
-        loss,
-        loss.double().square(),
-        # Where the distribution is NaN, there is no most probable token.
-        ((slots.argmax == batch.slot_labels) & batch.slot_used) + _nan_where(loss.isnan()),
-        slots.entropy * batch.slot_used,
-    )
 
 
 def _nan_where(wrong: torch.Tensor) -> torch.Tensor:
@@ -119,43 +129,22 @@ def _nan_where(wrong: torch.Tensor) -> torch.Tensor:
     return torch.where(wrong, math.nan, 0.0).sum(dtype=torch.float64)
 
 
-def _sums(terms: Iterable[torch.Tensor]) -> torch.Tensor:
-    return torch.stack([term.sum(dtype=torch.float64) for term in terms])
+def _sums(terms: dict[str, Callable[[Facts], torch.Tensor]], facts: Facts) -> torch.Tensor:
+    return torch.stack([term(facts).sum(dtype=torch.float64) for term in terms.values()])
 
 
 def summarise(counters: torch.Tensor) -> dict[str, float]:
     """The figures of any sum of counters, as plain numbers; what has no denominator (nothing selected, …) is NaN.
 
-    balanced_accuracy is the mean of the accuracies on selected and on unselected tokens. auc is the probability that a
-    replaced token has the higher logit than an original one, ties counting half; tokens of one histogram bin count as tied.
+    Tokens of one bin of the histogram count as tied in ROC-AUC.
     """
     values = counters.tolist()  # the one place where the host waits for the device
-    c = dict(zip(SCALARS, values, strict=False))
-    original = c["judged"] - c["replaced"]
-    selected, tokens = (c["selected"], c["tokens"]) if c["judged"] else (0, 0)  # nothing judged: no discriminator
-    precision = _ratio(c["true_positives"], c["true_positives"] + c["false_positives"])
-    recall = _ratio(c["true_positives"], c["replaced"])
-    correct = c["correct_selected"] + c["correct_unselected"]
-    on_selected = _ratio(c["correct_selected"], selected)
-    on_unselected = _ratio(c["correct_unselected"], c["judged"] - selected)
-    wins, below = 0.0, 0.0
+    ordered, below = 0.0, 0.0
     for negatives, positives in zip(values[-2 * BINS : -BINS], values[-BINS:], strict=True):
-        wins += positives * (below + negatives / 2)
+        ordered += positives * (below + negatives / 2)
         below += negatives
-    return {
-        "generator_loss": _ratio(c["generator_loss"], c["selected"]),
-        "generator_accuracy": _ratio(c["generator_correct"], c["selected"]),
-        "generator_entropy": _ratio(c["generator_entropy"], c["selected"]),
-        "discriminator_loss": _ratio(c["discriminator_loss"], tokens),
-        "discriminator_accuracy": _ratio(correct, c["judged"]),
-        "balanced_accuracy": (on_selected + on_unselected) / 2,
-        "precision": precision,
-        "recall": recall,
-        "f1": _ratio(2 * c["true_positives"], c["true_positives"] + c["false_positives"] + c["replaced"]),
-        "auc": _ratio(wins, c["replaced"] * original),
-        "predicted_positive_rate": _ratio(c["true_positives"] + c["false_positives"], c["judged"]),
-        "replaced_fraction": _ratio(c["replaced"], c["judged"]),
-    }
+    counts = dict(zip(SCALARS, values, strict=False)) | {"ordered_pairs": ordered}
+    return {key: figure.of(counts) for key, figure in FIGURES.items() if figure.of}
 
 
 def standard_errors(counters: torch.Tensor) -> dict[str, float]:
@@ -164,9 +153,9 @@ def standard_errors(counters: torch.Tensor) -> dict[str, float]:
     errors = {}
     tokens = c["tokens"] if c["judged"] else 0
     for loss, number in (("generator_loss", c["selected"]), ("discriminator_loss", tokens)):
-        mean = _ratio(c[loss], number)
-        variance = max(_ratio(c[f"{loss}_squared"], number) - mean**2, 0.0)
-        errors[f"{loss}_se"] = math.sqrt(_ratio(variance, number))
+        mean = ratio(c[loss], number)
+        variance = max(ratio(c[f"{loss}_squared"], number) - mean**2, 0.0)
+        errors[f"{loss}_se"] = math.sqrt(ratio(variance, number))
     return errors
 
 
@@ -192,13 +181,9 @@ def calibration(counters: torch.Tensor) -> Calibration:
     tokens = empty.index_add(0, place, original + replaced)
     said = empty.index_add(0, place, (original + replaced) * probability)
     true = empty.index_add(0, place, replaced)
-    error = _ratio((said - true).abs().sum().item(), tokens.sum().item())
+    error = ratio((said - true).abs().sum().item(), tokens.sum().item())
     bins = [(p / n, t / n, int(n)) for p, t, n in zip(said.tolist(), true.tolist(), tokens.tolist()) if n > 0]
     return Calibration(error, bins)
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else math.nan
 
 
 def training_flops(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS
+from electra_accel.model.figures import METRICS
 from electra_accel.model.sizes import FROM_PAIR, SIZES
 from electra_accel.options import groups
 from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alternative, option
@@ -145,7 +146,7 @@ class Eval:
 
     every: int = option(500, "steps between evaluations", within=COUNT)
     batches: int = option(8, "how much held-out text is judged, in steps of train.batch_tokens", within=COUNT)
-    metric: Literal["discriminator_loss", "generator_loss", "auc"] | None = option(
+    metric: Literal[*METRICS] | None = option(
         None, "chooses the best step where patience is set; default: discriminator_loss, objective mlm generator_loss"
     )
     patience: int = option(0, "stop after so many evaluations without a better metric; 0: never", within=NOT_NEGATIVE)

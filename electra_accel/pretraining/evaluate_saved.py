@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from electra_accel import intervals
 from electra_accel.batch import RTDBatch
 from electra_accel.data.loader import StepLoader
 from electra_accel.data.manifest import unknown_tokens
@@ -23,6 +22,7 @@ from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.open import open_engine
 from electra_accel.errors import UserError
+from electra_accel.model.figures import standard_errors as figure_errors
 from electra_accel.model.metrics import SCALARS, calibration, standard_errors, summarise
 from electra_accel.model.pair import check_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
@@ -208,6 +208,6 @@ def _result(
         figures = summarise(counters) | standard_errors(counters)
         if kind == "eval":
             figures["calibration_error"] = calibrated.error
-        errors[kind] = intervals.standard_errors(figures, selected=counts["selected"], judged=counts["judged"])
+        errors[kind] = figure_errors(figures, selected=counts["selected"], judged=counts["judged"])
         found[kind] = {name: value if math.isfinite(value) else None for name, value in figures.items()}
     return {"held_out": held_out, **found, "standard_errors": errors, "calibration": calibrated.bins}

@@ -8,6 +8,7 @@ from electra_accel.data.loader import Step
 from electra_accel.data.plan import Cursor
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
+from electra_accel.model.figures import FIGURES
 from electra_accel.runs import checkpoint, run_folder
 
 
@@ -79,12 +80,12 @@ class Progress:
         self.tokens += done.tokens
 
     def judge(self, figures: dict[str, float], metric: str) -> bool:
-        """Take in held-out figures; True if ``metric`` (auc, or a loss) is the best so far."""
+        """Take in held-out figures; True if ``metric`` is the best so far."""
         if not self.first:
             self.first = figures
         self.last, self.judged_step = figures, self.step
         value = figures[f"eval/{metric}"]
-        better = self.best is None or (value > self.best if metric == "auc" else value < self.best)
+        better = self.best is None or FIGURES[metric].is_better(value, self.best)
         if better:
             self.best, self.best_step, self.best_figures, self.bad_evaluations = value, self.step, figures, 0
         else:

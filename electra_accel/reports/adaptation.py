@@ -1,12 +1,12 @@
 """The story of an adaptation: held-out figures before and after, on the domain's text and on general text, cost and advice.
 
-Everything follows from what a run recorded. Before and after are judged on the same corruption of the same held-out text, with
-replacements by the starting pair's generator (by token frequency from scratch), so their figures compare. They speak of text,
-not of tasks: whether a task gains is for fine-tuning to show, and its figures are a part of the story where they are given.
+Before and after are judged on the same corruption of the same held-out text, with replacements by the starting pair's
+generator (by token frequency from scratch), so their figures compare. They describe text, not tasks. Fine-tuning shows whether
+tasks gain; its figures become part of the story where they are given.
 
-The verdict is on the discriminator's ROC-AUC, which ranks tokens, and not on its loss: the loss also follows the share of
+The verdict is on the discriminator's ROC-AUC, which ranks tokens, and not on its loss. The loss also depends on the share of
 replaced tokens that a discriminator has learnt to expect, and that share falls in training while the generator learns the
-domain. One network alone (objective.kind mlm) is judged by its loss on the selected tokens, the generator loss here.
+domain. One network alone (objective.kind mlm) is judged by its loss on the selected tokens, here the generator loss.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from electra_accel.pretraining.config import WARM_START
 from electra_accel.pretraining.cost import Cost, cost_of, warm_start_cost
 from electra_accel.pretraining.held_out_size import small
 from electra_accel.reports import advice, settings
-from electra_accel.reports.changes import Change, changes, figures_of
+from electra_accel.reports.judgements import Change, Judgement, changes, exported
 from electra_accel.reports.tasks import TaskChange
 from electra_accel.runs import run_folder
 
@@ -28,11 +28,7 @@ SETS = {"eval": "held_out", "general": "general"}  # prefix of the figures: name
 SCRATCH, ENCODER, FRESH_GENERATOR = "scratch", "one encoder", "fresh layers on a discriminator's embeddings"
 PAIR, WARM_STARTED = "a given pair", "a discriminator, its generator warm-started"
 LANGUAGE_MODEL = "one encoder with its LM head"
-TRAINED = (
-    PAIR,
-    WARM_STARTED,
-    LANGUAGE_MODEL,
-)  # before, head and all: of these alone it can be said that something is forgotten
+TRAINED = (PAIR, WARM_STARTED, LANGUAGE_MODEL)  # before, head and all: only these can forget something
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class Story:
         before_step, after_step: after which the figures were taken; the second is the exported step, or the last evaluation
             before it.
         later: evaluations after the exported step, where ``eval.patience`` chose the first judged one; else 0.
-        domain, general: changes by key of ``FIGURES``; ``general`` is empty without data.eval_general_files.
+        domain, general: changes by key of the figure; ``general`` is empty without data.eval_general_files.
         primary: the key that the verdict is on.
         chance: generator accuracy of always guessing the most frequent token of the domain's text.
         cost: of the run so far; ``warm_start``: of its generator's warm start, which came before; None without.
@@ -77,6 +73,16 @@ class Story:
         """Whether there are no figures of a discriminator."""
         return self.domain["auc"].after is None
 
+    @property
+    def compares(self) -> bool:
+        """Whether there are two evaluations to compare."""
+        return self.after_step != self.before_step
+
+    @property
+    def sets(self) -> dict[str, dict[str, Change]]:
+        """The changes by prefix, of the held-out sets that were judged."""
+        return {prefix: found for prefix, found in zip(SETS, (self.domain, self.general), strict=True) if found}
+
 
 def story_of_run(folder: Path, step: int | None = None) -> Story | None:
     """The story of a run folder; None where the run has judged nothing yet.
@@ -95,9 +101,8 @@ def story_of_run(folder: Path, step: int | None = None) -> Story | None:
 
 def held_out_sets(folder: Path) -> dict[str, dict]:
     """What a run folder knows of each held-out set, by the keys of ``SETS``; empty of one that it does not have."""
-    return {
-        prefix: run_folder.read_json(folder / run_folder.HELD_OUT / f"{name}.json") for prefix, name in SETS.items()
-    }
+    place = folder / run_folder.HELD_OUT
+    return {prefix: run_folder.read_json(place / f"{name}.json") for prefix, name in SETS.items()}
 
 
 def tell(
@@ -111,19 +116,19 @@ def tell(
     """See :func:`story_of_run`.
 
     Args:
-        records: of metrics.jsonl; a figure without a value is None or missing.
-        options: ``{"group.option": value}`` of the run.
+        records: of metrics.jsonl; ``options``: ``{"group.option": value}`` of the run.
         sets: by the keys of ``SETS``, what is known of each held-out set: its counts ``selected`` and ``judged``, ``chance``,
             and the share ``unknown`` of its tokens.
     """
     evaluations = [record for record in records if "eval/generator_loss" in record]
     if not evaluations:
         return None
-    step = exported_step(evaluations, options) if step is None else step
-    first = evaluations[0]
-    later = len(evaluations) - 1 if step == first["step"] == exported_step(evaluations, options) else 0
+    first, best = evaluations[0], exported(evaluations, options)["step"]
+    step = best if step is None else step
+    later = len(evaluations) - 1 if step == first["step"] == best else 0
     evaluations = [record for record in evaluations if record["step"] <= max(step, first["step"])]
-    domain, general = (changes(first, evaluations[-1], prefix, sets.get(prefix, {})) for prefix in SETS)
+    ends = first, evaluations[-1]
+    domain, general = (changes(*(Judgement.of(end, prefix, sets.get(prefix, {})) for end in ends)) for prefix in SETS)
     counts = sets.get("eval", {})
     accuracy, chance = domain["generator_accuracy"].before, counts.get("chance")
     start = start_of(options, has_lm_head=None not in (accuracy, chance) and accuracy > chance)
@@ -154,7 +159,7 @@ def start_of(options: Mapping[str, Any], has_lm_head: bool) -> str:
     """What a run with these options started from: one of the words above.
 
     Args:
-        has_lm_head: one network was given with an LM head. A discriminator has none, and gets a fresh one, which is right less
+        has_lm_head: one network was given with an LM head. A discriminator has none and gets a fresh one, which is right less
             often than always guessing the most frequent token.
     """
     warm_starts = options.get("model.generator") == WARM_START
@@ -163,13 +168,3 @@ def start_of(options: Mapping[str, Any], has_lm_head: bool) -> str:
     if options.get("objective.kind") == "mlm":
         return FRESH_GENERATOR if warm_starts else LANGUAGE_MODEL if has_lm_head else ENCODER
     return WARM_STARTED if warm_starts else PAIR
-
-
-def exported_step(evaluations: Sequence[dict], options: Mapping[str, Any]) -> int:
-    """The step whose weights a run exports: the last, or with eval.patience the first with the best eval.metric."""
-    metric = options.get("eval.metric")
-    known = [record for record in evaluations if metric in figures_of(record, "eval")]
-    if not options.get("eval.patience") or not known:
-        return evaluations[-1]["step"]
-    choose = max if metric == "auc" else min
-    return choose(known, key=lambda record: record[f"eval/{metric}"])["step"]

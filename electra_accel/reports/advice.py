@@ -1,9 +1,10 @@
-"""Advice to a person who adapts: five rules on what a run recorded. Each gives a sentence, or None where all is well."""
+"""Advice on an adaptation: five rules on what a run recorded. Each gives a sentence, or None where all is well."""
 
 import math
 from collections.abc import Mapping, Sequence
 
-from electra_accel.reports.changes import Change, figures_of
+from electra_accel.model.figures import FIGURES
+from electra_accel.reports.judgements import Change, Judgement
 from electra_accel.text.encode import MANY_UNKNOWN
 from electra_accel.tracking.health import CHECKS
 
@@ -12,40 +13,35 @@ RULES = ("unknown", "collapse", "forgetting", "rising", "small")  # of advice
 
 
 def unknown(share: float | None) -> str | None:
-    """Many of the tokens that the networks are judged by are [UNK]: what they learn of those says nothing of the text.
-
-    Rule: more than 2% (``MANY_UNKNOWN``) of the domain's held-out tokens.
-    """
+    """More than 2% (``MANY_UNKNOWN``) of the domain's held-out tokens are [UNK]: figures on those say nothing of the text."""
     if share is None or share <= MANY_UNKNOWN:
         return None
     return (
-        f"{share:.1%} of the held-out tokens are [UNK], and the figures say so much less of the text: the tokenizer does not "
-        "fit it; what prepares the text (pretrain.py, prepare_data.py) names the likely cause"
+        f"{share:.1%} of the held-out tokens are [UNK], so the figures say less about the text: the tokenizer does not fit it. "
+        "pretrain.py and prepare_data.py name the likely cause when they prepare the text"
     )
 
 
 def collapse(records: Sequence[dict], step: int) -> str | None:
-    """One network has nothing left to learn from the other: a check of health.py held when it was last asked.
+    """One network has nothing left to learn from the other: a check of tracking/health.py holds.
 
-    Rule: a ``health/…`` is 1 in the newest record up to ``step`` that has any. (A check that held once and no longer does
-    is told of in the terminal and on the page, but the weights have come through it.)
+    Rule: a ``health/…`` is 1 in the newest record up to ``step`` that has any. A check that held only earlier is shown in
+    the terminal and on the page, but is no advice: the weights have recovered from it.
     """
-    watched = [
-        record for record in records if record["step"] <= step and any(f"health/{name}" in record for name in CHECKS)
-    ]
-    held = [name for name in CHECKS if watched and watched[-1].get(f"health/{name}")]
-    return "; ".join(CHECKS[name] for name in held) or None
+    so_far = [record for record in records if record["step"] <= step]
+    watched = [record for record in so_far if any(f"health/{name}" in record for name in CHECKS)]
+    return "; ".join(said for name, said in CHECKS.items() if watched and watched[-1].get(f"health/{name}")) or None
 
 
 def forgetting(general: Mapping[str, Change]) -> str | None:
     """The networks read general text worse than the pair that they started from.
 
-    Rule: on general text errors grow by more than a tenth (``FORGOTTEN``) and by more than the 95% interval of the difference,
-    where errors are the generator's perplexity, exp(loss after - loss before) > 1.1, or the pairs of a replaced and an
+    Rule: on general text, errors grow by more than a tenth (``FORGOTTEN``) and by more than the 95% interval of the
+    difference. Errors are the generator's perplexity, exp(loss after - loss before) > 1.1, or the pairs of a replaced and an
     original token that the discriminator puts in the wrong order, (1 - AUC after) / (1 - AUC before) > 1.1.
 
-    Both are ratios, so the threshold means the same at any level and vocabulary. A tenth, because some loss on other text is
-    the price of every adaptation: what replay is there to prevent is of another size.
+    Both are ratios, so the threshold means the same at any level and with any vocabulary. A tenth, because every adaptation
+    loses a little on other text; replay is there to prevent much more than that.
     """
     measures = {
         "generator_loss": ("the generator's perplexity", math.exp),
@@ -70,22 +66,20 @@ def rising(evaluations: Sequence[dict]) -> str | None:
     """The networks begin to learn the training text by heart: a held-out loss of the domain rises again.
 
     Rule: each of the last two evaluations lies above the lowest so far by more than 2 standard errors of the difference,
-    loss - lowest > 2 sqrt(se**2 + lowest_se**2), of the generator's loss or of the discriminator's. Two, because one alone may
-    lie there by chance.
+    loss - lowest > 2 sqrt(se**2 + lowest_se**2), for the generator's loss or the discriminator's. Two evaluations, because
+    one may lie there by chance.
     """
-    for name in ("generator loss", "discriminator loss"):
-        key = name.replace(" ", "_")
-        figures = [(record["step"], figures_of(record, "eval")) for record in evaluations]
-        judged = [
-            (step, found[key], found[f"{key}_se"]) for step, found in figures if {key, f"{key}_se"} <= found.keys()
-        ]
+    for key in ("generator_loss", "discriminator_loss"):
+        found = [(Judgement.of(record, "eval", {}).figures, record["step"]) for record in evaluations]
+        judged = [(each.get(key), each.get(f"{key}_se"), step) for each, step in found]
+        judged = [entry for entry in judged if None not in entry]
         if len(judged) < 3:
             continue
-        at, lowest, error = min(judged, key=lambda entry: entry[1])
-        if all(loss - lowest > 2 * math.hypot(loss_error, error) for _, loss, loss_error in judged[-2:]):
-            step, loss, _ = judged[-1]
+        lowest, error, at = min(judged, key=lambda entry: entry[0])
+        if all(loss - lowest > 2 * math.hypot(loss_error, error) for loss, loss_error, _ in judged[-2:]):
+            loss, _, step = judged[-1]
             return (
-                f"the held-out {name} of the domain rises, from {lowest:.4f} at step {at:,} to {loss:.4f} at step {step:,}: "
-                "set eval.patience, which exports the best step, or train for fewer epochs"
+                f"the held-out {FIGURES[key].name} of the domain rises, from {lowest:.4f} at step {at:,} to {loss:.4f} at step "
+                f"{step:,}: set eval.patience, which exports the best step, or train for fewer epochs"
             )
     return None

@@ -25,8 +25,10 @@ def closing_lines(folder: Path, told: Story | None) -> list[str]:
     }
     made = [name for name in uses if (folder / name).is_dir()]
     records = [name for name in (run_folder.METRICS, run_folder.SAMPLES) if (folder / name).exists()]
-    adapted = told and told.start != SCRATCH
-    typed, network = shlex.quote(str(folder)), json.dumps("/".join([str(folder), *made[:1]]), ensure_ascii=False)
+    adapted, typed = told and told.start != SCRATCH, shlex.quote(str(folder))
+    compare = f"before and after, also of several runs:  python scripts/adaptation.py {typed}"
+    more = compare if adapted else "your own text: see README.md"
+    network = json.dumps("/".join([str(folder), *made[:1]]), ensure_ascii=False)
     load = f"from transformers import AutoModel; print(AutoModel.from_pretrained({network}))"
     return [
         "",
@@ -37,7 +39,5 @@ def closing_lines(folder: Path, told: Story | None) -> list[str]:
         f"          {folder}/report.html     the whole run on one page, to open in a browser",
         f"next      load it: python -c {shlex.quote(load)}",
         f"          go on:   the same command with --run.dir {typed} and more --train.steps (or --train.epochs)",
-        f"          before and after, also of several runs:  python scripts/adaptation.py {typed}"
-        if adapted
-        else "          your own text: see README.md",
+        f"          {more}",
     ]

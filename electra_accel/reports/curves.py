@@ -1,4 +1,4 @@
-"""The charts of one run: what its figures say over its steps."""
+"""The charts of one run: its figures over its steps."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -7,6 +7,7 @@ import numpy as np
 from markupsafe import Markup
 from plotly import graph_objects as go
 
+from electra_accel.model.figures import shown
 from electra_accel.reports.page import chart, charts
 from electra_accel.tracking.calibration import BLUE, GREY, ORANGE
 
@@ -16,47 +17,21 @@ SOURCES = {  # prefix of a figure's name: where it was measured, and how its cur
     "eval": ("held-out, fixed corruption", {"color": BLUE, "width": 2.5}, "lines+markers"),
     "eval_own": ("held-out, own generator", {"color": ORANGE, "width": 2.5, "dash": "dash"}, "lines+markers"),
 }
-EVERYWHERE = ("train", "eval", "eval_own")
-LEARNING = (  # figure, name, note, where from (the generator is the same in eval and eval_own), a line to compare with
-    ("generator_loss", "Generator loss", "nats per selected token", ("train", "eval"), None),
-    ("discriminator_loss", "Discriminator loss", "nats per token", EVERYWHERE, None),
-    (
-        "generator_accuracy",
-        "Generator accuracy",
-        "the most probable token is the original",
-        ("train", "eval"),
-        "chance",
-    ),
-    ("auc", "Discriminator ROC-AUC", "0.5 is chance", EVERYWHERE, 0.5),
-    ("balanced_accuracy", "Discriminator balanced accuracy", "mean over selected and other tokens", EVERYWHERE, 0.5),
-    ("recall", "Discriminator recall", "share of the replaced tokens that it finds", EVERYWHERE, None),
-    ("precision", "Discriminator precision", "share of its finds that were replaced", EVERYWHERE, None),
-    ("generator_entropy", "Generator entropy", "nats; near 0 it has collapsed", ("train", "eval"), None),
-)
-OF_TRAINING = (  # name, note, unit after the number in the hover text, [(key, name of the curve)]
-    ("Loss", "both parts, weighted", "", [("train/loss", "")]),
-    (
-        "Replaced, and called replaced",
-        "share of the tokens",
-        "",
-        [("train/replaced_fraction", "replaced"), ("train/predicted_positive_rate", "called replaced")],
-    ),
-    ("Learning rate", "", "", [("train/learning_rate", "")]),
-    ("Gradient norm", "before clipping", "", [("train/gradient_norm", "")]),
-)
-OF_SPEED = (
-    (
-        "Throughput",
-        "per second, all processes",
-        "",
-        [("speed/tokens_per_second", "real tokens"), ("speed/slots_per_second", "token slots")],
-    ),
-    ("Waiting for data", "share of the time", "", [("speed/data_wait", "")]),
-    ("Peak memory", "of one process", " GB", [("speed/peak_memory_gb", "")]),
-    ("Model FLOPs utilisation", "share of the card's peak", "", [("speed/mfu", "")]),
-)
-
-
+# Name, note, unit after the number in the hover text, {key: name of the curve}.
+TRAINING = (
+    ("Loss", "both parts, weighted", "", {"train/loss": ""}),
+    ("Replaced, and called replaced", "share of the tokens", "",
+     {"train/replaced_fraction": "replaced", "train/predicted_positive_rate": "called replaced"}),
+    ("Learning rate", "", "", {"train/learning_rate": ""}),
+    ("Gradient norm", "before clipping", "", {"train/gradient_norm": ""}),
+)  # fmt: skip
+SPEED = (
+    ("Throughput", "per second, all processes", "",
+     {"speed/tokens_per_second": "real tokens", "speed/slots_per_second": "token slots"}),
+    ("Waiting for data", "share of the time", "", {"speed/data_wait": ""}),
+    ("Peak memory", "of one process", " GB", {"speed/peak_memory_gb": ""}),
+    ("Model FLOPs utilisation", "share of the card's peak", "", {"speed/mfu": ""}),
+)  # fmt: skip
 Columns = dict[str, tuple[list[float], list[float]]]
 
 
@@ -89,6 +64,12 @@ def series(curves: Columns, name: str) -> tuple[np.ndarray, np.ndarray]:
     return x[kept], y[kept]
 
 
+def spread(entries: Sequence, most: int) -> list:
+    """At most so many of them, evenly spread; the first and the last are among them."""
+    places = range(len(entries)) if len(entries) <= most else np.linspace(0, len(entries) - 1, most).round().astype(int)
+    return [entries[i] for i in places]
+
+
 def learning_charts(curves: Columns, chance: float | None) -> Markup:
     """Held-out figures over training ones.
 
@@ -96,36 +77,26 @@ def learning_charts(curves: Columns, chance: float | None) -> Markup:
         chance: generator accuracy of always guessing the most frequent token, where it is known.
     """
     made = []
-    for key, name, note, sources, reference in LEARNING:
-        figure = go.Figure()
-        for source in sources:
-            text, line, mode = SOURCES[source]
-            x, y = series(curves, f"{source}/{key}")
-            if len(x):
+    for of in shown("curves"):
+        figure, note, level = go.Figure(), of.note, chance if of.level == "chance" else of.level
+        for source, (text, line, mode) in SOURCES.items():
+            x, y = series(curves, f"{source}/{of.key}")
+            if len(x) and (source != "eval_own" or of.network == "discriminator"):  # eval has the same generator
                 figure.add_scatter(x=x, y=y, name=text, mode=mode, line=line, marker={"size": 5})
-        level = chance if reference == "chance" else reference
-        if reference == "chance" and level is not None:
-            note += f"; {level:.3f} by always guessing the most frequent one"
         if level is not None:
             figure.add_hline(y=level, line={"color": GREY, "width": 1, "dash": "dot"})
+            note += f"; {level:.3f} by always guessing the most frequent one" if of.level == "chance" else ""
         if figure.data:
-            made.append(chart(_over_steps(figure), name, note))
+            made.append(chart(_over_steps(figure), of.title, note))
     return charts(made)
 
 
-def training_charts(curves: Columns) -> Markup:
-    return _plain_charts(curves, OF_TRAINING)
-
-
-def speed_charts(curves: Columns) -> Markup:
-    return _plain_charts(curves, OF_SPEED)
-
-
-def _plain_charts(curves: Columns, wanted: Sequence[tuple]) -> Markup:
+def plain_charts(curves: Columns, wanted: Sequence[tuple]) -> Markup:
+    """The charts of ``TRAINING`` or ``SPEED`` that have a value."""
     made = []
-    for name, note, unit, shown in wanted:
+    for name, note, unit, keys in wanted:
         figure = go.Figure()
-        for (key, text), colour in zip(shown, (BLUE, ORANGE)):
+        for (key, text), colour in zip(keys.items(), (BLUE, ORANGE)):
             x, y = series(curves, key)
             if len(x):
                 figure.add_scatter(x=x, y=y, name=text or name, mode="lines", line={"color": colour, "width": 1.5})

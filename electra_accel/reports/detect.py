@@ -1,8 +1,8 @@
-"""Which tokens of a text look replaced, and what may have stood at [MASK]: a pair asked as any user of it would ask it.
+"""Which tokens of a text look replaced, and which may fill a [MASK]: a pair as any user of it would use it.
 
-The networks are those of stock ``transformers``, loaded from an exported folder or a hub id: nothing of the training code
-takes part, so the answers also show that what a run exports works without it. The tokenizer is the library's too, unless it
-contradicts its own vocabulary (``text/letters.py``).
+Stock ``transformers`` load the networks from an exported folder or a hub id. No training code takes part, so the answers also
+show that an export works without it. The tokenizer is the library's too, unless it contradicts its own vocabulary
+(``text/letters.py``).
 """
 
 from collections.abc import Callable, Iterator
@@ -23,10 +23,9 @@ CONTINUES = "##"  # WordPiece's mark of a token that continues a word
 
 @dataclass(frozen=True)
 class Reading:
-    """What was said to one text.
+    """The answer to one text.
 
     Attributes:
-        text: as given.
         tokens: as the discriminator read them, without [CLS] and [SEP]; the generator's most probable token at each [MASK].
         probability: that each was replaced.
         candidates: for each [MASK] in order: its place in ``tokens``, and the generator's most probable tokens there with their
@@ -60,8 +59,7 @@ class Detector:
     """A discriminator, and a generator for texts with [MASK], in fp32 on the CPU.
 
     Args:
-        discriminator: folder or hub id.
-        generator: the same; None if there is none. Loaded when the first [MASK] is met.
+        discriminator, generator: folder or hub id; the generator may be None, and is loaded at the first [MASK].
         max_length: tokens that are read at once, [CLS] and [SEP] included; None: the discriminator's positions.
 
     Attributes:
@@ -84,7 +82,7 @@ class Detector:
     @cached_property
     def generator(self) -> ElectraForMaskedLM:
         if self._source is None:
-            raise UserError("a text has [MASK], for which a generator is needed: name one with --generator")
+            raise UserError("a text has a [MASK], which needs a generator: name one with --generator")
         network = load_network("--generator", ElectraForMaskedLM, self._source)
         conflict = vocabulary_conflict(self.tokenizer, _tokenizer("generator", self._source, lambda line: None))
         if conflict:
@@ -97,7 +95,7 @@ class Detector:
 
     @torch.inference_mode()
     def read(self, text: str, top_k: int) -> Reading | None:
-        """Ask about one text; where it is longer than ``max_length``, about each piece by itself.
+        """Ask about one text; if it is longer than ``max_length``, about each piece by itself.
 
         Args:
             top_k: candidates at each [MASK].
@@ -106,7 +104,7 @@ class Detector:
             None where there is nothing to read: blanks, control characters, characters without width.
 
         Raises:
-            UserError: [MASK] in it and no generator; a network answers with NaN.
+            UserError: there is a [MASK] and no generator; a network answers with NaN.
         """
         ids = self.tokenizer(normalise(text), add_special_tokens=False)["input_ids"]
         if not ids:
@@ -155,11 +153,9 @@ class Detector:
 
 
 def _numbers(role: str, source: str, probabilities: torch.Tensor) -> torch.Tensor:
-    """``probabilities``; UserError where a network gives none, which finite weights can do too if they are very large."""
+    """``probabilities``; UserError if one is NaN, which very large finite weights can cause too."""
     if probabilities.isnan().any():
-        raise UserError(
-            f"--{role}: {source} answers with what is no number (NaN): its weights are damaged; take others"
-        )
+        raise UserError(f"--{role}: {source} answers with NaN: its weights are damaged; take others")
     return probabilities
 
 

@@ -2,18 +2,17 @@
 
 from collections.abc import Iterable, Iterator
 
-from markupsafe import Markup
 from rich.cells import cell_len
 from rich.text import Text
 
 from electra_accel.reports.detect import CONTINUES, Reading
-from electra_accel.reports.page import page, table
-from electra_accel.tracking.samples import Piece
+from electra_accel.reports.page import Table, page, template
+from electra_accel.terminal import Piece
 from electra_accel.tracking.tokens import heat
 
 LEGEND = (
-    "below each token the probability that it was replaced, ! where it is over one half; [token] stands at a [MASK]: there the "
-    "discriminator reads the generator's most probable token"
+    "below each token: the probability that it was replaced, ! where it is over one half; [token] stands at a [MASK]: there "
+    "the discriminator reads the generator's most probable token"
 )
 # Backgrounds from this probability on: rich turns them into what the terminal can show. Black on them is readable on any.
 COLOURS = ((0.9, "black on #f2705a"), (0.5, "black on #f6a560"), (0.2, "black on #f7dd8c"))
@@ -21,11 +20,11 @@ COLOURS = ((0.9, "black on #f2705a"), (0.5, "black on #f6a560"), (0.2, "black on
 
 def terminal_lines(reading: Reading, width: int) -> Iterator[Text]:
     """The tokens in lines of at most ``width`` cells, their probabilities below them, then the candidates at [MASK]."""
-    columns = []
-    masked = {place for place, _ in reading.candidates}
+    columns, masked = [], {place for place, _ in reading.candidates}
     for place, (token, p) in enumerate(zip(reading.tokens, reading.probability)):
         word = f"[{visible(token)}]" if place in masked else visible(token)
-        columns.append((word + "!" * (p > 0.5), f"{p:.2f}".removeprefix("0"), _style(p)))
+        style = next((style for least, style in COLOURS if p >= least), "")
+        columns.append((word + "!" * (p > 0.5), f"{p:.2f}".removeprefix("0"), style))
     for line in _lines(columns, width):
         for row in (0, 1):
             text = Text()
@@ -42,30 +41,19 @@ def terminal_lines(reading: Reading, width: int) -> Iterator[Text]:
 
 def html(readings: Iterable[Reading]) -> str:
     """A page that shows each text on its colours, and the generator's candidates."""
-    sections = []
+    parts, sections = template("detect.html"), []
     for number, reading in enumerate(readings, 1):
         first = {place: best[0][0] for place, best in reading.candidates}
-        pieces = [
-            Piece(
-                f"[{_bare(token)}]" if place in first else _bare(token),
-                joined=token != _bare(token),
-                probability=p,
-                best=first.get(place, ""),
-            )
-            for place, (token, p) in enumerate(zip(reading.tokens, reading.probability))
-        ]
-        content = Markup("<h2>{}</h2>").format(f"Text {number}: {summary(reading)}") + heat(pieces)
-        if first:
-            rows = [
-                [place + 1, ", ".join(f"{token} {p:.2f}" for token, p in best)] for place, best in reading.candidates
-            ]
-            content += table(["[MASK] as token", "most probable, by the generator"], rows)
-        sections.append(("", content))  # without a list of links, which would be as long as a file of texts
-    lead = Markup("<p>{}</p>").format(
-        "The stronger its colour, the more probable it is that a token was replaced; ! where that is over one half. "
-        "[token] stands at a [MASK]: there the discriminator reads the generator's most probable token."
-    )
-    return page("Replaced tokens", sections, lead)
+        pieces = []
+        for place, (token, p) in enumerate(zip(reading.tokens, reading.probability)):
+            bare = token.removeprefix(CONTINUES) or token
+            word = f"[{bare}]" if place in first else bare
+            pieces.append(Piece(word, joined=token != bare, probability=p, best=first.get(place, "")))
+        rows = [[place + 1, ", ".join(f"{token} {p:.2f}" for token, p in best)] for place, best in reading.candidates]
+        masks = Table(["[MASK] as token", "most probable, by the generator"], rows)
+        # Without a list of links, which would be as long as a file of texts.
+        sections.append(("", parts.text(number, summary(reading), heat(pieces), masks)))
+    return page("Replaced tokens", sections, parts.lead())
 
 
 def summary(reading: Reading) -> str:
@@ -78,14 +66,6 @@ def summary(reading: Reading) -> str:
 def visible(token: str) -> str:
     """Characters that would steer the terminal replaced by one that is shown."""
     return "".join(c if c.isprintable() else "\ufffd" for c in token)
-
-
-def _bare(token: str) -> str:
-    return token.removeprefix(CONTINUES) or token
-
-
-def _style(p: float) -> str:
-    return next((style for least, style in COLOURS if p >= least), "")
 
 
 def _lines(columns: list[tuple[str, str, str]], width: int) -> Iterator[list[tuple[str, str, str]]]:

@@ -1,12 +1,9 @@
-"""The one HTML renderer: whole pages in one file that works offline, made of charts, tables and panes.
-
-    from electra_accel.reports.page import chart, page, table
+"""HTML pages in one file that works offline, made of charts, tables and panes.
 
     html = page("Title", [("First section", table(["name", "value"], rows)), ("Curves", chart(figure, "Loss"))])
 
-Everything here takes and returns ``markupsafe.Markup``: a plain ``str`` is text of somebody and is escaped wherever it is put,
-a ``Markup`` is HTML and stays. Build HTML with ``Markup("<p>{}</p>").format(text)``, never with an f-string. Sentences with
-highlighted tokens: see tokens.py.
+The HTML is in templates/, which escape every ``str`` that they are given. ``Markup`` is HTML and stays as it is: it comes out
+of a template (:func:`template`), never out of an f-string. Sentences with highlighted tokens: see tracking/tokens.py.
 """
 
 import base64
@@ -15,9 +12,11 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup, escape
+
+from electra_accel.tracking.tokens import STYLE, templates
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -26,118 +25,104 @@ HERE = Path(__file__).parent
 DASHES = ("solid", "dash", "dot", "dashdot")
 CHART = 'class="chart"'
 NUMBER = re.compile(r"[+\-−±]?\d[\d.,]*(e[+\-]?\d+)?\s?%?(\s?±.*)?")
+TEMPLATES = templates(HERE / "templates")
+TEMPLATES.filters["cell"] = lambda value: cell_text(value)
+TEMPLATES.filters["table"] = lambda found, caption="": found.html(caption)
+
+
+def template(file: str):
+    """The macros of a template: functions that return ``Markup``."""
+    return TEMPLATES.get_template(file).module
+
+
+PARTS = template("parts.html")
 
 
 def page(title: str, sections: Iterable[tuple[str, str]], lead: str = "") -> str:
     """A whole document that asks the network for nothing, for light and dark, phone and desktop.
 
     Args:
-        title: of the document, and its first heading.
         sections: (heading, content); the headings become a list of links. "" as heading: none.
         lead: stands under the title.
 
-    The page's Content-Security-Policy lets only its own two scripts run (by their hash) and forbids every request, so
-    that even text which had escaped escaping could do nothing. plotly.js (4.8 MB) is in it where a chart is.
+    The page's Content-Security-Policy lets only its own two scripts run (by their hash) and forbids every request. So even
+    text that was not escaped by mistake could do nothing. plotly.js (4.8 MB) is included only if there is a chart.
     """
-    sections = [(f"section-{number}", *section) for number, section in enumerate(sections, 1)]
-    links = Markup("\n").join(Markup('<a href="#{}">{}</a>').format(name, text) for name, text, _ in sections if text)
-    body = Markup("\n").join(
-        (Markup('<section aria-labelledby="{0}"><h2 id="{0}">{1}</h2>') if heading else Markup("<section>")).format(
-            name, heading
-        )
-        + escape(content)
-        + Markup("</section>")
-        for name, heading, content in sections
-    )
-    scripts = [_file("page.js")]
-    if CHART in body or CHART in lead:
+    sections, scripts = list(sections), [_file("page.js")]
+    if any(CHART in content for content in (lead, *(content for _, content in sections))):
         from plotly.offline import get_plotlyjs
 
         scripts.insert(0, get_plotlyjs())
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
-        "form-action 'none'"
-    )
-    document = Markup(
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        '<title>{title}</title>\n<link rel="icon" href="data:,">\n<style>\n{style}</style>\n</head>\n<body>\n'
-        "<header><h1>{title}</h1>\n{lead}</header>\n{nav}<main>\n{body}\n</main>\n{scripts}</body>\n</html>\n"
-    ).format(
-        policy=policy,
+    return TEMPLATES.get_template("page.html").render(
         title=title,
-        style=Markup(_file("tokens.css", HERE.parent / "tracking") + _file("page.css")),
+        sections=sections,
         lead=lead,
-        nav=Markup('<nav aria-label="Sections">\n{}\n</nav>\n').format(links) if links else "",
-        body=body,
-        scripts=Markup("").join(Markup(f"<script>{script}</script>\n") for script in scripts),
+        style=Markup(STYLE.read_text(encoding="utf-8") + _file("page.css")),
+        scripts=list(map(Markup, scripts)),
+        digests=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
     )
-    return str(document)
 
 
 def chart(figure: "Figure", name: str, note: str = "") -> Markup:
     """A plotly figure with ``name`` above it: zoom and hover, no logo, as wide as there is room, in the page's colours.
 
-    Leave fonts, backgrounds, grids and margins to the page, which changes them with the reader's light or dark mode; give
-    curves one of ``COLOURS`` (and ``DASHES``). What the figure's layout sets wins. Text in a figure that is not ours goes
-    through :func:`label`. Put several into :func:`charts`.
-
-    Args:
-        note: a sentence under the name.
+    Leave fonts, backgrounds, grids and margins to the page, which has a light and a dark mode; give curves one of ``COLOURS``
+    (and ``DASHES``). What the figure's layout sets wins. Text that is not ours goes through :func:`label`. ``note`` stands
+    under the name.
     """
     from plotly.io.json import to_json_plotly
 
     content = figure.to_plotly_json()
     content["layout"].pop("template", None)  # plotly's own look
     data = Markup(to_json_plotly(content).replace("<", "\\u003c"))  # no text in it can end the script element
-    caption = Markup("{}<span>{}</span>").format(name, note) if note else escape(name)
-    return Markup(
-        '<figure class="chart" aria-label="{}"><figcaption>{}</figcaption><div class="plot"></div>'
-        '<script type="application/json">{}</script></figure>\n'
-    ).format(name, caption, data)
+    return PARTS.chart(name, note, data)
 
 
 def label(text: str) -> str:
-    """Text of somebody for a plotly figure (names, hover text, ticks), which would read ``<b>`` in it as markup."""
+    """Text that is not ours for a plotly figure (names, hover text, ticks), which would read ``<b>`` in it as markup."""
     return str(escape(text))
 
 
 def charts(those: Iterable[Markup]) -> Markup:
     """Charts side by side where there is room."""
-    return Markup('<div class="charts">{}</div>\n').format(Markup("").join(those))
+    return PARTS.charts(list(those))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> Markup:
-    """Cells are text, numbers, None (shown as –) or Markup; a column of numbers stands on the right.
+class Table(NamedTuple):
+    """One table for pages, Markdown and the terminal. Cells are text, numbers, None (shown as –), or ``Markup``."""
 
-    Floats get four significant digits and whole numbers thousands separators; a text that begins as a number and goes on
-    with % or ± counts as one. Wider than a phone, the table scrolls inside itself.
-    """
-    rows = [list(row) for row in rows]
-    right = [
-        any(map(_is_number, column)) and all(cell in (None, "") or _is_number(cell) for cell in column)
-        for column in zip(*rows)
-    ] or [False] * len(columns)
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
 
-    def line(tag: str, cells: Iterable[object]) -> Markup:
-        return Markup("").join(
-            Markup("<{0}{1}>{2}</{0}>").format(tag, Markup(' class="number"') if number else "", cell_text(cell))
-            for cell, number in zip(cells, right)
-        )
+    def html(self, caption: str = "") -> Markup:
+        """Columns of numbers are aligned on the right; a text that begins as a number and goes on with % or ± counts as one."""
+        columns = list(zip(*self.rows)) or [()] * len(self.columns)
+        numeric = [any(map(_is_number, c)) and all(x in (None, "") or _is_number(x) for x in c) for c in columns]
+        return PARTS.table(self.columns, self.rows, numeric, caption)
 
-    frame = '<div class="scroll" tabindex="0"><table>{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>\n'
-    return Markup(frame).format(
-        Markup("<caption>{}</caption>").format(caption) if caption else "",
-        line("th", columns),
-        Markup("\n").join(Markup("<tr>{}</tr>").format(line("td", row)) for row in rows),
-    )
+    def markdown(self) -> str:
+        """With what users wrote as plain text."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        return "\n".join(f"| {' | '.join(plain(cell_text(cell)) for cell in line)} |" for line in lines)
+
+    def show(self, narrowest: int = 1) -> None:
+        """Print it; in a narrow terminal ``narrowest`` characters of a column stay together, elsewhere a row is one line."""
+        from rich import console, table  # here: a page needs none of it
+
+        out = console.Console(highlight=False, markup=False, emoji=False)  # names and settings are the user's
+        if not out.is_terminal:
+            out.width = 10_000
+        drawn = table.Table(box=None, pad_edge=False)
+        for column in self.columns:
+            drawn.add_column(column, overflow="fold", min_width=narrowest)
+        for row in self.rows:
+            drawn.add_row(*map(cell_text, row))
+        out.print(drawn)
+        out.print()
 
 
 def cell_text(value: object) -> str:
-    """How :func:`table` writes a value."""
+    """A value as tables show it: floats with four significant digits, whole numbers with thousands separators."""
     if value is None or isinstance(value, float) and math.isnan(value):
         return "–"
     if isinstance(value, bool | str):
@@ -147,46 +132,29 @@ def cell_text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def slider(name: str, stops: Sequence[tuple[str, str]]) -> Markup:
-    """One of several contents, chosen by a slider (mouse, finger, arrow keys); the last one is seen at first.
+def plain(text: str) -> str:
+    """Text for Markdown: on one line, without what would end a cell or become HTML or a link."""
+    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", " ".join(text.split()))
 
-    Args:
-        name: what the slider moves over, such as "Step".
-        stops: (label, content).
-    """
-    last = len(stops) - 1
-    control = Markup(
-        '<label class="control">{}<input type="range" min="0" max="{}" value="{}" autocomplete="off">'
-        "<output>{}</output></label>"
-    ).format(name, last, last, stops[last][0])
-    return _panes(control, stops, last)
+
+def capital(text: str) -> str:
+    """With a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> Markup:
+    """The HTML of a :class:`Table`."""
+    return Table(columns, rows).html(caption)
+
+
+def slider(name: str, stops: Sequence[tuple[str, str]]) -> Markup:
+    """One of several (label, content), chosen by a slider (mouse, finger, arrow keys); the last one is shown at first."""
+    return PARTS.slider(name, stops)
 
 
 def tabs(name: str, choices: Sequence[tuple[str, str]]) -> Markup:
-    """One of several contents, chosen by radio buttons; the first one is seen at first.
-
-    Args:
-        name: what is chosen, such as "x-axis"; another on each page's tabs.
-        choices: (label, content).
-    """
-    buttons = Markup("").join(
-        Markup('<label><input type="radio" name="{}" autocomplete="off"{}>{}</label>').format(
-            name, Markup("" if i else " checked"), text
-        )
-        for i, (text, _) in enumerate(choices)
-    )
-    legend = Markup('<div class="control" role="radiogroup" aria-label="{0}"><span class="quiet">{0}</span>{1}</div>')
-    return _panes(legend.format(name, buttons), choices, 0)
-
-
-def _panes(control: Markup, contents: Sequence[tuple[str, str]], seen: int) -> Markup:
-    panes = Markup("").join(
-        Markup('<div class="pane" data-label="{}"{}>{}</div>\n').format(
-            text, Markup("" if i == seen else " hidden"), html
-        )
-        for i, (text, html) in enumerate(contents)
-    )
-    return Markup('<div class="panes">{}\n{}</div>\n').format(control, panes)
+    """One of several (label, content), chosen by radio buttons, the first one at first; ``name`` is unique on its page."""
+    return PARTS.tabs(name, choices)
 
 
 def _is_number(cell: object) -> bool:
@@ -195,9 +163,5 @@ def _is_number(cell: object) -> bool:
     return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 
-def _file(name: str, folder: Path = HERE) -> str:
-    return (folder / name).read_text(encoding="utf-8")
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def _file(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")

@@ -44,25 +44,21 @@ def read_experiments(sources: Iterable[str], warn: Callable[[str], None]) -> lis
     runs = [run if isinstance(run, Experiment) else join_segments(run) for run in found.values()]
     if len(runs) < 2:
         raise UserError(f"{runs[0].source} is one run: give at least two to compare")
-    _name_alike(runs)
-    several = {name for name, times in Counter(run.name for run in runs).items() if times > 1}
-    for run in runs:
-        if run.name in several:
-            run.name = run.source
-    return runs
-
-
-def _name_alike(runs: Iterable[Experiment]) -> None:
-    """Gives options that name the same content in other words the words of the first run, so that such runs do not differ."""
     words: dict[tuple[str, str], Any] = {}
-    for run in runs:
+    for (
+        run
+    ) in runs:  # options that name the same content get the words of the first run, so that such runs do not differ
         for option, part in READ_BY_CONTENT.items():
             if part in run.content:
                 run.options[option] = words.setdefault((option, run.content[part]), run.options[option])
+    times = Counter(run.name for run in runs)
+    for run in runs:
+        run.name = run.source if times[run.name] > 1 else run.name
+    return runs
 
 
 def _matches(source: str, warn: Callable[[str], None]) -> list[Path]:
-    """The runs that one word names. A folder that was named must be one; a glob may match others, which are left out."""
+    """The runs that one word names. A named folder must be a run; a glob may match other paths, which are left out."""
     exact = Path(source)
     if exact.exists():
         if _is_run(exact):
@@ -75,9 +71,8 @@ def _matches(source: str, warn: Callable[[str], None]) -> list[Path]:
         )
     matched = {path: _is_run(path) for path in map(Path, sorted(glob.glob(source)))}
     if not any(matched.values()):
-        raise UserError(
-            f"{source}: {'no run folder' if matched else 'nothing'} matches; give run folders, such as 'runs/*'"
-        )
+        what = "no run folder" if matched else "nothing"
+        raise UserError(f"{source}: {what} matches; give run folders, such as 'runs/*'")
     for path, is_run in matched.items():
         if not is_run:
             warn(f"{path} is no run and is left out")

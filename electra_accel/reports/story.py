@@ -1,25 +1,30 @@
-"""The views of an adaptation's story: in the terminal, on the page, in a model card, as W&B's summary."""
+"""The views of an adaptation's story: in the terminal, on the page, in a model card, as W&B's summary, beside other runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
 from electra_accel.errors import UserError
 from electra_accel.intervals import Z95
+from electra_accel.model.figures import FIGURES, shown
 from electra_accel.paired import COVERS
 from electra_accel.pretraining.cost import cost_text
-from electra_accel.reports.adaptation import ENCODER, FRESH_GENERATOR, SCRATCH, SETS, Story, story_of_run
+from electra_accel.reports.adaptation import ENCODER, FRESH_GENERATOR, SCRATCH, Story, story_of_run
 from electra_accel.reports.advice import RULES
-from electra_accel.reports.changes import Change, figures_of
-from electra_accel.reports.page import cell_text, table
+from electra_accel.reports.judgements import Change, Judgement
+from electra_accel.reports.page import Table, capital, cell_text, template
 from electra_accel.reports.tasks import ENCODERS, sentence, task_changes
 
 TEXTS = {"eval": "domain", "general": "general text"}
+MOST_COLUMNS = 3  # runs; of more, each is a row
+SHORT = ("generator_loss", "auc")  # of a row: what the verdict and the rules look at
+Sets = Mapping[str, Mapping[str, Any]]  # what a run knows of its held-out sets, see ``adaptation.held_out_sets``
 INTERVAL = (
-    "± is a 95% interval. It takes tokens as independent and knows nothing of other seeds. It treats before and after as "
-    "judged on different samples, though they are one: for that reason it is too wide, never too narrow."
+    "± is a 95% interval. It takes tokens as independent and does not cover other seeds. It treats before and after as judged "
+    "on different samples, though they share one, which makes it too wide, never too narrow."
 )
 
 
@@ -27,7 +32,7 @@ def verdict(story: Story) -> str:
     """In one sentence whether the networks read the domain's text better; never whether tasks gain (``tasks.sentence``)."""
     if story.later:
         return f"no better: none of {story.later:,} later evaluations is better than step {story.before_step:,}, which this is"
-    if story.after_step == story.before_step:
+    if not story.compares:
         return f"judged at step {story.before_step:,} only: there is nothing to compare"
     change = story.domain[story.primary]
     where = "on the domain's text" if story.given else "on held-out text than untrained"
@@ -36,7 +41,7 @@ def verdict(story: Story) -> str:
     found = {
         "better": f"better {where}",
         "worse": f"worse {where}",
-        "no better": f"no better {where}, as far as that can tell",
+        "no better": f"no better {where}, as far as the held-out text can tell",
         None: "whether it is better cannot be told without standard errors",
     }[change.verdict]
     return f"{found}: {change.name} {_number(change.before)} -> {_number(change.after)} ({difference(change)})"
@@ -56,7 +61,7 @@ def spent(story: Story) -> str:
 
 
 def card(folder: Path, step: int, name: str, exported: Path, finetuned: Path | None = None) -> str:
-    """The part of a model card with the figures of a run, "" where it has judged nothing.
+    """The part of a model card with the figures of a run; "" where it has judged nothing.
 
     Args:
         folder: of the run; ``step``: of the weights; ``name``: of the network.
@@ -68,7 +73,7 @@ def card(folder: Path, step: int, name: str, exported: Path, finetuned: Path | N
     """
     told = story_of_run(folder, step)
     if finetuned and (told is None or told.start == FRESH_GENERATOR):
-        raise UserError(f"--tasks: {folder} has no story of an adaptation yet that figures of tasks could belong to")
+        raise UserError(f"--tasks: {folder} has no story of an adaptation yet to which figures of tasks could belong")
     if told is None:
         return ""
     of_tasks = task_changes(folder, finetuned, exported) if finetuned and name in ENCODERS else ()
@@ -78,24 +83,20 @@ def card(folder: Path, step: int, name: str, exported: Path, finetuned: Path | N
 def lines(story: Story) -> list[str]:
     """For the terminal: what was spent, figures before and after, the verdict, advice."""
     told = [f"advice: {advice}" for advice in story.advice.values()]
-    if story.after_step == story.before_step:
+    if not story.compares:
         return [verdict(story), *told]
     rows = [f"trained on {spent(story)}"]
-    for prefix, changes in sets_of(story):
+    for prefix in story.sets:
         title = "held-out text" if prefix == "eval" else "general text"
-        rows.append(f"  {title + ', fixed corruption':<32} {'before':>9}   {'after':>9}   {'change':>17}")
-        rows += [
-            f"  {change.name:<32} {_number(change.before):>9}   {_number(change.after):>9}   {difference(change):>17}   "
-            f"{change.better} is better"
-            for change in changes.values()
-            if change.after is not None
-        ]
+        cells = [[f"{title}, fixed corruption", "before", "after", "change", ""]]
+        cells += [[*row, f"{better} is better"] for text, *row, better in _rows(story) if text == TEXTS[prefix]]
+        rows += [f"  {name:<32} {b:>9}   {a:>9}   {change:>17}   {end}".rstrip() for name, b, a, change, end in cells]
     if story.chance is not None:
         auc = "" if story.one_network else "; an AUC of 0.5 is chance"
         rows.append(f"  always guessing the most frequent token has generator accuracy {story.chance:.4f}{auc}")
     if story.domain[story.primary].error:
         rows.append(
-            "  ± is a 95% interval as if before and after were judged on different text: too wide rather than narrow"
+            "  ± is a 95% interval as if before and after were judged on different text: too wide, not too narrow"
         )
     rows.append(f"  {verdict(story)}")
     return rows + told
@@ -103,44 +104,39 @@ def lines(story: Story) -> list[str]:
 
 def markdown(story: Story) -> str:
     """For a model card: the verdict and a table; of one evaluation only, its figures."""
-    compares = story.after_step != story.before_step
-    columns = ["held-out text", "figure", f"step {story.before_step:,}"]
-    columns += [f"step {story.after_step:,}", "change", "better"] if compares else ["better"]
-    rows = []
-    for prefix, changes in sets_of(story):
-        for change in (change for change in changes.values() if change.after is not None):
-            more = [_number(change.after), difference(change)] if compares else []
-            rows.append([TEXTS[prefix], change.name, _number(change.before), *more, change.better])
-    return "\n".join(
-        [
-            _sentence(story),
-            "",
-            *("| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows)),
-            "",
-            "Always on the same corruption of the same text." + (f" {INTERVAL}" if compares else ""),
-            *(_task_table(story) if story.tasks else ()),
-        ]
-    )
+    columns, rows = ["held-out text", "figure", f"step {story.before_step:,}"], _rows(story)
+    if story.compares:
+        columns += [f"step {story.after_step:,}", "change"]
+    else:
+        rows = [[*row[:3], row[-1]] for row in rows]
+    found = [_sentence(story), Table([*columns, "better"], rows).markdown()]
+    found.append("Always on the same corruption of the same text." + (f" {INTERVAL}" if story.compares else ""))
+    if story.tasks:
+        start = "the network that it started from" if story.start != SCRATCH else "the same network untrained"
+        found += [_task_table(story).markdown(), f"Each fine-tuned; before is {start}. {COVERS}"]
+    return "\n\n".join(found)
 
 
-def _task_table(story: Story) -> list[str]:
+def _rows(story: Story) -> list[list[str]]:
+    """Held-out text, figure, before, after, change, and which way is better, of the figures that there are."""
+    return [
+        [TEXTS[prefix], each.name, _number(each.before), _number(each.after), difference(each), each.better]
+        for prefix, changes in story.sets.items()
+        for each in changes.values()
+        if each.after is not None
+    ]
+
+
+def _task_table(story: Story) -> Table:
     rows = []
     for each in story.tasks:
-        cells = [each.task, f"{each.metric}, {each.split}", _number(each.before), _number(each.after)]
         found = each.difference or {"mean": None, "low": None, "seeds": 0}
         change = "–" if found["mean"] is None else f"{found['mean']:+.4f}"
         if found["low"] is not None:
             change += f" ({found['low']:+.4f} to {found['high']:+.4f})"
-        rows.append([*cells, change, str(found["seeds"]), each.verdict])
-    start = "the network that it started from" if story.start != SCRATCH else "the same network untrained"
-    return [
-        "",
-        "| task | figure | before | after | change (95% interval) | seeds | verdict |",
-        "|---|---|---|---|---|---|---|",
-        *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows),
-        "",
-        f"Each fine-tuned; before is {start}. {COVERS}",
-    ]
+        figures = _number(each.before), _number(each.after)
+        rows.append([each.task, f"{each.metric}, {each.split}", *figures, change, str(found["seeds"]), each.verdict])
+    return Table(["task", "figure", "before", "after", "change (95% interval)", "seeds", "verdict"], rows)
 
 
 def summary_values(story: Story | None) -> dict[str, float]:
@@ -149,7 +145,7 @@ def summary_values(story: Story | None) -> dict[str, float]:
     if story is None:
         return {}
     values = {"story/steps": story.cost.steps, "story/exported_step": story.after_step}
-    for prefix, changes in sets_of(story):
+    for prefix, changes in story.sets.items():
         for key, change in changes.items():
             name = f"story/{'domain' if prefix == 'eval' else prefix}/{key}"
             values |= {f"{name}_before": change.before, f"{name}_after": change.after}
@@ -169,72 +165,84 @@ def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Map
         records, sets: as for ``adaptation.tell``.
     """
     if story is None:
-        return Markup("<p>{}</p>").format("The held-out text has not been judged yet.")
-    html = Markup("<p>{}</p>").format(_sentence(story))
-    for rule, advice in story.advice.items():
-        if rule == "collapse":  # the page's first lines tell of it, with the steps
-            continue
-        html += Markup('<p class="warning"><strong>{}</strong>: {}.</p>').format(rule, advice)
-    for prefix, changes in sets_of(story):
-        evaluations = [record for record in records if f"{prefix}/generator_loss" in record]
-        html += _figures(story, changes, prefix, evaluations, caption="General text" if prefix == "general" else "")
-        html += _judged_on(sets.get(prefix, {}), story.one_network)
-    return html
+        return template("report.html").not_judged()
+    advice = {rule: said for rule, said in story.advice.items() if rule != "collapse"}  # at the top of the page
+    found = [(prefix, _figures(story, prefix, records), sets.get(prefix, {})) for prefix in story.sets]
+    return template("report.html").story(_sentence(story), advice, found, story.one_network, INTERVAL)
+
+
+def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> Table:
+    """A column for each run; with more than ``MOST_COLUMNS`` runs a row for each run, with fewer figures."""
+    a_row_each = len(stories) > MOST_COLUMNS
+    rows = [
+        ["started from", *(told.start for told in stories)],
+        ["spent", *map(spent, stories)],
+        ["judged at step", *(f"{told.before_step:,} and {told.after_step:,}" for told in stories)],
+    ]
+    for prefix, text in TEXTS.items():
+        for figure in shown("story"):
+            cells = [_cell(told.sets.get(prefix, {}).get(figure.key)) for told in stories]
+            if any(cells) and (figure.key in SHORT or not a_row_each):
+                rows.append([f"{text}: {figure.full_name} ({figure.better} is better)", *cells])
+        if len(stories) > 1 and any(known.get(prefix) for known in sets):
+            first, *others = (_judgement(told, prefix, known) for told, known in zip(stories, sets, strict=True))
+            rows.append([f"{text}: compares with the first run", None, *(comparable(each, first) for each in others)])
+    for task in dict.fromkeys(each.task for told in stories for each in told.tasks):
+        cells = [next((str(each) for each in told.tasks if each.task == task), None) for told in stories]
+        rows.append([f"task {task}", *cells])
+    if len(stories) > 1:
+        rows.append(["on the domain's text", *(told.domain[told.primary].verdict for told in stories)])
+    columns = ["", *(told.name for told in stories)]
+    if a_row_each:
+        table = list(zip(columns, *rows, strict=True))
+        return Table(["run", *table[0][1:]], [list(row) for row in table[1:]])
+    return Table(columns, rows)
+
+
+def comparable(judged: Judgement, first: Judgement) -> str:
+    """Whether one run's figures may be compared with the first run's, in the words of ``Judgement.why_not``."""
+    generator, discriminator = (judged.why_not(first, network) for network in ("generator", "discriminator"))
+    if generator:
+        return f"no: {generator}"
+    return f"the generator's figures only: {discriminator}" if discriminator else "yes"
+
+
+def _judgement(told: Story, prefix: str, sets: Sets) -> Judgement:
+    after = {key: change.after for key, change in told.sets.get(prefix, {}).items() if change.after is not None}
+    return Judgement(told.after_step, after, sets.get(prefix, {}))
+
+
+def _cell(change: Change | None) -> str | None:
+    if change is None or change.after is None:
+        return None
+    before = "–" if change.before is None else f"{change.before:.4f}"
+    return f"{before} -> {change.after:.4f} ({difference(change)})"
 
 
 def _sentence(story: Story) -> str:
-    said = verdict(story)
-    more = " Whether tasks gain is for fine-tuning to show." if story.after_step > story.before_step else ""
+    more = " Fine-tune it to see whether tasks gain." if story.after_step > story.before_step else ""
     if story.tasks:
-        more = f" {_capital(sentence(story.tasks))}."
-    return f"{_capital(said)}.{more}"
+        more = f" {capital(sentence(story.tasks))}."
+    return f"{capital(verdict(story))}.{more}"
 
 
-def _capital(said: str) -> str:
-    return f"{said[0].upper()}{said[1:]}"
-
-
-def sets_of(story: Story) -> list[tuple[str, dict[str, Change]]]:
-    """The held-out sets that were judged, by prefix."""
-    return [(prefix, changes) for prefix, changes in zip(SETS, (story.domain, story.general), strict=True) if changes]
-
-
-def _figures(
-    story: Story, changes: Mapping[str, Change], prefix: str, evaluations: Sequence[dict], caption: str
-) -> Markup:
+def _figures(story: Story, prefix: str, records: Sequence[dict]) -> Table:
     """The figures before and after with their intervals, and where each was best."""
-    more = len(evaluations) > 1
-    rows = []
+    evaluations = [Judgement.of(record, prefix, {}) for record in records if f"{prefix}/generator_loss" in record]
+    changes, several = story.sets[prefix], len(evaluations) > 1
     judged = {key: change for key, change in changes.items() if change.before is not None or change.after is not None}
+    rows = []
     for key, change in (judged or changes).items():
         row = [change.name, _with_interval(change.before, change.before_error)]
-        if more:
-            known = [(figures_of(record, prefix), record["step"]) for record in evaluations]
-            known = [(figures[key], step) for figures, step in known if key in figures]
-            choose = max if change.better == "higher" else min
-            best, at = choose(known, key=lambda entry: entry[0], default=(None, None))
+        if several:
+            known = [(each.figures[key], each.step) for each in evaluations if each.figures.get(key) is not None]
+            best, at = FIGURES[key].best(known, lambda entry: entry[0]) or (None, None)
             row += [_with_interval(change.after, change.after_error), difference(change), _number(best), at]
         rows.append([*row, change.better])
     columns = ["held-out figure", f"step {story.before_step:,}"]
-    if more:
+    if several:
         columns += [f"step {story.after_step:,}", "change", "best", "at step"]
-    return table([*columns, "better"], rows, caption)
-
-
-def _judged_on(held_out: Mapping, one_network: bool) -> Markup:
-    """What the figures were measured on, and what they would be by chance. One network alone reads no replaced tokens."""
-    said = "Always on the same corruption of the same held-out text, so that the figures compare."
-    if not one_network:
-        said += " A ROC-AUC of 0.5 is chance."
-    if "chance" in held_out:
-        said += f" Always guessing the most frequent token has generator accuracy {held_out['chance']:.4f}."
-    if "judged" in held_out:
-        said += f" {held_out['examples']:,} examples, {held_out['judged']:,} tokens, {held_out['selected']:,} selected"
-        if not one_network:
-            drawn = f"drawn by {held_out['replacements']}; corruption {held_out['corruption']}"
-            said += f", {held_out['replaced']:,} replaced ({drawn})"
-        said += f". {INTERVAL}"
-    return Markup('<p class="quiet small">{}</p>').format(said)
+    return Table([*columns, "better"], rows)
 
 
 def _with_interval(value: float | None, error: float | None) -> str:

@@ -1,7 +1,7 @@
 """What an adaptation did to tasks: fine-tunings of the network that a run started from and of its own, seed by seed.
 
-They are those of ``scripts/finetune.py``, in its ``results.json``. Both networks are looked for there by what their folders
-hold (a hub id by its name), so that figures of a network that was trained on since are never taken for the present one's.
+They are read from the ``results.json`` of ``scripts/finetune.py``. Both networks are found there by what their folders hold (a
+hub id by its name), so that figures of a network that was trained on since are never taken for those of the present one.
 """
 
 import os
@@ -45,27 +45,26 @@ class TaskChange:
 
     def __str__(self) -> str:
         """Without the task's name: ``accuracy 0.8123 -> 0.8345 (+0.0222, 95% interval …, 5 seeds): better``."""
-        found = self.difference
+        found, said = self.difference, self.verdict
         if found is None:
-            return f"{self.metric}: {self.verdict}, no seed is finished for both"
+            return f"{self.metric}: {said}, no seed is finished for both"
         interval = "one seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
-        if found["low"] is not None:
-            interval = f"95% interval {found['low']:+.4f} to {found['high']:+.4f}, {interval}"
-        where = "" if self.split == "test" else f" on {self.split}"
-        said = self.verdict
         if found["low"] is None:
             said = f"whether it is more than noise is not known ({said.partition(':')[0]})"
+        else:
+            interval = f"95% interval {found['low']:+.4f} to {found['high']:+.4f}, {interval}"
+        where = "" if self.split == "test" else f" on {self.split}"
         return f"{self.metric}{where} {self.before:.4f} -> {self.after:.4f} ({found['mean']:+.4f}, {interval}): {said}"
 
 
 def sentence(changes: Sequence[TaskChange]) -> str:
     """``Fine-tuned, it is better on nsmc, within noise on korsts``: only what was measured."""
-    groups = {said: [each.task for each in changes if each.verdict == said] for said in ("better", "worse")}
-    groups["within noise"] = [each.task for each in changes if each.verdict == "within noise"]
+    known = "better", "worse", "within noise"
+    groups = {said: [each.task for each in changes if each.verdict == said] for said in known}
     parts = [f"{said} on {' and '.join(tasks)}" for said, tasks in groups.items() if tasks]
     unknown = [each.task for each in changes if each.verdict not in groups]
     more = f"whether {' and '.join(unknown)} gained is not known: it takes more seeds" if unknown else ""
-    return "; ".join(part for part in (f"fine-tuned, it is {', '.join(parts)}" if parts else "", more) if part)
+    return "; ".join(filter(None, (f"fine-tuned, it is {', '.join(parts)}" if parts else "", more)))
 
 
 def task_changes(run: Path, finetuned: Path, exported: Path | None = None) -> tuple[TaskChange, ...]:
@@ -90,11 +89,10 @@ def task_changes(run: Path, finetuned: Path, exported: Path | None = None) -> tu
     start, revision = options.get("model.discriminator"), options.get("model.revision")
     if revision and not Path(start).is_dir():
         raise UserError(
-            f"{run} started from {start} at revision {revision}, and fine-tuning reads the newest one of a hub id: they may "
-            "differ, so nothing is said of tasks; runs from a downloaded folder can be told apart"
+            f"{run} started from {start} at revision {revision}, and fine-tuning reads the newest revision of a hub id: they "
+            "may differ, so --tasks cannot be used; start runs from a downloaded folder to use it"
         )
-    pair = {start: Path(start)} if start else {f"{UNTRAINED}{own}": after}
-    pair[own] = after
+    pair = ({start: Path(start)} if start else {f"{UNTRAINED}{own}": after}) | {own: after}
     changes = []
     for task, entry in tasks.items():
         found = [_seeds_of(model, folder, entry["models"], finetuned, pair) for model, folder in pair.items()]
@@ -108,22 +106,17 @@ def read_results(finetuned: Path) -> dict[str, dict]:
     Raises:
         UserError: it is not one, is damaged, or was written by a version that did not yet record what the models were.
     """
-    tasks = run_folder.read_json(finetuned / RESULTS_JSON).get("tasks")
+    path, again = finetuned / RESULTS_JSON, "run its finetune command again, which writes it anew and trains nothing"
+    tasks = run_folder.read_json(path).get("tasks")
     if not tasks:
         raise UserError(
             f"{finetuned} holds no figures of tasks (no {RESULTS_JSON}): give a run.dir of scripts/finetune.py"
         )
     if not has_figures(tasks):
-        raise UserError(
-            f"{finetuned / RESULTS_JSON} is not as scripts/finetune.py writes it: give its finetune command again, which "
-            "writes it anew and trains nothing"
-        )
+        raise UserError(f"{path} is not as scripts/finetune.py writes it: " + again)
     models = [model for entry in tasks.values() for model in entry["models"].values()]
     if not all({"fingerprint", "untrained"} <= model.keys() for model in models):
-        raise UserError(
-            f"{finetuned / RESULTS_JSON} does not say which weights its figures are of: give its finetune command again, "
-            "which writes it anew and trains nothing"
-        )
+        raise UserError(f"{path} does not say which weights its figures are of: {again}")
     return tasks
 
 
@@ -132,31 +125,26 @@ def _seeds_of(
 ) -> dict[str, dict]:
     """The results by seed of the network that ``--models`` would call ``wanted`` and whose files stand in ``folder``."""
     source, untrained = wanted.removeprefix(UNTRAINED), wanted.startswith(UNTRAINED)
-    same_place = [
-        model
-        for model in models.values()
-        if model["untrained"] == untrained and os.path.realpath(model["source"]) == os.path.realpath(source)
-    ]
-    same = same_place
+    place = os.path.realpath(source)
+    alike = [model for model in models.values() if model["untrained"] == untrained]
+    same = same_place = [model for model in alike if os.path.realpath(model["source"]) == place]
     if (folder / CONFIG_JSON).is_file():
         digest = fingerprint(folder, untrained)
         same = [model for model in models.values() if model["fingerprint"] == digest]
     if same:
         return same[0]["seeds"]
+    path, config = finetuned / RESULTS_JSON, finetuned / run_folder.CONFIG
     command = f"python scripts/finetune.py --models {shlex.join(pair)} …"
     if same_place:
         raise UserError(
-            f"{finetuned / RESULTS_JSON}: its figures of {wanted} are of other weights than the present ones; fine-tune these: "
-            f"{command} --run.dir ANOTHER"
+            f"{path}: its figures of {wanted} are of other weights than the present ones; fine-tune these: {command} "
+            "--run.dir ANOTHER"
         )
-    if (finetuned / run_folder.CONFIG).is_file():
-        config = shlex.quote(str(finetuned / run_folder.CONFIG))
-        command = f"python scripts/finetune.py --config {config} --models {shlex.join(pair)}"
+    if config.is_file():
+        command = f"python scripts/finetune.py --config {shlex.quote(str(config))} --models {shlex.join(pair)}"
     known = ", ".join(f"{UNTRAINED if model['untrained'] else ''}{model['source']}" for model in models.values())
-    raise UserError(
-        f"{finetuned / RESULTS_JSON} has no figures of {wanted}, only of {known}; fine-tune both: {command} --run.dir "
-        f"{shlex.quote(str(finetuned))}"
-    )
+    command += f" --run.dir {shlex.quote(str(finetuned))}"
+    raise UserError(f"{path} has no figures of {wanted}, only of {known}; fine-tune both: {command}")
 
 
 def _change(task: str, metric: str, before: dict[str, dict], after: dict[str, dict]) -> TaskChange:

@@ -1,8 +1,7 @@
 """Runs as W&B holds them: in the log files of offline runs, or on its server through the public API.
 
-Configuration and history have the same dotted keys as config.yaml and metrics.jsonl; held_out.json and environment.json
-stand in the configuration too, as ``held_out.…`` and ``environment.…``. The server's side could not be run where this was
-written: it needs an account.
+Configuration and history have the same dotted keys as config.yaml and metrics.jsonl. held_out.json and environment.json are in
+the configuration too, as ``held_out.…`` and ``environment.…``. Reading the server needs an account and has not been tested.
 """
 
 import json
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from electra_accel.errors import UserError
-from electra_accel.reports.experiments import Experiment, flat, plain_options, split_records
+from electra_accel.reports.experiments import Experiment, plain_options, split_records
+from electra_accel.reports.settings import flat
 
 
 @dataclass
@@ -47,18 +47,11 @@ def read_log(file: Path) -> Segment:
     if run is None:
         reason = " ".join((done.stderr.strip().splitlines() or ["it holds no run"])[-1].split())
         raise UserError(f"{file} is no whole W&B log ({reason}); leave it out, or give the run's own folder")
-    config: dict = {}
-    for record in records:
-        if record["type"] == "config":
-            config |= record["config"].get("update", {})
-    return Segment(
-        run_id=run["run_id"],
-        name=run.get("display_name") or run["run_id"],
-        file=file,
-        config=config,
-        rows=[record["history"]["item"] for record in records if record["type"] == "history"],
-        exit_code=next((record["exit"].get("exit_code", 0) for record in records if record["type"] == "exit"), None),
-    )
+    updates = [record["config"].get("update", {}) for record in records if record["type"] == "config"]
+    config = {name: value for update in updates for name, value in update.items()}
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    exit_code = next((record["exit"].get("exit_code", 0) for record in records if record["type"] == "exit"), None)
+    return Segment(run["run_id"], run.get("display_name") or run["run_id"], file, config, rows, exit_code)
 
 
 def join_segments(segments: list[Segment]) -> Experiment:
@@ -68,15 +61,11 @@ def join_segments(segments: list[Segment]) -> Experiment:
         UserError: another program has recorded it.
     """
     newest = segments[-1]
-    config = {}
-    for segment in segments:
-        config |= segment.config
+    config = {name: value for segment in segments for name, value in segment.config.items()}
     if not _is_ours(config):
         raise UserError(f"{newest.file} is not the record of a run of scripts/pretrain.py; leave it out")
     rows = [row for segment in segments for row in segment.rows]
-    source = str(segments[0].file.parent)
-    if len(segments) > 1:
-        source += f" and {len(segments) - 1} more"
+    source = str(segments[0].file.parent) + (f" and {len(segments) - 1} more" if len(segments) > 1 else "")
     return _experiment(newest.name, source, config, rows, finished=newest.exit_code == 0)
 
 
@@ -97,14 +86,11 @@ def read_server(source: str) -> list[Experiment]:
     try:
         api = wandb.Api()
         runs = [api.run(path)] if len(parts) == 3 else list(api.runs(path, order="+created_at"))
+        ours = [run for run in runs if _is_ours(dict(run.config))]  # a project may hold runs of other programs
         found = []
-        for run in runs:
-            config = dict(run.config)
-            if not _is_ours(config):
-                continue  # a project may hold runs of other programs
-            place = f"wandb:{'/'.join(run.path)}"
-            rows = list(run.scan_history())
-            found.append(_experiment(run.name, place, config, rows, finished=run.state == "finished"))
+        for run in ours:
+            place, rows = f"wandb:{'/'.join(run.path)}", list(run.scan_history())
+            found.append(_experiment(run.name, place, dict(run.config), rows, finished=run.state == "finished"))
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise UserError(f"{source} could not be read from W&B: {' '.join(str(error).split())}") from error
     if not found:
@@ -123,17 +109,6 @@ def _experiment(name: str, source: str, config: dict, rows: list[dict], *, finis
         for prefix in ("held_out.", "environment.")
     )
     records = [{**row, "step": int(row["train/step"])} for row in rows if row.get("train/step") is not None]
-    training, evaluations = split_records(records)
-    step = max((record["step"] for record in records), default=0)
-    return Experiment(
-        name=name,
-        source=source,
-        folder=None,
-        state="done" if finished else f"unfinished at step {step}",
-        done=finished,
-        options=plain_options(config),
-        held_out=held_out,
-        environment=environment,
-        training=training,
-        evaluations=evaluations,
-    )
+    state = "done" if finished else f"unfinished at step {max((record['step'] for record in records), default=0)}"
+    facts = name, source, None, state, plain_options(config)
+    return Experiment(*facts, held_out, {}, environment, *split_records(records))

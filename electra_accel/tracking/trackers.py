@@ -11,15 +11,19 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from requests.utils import get_netrc_auth
 
 from electra_accel.errors import UserError
+from electra_accel.model.figures import FIGURES, METRICS
 from electra_accel.options.declare import flatten
 from electra_accel.options.groups import Tracking
 from electra_accel.runs import run_folder
 
 # Summaries that are not the last value: {name: how W&B sums it up}
-BEST = {"generator_loss": "min", "discriminator_loss": "min", "auc": "max"}
+SUMMARIES = {
+    f"{prefix}/{key}": "max" if FIGURES[key].better == "higher" else "min"
+    for prefix in ("eval", "general")
+    for key in METRICS
+}
 # What W&B takes for a mode, and what it means by it: dryrun and run are older names.
 MODES = {mode: mode for mode in ("online", "offline", "disabled", "shared")} | {"dryrun": "offline", "run": "online"}
-SUMMARIES = {f"{prefix}/{figure}": best for prefix in ("eval", "general") for figure, best in BEST.items()}
 
 
 def usable_trackers(named: list[str] | None, warn: Callable[[str], None]) -> list[str]:

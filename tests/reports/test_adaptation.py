@@ -9,7 +9,7 @@ from electra_accel.errors import UserError
 from electra_accel.pretraining.cost import Cost
 from electra_accel.reports.adaptation import story_of_run, tell
 from electra_accel.reports.advice import rising
-from electra_accel.reports.changes import Change
+from electra_accel.reports.judgements import Change
 from electra_accel.runs import run_folder
 from electra_accel.tracking.health import CHECKS
 

@@ -210,7 +210,7 @@ def test_warnings_say_where_they_held(tmp_path):
         run_folder.append_jsonl(tmp_path / run_folder.METRICS, record)
     text = text_of(write_report(tmp_path))
     assert "<strong>calls nothing</strong> at step 50–150, 250: the discriminator calls almost no token" in text
-    assert "It does not hold any more." in text
+    assert "It no longer holds." in text
     assert "sure generator" not in text
 
 
