@@ -7,7 +7,7 @@ import pytest
 from electra_accel.errors import UserError
 from electra_accel.options.declare import flatten
 from electra_accel.pretraining.config import Config, resolve
-from electra_accel.pretraining.config_checks import check, check_asked, difference, identity
+from electra_accel.pretraining.config_checks import check, check_asked, check_warmup, difference, identity
 from electra_accel.pretraining.config_parser import load
 from tests.config_examples import PAIR, SCRATCH, config_of, error_of
 from tests.helpers import ROOT
@@ -148,7 +148,7 @@ def test_a_long_warmup_is_a_warning():
     epochs = resolve(config_of(*SCRATCH, "--train.steps=null", "--train.epochs=1", "--optim.warmup_steps=100"))
     assert check(epochs) == []
     with pytest.raises(UserError, match="more than the 50 steps"):
-        check(epochs, steps=50)
+        check_warmup(epochs, 50)
 
 
 def test_difference_names_old_and_new():

@@ -42,6 +42,13 @@ def test_imports_point_one_way():
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the circle
 
 
+def test_no_job_imports_another():
+    for a, b in (("pretraining", "finetuning"), ("finetuning", "pretraining")):
+        files = [path for name, path in modules().items() if name.startswith(f"{a}.")]
+        assert len(files) > 10
+        assert [path.name for path in files if any(name.startswith(b) for name in imports(path))] == []
+
+
 def test_packages_hold_nothing_but_modules():
     """So that an import of a package never hides an import of a module from the test above."""
     for marker in PACKAGE.rglob("__init__.py"):

@@ -36,11 +36,8 @@ def check_asked(config: Config) -> None:
         raise UserError(_ONE_NETWORK)
 
 
-def check(config: Config, steps: int | None = None) -> list[str]:
+def check(config: Config) -> list[str]:
     """Find everything that is impossible in a resolved configuration, before any work is done.
-
-    Args:
-        steps: optimizer steps of the run, for a second call once ``train.epochs`` has been turned into steps.
 
     Returns:
         Warnings: what is valid but probably a mistake.
@@ -50,13 +47,17 @@ def check(config: Config, steps: int | None = None) -> list[str]:
     """
     problems = [*_networks(config), *_text(config), *outside_intervals(config), *_batch(config)]
     problems += [*deadline_problems(config.run), *_learning(config)]
-    steps, warmup = steps or config.train.steps or 0, config.optim.warmup_steps or 0
-    if warmup > steps > 0:
-        problems.append(f"optim.warmup_steps {warmup} is more than the {steps} steps of the run; try {steps // 10}")
     if problems:
         raise UserError("; ".join(problems))
-    long = warmup > steps / 2 > 0
-    return [f"optim.warmup_steps {warmup} is more than half of the {steps} steps of the run"] if long else []
+    return check_warmup(config, config.train.steps) if config.train.steps else []
+
+
+def check_warmup(config: Config, steps: int) -> list[str]:
+    """As :func:`check`, for the optimizer steps of a run, which may be known only once its text is."""
+    warmup = config.optim.warmup_steps or 0
+    if warmup > steps:
+        raise UserError(f"optim.warmup_steps {warmup} is more than the {steps} steps of the run; try {steps // 10}")
+    return [f"optim.warmup_steps {warmup} is more than half of the {steps} steps of the run"] * (warmup > steps / 2)
 
 
 def _networks(config: Config) -> Iterator[str]:

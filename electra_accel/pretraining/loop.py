@@ -73,14 +73,7 @@ def train(
         if not begins:
             progress.window = window.unfinished(progress.step) if preempted else {}
         if save_due or preempted:
-            save(
-                log.recorder.folder,
-                engine,
-                progress,
-                log.terminal.warn,
-                keep=config.checkpoint.keep,
-                keep_best=patience > 0,
-            )
+            save(log.recorder.folder, engine, progress, config, log.terminal.warn)
             last_save = time.monotonic()
         if preempted:
             sums.stop(log.recorder.close)

@@ -8,7 +8,7 @@ from electra_accel.data.prepare import Prepared
 from electra_accel.engines.engine import Engine
 from electra_accel.pretraining import assemble, opening
 from electra_accel.pretraining.config import Config, resolve
-from electra_accel.pretraining.config_checks import check
+from electra_accel.pretraining.config_checks import check_warmup
 from electra_accel.pretraining.content import content_of
 from electra_accel.pretraining.progress import Progress, read
 from electra_accel.runs.environment import require_equal_data
@@ -61,7 +61,7 @@ def plan(config: Config, folder: Path, engine: Engine, terminal: Terminal) -> Pl
     place = {"world_size": engine.world_size, "rank": engine.rank, "device": engine.device.type}
     loader = assemble.step_loader(config, prepared, held_out=False, **place)
     total_steps, one_pass = assemble.total_steps(config, loader, prepared)
-    told, config = check(config), resolve(config, total_steps)
-    for warning in set(check(config, total_steps)) - set(told):
+    steps_were_known, config = config.train.steps is not None, resolve(config, total_steps)
+    for warning in () if steps_were_known else check_warmup(config, total_steps):
         terminal.warn(warning)
     return Planned(config, folder, checkpoint, prepared, content, place, loader, total_steps, one_pass)

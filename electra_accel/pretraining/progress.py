@@ -9,6 +9,7 @@ from electra_accel.data.plan import Cursor
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
 from electra_accel.model.figures import FIGURES
+from electra_accel.pretraining.config import Config
 from electra_accel.runs import checkpoint, run_folder
 
 
@@ -93,19 +94,13 @@ class Progress:
         return better
 
 
-def save(
-    folder: Path, engine: Engine, progress: Progress, warn: Callable[[str], None], *, keep: int, keep_best: bool
-) -> None:
-    """Write a checkpoint of the run in ``folder``, and prune. Called on every process.
-
-    Args:
-        keep: newest checkpoints that stay.
-        keep_best: the checkpoint of the best step stays too.
+def save(folder: Path, engine: Engine, progress: Progress, config: Config, warn: Callable[[str], None]) -> None:
+    """Write a checkpoint of the run in ``folder``, and prune; where patience is set the best one stays. On every process.
 
     Raises:
         UserError: no space, or no permission.
     """
-    protect = {progress.best_step} if keep_best else set()
+    keep, protect = config.checkpoint.keep, {progress.best_step} if config.eval.patience else set()
     checkpoint.save(folder, engine, progress.step, progress.to_json(), warn, keep=keep, protect=protect)
     engine.on_main(lambda: run_folder.write_status(folder, "running", progress.step))
 
