@@ -12,13 +12,13 @@ from typing import Any
 
 from electra_accel.engines.engine import Engine
 from electra_accel.finetuning import results
-from electra_accel.finetuning.config import Settings
 from electra_accel.finetuning.config_parser import Arguments
 from electra_accel.finetuning.heads import names, open_encoder, require_positions
 from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, shared_identity
 from electra_accel.finetuning.results import RESULTS_JSON, has_figures
 from electra_accel.finetuning.saving import require_models
 from electra_accel.finetuning.tasks import TaskData, load_task
+from electra_accel.options.declare import flatten, plain
 from electra_accel.runs import run_folder
 from electra_accel.runs.ending import recorded_end
 from electra_accel.runs.opening import FINE_TUNING, require_own
@@ -180,8 +180,9 @@ def _wandb_settings(job: Job, mode: str) -> dict[str, Any]:
 def _start_trackers(recorder: Recorder, job: Job, state: State, wandb: dict[str, Any]) -> str:
     """In words where the fine-tuning is recorded; ``wandb`` has the mode then that W&B is in."""
     accelerator, project = recorder.accelerator, wandb_project(job.settings.tracking.project)
-    values = flatten_values(job.settings) | {f"task.{name}": str(value) for name, value in vars(job.data.task).items()}
-    values |= {"model": job.encoder.source, "seed": job.seed}
+    options = {name: value for name, value in flatten(job.settings).items() if "." in name}
+    options |= {f"task.{name}": value for name, value in vars(job.data.task).items()}
+    values = plain(options | {"model": job.encoder.source, "seed": job.seed})
 
     def where(mode: str) -> str:
         return recorded_in(recorder.names, job.folder, project, mode)
@@ -189,10 +190,3 @@ def _start_trackers(recorder: Recorder, job: Job, state: State, wandb: dict[str,
     accelerator.trackers.clear()  # it keeps those of the fine-tuning before
     accelerator.project_configuration.logging_dir = str(job.folder)  # of trackers that write files
     return recorder.start_trackers(project, values, wandb, state.step, where, summaries={})
-
-
-def flatten_values(settings: Settings) -> dict[str, int | float | str]:
-    """Options by dotted names, lists and None as text."""
-    groups = {name: value for name, value in vars(settings).items() if hasattr(value, "__dataclass_fields__")}
-    values = {f"{group}.{name}": value for group, options in groups.items() for name, value in vars(options).items()}
-    return {name: value if isinstance(value, int | float | str) else str(value) for name, value in values.items()}

@@ -78,6 +78,11 @@ def flatten(options: Any) -> dict[str, Any]:
     return {name: value_of(options, name) for name, _ in names(type(options))}
 
 
+def plain(values: dict[str, Any]) -> dict[str, int | float | str]:
+    """Values as trackers hold them: lists and None are text."""
+    return {name: value if isinstance(value, int | float | str) else str(value) for name, value in values.items()}
+
+
 def outside_intervals(options: Any, prefix: str = "") -> list[str]:
     """What is wrong with the numbers in a dataclass of options."""
     problems = []

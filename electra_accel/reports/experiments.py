@@ -8,17 +8,11 @@ import numpy as np
 
 from electra_accel.errors import UserError
 from electra_accel.model.figures import METRICS, Figure
-from electra_accel.options.declare import flatten
+from electra_accel.options.declare import flatten, plain
 from electra_accel.pretraining.config import Config
 from electra_accel.reports import settings
 from electra_accel.reports.judgements import Judgement, exported, finite
 from electra_accel.runs import run_folder
-
-
-def plain(options: dict) -> dict[str, Any]:
-    """Values as W&B holds them: lists and None are text."""
-    return {name: value if isinstance(value, int | float | str) else str(value) for name, value in options.items()}
-
 
 DEFAULTS = plain(flatten(Config())) | {"eval.metric": "discriminator_loss"}  # a run that did not know it trained a pair
 GROUPS = {name.partition(".")[0] for name in DEFAULTS}

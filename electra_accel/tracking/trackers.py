@@ -12,7 +12,7 @@ from requests.utils import get_netrc_auth
 
 from electra_accel.errors import UserError
 from electra_accel.model.figures import FIGURES, METRICS
-from electra_accel.options.declare import flatten
+from electra_accel.options.declare import flatten, plain
 from electra_accel.options.groups import Tracking
 from electra_accel.runs import run_folder
 
@@ -141,8 +141,7 @@ def within_limits(settings: dict) -> dict:
 
 def tracked_settings(config: Any, environment: dict, held_out: dict) -> dict[str, int | float | str]:
     """The configuration by dotted names, with ``environment.…`` and ``held_out.…`` beside it; lists and None as text."""
-    values = flatten(config) | _dotted("environment", environment) | _dotted("held_out", held_out)
-    return {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in values.items()}
+    return plain(flatten(config) | _dotted("environment", environment) | _dotted("held_out", held_out))
 
 
 def _dotted(name: str, value: object) -> dict[str, object]:
