@@ -68,7 +68,7 @@ def main() -> None:
     quiet_libraries()
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.engines.launch_environment import require_neutral
+    from electra_accel.engines.open import require_neutral
     from electra_accel.pretraining.evaluate_saved import evaluate_files, evaluate_held_out
     from electra_accel.pretraining.saved_pairs import given_pair, run_pair
 

@@ -1,6 +1,7 @@
 """DeepSpeed ZeRO 1 to 3: optimizer state, gradients and weights are shared out in flat parts (DeepSpeed 0.19.8)."""
 
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from torch import nn
 
-from electra_accel.engines import launch_environment
+from electra_accel.engines import deepspeed_file
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.state import Parts, State
 from electra_accel.errors import UserError
@@ -60,19 +61,26 @@ class ZeroParts(Parts):
 
         return {
             # One number for a whole flat part, as AdamW's step; else the parameter's share of the flat tensor.
-            key: safe_get_full_optimizer_state(parameter, key) if _is_flat(value) else torch.tensor(float(value))
+            key: safe_get_full_optimizer_state(parameter, key)
+            if torch.as_tensor(value).ndim
+            else torch.tensor(float(value))
             for key, value in self._inner_state().items()
         }
 
     def set_optimizer_state(self, parameter: nn.Parameter, state: State) -> None:
-        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
-
         for key, whole in state.items():
             if whole.ndim:
-                self._set(parameter, whole, (safe_set_full_optimizer_state, safe_set_local_optimizer_state), key)
+                self._set(parameter, whole, "optimizer_state", key)
 
-    def prepare_optimizer_state(self, example: State) -> None:
-        base = self.optimizer.optimizer
+    def prepare_optimizer_state(self, states: Mapping[str, State]) -> None:
+        example, base = next(iter(states.values())), self.optimizer.optimizer
+        shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in self.model.named_parameters()}
+        for name, state in states.items():
+            if state.keys() != example.keys() or any(whole.shape not in ((), shapes[name]) for whole in state.values()):
+                raise UserError(
+                    f"DeepSpeed cannot hold what the checkpoint's optimizer keeps for {name}: go on with another launch "
+                    "file, such as accelerate_configs/ddp.yaml or fsdp2.yaml"
+                )
         for part in self._flat_parts():
             kept = base.state[part] = {}
             for key, value in example.items():
@@ -85,11 +93,9 @@ class ZeroParts(Parts):
 
     def set_master_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Put whole fp32 weights into the master copies, which ZeRO made of weights that it had rounded to half precision."""
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
-
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                self._set(parameter, weights[name], (safe_set_full_fp32_param, safe_set_local_fp32_param))
+                self._set(parameter, weights[name], "fp32_param")
             else:
                 parameter.frozen = weights[name]  # ZeRO makes no master copy of what does not learn
 
@@ -113,23 +119,33 @@ class ZeroParts(Parts):
         """What the inner optimizer keeps for a flat part; the same keys for each. Empty before its first step."""
         return next(iter(self.optimizer.optimizer.state.values()), {})
 
-    def _set(self, parameter: nn.Parameter, whole: torch.Tensor, setters: tuple, *key: str) -> None:
-        """Write this process's part. ``setters``: DeepSpeed's functions for a whole tensor, and for a part under ZeRO-3."""
-        of_whole, of_part = setters
+    def _set(self, parameter: nn.Parameter, whole: torch.Tensor, what: str, *key: str) -> None:
+        """Write this process's part. ``what``: fp32_param or optimizer_state, as in the names of DeepSpeed's functions."""
+        from deepspeed import utils
+
         if not hasattr(self.optimizer, "fp32_partitioned_groups_flat"):  # stage 1 or 2
-            return of_whole(parameter, whole, *key)
+            return getattr(utils, f"safe_set_full_{what}")(parameter, whole, *key)
         # At stage 3 the functions for whole tensors fail where a parameter does not divide by the ranks.
         size, rank = parameter.ds_tensor.ds_numel, torch.distributed.get_rank()
         padded = nn.functional.pad(whole.flatten(), (0, size * torch.distributed.get_world_size() - whole.numel()))
-        return of_part(parameter, padded.narrow(0, size * rank, size), *key)
-
-
-def _is_flat(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.ndim > 0
+        return getattr(utils, f"safe_set_local_{what}")(parameter, padded.narrow(0, size * rank, size), *key)
 
 
 class DeepSpeed(Engine):
     Parts = ZeroParts
+    variables = {
+        # DeepSpeed clips by itself, to the launch file's norm in place of the run's.
+        "ACCELERATE_GRADIENT_CLIPPING": (
+            ("none", "auto"),
+            "gradient_clipping",
+            "optim.max_grad_norm clips (1 in fine-tuning)",
+        ),
+        "ACCELERATE_DEEPSPEED_MOE_LAYER_CLS_NAMES": (
+            ("", "none"),
+            "deepspeed_moe_layer_cls_names",
+            "ELECTRA has no such layers",
+        ),
+    }
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
@@ -155,7 +171,7 @@ class DeepSpeed(Engine):
             )
 
     def accelerator_arguments(self, cpu: bool) -> dict[str, Any]:
-        settings = launch_environment.deepspeed_settings(self.precision)
+        settings = deepspeed_file.settings(self.precision)
         # DeepSpeed picks a backend that is not there; and told cpu=True, Accelerate would leave DeepSpeed out.
         backend = [InitProcessGroupKwargs(backend="gloo")] if cpu else []
         return {

@@ -15,7 +15,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
-from electra_accel.engines import launch_environment, state
+from electra_accel.engines import state
+from electra_accel.engines.launch_environment import Variables
 from electra_accel.engines.processes import Processes
 from electra_accel.errors import UserError
 from electra_accel.model.attention import attention_path
@@ -34,7 +35,8 @@ class Engine(Processes, ABC):
         UserError: the launch file does not fit this machine.
     """
 
-    Parts = state.Parts
+    Parts = state.Parts  # where it keeps weights and optimizer state
+    variables: Variables = {}  # of the environment, which it alone reads and which would change numbers
 
     def __init__(self, *, precision: str, cpu: bool, trackers: list[str], folder: Path):
         processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -49,7 +51,8 @@ class Engine(Processes, ABC):
             kwargs_handlers=handlers + more.pop("kwargs_handlers", []),
             **more,
         )
-        launch_environment.fix_arithmetic()
+        # fp32 products in fp32: TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, and libraries, may have said otherwise by now.
+        torch.set_float32_matmul_precision("highest")
         if accelerator.num_processes != processes:
             raise UserError(
                 f"{processes} processes were launched but Accelerate sees {accelerator.num_processes}: "

@@ -46,8 +46,12 @@ class Parts:
     def begin(self) -> None:
         """Bring the parts into the form in which they can be read or written."""
 
-    def prepare_optimizer_state(self, example: State) -> None:
-        """Make room in a fresh optimizer for state like that of ``example``, a parameter."""
+    def prepare_optimizer_state(self, states: Mapping[str, State]) -> None:
+        """Make room in a fresh optimizer for ``{name of a parameter: its state}``.
+
+        Raises:
+            UserError: the engine cannot hold it.
+        """
 
     def weight(self, parameter: nn.Parameter) -> torch.Tensor:
         """The whole weight. Called on every process in the same order, as are all that follow."""
@@ -152,7 +156,7 @@ def load_optimizer(folder: Path, parts: Parts, kind: str) -> None:
     if steps is not None:
         for state in states.values():
             state["step"] = steps.clone()
-    parts.prepare_optimizer_state(next(iter(states.values())))
+    parts.prepare_optimizer_state(states)
     for name, parameter in parts.model.named_parameters():
         if name in states:
             parts.set_optimizer_state(parameter, states[name])

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from electra_accel.engines import launch_environment
+from electra_accel.engines import deepspeed_file
 from electra_accel.engines.hardware import choose_precision, unusable_gpu, wants_cpu
+from electra_accel.engines.open import require_neutral
 from electra_accel.finetuning import opening
 from electra_accel.finetuning.config_parser import Arguments
 from electra_accel.finetuning.heads import build
@@ -27,9 +28,9 @@ def report(asked: Arguments, terminal: Terminal, folder: Path) -> None:
     """
     tracking, cpu = asked.settings.tracking, wants_cpu(asked.cpu)
     trackers = usable_trackers(tracking.trackers, terminal.warn)
-    launch_environment.require_neutral()
+    require_neutral()
     precision = choose_precision(asked.settings.train.precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
-    launch_environment.deepspeed_settings(precision)
+    deepspeed_file.settings(precision)
     if complaint := unusable_gpu(cpu):
         terminal.warn(f"a run on this machine would stop: {complaint}")
     elif precision == "fp16" and (cpu or not torch.cuda.is_available()):

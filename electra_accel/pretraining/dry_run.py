@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from electra_accel.engines import launch_environment
+from electra_accel.engines import deepspeed_file
 from electra_accel.engines.hardware import choose_precision, unusable_gpu, wants_cpu
+from electra_accel.engines.open import require_neutral
 from electra_accel.model.pair import Pair
 from electra_accel.pretraining import assemble, networks, warm_start
 from electra_accel.pretraining.config import Config
@@ -57,10 +58,10 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
         UserError: whatever would stop the run.
     """
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
-    launch_environment.require_neutral()
+    require_neutral()
     cpu = wants_cpu(cpu)
     precision = choose_precision(config.train.precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
-    launch_environment.deepspeed_settings(precision)
+    deepspeed_file.settings(precision)
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
     if complaint := unusable_gpu(cpu):
         terminal.warn(f"a run on this machine would stop: {complaint}")
