@@ -1,16 +1,21 @@
 """FSDP2: each process keeps its part of every weight, gradient and moment, as DTensors."""
 
 import os
+from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from electra_accel.engines import launch_environment
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.launch_environment import OFF
 from electra_accel.engines.state import Parts
 from electra_accel.errors import UserError
+
+# Half precision by autocast, as under DDP. Accelerate's own policy would cast every tensor of the batch and of the output, the
+# numbers that samples are drawn with and the counters among them.
+FSDP_PRECISION = MixedPrecisionPolicy()
 
 
 class Fsdp2Parts(Parts):
@@ -28,17 +33,35 @@ class Fsdp2Parts(Parts):
     def part(self, parameter: nn.Parameter, whole: torch.Tensor) -> torch.Tensor:
         whole = whole.to(parameter.device)
         if not isinstance(parameter, DTensor) or whole.shape != parameter.shape:
-            return whole  # a number
+            if whole.ndim:
+                raise UserError(
+                    "this optimizer keeps state of another shape than its parameter: FSDP2 cannot share it out"
+                )
+            return whole
         return distribute_tensor(whole, parameter.device_mesh, parameter.placements)
 
 
+def configure(plugin: Any) -> None:
+    """Args: plugin: Accelerate's, before anything is prepared."""
+    plugin.mixed_precision_policy = FSDP_PRECISION
+    # The launcher's default is true: from_pretrained would leave weights empty on all processes but the first.
+    plugin.cpu_ram_efficient_loading = False
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+
+
 class Fsdp2(Engine):
-    Parts = Fsdp2Parts
+    Parts, launched_by = Fsdp2Parts, "ACCELERATE_USE_FSDP"
     kind = "FSDP2"
+    neutral = {
+        # Their gradients would not be summed over the processes.
+        "FSDP_IGNORED_MODULES": (("", "none"), "fsdp_ignored_modules", "every weight is trained together"),
+        # Renames the weights, so that no other engine could go on from a checkpoint.
+        "FSDP_ACTIVATION_CHECKPOINTING": (OFF, "fsdp_activation_checkpointing", "model.gradient_checkpointing does it"),
+    }
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
-        launch_environment.fix_fsdp(self.accelerator.state.fsdp_plugin)
+        configure(self.accelerator.state.fsdp_plugin)
 
     @staticmethod
     def require_runnable(cpu: bool) -> None:

@@ -204,6 +204,8 @@ class Config:
 _GIVEN_PAIR = ("model.generator", "model.discriminator")
 _VOCABULARY = ("tokenizer.path", "tokenizer.train_vocab_size")
 _ADDED = ("tokenizer.add_tokens", "tokenizer.learn_tokens")
+# Good from scratch is too much for a pair, and the other way round.
+_OF_A_START = ("optim.learning_rate", "optim.warmup_steps", "train.batch_tokens", "objective.mask_prob")
 SETTLED_BY_PREPARED = (*_VOCABULARY, *_ADDED, "data.eval_files", "data.eval_general_files", "data.replay_files")
 CHOICES = (
     tuple(Alternative((name,)) for name in ("train.steps", "train.epochs", "train.flops")),
@@ -213,8 +215,8 @@ CHOICES = (
         Alternative(("data.prepared",), settles=SETTLED_BY_PREPARED),
     ),
     (
-        Alternative(("model.size",), own=("model.generator_width", *_VOCABULARY)),
-        Alternative(_GIVEN_PAIR, own=("model.revision", "model.warm_start_steps", *_ADDED)),
+        Alternative(("model.size",), own=("model.generator_width", *_VOCABULARY, *_OF_A_START)),
+        Alternative(_GIVEN_PAIR, own=("model.revision", "model.warm_start_steps", *_ADDED, *_OF_A_START)),
     ),
     tuple(Alternative((name,)) for name in _VOCABULARY),
 )

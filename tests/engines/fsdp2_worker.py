@@ -11,8 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from electra_accel.engines import state
-from electra_accel.engines.fsdp2 import Fsdp2Parts
-from electra_accel.engines.launch_environment import FSDP_PRECISION
+from electra_accel.engines.fsdp2 import FSDP_PRECISION, Fsdp2Parts
 from electra_accel.model.pair import build_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import assert_shared
