@@ -68,11 +68,11 @@ def main() -> None:
     quiet_libraries()
 
     # Imported only now, so that --help and mistakes are answered at once.
-    from electra_accel.engines.open import require_neutral
+    from electra_accel.engines.open import launched
     from electra_accel.pretraining.evaluate_saved import evaluate_files, evaluate_held_out
     from electra_accel.pretraining.saved_pairs import given_pair, run_pair
 
-    require_neutral()  # before the text is made tokens
+    launched()  # refuses what would change numbers before the text is made tokens
     if asked.run:
         saved = run_pair(asked.run)
     else:

@@ -67,7 +67,7 @@ def train_networks(planned, engine, stop, terminal: Terminal) -> None:
     from electra_accel.pretraining.loop import train
     from electra_accel.pretraining.model_identity import write_model_identity
     from electra_accel.pretraining.networks import joint_module, networks
-    from electra_accel.pretraining.optim import build_adamw
+    from electra_accel.pretraining.optim import build_optimizer
     from electra_accel.reports import story
     from electra_accel.reports.adaptation import story_of_run
     from electra_accel.reports.closing import closing_lines
@@ -82,7 +82,7 @@ def train_networks(planned, engine, stop, terminal: Terminal) -> None:
     model = joint_module(config, pair)
     engine.on_main(lambda: taking.require_space(folder, model, config))
     progress = engine.together(planned.progress)
-    optimizer = build_adamw(model, config.optim)
+    optimizer = build_optimizer(model, config.optim)
     engine.prepare(model, optimizer, checkpoint, max_norm=config.optim.max_grad_norm, compile=config.train.compile)
     engine.on_main(lambda: taking.begin(planned, engine, progress))
     engine.on_main(lambda: write_model_identity(folder, model, prepared))

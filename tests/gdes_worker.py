@@ -22,7 +22,7 @@ from electra_accel.model.pair import Pair, freeze_embeddings
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import assert_shared, share
 from electra_accel.pretraining.config import Optim
-from electra_accel.pretraining.optim import build_adamw
+from electra_accel.pretraining.optim import build_optimizer
 from tests.engines import fsdp2_worker
 from tests.helpers import ROOT
 from tests.model.batches import pack_examples, toy_examples, toy_pair
@@ -84,7 +84,7 @@ def under_engine(name: str, folder: Path) -> None:
     case = CASES[name]
     engine = open_engine(precision="no", cpu=True, trackers=[], folder=folder)
     module = build(case)
-    optimizer = build_adamw(module, Optim(learning_rate=RATE, weight_decay=0.0))
+    optimizer = build_optimizer(module, Optim(learning_rate=RATE, weight_decay=0.0))
     checkpoint = folder / case.after / "last" if case.after else None
     model = engine.prepare(module, optimizer, checkpoint, max_norm=1.0)
     save(engine.is_main, folder / name / "start", engine.everywhere, engine.save)

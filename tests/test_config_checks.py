@@ -52,8 +52,8 @@ from tests.helpers import ROOT
         (["--tokenizer.add_tokens=f"], "tokenizer.add_tokens is for the vocabulary of given networks"),
         (["--data.dataset=null", "--data.prepared=p", "--data.replay_files=r"], "data.replay_files is settled by"),
         (["--data.replay_fraction=1"], "data.replay_fraction must lie in (0, 1), not 1.0"),
-        (["--data.replay_fraction=.2"], "data.replay_fraction 0.2 is of data.replay_files, which are missing"),
-        (["--model.warm_start_steps=9"], "model.warm_start_steps 9 is of model.generator warm-start, which is missing"),
+        (["--data.replay_fraction=.2"], "data.replay_fraction 0.2 needs data.replay_files"),
+        (["--model.warm_start_steps=9"], "model.warm_start_steps 9 needs model.generator warm-start"),
         (
             ["--objective.kind=mlm", "--model.size=null", "--model.generator=g"],
             "trains one network: leave model.generator out",

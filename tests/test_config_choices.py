@@ -92,7 +92,7 @@ SWITCHES = [
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_any_choice_over_any_recipe_just_works(recipe: Path, switch: str):
     text = [] if "--data." in switch else ["--data.train_files", "text.txt"]
-    config = config_of("--config", str(recipe), *text, *switch.split(), "--optim.warmup_steps=null")
+    config = config_of("--config", str(recipe), *text, *switch.split())
     assert check(pretraining_config.resolve(config)) == []
 
 
@@ -198,3 +198,21 @@ def test_the_later_one_of_a_suite_and_a_files_tasks(tmp_path: Path):
         tasks_of("--config", config)
     with pytest.raises(UserError, match="unknown option tasks"):
         tasks_of("--tasks", "a")
+
+
+def test_a_pair_over_a_recipe_from_scratch_trains_as_a_pair():
+    recipe = ["--config", str(ROOT / "recipes" / "tiny-python-docs.yaml"), "--data.train_files", "t.txt"]
+    pair = ["--model.generator", "g", "--model.discriminator", "d"]
+    found = pretraining_config.resolve(config_of(*recipe, *pair)).optim
+    assert found.learning_rate == pretraining_config.FROM_PAIR.learning_rate
+    given = pretraining_config.resolve(config_of(*recipe, *pair, "--optim.learning_rate=1e-4")).optim
+    assert given.learning_rate == 1e-4
+
+
+def test_a_shorter_run_than_the_recipe_has_a_warmup_that_fits():
+    recipe = ["--config", str(ROOT / "recipes" / "tiny-python-docs.yaml")]
+    asked = pretraining_config.resolve(config_of(*recipe)).optim.warmup_steps
+    assert pretraining_config.resolve(config_of(*recipe, "--train.steps=40")).optim.warmup_steps == 4
+    assert pretraining_config.resolve(config_of(*recipe, "--train.steps=2000")).optim.warmup_steps == asked
+    with pytest.raises(UserError, match="optim.warmup_steps 41 is more than the 40 steps"):
+        check(pretraining_config.resolve(config_of(*recipe, "--train.steps=40", "--optim.warmup_steps=41")))

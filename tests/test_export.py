@@ -94,7 +94,7 @@ def cut_off_networks(path: Path) -> None:
     [
         (None, ["one/checkpoints/step-00000001", "--to", "out"], "is neither the folder of a run nor a whole checkpoint"),
         (damage, ["one/checkpoints/step-00000004", "--to", "out"], "model.safetensors has 100 bytes"),
-        (None, ["moved/step-00000004", "--to", "out"], "stands in no run folder"),
+        (None, ["moved/step-00000004", "--to", "out"], "not in a run folder"),
         (None, ["one", "--to", "run"], "run/discriminator exists already"),
         (None, ["run/discriminator", "--to", "out"], "run/discriminator is an export already"),
         (None, ["moved", "--to", "out"], "moved is an export already"),

@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from torch import nn
 
-from electra_accel.engines import deepspeed_file
+from electra_accel.engines.deepspeed_file import deepspeed_settings
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.state import Parts, State
 from electra_accel.errors import UserError
@@ -47,7 +47,10 @@ class ZeroParts(Parts):
         ZeRO 1 and 2 do so by themselves, but after the first step of the first parameter group, when the state of the second
         group does not exist yet.
         """
-        if self._inner_state() and hasattr(self.optimizer, "_lazy_init_hp_params_optimizer_state"):
+        kept = [set(state) for state in self.optimizer.optimizer.state.values()]
+        if any(keys != kept[0] for keys in kept):
+            raise UserError("this optimizer keeps different state for different parameters: DeepSpeed cannot store it")
+        if kept and hasattr(self.optimizer, "_lazy_init_hp_params_optimizer_state"):
             self.optimizer._hp_optimizer_states_linked = False
             self.optimizer._lazy_init_hp_params_optimizer_state()
 
@@ -132,8 +135,8 @@ class ZeroParts(Parts):
 
 
 class DeepSpeed(Engine):
-    Parts = ZeroParts
-    variables = {
+    Parts, launched_by = ZeroParts, "ACCELERATE_USE_DEEPSPEED"
+    neutral = {
         # DeepSpeed clips by itself, to the launch file's norm in place of the run's.
         "ACCELERATE_GRADIENT_CLIPPING": (
             ("none", "auto"),
@@ -170,8 +173,12 @@ class DeepSpeed(Engine):
                 "the launch file asks for ZeRO stage 0, which shards nothing: use ddp.yaml, or stage 1, 2 or 3"
             )
 
+    @staticmethod
+    def require_launch_file(precision: str) -> None:
+        deepspeed_settings(precision)
+
     def accelerator_arguments(self, cpu: bool) -> dict[str, Any]:
-        settings = deepspeed_file.settings(self.precision)
+        settings = deepspeed_settings(self.precision)
         # DeepSpeed picks a backend that is not there; and told cpu=True, Accelerate would leave DeepSpeed out.
         backend = [InitProcessGroupKwargs(backend="gloo")] if cpu else []
         return {

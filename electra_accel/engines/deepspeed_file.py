@@ -1,11 +1,10 @@
-"""What a user's DeepSpeed file (deepspeed_config_file) may decide: nothing that changes a run's numbers (DeepSpeed 0.19)."""
+"""A user's DeepSpeed file: how ZeRO stores and moves things is taken, what changes numbers is refused."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 from electra_accel import json_text
-from electra_accel.engines.launch_environment import value_of
 from electra_accel.errors import UserError
 
 # How ZeRO stores and moves things, and what DeepSpeed reports.
@@ -32,8 +31,8 @@ NEUTRAL = {
 }
 
 
-def settings(precision: str) -> dict[str, Any] | None:
-    """What the user's DeepSpeed file may decide; None where there is none, or the launcher does not ask for DeepSpeed.
+def deepspeed_settings(precision: str) -> dict[str, Any] | None:
+    """What the user's DeepSpeed file may decide; None where there is none.
 
     Args:
         precision: of the run, which the file may repeat.
@@ -42,7 +41,7 @@ def settings(precision: str) -> dict[str, Any] | None:
         UserError: the file cannot be read, or sets what a run decides.
     """
     name = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
-    if value_of("ACCELERATE_USE_DEEPSPEED") != "true" or name in ("", "none"):
+    if name in ("", "none"):
         return None
     ignored = {"gradient_accumulation_steps", "gradient_clipping", "zero_stage", "mixed_precision"}
     ignored |= {f"offload_{what}_{which}" for what in ("optimizer", "param") for which in ("device", "nvme_path")}
@@ -61,12 +60,12 @@ def settings(precision: str) -> dict[str, Any] | None:
     if not isinstance(zero, dict) or zero.get("stage") not in (1, 2, 3):
         raise UserError(f"deepspeed_config_file {name}: zero_optimization.stage must be 1, 2 or 3")
     given = {key: value for key, value in content.items() if key != "steps_per_print"}  # deepspeed.configure sets it
-    taken, wrong = {key: given.pop(key) for key in REPORTS if key in given}, []
+    settings, wrong = {key: given.pop(key) for key in REPORTS if key in given}, []
     neutral = NEUTRAL | {f"{half}.enabled": precision == half for half in ("bf16", "fp16")}
     for path, value in _flat(given):
         if path in ALLOWED and value not in ("auto", None):
             *inside, key = path.split(".")
-            place = taken
+            place = settings
             for part in inside:
                 place = place.setdefault(part, {})
             place[key] = value
@@ -77,7 +76,7 @@ def settings(precision: str) -> dict[str, Any] | None:
             f"deepspeed_config_file {name} sets {', '.join(wrong)}, which could change the numbers of a run: its own options "
             'decide (train.precision, train.micro_batch_tokens, optim.…); take it out of the file, or write "auto"'
         )
-    return taken
+    return settings
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

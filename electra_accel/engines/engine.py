@@ -35,8 +35,9 @@ class Engine(Processes, ABC):
         UserError: the launch file does not fit this machine.
     """
 
-    Parts = state.Parts  # where it keeps weights and optimizer state
-    variables: Variables = {}  # of the environment, which it alone reads and which would change numbers
+    Parts = state.Parts
+    launched_by = ""  # variable of ``accelerate launch`` that is true where it asks for this engine
+    neutral: launch_environment.Variables = {}  # that it reads: with which values they leave the numbers alone
 
     def __init__(self, *, precision: str, cpu: bool, trackers: list[str], folder: Path):
         processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -68,6 +69,10 @@ class Engine(Processes, ABC):
     @staticmethod
     def require_runnable(cpu: bool) -> None:
         """Raises UserError where Accelerate would fail far from the cause, or silently run something else."""
+
+    @staticmethod
+    def require_launch_file(precision: str) -> None:
+        """Raises UserError where a file that the launch file names cannot be used."""
 
     def accelerator_arguments(self, cpu: bool) -> dict[str, Any]:
         """More arguments of ``Accelerator``."""

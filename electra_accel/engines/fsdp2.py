@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
-from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.launch_environment import OFF
@@ -32,17 +32,27 @@ class Fsdp2Parts(Parts):
 
     def part(self, parameter: nn.Parameter, whole: torch.Tensor) -> torch.Tensor:
         whole = whole.to(parameter.device)
-        if not isinstance(parameter, DTensor) or not whole.ndim:
+        if not isinstance(parameter, DTensor) or whole.shape != parameter.shape:
+            if whole.ndim:
+                raise UserError(
+                    "this optimizer keeps state of another shape than its parameter: FSDP2 cannot share it out"
+                )
             return whole
-        # What has another shape than its parameter, such as a mean for each row, need not divide in the same way.
-        placements = parameter.placements if whole.shape == parameter.shape else [Replicate()]
-        return distribute_tensor(whole, parameter.device_mesh, placements)
+        return distribute_tensor(whole, parameter.device_mesh, parameter.placements)
+
+
+def configure(plugin: Any) -> None:
+    """Args: plugin: Accelerate's, before anything is prepared."""
+    plugin.mixed_precision_policy = FSDP_PRECISION
+    # The launcher's default is true: from_pretrained would leave weights empty on all processes but the first.
+    plugin.cpu_ram_efficient_loading = False
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
 class Fsdp2(Engine):
-    Parts = Fsdp2Parts
+    Parts, launched_by = Fsdp2Parts, "ACCELERATE_USE_FSDP"
     kind = "FSDP2"
-    variables = {
+    neutral = {
         # Their gradients would not be summed over the processes.
         "FSDP_IGNORED_MODULES": (("", "none"), "fsdp_ignored_modules", "every weight is trained together"),
         # Renames the weights, so that no other engine could go on from a checkpoint.
@@ -51,7 +61,7 @@ class Fsdp2(Engine):
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
-        fix_plugin(self.accelerator.state.fsdp_plugin)
+        configure(self.accelerator.state.fsdp_plugin)
 
     @staticmethod
     def require_runnable(cpu: bool) -> None:

@@ -8,6 +8,8 @@ in its file; ``open.require_neutral`` checks both.
 
 import os
 
+import torch
+
 from electra_accel.errors import UserError
 
 OFF = ("", "0", "false", "no", "off", "none")
@@ -41,15 +43,20 @@ ALWAYS: Variables = {
 }
 
 
-def value_of(name: str) -> str:
-    return os.environ.get(name, "").strip().lower()
-
-
-def require_neutral(variables: Variables) -> None:
-    """Raises UserError where one of them is set and would change a run's numbers."""
-    for name, (neutral, key, instead) in variables.items():
-        if name in os.environ and value_of(name) not in neutral:
+def require_neutral(of_the_engine: Variables) -> None:
+    """Raises UserError where a variable would change a run's numbers."""
+    for name, (neutral, key, instead) in (ALWAYS | of_the_engine).items():
+        if name in os.environ and value(name) not in neutral:
             where = f", or of the launch file ({key})" if key else ""
             raise UserError(
                 f"{name}={os.environ[name]} could change the numbers of a run: {instead}; take it out of the environment{where}"
             )
+
+
+def value(name: str) -> str:
+    return os.environ.get(name, "").strip().lower()
+
+
+def fix_arithmetic() -> None:
+    """fp32 products in fp32. TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, and libraries, may have said otherwise by now."""
+    torch.set_float32_matmul_precision("highest")

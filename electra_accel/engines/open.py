@@ -1,6 +1,7 @@
-"""Opens the engine that ``accelerate launch`` asks for. A new engine is a file beside this one and a line in ``ENGINES``."""
+"""Chooses the engine that ``accelerate launch`` asks for. A new engine is a file beside this one and a name in ``ENGINES``."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,18 +15,18 @@ from electra_accel.engines.launch_environment import OFF, value_of
 from electra_accel.engines.plain import Plain
 from electra_accel.errors import UserError
 
-ENGINES = {"DEEPSPEED": DeepSpeed, "FSDP": Fsdp2}  # by the variable ACCELERATE_USE_… that asks for it; else Plain
+ENGINES = (DeepSpeed, Fsdp2)  # by their variables; where none is set: Plain
 
 
-def launched_engine() -> type[Engine]:
-    return next((engine for name, engine in ENGINES.items() if value_of(f"ACCELERATE_USE_{name}") == "true"), Plain)
+def launched() -> type[Engine]:
+    """The engine that ``accelerate launch`` asks for.
 
-
-def require_neutral() -> None:
-    """Raises UserError where a variable of the environment would change a run's numbers."""
-    # Accelerate takes "1" for no: the run would be another than the one asked for.
-    switches = {f"ACCELERATE_USE_{name}": ((*OFF, "true"), "", "only true turns it on") for name in ENGINES}
-    launch_environment.require_neutral(launch_environment.ALWAYS | switches | launched_engine().variables)
+    Raises:
+        UserError: a variable of the environment would change the run's numbers.
+    """
+    found = next((each for each in ENGINES if launch_environment.value(each.launched_by) == "true"), Plain)
+    launch_environment.require_neutral(found.neutral)
+    return found
 
 
 def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path) -> Engine:
@@ -40,11 +41,31 @@ def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path)
         UserError: precision and launcher disagree; a GPU is present that torch cannot use; the launch file asks for an
             engine that this machine cannot run; it, or the environment, would change the run's numbers.
     """
-    require_neutral()
-    engine, cpu = launched_engine(), wants_cpu(cpu)
+    engine, cpu = launched(), wants_cpu(cpu)
     if complaint := unusable_gpu(cpu):
         raise UserError(complaint)
     engine.require_runnable(cpu)
     cpu = cpu or not torch.cuda.is_available()
     precision = choose_precision(precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
     return engine(precision=precision, cpu=cpu, trackers=trackers, folder=folder)
+
+
+def planned_device(precision: str, cpu: bool, warn: Callable[[str], None]) -> str:
+    """ "cpu" or "cuda": where a run would compute that is only planned, on a machine that may be another one.
+
+    Args:
+        precision, cpu: as of :func:`open_engine`.
+        warn: is told what would stop a run on this machine.
+
+    Raises:
+        UserError: what would stop it on any.
+    """
+    engine, cpu = launched(), wants_cpu(cpu)
+    precision = choose_precision(precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
+    engine.require_launch_file(precision)
+    device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
+    if complaint := unusable_gpu(cpu):
+        warn(f"a run on this machine would stop: {complaint}")
+    elif precision == "fp16" and device == "cpu":
+        warn("fp16 needs a GPU: a run on this machine would stop")
+    return device

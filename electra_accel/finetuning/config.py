@@ -94,7 +94,7 @@ class Optim(groups.Optim):
     )
     layer_decay: float | None = option(
         None,
-        "factor on the rate from a layer to the one below; default: 0.8, hidden size from 1024 on 0.9",
+        "each layer learns at this share of the rate of the layer above; default: 0.8, hidden size from 1024 on 0.9",
         within="(0, 1]",
     )
     warmup_fraction: float = option(
@@ -113,12 +113,12 @@ class Train:
     batch_size: int = option(32, "examples of a step, all processes", within=COUNT)
     micro_batch_size: int | None = option(
         None,
-        "most examples at once per process, for memory and speed: without dropout the same figures up to rounding, with it "
-        "another draw of it; default: 16 on a CPU, batch_size on a GPU",
+        "most examples at once per process, for memory and speed; with dropout it changes the random numbers, "
+        "without it only rounding; default: 16 on a CPU, batch_size on a GPU",
         within=COUNT,
     )
     precision: Literal["auto", "no", "bf16", "fp16"] = option(
-        "auto", "no is fp32; auto: bf16 on a GPU that has it, else no"
+        "auto", "no is fp32; auto is bf16 where the GPU supports it, else no"
     )
 
 
@@ -137,7 +137,9 @@ class Tracking(groups.Tracking):
 class Settings:
     """All options, in the order of ``--help`` and config.yaml."""
 
-    models: list[str] = option([], "folders or hub ids; untrained:FOLDER has its shape and random weights", "MODEL")
+    models: list[str] = option(
+        [], "folders or hub ids; untrained:FOLDER has the shape of FOLDER and random weights", "MODEL"
+    )
     suite: str | None = option(None, "YAML file with a list of tasks, see recipes/suites", "FILE")
     suite_data: str | None = option(None, "folder that {data} stands for in the suite", "FOLDER")
     task: Task = field(default_factory=Task)

@@ -1,13 +1,8 @@
 """``--dry_run`` of fine-tuning: everything up to the first step, without a process group or a GPU; nothing is written."""
 
-import os
 from pathlib import Path
 
-import torch
-
-from electra_accel.engines import deepspeed_file
-from electra_accel.engines.hardware import choose_precision, unusable_gpu, wants_cpu
-from electra_accel.engines.open import require_neutral
+from electra_accel.engines.open import planned_device
 from electra_accel.finetuning import opening
 from electra_accel.finetuning.config_parser import Arguments
 from electra_accel.finetuning.heads import build
@@ -26,15 +21,9 @@ def report(asked: Arguments, terminal: Terminal, folder: Path) -> None:
     Raises:
         UserError: whatever would stop the run.
     """
-    tracking, cpu = asked.settings.tracking, wants_cpu(asked.cpu)
+    tracking = asked.settings.tracking
     trackers = usable_trackers(tracking.trackers, terminal.warn)
-    require_neutral()
-    precision = choose_precision(asked.settings.train.precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
-    deepspeed_file.settings(precision)
-    if complaint := unusable_gpu(cpu):
-        terminal.warn(f"a run on this machine would stop: {complaint}")
-    elif precision == "fp16" and (cpu or not torch.cuda.is_available()):
-        terminal.warn("fp16 needs a GPU: a run on this machine would stop")
+    planned_device(asked.settings.train.precision, asked.cpu, terminal.warn)
     jobs = opening.read_jobs(asked, folder)
     opening.open_run(folder, jobs)
     for line in opening.notes_of(jobs):

@@ -48,7 +48,7 @@ def finetune(
 
     Raises:
         UserError: model or data cannot be used; the loss is not finite; no space is left.
-        Preempted: a process was asked to stop; the state is saved.
+        Preempted: a process was asked to stop; it goes on after its last whole epoch.
     """
     rows = {name: job.data.rows(name, job.seed) for name in job.data.splits}
     encoded = {name: _encoded(job, name, split) for name, split in rows.items()}

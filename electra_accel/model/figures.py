@@ -29,7 +29,7 @@ class Figure:
         network: that it speaks of, "generator" or "discriminator".
         better: "higher" or "lower"; "" where neither is.
         note: unit or meaning.
-        of: makes it from the counters of ``metrics.COUNTERS`` and ``ordered_pairs``; None: made elsewhere.
+        of: makes it from the counters of ``metrics.SCALARS`` and ``ordered_pairs``; None: made elsewhere.
         error: makes its standard error from its value and the counts of :func:`standard_errors`; None: not known.
         shown: where it is shown, some of ``EVERYWHERE``.
         chooses: may be eval.metric; W&B's summary is then its best value and not its last.

@@ -17,7 +17,7 @@ FLAGS = {
 METAVARS = {int: "N", float: "X", bool: "true|false", str: "TEXT"}
 ORDER = (
     "The command line overrides --config files, and those override the defaults in [brackets]. "
-    "Of options that exclude each other the later one counts, too."
+    "Of options that exclude each other, the command line's replaces a file's; two in one place are an error."
 )
 COLUMN = 42  # where the texts begin
 

@@ -29,7 +29,9 @@ class Data:
     eval_files: list[str] | None = option(None, "held-out text; default: eval_fraction of the training text", "FILE")
     dataset: str | None = option(None, "python_docs (built in), or a hub id NAME[:CONFIG[:SPLIT]]", "NAME")
     prepared: str | None = option(None, "folder made by scripts/prepare_data.py; brings its tokenizer", "FOLDER")
-    eval_general_files: list[str] | None = option(None, "general text to judge by too: what is forgotten", "FILE")
+    eval_general_files: list[str] | None = option(
+        None, "general text to evaluate too, to see what is forgotten", "FILE"
+    )
     replay_files: list[str] | None = option(None, "general text mixed in, so that less is forgotten", "FILE")
     replay_fraction: float = option(0.1, "share of a pass's tokens that comes from replay_files", within="(0, 1)")
     text_column: str = option("text", "column that holds the text (not for txt)", "NAME")
@@ -37,7 +39,7 @@ class Data:
     eval_fraction: float = option(0.01, "share of the documents held out if eval_files is not given", within="[0, 1)")
     join_lines: bool = option(False, "join consecutive short lines of a document into one example")
     num_workers: int | None = option(
-        None, "loader processes of each process; default: 0 on a CPU, else 2", within=NOT_NEGATIVE
+        None, "data-loading workers of each process; default: 0 on a CPU, else 2", within=NOT_NEGATIVE
     )
 
 
@@ -59,9 +61,9 @@ class Model:
 
     size: Literal[*SIZES] | None = option(None, "train from scratch at this size")
     generator: str | None = option(
-        None, "continue from this generator: folder or hub id; warm-start: none was released, train one first", "PATH"
+        None, "folder or hub id; or the word warm-start: none was released, train a new one first", "PATH"
     )
-    discriminator: str | None = option(None, "continue from this discriminator: folder or hub id", "PATH")
+    discriminator: str | None = option(None, "folder or hub id", "PATH")
     revision: str | None = option(None, "branch, tag or commit of the hub ids; default: main", "NAME")
     sharing: Literal["tied", "none", "gdes"] = option(
         "tied",
@@ -69,7 +71,7 @@ class Model:
     )
     warm_start_steps: int = option(2000, "steps that a new generator is trained for first, by kind mlm", within=COUNT)
     generator_width: float | None = option(
-        None, "width of the generator / that of the discriminator; default: as published", within="(0, 1]"
+        None, "generator width as a share of the discriminator's, such as 0.25; default: as published", within="(0, 1]"
     )
     dropout: float = option(0.1, "in both networks; attention dropout is 0 in training", within="[0, 1)")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, slower")
@@ -88,8 +90,8 @@ class Objective:
     random_token_prob: float = option(
         0.0, "share of them that become a random token; the rest is kept", within="[0, 1]"
     )
-    generator_weight: float = option(1.0, "factor of its loss, a mean over the selected tokens", within=NOT_NEGATIVE)
-    discriminator_weight: float = option(50.0, "factor of its loss, a mean over all tokens", within=NOT_NEGATIVE)
+    generator_weight: float = option(1.0, "weight of the generator loss", within=NOT_NEGATIVE)
+    discriminator_weight: float = option(50.0, "weight of the discriminator loss", within=NOT_NEGATIVE)
     temperature: float = option(1.0, "temperature of the softmax that replacements are drawn from", within=POSITIVE)
 
 
@@ -107,7 +109,7 @@ class Optim(groups.Optim):
         "linear warmup; default: tiny 100, other sizes 10000, at most a tenth of the steps; from a pair 6% of them",
         within=NOT_NEGATIVE,
     )
-    schedule: Literal["linear", "cosine", "constant"] = option("linear", "after the warmup, down to 0 at the end")
+    schedule: Literal["linear", "cosine", "constant"] = option("linear", "linear and cosine go down towards 0")
     max_grad_norm: float = option(1.0, "the gradient of a step is clipped to this norm", within=POSITIVE)
 
 
@@ -118,7 +120,9 @@ class Train:
     steps: int | None = option(None, "optimizer steps; exactly one of steps, epochs and flops", within=COUNT)
     epochs: float | None = option(None, "passes over the training text; default from a pair: 3", within=POSITIVE)
     flops: float | None = option(
-        None, "as many steps as fit into so many floating point operations, counted as train/flops is", within=POSITIVE
+        None,
+        "as many steps as fit into so many floating point operations, as train/flops counts",
+        within=POSITIVE,
     )
     batch_tokens: int | None = option(
         None,
@@ -127,15 +131,15 @@ class Train:
     )
     micro_batch_tokens: int | None = option(
         None,
-        "most token slots that a process takes at once: changes memory, not results; default: 4096 on a CPU, 32768 on a GPU",
+        "largest micro-batch of a process, in token slots: affects memory only; default: 4096 on a CPU, 32768 on a GPU",
         within=COUNT,
     )
     bin_tokens: int | None = option(None, "slots of a row of whole examples; default: data.max_length", within=COUNT)
     attention_boundaries: bool = option(
-        True, "false: in training, examples in a row see each other, to measure what that costs"
+        True, "true: a token sees its own example only; false: the whole row, for experiments"
     )
     precision: Literal["auto", "no", "bf16", "fp16"] = option(
-        "auto", "no: fp32; auto: bf16 on a GPU that has it, else no"
+        "auto", "no is fp32; auto is bf16 where the GPU supports it, else no"
     )
     compile: bool = option(False, "torch.compile the networks")
 
@@ -145,7 +149,7 @@ class Eval:
     """held-out figures, always on the same corruption"""
 
     every: int = option(500, "steps between evaluations", within=COUNT)
-    batches: int = option(8, "how much held-out text is judged, in steps of train.batch_tokens", within=COUNT)
+    batches: int = option(8, "held-out batches of train.batch_tokens slots to evaluate", within=COUNT)
     metric: Literal[*METRICS] | None = option(
         None, "chooses the best step where patience is set; default: discriminator_loss, objective mlm generator_loss"
     )
@@ -204,6 +208,8 @@ class Config:
 _GIVEN_PAIR = ("model.generator", "model.discriminator")
 _VOCABULARY = ("tokenizer.path", "tokenizer.train_vocab_size")
 _ADDED = ("tokenizer.add_tokens", "tokenizer.learn_tokens")
+# Good from scratch is too much for a pair, and the other way round.
+_OF_A_START = ("optim.learning_rate", "optim.warmup_steps", "train.batch_tokens", "objective.mask_prob")
 SETTLED_BY_PREPARED = (*_VOCABULARY, *_ADDED, "data.eval_files", "data.eval_general_files", "data.replay_files")
 CHOICES = (
     tuple(Alternative((name,)) for name in ("train.steps", "train.epochs", "train.flops")),
@@ -213,8 +219,8 @@ CHOICES = (
         Alternative(("data.prepared",), settles=SETTLED_BY_PREPARED),
     ),
     (
-        Alternative(("model.size",), own=("model.generator_width", *_VOCABULARY)),
-        Alternative(_GIVEN_PAIR, own=("model.revision", "model.warm_start_steps", *_ADDED)),
+        Alternative(("model.size",), own=("model.generator_width", *_VOCABULARY, *_OF_A_START)),
+        Alternative(_GIVEN_PAIR, own=("model.revision", "model.warm_start_steps", *_ADDED, *_OF_A_START)),
     ),
     tuple(Alternative((name,)) for name in _VOCABULARY),
 )

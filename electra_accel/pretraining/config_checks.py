@@ -74,7 +74,7 @@ def _networks(config: Config) -> Iterator[str]:
     if model.discriminator in _WARM_START_SPELLINGS:
         yield f"{WARM_START} is for model.generator; model.discriminator names the network that it is for"
     if model.warm_start_steps != Model().warm_start_steps and not config.warm_starts:
-        yield f"model.warm_start_steps {model.warm_start_steps} is of model.generator {WARM_START}, which is missing"
+        yield f"model.warm_start_steps {model.warm_start_steps} needs model.generator {WARM_START}"
     if model.generator_width is not None and (one_network or (pair and not config.warm_starts)):
         yield "model.generator_width is for a new generator, and there is none here; leave it out"
     if not pair and model.revision is not None:
@@ -103,7 +103,7 @@ def _text(config: Config) -> Iterator[str]:
     if not data.prepared and not data.eval_files and data.eval_fraction == 0:
         yield "no held-out text: give data.eval_files, or data.eval_fraction above 0"
     if data.replay_fraction != Data().replay_fraction and not (data.prepared or data.replay_files):
-        yield f"data.replay_fraction {data.replay_fraction} is of data.replay_files, which are missing"
+        yield f"data.replay_fraction {data.replay_fraction} needs data.replay_files"
     trained_on = set(map(os.path.realpath, data.train_files or ()))
     for name in ("eval_files", "eval_general_files", "replay_files"):
         if twice := [path for path in getattr(data, name) or () if os.path.realpath(path) in trained_on]:

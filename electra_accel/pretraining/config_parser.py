@@ -27,6 +27,10 @@ def parse(argv: list[str], description: str) -> Arguments:
     """
     layers, flags = parser.layers(Config, argv, description)
     config = parser.read(Config, layers, CHOICES)
+    if "train.steps" in layers[-1][0] and "optim.warmup_steps" not in layers[-1][0]:
+        # A recipe's warmup was chosen for its own length: where the command line's is shorter, the default goes with it.
+        if config.train.steps and (config.optim.warmup_steps or 0) > config.train.steps:
+            config.optim.warmup_steps = None
     if "--print_config" in flags:
         print(dump(resolve(config)), end="")
         sys.exit(0)

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from electra_accel.engines import deepspeed_file
-from electra_accel.engines.hardware import choose_precision, unusable_gpu, wants_cpu
-from electra_accel.engines.open import require_neutral
+from electra_accel.engines.hardware import wants_cpu
+from electra_accel.engines.open import planned_device
 from electra_accel.model.pair import Pair
 from electra_accel.pretraining import assemble, networks, warm_start
 from electra_accel.pretraining.config import Config
@@ -58,15 +57,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
         UserError: whatever would stop the run.
     """
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
-    require_neutral()
-    cpu = wants_cpu(cpu)
-    precision = choose_precision(config.train.precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
-    deepspeed_file.settings(precision)
-    device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
-    if complaint := unusable_gpu(cpu):
-        terminal.warn(f"a run on this machine would stop: {complaint}")
-    elif precision == "fp16" and device == "cpu":
-        terminal.warn("fp16 needs a GPU: a run on this machine would stop")
+    device = planned_device(config.train.precision, cpu, terminal.warn)
     planned = plan(config, folder, Alone(int(os.environ.get("WORLD_SIZE", "1")), torch.device(device)), terminal)
     config, prepared, loader = planned.config, planned.prepared, planned.loader
     planned.progress()
@@ -89,7 +80,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
         first.append(f"warm start {config.model.warm_start_steps:,} steps first: {before:.2e} FLOP")
     hours = flops / (UTILISATION * A100_BF16) / 3600
     planned_for = torch.cuda.get_device_name() if device == "cuda" else "the CPU"
-    if device == "cpu" and not cpu:
+    if device == "cpu" and not wants_cpu(cpu):
         planned_for += ", as no GPU can be used here (on one, micro-batches are larger by default)"
     run = f"{folder}, {f'from {planned.checkpoint.name}' if planned.checkpoint else 'a new run'}"
     for line in (

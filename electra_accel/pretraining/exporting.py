@@ -100,7 +100,9 @@ def export_checkpoint(
     """
     folder = path.resolve().parent.parent
     if not (folder / run_folder.CONFIG).is_file():
-        raise UserError(f"{path} stands in no run folder: its configuration is not known; export it from there")
+        raise UserError(
+            f"{path} is not in a run folder, so its configuration is not known: export it from its run folder"
+        )
     config = config_parser.load(folder / run_folder.CONFIG)
     try:
         progress = Progress.from_json(checkpoint.read_state(path))

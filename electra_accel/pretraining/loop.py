@@ -63,7 +63,7 @@ def train(
             judge.show(progress)
         if evaluate_due or samples_due:
             log.recorder.report()
-        if not done and 0 < patience <= progress.bad_evaluations:
+        if evaluate_due and not done and 0 < patience <= progress.bad_evaluations:
             done, save_due = True, True
             progress.stopped_because = (
                 f"{config.eval.metric} has not improved since step {progress.best_step} ({progress.best:.4f})"

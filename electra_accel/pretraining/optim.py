@@ -21,7 +21,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def build_adamw(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
     """AdamW with bias correction; the fused kernel (one pass over the state), which torch has for CPUs and CUDA."""
     groups = parameter_groups(model, optim.weight_decay)
     return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=tuple(optim.betas), eps=optim.eps, fused=True)

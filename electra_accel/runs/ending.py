@@ -40,7 +40,7 @@ def recorded_end(
             terminal.warn(f"the end of the run could not be recorded: {one_line(error)}")
         if code:
             why = f" ({reason})" if state == "preempted" else ""
-            go_on = f"the same command with --run.dir {shlex.quote(str(folder))} goes on from the last checkpoint"
+            go_on = f"the same command with --run.dir {shlex.quote(str(folder))} goes on from what is saved"
             terminal.line(f"stopped {stopped()}{why}; {go_on}")
 
     try:

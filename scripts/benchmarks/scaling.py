@@ -35,7 +35,7 @@ from electra_accel.model.sharing import share
 from electra_accel.model.sizes import SIZES
 from electra_accel.pretraining.assemble import MICRO_BATCH_TOKENS
 from electra_accel.pretraining.config import Optim
-from electra_accel.pretraining.optim import build_adamw
+from electra_accel.pretraining.optim import build_optimizer
 
 VOCABULARY = 30522  # of the published English pairs
 # bins a step, tokens a bin
@@ -226,7 +226,7 @@ def measure(size: str, precision: str) -> tuple[str, int, float, float]:
         engine = open_engine(precision=precision, cpu=False, trackers=[], folder=Path(folder))
     module = joint(size, "cpu")
     parameters, pair = sum(p.numel() for p in module.parameters()), shape(size)
-    model = engine.prepare(module, build_adamw(module, Optim(learning_rate=1e-4)), max_norm=1.0, checkpoint=None)
+    model = engine.prepare(module, build_optimizer(module, Optim(learning_rate=1e-4)), max_norm=1.0, checkpoint=None)
     moments: list[int] = []
 
     def at_the_end_of_backward(_gradient: torch.Tensor) -> None:

@@ -10,8 +10,9 @@ import torch
 from accelerate.utils import DeepSpeedPlugin
 
 from electra_accel.engines import deepspeed, fsdp2, launch_environment
-from electra_accel.engines.deepspeed_file import settings
-from electra_accel.engines.open import ENGINES, open_engine
+from electra_accel.engines.deepspeed_file import deepspeed_settings
+from electra_accel.engines.open import launched, open_engine
+from electra_accel.engines.plain import Plain
 from electra_accel.errors import UserError
 from tests.finetuning_runs import line, make_place
 from tests.pretraining_runs import metrics, options, run_here, write_corpus
@@ -120,8 +121,7 @@ def test_every_variable_that_accelerate_reads_has_been_looked_at():
     found = {
         name for path in files for name in re.findall(r'"((?:ACCELERATE|FSDP)_[A-Z0-9_]*[A-Z0-9])"', path.read_text())
     }
-    known = {*launch_environment.ALWAYS, *HARMLESS, *(f"ACCELERATE_USE_{name}" for name in ENGINES)}
-    known |= {name for engine in ENGINES.values() for name in engine.variables}
+    known = {*launch_environment.ALWAYS, *deepspeed.DeepSpeed.neutral, *fsdp2.Fsdp2.neutral, *HARMLESS}
     assert len(found) > 40 and found - known == set()
 
 
@@ -140,10 +140,9 @@ def test_fsdp_keeps_whole_weights_on_every_process(monkeypatch):
         mixed_precision_policy, cpu_ram_efficient_loading = None, True
 
     monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")  # the launcher's default
-    fsdp2.fix_plugin(Plugin)
+    fsdp2.configure(Plugin)
     assert (
-        not Plugin.cpu_ram_efficient_loading
-        and launch_environment.value_of("FSDP_CPU_RAM_EFFICIENT_LOADING") == "false"
+        not Plugin.cpu_ram_efficient_loading and launch_environment.value("FSDP_CPU_RAM_EFFICIENT_LOADING") == "false"
     )
 
 
@@ -182,17 +181,18 @@ def deepspeed_file(monkeypatch, tmp_path):
 
 def test_of_a_deepspeed_file_only_what_moves_and_stores_is_taken(deepspeed_file, monkeypatch):
     deepspeed_file(USUAL)
-    taken = settings("bf16")
+    taken = deepspeed_settings("bf16")
     zero = {"stage": 2, "offload_optimizer": {"device": "cpu", "pin_memory": False}, "overlap_comm": True}
     assert taken == {"zero_optimization": zero, "wall_clock_breakdown": False}
+    assert launched() is deepspeed.DeepSpeed
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "false")
-    assert settings("bf16") is None
+    assert launched() is Plain
 
 
 def test_what_is_taken_is_all_that_deepspeed_is_told(deepspeed_file):
     pytest.importorskip("deepspeed")
     deepspeed_file(USUAL)
-    plugin = DeepSpeedPlugin(hf_ds_config=settings("no"))
+    plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_settings("no"))
     deepspeed.configure(plugin.deepspeed_config, 0.7)
     told = plugin.deepspeed_config
     assert (plugin.zero_stage, told["gradient_clipping"], told["gradient_accumulation_steps"]) == (2, 0.7, 1)
@@ -222,7 +222,7 @@ def test_what_is_taken_is_all_that_deepspeed_is_told(deepspeed_file):
 def test_what_else_a_deepspeed_file_sets_is_refused_by_name(deepspeed_file, changed, precision, named):
     path = deepspeed_file(USUAL | changed)
     with pytest.raises(UserError, match=re.escape(named)) as refused:
-        settings(precision)
+        deepspeed_settings(precision)
     assert str(path) in str(refused.value)
 
 
@@ -230,10 +230,10 @@ def test_what_else_a_deepspeed_file_sets_is_refused_by_name(deepspeed_file, chan
 def test_a_deepspeed_file_that_is_none(deepspeed_file, content):
     path = deepspeed_file(content)
     with pytest.raises(UserError, match=re.escape(str(path))):
-        settings("no")
+        deepspeed_settings("no")
     path.unlink()
     with pytest.raises(UserError, match="cannot be read"):
-        settings("no")
+        deepspeed_settings("no")
 
 
 def test_a_launch_file_that_says_it_twice(deepspeed_file, monkeypatch):
@@ -243,4 +243,4 @@ def test_a_launch_file_that_says_it_twice(deepspeed_file, monkeypatch):
         "ACCELERATE_CONFIG_DS_FIELDS", "deepspeed_config_file,zero3_init_flag,zero_stage,mixed_precision"
     )
     with pytest.raises(UserError, match="mixed_precision, zero_stage"):
-        settings("no")
+        deepspeed_settings("no")

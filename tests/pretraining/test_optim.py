@@ -7,7 +7,7 @@ from torch import nn
 from electra_accel.engines.plain import clip_gradients
 from electra_accel.model.sharing import share
 from electra_accel.pretraining.config import Optim
-from electra_accel.pretraining.optim import build_adamw, parameter_groups
+from electra_accel.pretraining.optim import build_optimizer, parameter_groups
 from electra_accel.runs.schedule import learning_rate
 from tests.model.batches import toy_pair
 
@@ -46,7 +46,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group_and_moves_in_the_firs
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert all(p.ndim == 1 for p in groups[1]["params"])
 
-    optimizer = build_adamw(model, Optim(learning_rate=0.1, weight_decay=0.1))
+    optimizer = build_optimizer(model, Optim(learning_rate=0.1, weight_decay=0.1))
     before = {name: p.clone() for name, p in model.named_parameters()}
     weights = torch.arange(1.0, 6.0)  # a plain sum over the classes would give LayerNorm's bias no gradient
     (model(torch.arange(5)).log_softmax(-1) * weights).sum().backward()
