@@ -64,9 +64,7 @@ class ZeroParts(Parts):
 
         return {
             # One number for a whole flat part, as AdamW's step; else the parameter's share of the flat tensor.
-            key: safe_get_full_optimizer_state(parameter, key)
-            if torch.as_tensor(value).ndim
-            else torch.tensor(float(value))
+            key: safe_get_full_optimizer_state(parameter, key) if _is_flat(value) else torch.tensor(float(value))
             for key, value in self._inner_state().items()
         }
 
@@ -132,6 +130,10 @@ class ZeroParts(Parts):
         size, rank = parameter.ds_tensor.ds_numel, torch.distributed.get_rank()
         padded = nn.functional.pad(whole.flatten(), (0, size * torch.distributed.get_world_size() - whole.numel()))
         return getattr(utils, f"safe_set_local_{what}")(parameter, padded.narrow(0, size * rank, size), *key)
+
+
+def _is_flat(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim > 0
 
 
 class DeepSpeed(Engine):

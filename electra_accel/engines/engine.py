@@ -15,8 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
-from electra_accel.engines import state
-from electra_accel.engines.launch_environment import Variables
+from electra_accel.engines import launch_environment, state
 from electra_accel.engines.processes import Processes
 from electra_accel.errors import UserError
 from electra_accel.model.attention import attention_path
@@ -52,8 +51,7 @@ class Engine(Processes, ABC):
             kwargs_handlers=handlers + more.pop("kwargs_handlers", []),
             **more,
         )
-        # fp32 products in fp32: TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, and libraries, may have said otherwise by now.
-        torch.set_float32_matmul_precision("highest")
+        launch_environment.fix_arithmetic()
         if accelerator.num_processes != processes:
             raise UserError(
                 f"{processes} processes were launched but Accelerate sees {accelerator.num_processes}: "

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.launch_environment import OFF
@@ -32,13 +32,11 @@ class Fsdp2Parts(Parts):
 
     def part(self, parameter: nn.Parameter, whole: torch.Tensor) -> torch.Tensor:
         whole = whole.to(parameter.device)
-        if not isinstance(parameter, DTensor) or whole.shape != parameter.shape:
-            if whole.ndim:
-                raise UserError(
-                    "this optimizer keeps state of another shape than its parameter: FSDP2 cannot share it out"
-                )
+        if not isinstance(parameter, DTensor) or not whole.ndim:
             return whole
-        return distribute_tensor(whole, parameter.device_mesh, parameter.placements)
+        # What has another shape than its parameter, such as a mean for each row, need not divide in the same way.
+        placements = parameter.placements if whole.shape == parameter.shape else [Replicate()]
+        return distribute_tensor(whole, parameter.device_mesh, placements)
 
 
 def configure(plugin: Any) -> None:
@@ -77,11 +75,3 @@ class Fsdp2(Engine):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
-
-
-def fix_plugin(plugin: Any) -> None:
-    """Args: plugin: Accelerate's, before anything is prepared."""
-    plugin.mixed_precision_policy = FSDP_PRECISION
-    # The launcher's default is true: from_pretrained would leave weights empty on all processes but the first.
-    plugin.cpu_ram_efficient_loading = False
-    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"

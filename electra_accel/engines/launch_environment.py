@@ -1,9 +1,8 @@
-"""Variables of the environment that could change a run's numbers, whoever sets them: each is refused in one line.
+"""What a launcher, or a variable of the environment, could change in a run's numbers: refused here in one line, or fixed.
 
 A run's numbers are decided by its configuration alone (invariant 11). The names are those that Accelerate 1.15 and DeepSpeed
 0.19 read; most are also what ``accelerate launch`` makes of the keys of a launch file. What changes only how sums are rounded
-(threads, kernels, the order of an all-reduce) counts as hardware and is not looked at. What one engine alone reads is refused
-in its file; ``open.require_neutral`` checks both.
+(threads, kernels, the order of an all-reduce) counts as hardware and is not looked at.
 """
 
 import os
@@ -13,6 +12,8 @@ import torch
 from electra_accel.errors import UserError
 
 OFF = ("", "0", "false", "no", "off", "none")
+ON_OR_OFF = (*OFF, "true")
+
 # {variable: (values that leave the numbers alone, the key of a launch file that sets it, what decides instead)}
 Variables = dict[str, tuple[tuple[str, ...], str, str]]
 ALWAYS: Variables = {
@@ -32,6 +33,9 @@ ALWAYS: Variables = {
     "ACCELERATE_USE_MEGATRON_LM": (OFF, "megatron_lm_config", "accelerate_configs/ has the engines"),
     "ACCELERATE_USE_PARALLELISM_CONFIG": (OFF, "parallelism_config", "accelerate_configs/ has the engines"),
     "ACCELERATE_USE_SAGEMAKER": (OFF, "compute_environment", "accelerate_configs/ has the engines"),
+    # Accelerate takes "1" for no: the run would be another than the one asked for.
+    "ACCELERATE_USE_DEEPSPEED": (ON_OR_OFF, "", "only true turns it on"),
+    "ACCELERATE_USE_FSDP": (ON_OR_OFF, "", "only true turns it on"),
     # NVIDIA's libraries compute fp32 products in TF32 (10 bits) whatever torch says.
     "NVIDIA_TF32_OVERRIDE": (("", "0"), "", "fp32 is computed in fp32"),
     # oneDNN computes fp32 products on the CPU in bf16; its old name and its new one.

@@ -11,7 +11,6 @@ from electra_accel.engines.deepspeed import DeepSpeed
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.fsdp2 import Fsdp2
 from electra_accel.engines.hardware import choose_precision, unusable_gpu, wants_cpu
-from electra_accel.engines.launch_environment import OFF, value_of
 from electra_accel.engines.plain import Plain
 from electra_accel.errors import UserError
 

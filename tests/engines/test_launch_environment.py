@@ -115,7 +115,7 @@ def test_the_gradient_is_the_same_with_whatever_is_let_through(monkeypatch, capf
 
 
 def test_every_variable_that_accelerate_reads_has_been_looked_at():
-    """A new version may bring others: each belongs into launch_environment, an engine's file, or the harmless ones here."""
+    """A new version may bring others: each belongs into launch_environment, or to the harmless ones here."""
     root = Path(accelerate.__file__).parent
     files = [path for path in root.rglob("*.py") if not path.is_relative_to(root / "test_utils")]
     found = {
