@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import wandb
 
 from electra_accel.engines.deepspeed import deepspeed_version
 from electra_accel.runs import run_folder
@@ -150,6 +151,7 @@ def test_wandb_without_a_network_is_tried_once(place, monkeypatch, capfd):
     reached_not = {"API_KEY": "0" * 40, "BASE_URL": "http://127.0.0.1:9", "INIT_TIMEOUT": "2", "MODE": "online"}
     for name, value in reached_not.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
+    wandb.teardown()  # an earlier test's W&B keeps the timeout of 90 s that it began with
     words = line("unreached", "--train.epochs=1", "--run.seeds", "1", "2", "--tracking.trackers", "wandb")
     code, out, err = run_here(words, place, monkeypatch, capfd, SCRIPT)
     assert code == 0 and (out + err).count("W&B cannot be reached") == 1

@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+import wandb
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import GeneralTracker, get_available_trackers
@@ -151,6 +152,7 @@ def test_wandb_without_a_network_is_recorded_offline(tmp_path, monkeypatch, mode
         "WANDB_MODE": mode,
     }.items():
         monkeypatch.setenv(name, value)
+    wandb.teardown()  # an earlier test's W&B keeps the timeout of 90 s that it began with
     warnings = []
     recorder = Recorder(Accelerator(cpu=True, log_with="wandb"), tmp_path, samples="all", warn=warnings.append)
     _, said = recorder.start(Config(), "", 0)
@@ -167,8 +169,6 @@ def test_names_of_folders_are_cut_to_what_wandb_takes():
     given = {"name": "n" * 216, "group": None, "job_type": "pre-training", "tags": ["t" * 100, "t" * 99, "", "a"]}
     cut = within_limits(given)
     assert cut == {"name": "n" * 128, "group": None, "job_type": "pre-training", "tags": ["t" * 64, "a"]}
-    import wandb
-
     wandb.Settings(run_name=cut["name"], run_tags=cut["tags"])
     with pytest.raises(ValueError, match="64"):
         wandb.Settings(run_tags=given["tags"])
