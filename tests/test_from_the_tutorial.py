@@ -186,6 +186,6 @@ def test_the_table_of_values_is_the_recipes():
     assert all(recipe[name] == default[name] for name in unset)
     (more,) = re.findall(r"`(--optim\.warmup_steps 0 [^`]+)`", PAGE)
     as_trainer = resolve(parse(["--config", str(RECIPE), *more.split()], "").config, 1000)
-    assert config_checks.check(as_trainer, 1000) == []
+    assert [*config_checks.check(as_trainer), *config_checks.check_warmup(as_trainer, 1000)] == []
     assert (as_trainer.optim.warmup_steps, as_trainer.optim.weight_decay, as_trainer.optim.eps) == (0, 0, 1e-8)
     assert as_trainer.train.precision == "no"
