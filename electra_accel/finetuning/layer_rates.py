@@ -46,7 +46,7 @@ def _scale_rates(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) ->
 def depth_of(name: str, model: nn.Module) -> int:
     """0 for the embeddings and their projection, n for the n-th layer, one more than there are layers for the head.
 
-    What stands beside the layers and is no embedding, such as a last norm, learns like the top layer. In the released code
+    A weight outside the layers and the embeddings, such as a last norm, learns like the top layer. In the released code
     (google-research/electra, model/optimization.py, _get_layer_lrs) the head is one step further up: no parameter has its rate
     times the decay to the first power, and every layer below the head learns more slowly than the paper says. Here the top
     layer has exactly one factor.

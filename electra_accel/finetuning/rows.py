@@ -110,7 +110,7 @@ def read_dataset(task: Task) -> dict[str, list[Row]]:
     except Exception as error:  # the client lets through what its HTTP library raises
         reason = one_line(error) or type(error).__name__
         raise UserError(
-            f"task.dataset {task.dataset} cannot be had from the hub: {reason}; download it and give files"
+            f"task.dataset {task.dataset} cannot be loaded from the hub: {reason}; download it and give files"
         ) from None
     splits = {}
     for ours, theirs in SPLITS.items():

@@ -150,7 +150,7 @@ def shapes(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[ElectraC
     """The configurations of the networks that :func:`networks` will give, before there are any weights; one network: None last.
 
     Raises:
-        UserError: those of given networks cannot be had.
+        UserError: those of given networks cannot be loaded.
     """
     model = config.model
     if config.from_pair:

@@ -121,7 +121,7 @@ def read_run_folder(folder: Path) -> Experiment:
 def plain_options(config: dict) -> dict[str, Any]:
     """Nested or dotted options as ``{"group.option": value}``; one that an older run did not know has today's default.
 
-    What stands beside the options, such as ``held_out.corruption`` in W&B's configuration, is left out.
+    Values that are no options, such as ``held_out.corruption`` in W&B's configuration, are left out.
     """
     known = {name: value for name, value in settings.flat(config).items() if name.partition(".")[0] in GROUPS}
     return DEFAULTS | plain(known)
