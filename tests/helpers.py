@@ -17,6 +17,8 @@ from unittest import mock
 import psutil
 import pytest
 
+from tests.processes import popen
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -41,7 +43,7 @@ def run_command(
     command: list[str | Path], cwd: Path, timeout: float, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Text output captured, no terminal on stdin. After ``timeout`` seconds everything that it started is killed."""
-    process = subprocess.Popen(
+    process = popen(
         list(map(str, command)),
         cwd=cwd,
         env={**os.environ, **environment},

@@ -6,11 +6,13 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from pydoc_data.topics import topics
 
 from electra_accel.runs import run_folder
 from tests.helpers import ROOT, wait_for
+from tests.processes import popen
 
 STEPS = 20
 SPEEDS = ("speed/", "train/hours", "train/device_hours")  # figures that differ between two equal runs
@@ -47,12 +49,17 @@ def options(corpus: Path, run: Path, **changed: object) -> list[str]:
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
-def start(arguments: list, cwd: Path, launch: list | None = None, **environment: str) -> subprocess.Popen[str]:
-    """The script in ``cwd``, as plain python or under ``accelerate launch`` with the given options."""
+def start(
+    arguments: list, cwd: Path, launch: list | None = None, *, begin: Callable = popen, **environment: str
+) -> subprocess.Popen[str]:
+    """The script in ``cwd``, as plain python or under ``accelerate launch`` with the given options.
+
+    ``begin`` is ``subprocess.Popen`` for tests that look for the processes in the system's table.
+    """
     script = str(ROOT / "scripts" / "pretrain.py")
     command = [sys.executable, script] if launch is None else [sys.executable, "-m", "accelerate.commands.launch"]
     command += [] if launch is None else [*map(str, launch), script]
-    return subprocess.Popen(
+    return begin(
         [*command, *map(str, arguments)],
         cwd=cwd,
         # A W&B service that a run in this process has started must not serve this one too: it would survive a kill.

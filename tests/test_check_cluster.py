@@ -14,6 +14,7 @@ from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.text.corpus import Corpus
 from tests.helpers import ROOT, run_script
 from tests.pretraining_runs import finish, write_corpus
+from tests.processes import popen
 
 SCRIPT = ROOT / "scripts" / "check_cluster.py"
 spec = importlib.util.spec_from_file_location("check_cluster", SCRIPT)
@@ -93,7 +94,7 @@ def start(cwd: Path, rank: int, port: int, *arguments: str) -> subprocess.Popen[
     """One process of two as torchrun starts it, without a launcher above it that would hide its exit code."""
     launch = {"RANK": rank, "LOCAL_RANK": 0, "GROUP_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 1}
     launch |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": 1}
-    return subprocess.Popen(
+    return popen(
         [sys.executable, str(SCRIPT), *arguments],
         cwd=cwd,
         env=os.environ | {name: str(value) for name, value in launch.items()},

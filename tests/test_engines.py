@@ -1,7 +1,6 @@
 """DeepSpeed ZeRO 1 to 3 and DDP beside the single process: the small cut of ``make parity``, and checkpoints that move on.
 
-Few launches show everything here; each runs several trainings one after another. The first of them also compiles DeepSpeed's
-extension for CPUs where that was never done, which takes minutes.
+Few launches show everything here; each runs several trainings one after another.
 """
 
 import pytest

@@ -14,6 +14,7 @@ from electra_accel.runs import run_folder
 from tests.finetuning_runs import PREDICTIONS, SCRIPT, line, make_place
 from tests.helpers import ROOT
 from tests.pretraining_runs import run_here
+from tests.processes import popen
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +28,9 @@ def test_goes_on_after_a_kill_with_the_same_bits(place):
     more = ["--train.epochs=30", "--tracking.log_every=3"]
     program = [sys.executable, str(ROOT / "scripts" / SCRIPT)]
     alone = dict(cwd=place, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    subprocess.run([*program, *line("undisturbed", *more)], check=True, capture_output=True, timeout=200, **alone)
     silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    process = subprocess.Popen([*program, *line("killed", *more)], **alone, **silent)
+    assert popen([*program, *line("undisturbed", *more)], **alone, **silent).wait(200) == 0
+    process = popen([*program, *line("killed", *more)], **alone, **silent)
     folder = place / "killed" / "t" / "first" / "seed-1"
     deadline = time.monotonic() + 120
     while not list(folder.glob("checkpoints/step-*")) and process.poll() is None and time.monotonic() < deadline:
@@ -38,7 +39,7 @@ def test_goes_on_after_a_kill_with_the_same_bits(place):
     process.wait(30)
     assert list(folder.glob("checkpoints/step-*"))
     assert not (folder / "result.json").exists()
-    subprocess.run([*program, *line("killed", *more)], check=True, capture_output=True, timeout=200, **alone)
+    assert popen([*program, *line("killed", *more)], **alone, **silent).wait(200) == 0
     other = place / "undisturbed" / "t" / "first" / "seed-1"
     for name in PREDICTIONS:
         assert (folder / name).read_bytes() == (other / name).read_bytes()

@@ -24,7 +24,7 @@ DELTA = "discriminator.electra.embeddings.word_embeddings.delta"
 
 def launch(folder, kind, cases, launcher=()):
     program = [*launcher, *(["-m"] if launcher else []), "tests.gdes_worker", kind, folder, *cases]
-    environment = dict(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", PYTHONWARNINGS="ignore")
+    environment = dict(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     done = run_command([sys.executable, "-m", *program], ROOT, 600, **environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 

@@ -6,6 +6,7 @@ import pty
 import select
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -170,7 +171,7 @@ def test_one_of_two_processes_is_asked(place):
     changed = SHORT | {"train__steps": 100_000, "tracking__log_every": 2, "eval__every": 100_000}
     arguments = options("text.txt", "two", **changed)
     launch = ["--config_file", ROOT / "accelerate_configs" / "ddp.yaml", "--num_processes", 2, "--main_process_port", 0]
-    process = start(arguments, place, launch, WANDB_MODE="disabled")
+    process = start(arguments, place, launch, begin=subprocess.Popen, WANDB_MODE="disabled")
     end = time.monotonic() + 150
     while len(metrics(place / "two")) < 3 and time.monotonic() < end:
         time.sleep(0.05)

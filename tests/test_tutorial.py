@@ -16,6 +16,7 @@ from electra_accel.pretraining import config_parser
 from electra_accel.text.tokenizer import train_tokenizer
 from tests.helpers import ROOT, run_command, run_script
 from tests.pretraining_runs import run_here, write_corpus
+from tests.processes import of_this_python
 
 PAGES = ("docs/tutorial.md", "docs/tutorial.ko.md")
 NUMBER = re.compile(r"\d+\.\d{4}")
@@ -277,7 +278,7 @@ def test_every_command_runs(tmp_path):
         if any(part in command for part in NOT_HERE):
             continue
         script = words_of(command)[0].removeprefix("scripts/")
-        words = shlex.split(command) + shlex.split(SHORT.get(script, ""))
+        words = of_this_python(shlex.split(command) + shlex.split(SHORT.get(script, "")))
         done = run_command(words, tmp_path, 300, PATH=path, OMP_NUM_THREADS="1", WANDB_MODE="disabled")
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         ran += 1

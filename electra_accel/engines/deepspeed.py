@@ -183,6 +183,11 @@ class DeepSpeed(Engine):
         settings = deepspeed_settings(self.precision)
         # DeepSpeed picks a backend that is not there; and told cpu=True, Accelerate would leave DeepSpeed out.
         backend = [InitProcessGroupKwargs(backend="gloo")] if cpu else []
+        if cpu:
+            import deepspeed
+
+            # DeepSpeed would compile this for a minute or more; only its inference uses it (inference_all_reduce).
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         return {
             "kwargs_handlers": backend,
             "deepspeed_plugin": settings and DeepSpeedPlugin(hf_ds_config=settings),

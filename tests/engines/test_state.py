@@ -79,7 +79,7 @@ def test_a_checkpoint_of_an_earlier_version_is_one_of_adamw(tmp_path):
 
 def launch(engine, folder, kinds, *more):
     command = [sys.executable, "-m", *ENGINES[engine], "tests.engines.state_worker", engine, folder, *kinds, *more]
-    return run_command(command, ROOT, 200, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", PYTHONWARNINGS="ignore")
+    return run_command(command, ROOT, 200, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
 
 
 @pytest.fixture(scope="module")
