@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from multiprocessing import connection, reduction
+from multiprocessing import connection, forkserver, reduction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -159,6 +159,7 @@ def _launch(name: str) -> None:
     """The launcher, whose workers are forked too."""
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
+    forkserver._forkserver.ensure_running = lambda: None  # the server that this process came from, not one more
     launcher = importlib.import_module(name)
     subprocess_handler.Popen = popen
     launcher.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": popen})

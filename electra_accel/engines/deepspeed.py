@@ -186,8 +186,8 @@ class DeepSpeed(Engine):
         if cpu:
             import deepspeed
 
-            # DeepSpeed would compile this for a minute or more; only its inference uses it (inference_all_reduce).
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+            # Else DeepSpeed probes its extensions and compiles one, for minutes, that only inference uses (shm_comm).
+            deepspeed.ops.__compatible_ops__ = {}
         return {
             "kwargs_handlers": backend,
             "deepspeed_plugin": settings and DeepSpeedPlugin(hf_ds_config=settings),
