@@ -11,7 +11,7 @@ primary figure. Writes comparison.html (curves over steps, tokens, hours, FLOPs)
 Reading from W&B's server needs an account; it has not been tested.
 
 A discriminator's figures compare on one corruption only. Where runs were judged on different ones, --rescore judges all of
-them again through scripts/evaluate.py: on the held-out text and the corruption of the first run, or on files that no run was
+them again, as scripts/evaluate.py does: on the held-out text and the corruption of the first run, or on files that no run was
 trained on (with --reference_generator by the replacements of that generator).
 """
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 from electra_accel.runs import run_folder
+from electra_accel.terminal import quiet_libraries
 
 NUMBER = len("0.1234")  # which a narrow terminal must not break
 
@@ -58,10 +59,10 @@ def main() -> None:
 
     runs = read_experiments(asked.runs, warn)
     if asked.rescore is not None:
+        quiet_libraries()
         from electra_accel.reports.rescoring import rescore
 
-        options = {"--text_column": asked.text_column, "--reference_generator": asked.reference_generator}
-        rescore(runs, Path(__file__).with_name("evaluate.py"), asked.rescore, options, warn)
+        rescore(runs, asked.rescore, asked.text_column or "text", asked.reference_generator, warn)
 
     from electra_accel.reports import comparison_text as views
     from electra_accel.reports.compare import compare

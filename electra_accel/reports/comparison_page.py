@@ -14,7 +14,7 @@ from electra_accel.reports import comparison_text as text
 from electra_accel.reports.compare import Comparison, Group
 from electra_accel.reports.curves import spread
 from electra_accel.reports.experiments import Experiment
-from electra_accel.reports.page import DASHES, Table, capital, chart, charts, label, page, table, tabs, template
+from electra_accel.reports.page import DASHES, Table, capital, chart, charts, label, page, tabs, template
 from electra_accel.tracking.calibration import COLOURS
 
 AXES = {"steps": "train/step", "tokens": "train/tokens", "hours": "train/hours", "FLOPs": "train/flops"}
@@ -46,7 +46,7 @@ def _verdicts(comparison: Comparison) -> Markup:
     choices = []
     for figure in dict.fromkeys(verdict.figure for verdict in verdicts):
         rows = [[verdict.group.label, verdict.text] for verdict in verdicts if verdict.figure == figure]
-        choices.append((figure.name, table(["group", f"{figure.name} ({figure.better} is better)"], rows)))
+        choices.append((figure.name, Table(["group", f"{figure.name} ({figure.better} is better)"], rows).html()))
     return picture + tabs("Figure", choices)
 
 

@@ -6,11 +6,10 @@ from collections import Counter
 
 import numpy as np
 
-from electra_accel.intervals import Z95
 from electra_accel.model.figures import FIGURES, Figure, shown
 from electra_accel.reports.compare import Comparison, Group, differing
 from electra_accel.reports.experiments import Experiment
-from electra_accel.reports.judgements import IN_WORDS, UNKNOWN, Judgement
+from electra_accel.reports.judgements import IN_WORDS, UNKNOWN, Judgement, figure_text
 from electra_accel.reports.page import TEMPLATES, Table, plain
 
 NETWORKS = ("generator", "discriminator")
@@ -155,8 +154,7 @@ def _figure_cell(judgement: Judgement | None, against: Judgement | None, figure:
         return None
     if judgement.why_not(against, figure.network):
         return NOT_COMPARABLE
-    error = judgement.errors.get(figure.key)
-    return f"{value:.4f}" + (f" ± {Z95 * error:.4f}" if error is not None else "")
+    return figure_text(value, judgement.errors.get(figure.key))
 
 
 def settings_table(comparison: Comparison) -> Table:

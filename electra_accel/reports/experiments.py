@@ -11,7 +11,7 @@ from electra_accel.model.figures import METRICS, Figure
 from electra_accel.options.declare import flatten, plain
 from electra_accel.pretraining.config import Config
 from electra_accel.reports import settings
-from electra_accel.reports.judgements import Judgement, exported, finite
+from electra_accel.reports.judgements import Judgement, best, exported, finite
 from electra_accel.runs import run_folder
 
 DEFAULTS = plain(flatten(Config())) | {"eval.metric": "discriminator_loss"}  # a run that did not know it trained a pair
@@ -84,9 +84,8 @@ class Experiment:
 
     def best(self, figure: Figure) -> Judgement | None:
         """The evaluation with the best value, the first of equals."""
-        key = f"eval/{figure.key}"
-        known = [record for record in self.evaluations if record.get(key) is not None]
-        return self._judged(figure.best(known, lambda record: record[key])) if known else None
+        found = best(self.evaluations, figure)
+        return found and self._judged(found)
 
     def last(self, key: str) -> float | None:
         """The newest known value of ``key`` in any record, such as train/hours."""
