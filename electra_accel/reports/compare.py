@@ -78,19 +78,14 @@ class Group:
 
 
 class Verdict(NamedTuple):
-    """What can be said of one figure of two groups.
-
-    Attributes:
-        kind: differs, noise, unknown (single seeds), confounded (by the shares of replaced tokens in training), not comparable.
-        difference: of ``group`` from the reference; ``low``, ``high``: its 95% interval. None where there is none.
-    """
+    """What can be said of one figure of two groups."""
 
     figure: Figure
     group: Group
-    kind: str
+    kind: str  # differs, noise, unknown (single seeds), confounded (by the replaced shares in training), not comparable
     text: str
-    difference: float | None = None
-    low: float | None = None
+    difference: float | None = None  # of group from the reference
+    low: float | None = None  # the 95% interval of the difference
     high: float | None = None
 
 
@@ -98,26 +93,18 @@ class Verdict(NamedTuple):
 class Comparison:
     """Runs in groups, judged.
 
-    Attributes:
-        runs: in the order in which they were named.
-        groups: the first one is the reference.
-        against: the judgement that all others must be comparable with: the first one there is, of runs that trained one network
-            alone (on a corruption of their own) only where there is no other; None if there is none.
-        in_training: the same for curves and best evaluations, which are not scored again.
-        metric: the figure that eval.metric of the first run names.
-        primary: the figure to decide by: ``metric``, or ROC-AUC where ``confounded`` and the metric follows the share.
-        confounded: groups were trained on other shares of replaced tokens than the reference.
-        verdicts: on every figure of every group but the first, the primary figure first.
+    All must be comparable with ``against``, the first judgement that there is. It is that of a run that trained one network
+    alone, on a corruption of its own, only where there is no other.
     """
 
-    runs: list[Experiment]
-    groups: list[Group]
+    runs: list[Experiment]  # in the order in which they were named
+    groups: list[Group]  # the first one is the reference
     against: Judgement | None
-    in_training: Judgement | None
-    metric: Figure
-    primary: Figure
-    confounded: bool
-    verdicts: list[Verdict]
+    in_training: Judgement | None  # the same for curves and best evaluations, which are not scored again
+    metric: Figure  # that eval.metric of the first run names
+    primary: Figure  # to decide by: metric, or ROC-AUC where confounded and the metric follows the share
+    confounded: bool  # groups were trained on other shares of replaced tokens than the reference
+    verdicts: list[Verdict]  # on every figure of every group but the first, the primary figure first
 
     @property
     def seeded(self) -> bool:

@@ -23,21 +23,14 @@ CONTINUES = "##"  # WordPiece's mark of a token that continues a word
 
 @dataclass(frozen=True)
 class Reading:
-    """The answer to one text.
-
-    Attributes:
-        tokens: as the discriminator read them, without [CLS] and [SEP]; the generator's most probable token at each [MASK].
-        probability: that each was replaced.
-        candidates: for each [MASK] in order: its place in ``tokens``, and the generator's most probable tokens there with their
-            probabilities.
-        pieces: in how many the text was read; more than one if it was too long.
-    """
+    """The answer to one text."""
 
     text: str
-    tokens: list[str]
-    probability: list[float]
+    tokens: list[str]  # as the discriminator read them, without [CLS] and [SEP]; at a [MASK] the generator's best
+    probability: list[float]  # that each was replaced
+    # Of each [MASK] in order: its place in tokens, and the generator's most probable tokens there with their probabilities.
     candidates: list[tuple[int, list[tuple[str, float]]]]
-    pieces: int
+    pieces: int  # in which the text was read; more than one if it was too long
 
     def record(self) -> dict:
         """For JSON."""
@@ -46,13 +39,8 @@ class Reading:
             for place, best in self.candidates
         ]
         probability = [round(p, 6) for p in self.probability]
-        return {
-            "text": self.text,
-            "tokens": self.tokens,
-            "probability": probability,
-            "masks": masks,
-            "pieces": self.pieces,
-        }
+        more = {"probability": probability, "masks": masks, "pieces": self.pieces}
+        return {"text": self.text, "tokens": self.tokens, **more}
 
 
 class Detector:

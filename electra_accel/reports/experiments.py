@@ -20,29 +20,19 @@ GROUPS = {name.partition(".")[0] for name in DEFAULTS}
 
 @dataclass
 class Experiment:
-    """One run.
+    """One run. What is no finite number in its records of metrics.jsonl, which are in order of the steps, is None."""
 
-    Attributes:
-        name: unique among the runs that are compared.
-        source: where it was read: a folder, or ``wandb:entity/project/id``; ``folder``: None for a run read from W&B.
-        state: "done", or where it stands: "running at step 40".
-        options: ``{"group.option": value}`` of the resolved configuration; lists and None as text.
-        held_out: as in :class:`Judgement`; ``environment``: commit, engine, world_size where they are known.
-        training, evaluations: records of metrics.jsonl in order of the steps; what is no finite number is None.
-        rescored: what ``scripts/evaluate.py`` says of it on a text and corruption that are the same for all runs.
-    """
-
-    name: str
-    source: str
-    folder: Path | None
-    state: str
-    options: dict[str, Any]
-    held_out: dict[str, Any]
-    content: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
+    name: str  # unique among the runs that are compared
+    source: str  # where it was read: a folder, or wandb:entity/project/id
+    folder: Path | None  # None for a run read from W&B
+    state: str  # "done", or where it stands: "running at step 40"
+    options: dict[str, Any]  # {"group.option": value} of the resolved configuration; lists and None as text
+    held_out: dict[str, Any]  # as in Judgement
+    content: dict[str, str] = field(default_factory=dict)  # fingerprints of what options name, see READ_BY_CONTENT
+    environment: dict[str, Any] = field(default_factory=dict)  # commit, engine, world_size where they are known
     training: list[dict] = field(default_factory=list)
     evaluations: list[dict] = field(default_factory=list)
-    rescored: Judgement | None = None
+    rescored: Judgement | None = None  # judged again on a text and corruption that are the same for all runs
 
     @property
     def done(self) -> bool:

@@ -23,17 +23,11 @@ UNKNOWN = "no record of its held-out set (held_out/held_out.json)"
 
 @dataclass
 class Judgement:
-    """Held-out figures, and on what they were measured.
+    """Held-out figures, and on what they were measured."""
 
-    Attributes:
-        step: after which the networks were judged; None where that is not known.
-        figures: by key without prefix (``auc``); None where there is no value.
-        held_out: identity and counts of the held-out set (held_out/held_out.json); {} where unknown.
-    """
-
-    step: int | None
-    figures: Mapping[str, float | None]
-    held_out: Mapping[str, Any]
+    step: int | None  # after which the networks were judged; None where that is not known
+    figures: Mapping[str, float | None]  # by key without prefix (auc); None where there is no value
+    held_out: Mapping[str, Any]  # identity and counts of the held-out set (held_out/held_out.json); {} where unknown
 
     @classmethod
     def of(cls, record: Mapping[str, Any], prefix: str, held_out: Mapping[str, Any]) -> "Judgement":
@@ -96,19 +90,13 @@ def exported(evaluations: Sequence[dict], options: Mapping[str, Any]) -> dict:
 
 @dataclass(frozen=True)
 class Change:
-    """One held-out figure before and after.
+    """One held-out figure before and after."""
 
-    Attributes:
-        name: in words; ``better``: "lower" or "higher".
-        before, after: None where there is no such figure (a single network has none of a discriminator).
-        before_error, after_error: their standard errors, None where not known.
-    """
-
-    name: str
-    better: str
-    before: float | None
+    name: str  # in words
+    better: str  # "lower" or "higher"
+    before: float | None  # None where there is no such figure (a single network has none of a discriminator)
     after: float | None
-    before_error: float | None = None
+    before_error: float | None = None  # standard error, None where not known
     after_error: float | None = None
 
     @property

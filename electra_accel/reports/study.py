@@ -29,19 +29,12 @@ _OF_A_ROW = ("name", "options", "against", "curve")
 
 @dataclass(frozen=True)
 class Row:
-    """One variant.
+    """One variant."""
 
-    Attributes:
-        name: also the beginning of its runs' folders.
-        words: its options of ``scripts/pretrain.py``, as words of a command line; they come after those that all rows share.
-        against: the row that it is compared with; None for the first one.
-        curve: the line of the chart that it is a point of; None without a chart.
-    """
-
-    name: str
-    words: list[str]
-    against: str | None
-    curve: str | None
+    name: str  # also the beginning of its runs' folders
+    words: list[str]  # its options of scripts/pretrain.py, as on a command line, after those that all rows share
+    against: str | None  # the row that it is compared with; None for the first one
+    curve: str | None  # the line of the chart that it is a point of; None without a chart
 
     def finished(self, folder: Path) -> dict[int, Path]:
         """The finished pre-training runs of this row in the folder of the study, by seed."""
@@ -52,14 +45,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """``pretrain`` and ``finetune``: what all rows share, as words of the two scripts' command lines. Without words in
-    ``finetune`` nothing is fine-tuned. ``launcher``: what starts the scripts, as words.
-    """
+    """Rows, and what they share, as words of command lines."""
 
     rows: list[Row]
     pretrain: list[str]
-    finetune: list[str]
-    launcher: list[str] = field(default_factory=list)
+    finetune: list[str]  # without words nothing is fine-tuned
+    launcher: list[str] = field(default_factory=list)  # what starts the two scripts
 
     def check(self) -> None:
         """Find options that the scripts would refuse, before hours are spent on the rows above; ``study_inputs`` goes on.

@@ -26,22 +26,15 @@ CONFIG_JSON = "config.json"
 
 @dataclass(frozen=True)
 class TaskChange:
-    """The main figure of a task, with the network before the adaptation and after it.
-
-    Attributes:
-        split: test, or dev where one of the two was not scored on test.
-        before, after: means over the seeds of which both are defined; None where there are none.
-        difference: after minus before with its interval, see ``paired.paired_difference``.
-        verdict: "better", "worse", "within noise", or why it is not known.
-    """
+    """The main figure of a task, with the network before the adaptation and after it."""
 
     task: str
     metric: str
-    split: str
-    before: float | None
+    split: str  # test, or dev where one of the two was not scored on test
+    before: float | None  # mean over the seeds of which both are defined; None where there are none
     after: float | None
-    difference: Mapping[str, Any] | None
-    verdict: str
+    difference: Mapping[str, Any] | None  # after minus before with its interval, see paired.paired_difference
+    verdict: str  # "better", "worse", "within noise", or why it is not known
 
     def __str__(self) -> str:
         """Without the task's name: ``accuracy 0.8123 -> 0.8345 (+0.0222, 95% interval …, 5 seeds): better``."""
