@@ -71,7 +71,7 @@ class Story:
 
 
 def story_of_run(folder: Path, step: int | None = None) -> Story | None:
-    """The story of a run folder, of the weights of ``step`` or those that the run exports; None where it has judged nothing yet.
+    """The story of a run folder, of the weights of ``step``, else of those that it exports; None where nothing was judged yet.
 
     Raises:
         UserError: not the folder of a run, or a damaged file in it.

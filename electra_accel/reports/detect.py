@@ -62,7 +62,7 @@ class Detector:
         self.discriminator = load_network("--discriminator", ElectraForPreTraining, discriminator)
         self.notes: list[str] = []
         self.tokenizer = _tokenizer("discriminator", discriminator, self.notes.append)
-        self._unknown = self._tokens = 0
+        self._seen = Unknown(0, 0)
         self._texts: list[str] = []  # with unknown tokens in them, for the cause
         positions = self.discriminator.config.max_position_embeddings
         self.max_length = min(max_length or positions, positions)
@@ -97,7 +97,10 @@ class Detector:
         ids = self.tokenizer(normalise(text), add_special_tokens=False)["input_ids"]
         if not ids:
             return None
-        self._count(text, ids)
+        unknown = ids.count(self.tokenizer.unk_token_id)
+        self._seen = Unknown(self._seen.unknown + unknown, self._seen.tokens + len(ids))
+        if unknown and sum(map(len, self._texts)) < SAMPLE:
+            self._texts.append(text[:SAMPLE])
         tokens, probability, candidates, pieces = [], [], [], 0
         for piece in self._pieces(ids):
             read = torch.tensor([[self.tokenizer.cls_token_id, *piece, self.tokenizer.sep_token_id]])
@@ -115,18 +118,10 @@ class Detector:
             pieces += 1
         return Reading(text, tokens, probability, candidates, pieces)
 
-    def _count(self, text: str, ids: list[int]) -> None:
-        unknown = ids.count(self.tokenizer.unk_token_id)
-        self._unknown += unknown
-        self._tokens += len(ids)
-        if unknown and sum(map(len, self._texts)) < SAMPLE:
-            self._texts.append(text[:SAMPLE])
-
     def told(self) -> list[str]:
         """Lines on the unknown tokens of all texts so far."""
-        found = Unknown(self._unknown, self._tokens)
-        cause = cause_in(self._texts, self.tokenizer) if found.is_high else ""
-        return told({"the text": found._replace(cause=cause)})
+        cause = cause_in(self._texts, self.tokenizer) if self._seen.is_high else ""
+        return told({"the text": self._seen._replace(cause=cause)})
 
     def _pieces(self, ids: list[int]) -> Iterator[list[int]]:
         """At most ``max_length`` - 2 tokens each; cut before a word where one begins in the second half of a piece."""

@@ -56,7 +56,7 @@ class Experiment:
     @property
     def trained(self) -> Judgement | None:
         """What training said of the exported weights: its last evaluation, or the best one where eval.patience is set."""
-        return self._judged(exported(self.evaluations, self.options)) if self.evaluations else None
+        return self._judged(exported(self.evaluations, self.options) if self.evaluations else None)
 
     @property
     def replaced_share(self) -> float | None:
@@ -67,23 +67,20 @@ class Experiment:
     @property
     def tokens_per_second(self) -> float | None:
         """The median over the log lines, which a slow start or a busy minute does not move."""
-        speeds = [
-            record["speed/tokens_per_second"] for record in self.training if record.get("speed/tokens_per_second")
-        ]
+        speeds = [speed for record in self.training if (speed := record.get("speed/tokens_per_second"))]
         return float(np.median(speeds)) if speeds else None
 
     def best(self, figure: Figure) -> Judgement | None:
         """The evaluation with the best value, the first of equals."""
-        found = best(self.evaluations, figure)
-        return found and self._judged(found)
+        return self._judged(best(self.evaluations, figure))
 
     def last(self, key: str) -> float | None:
         """The newest known value of ``key`` in any record, such as train/hours."""
         records = sorted([*self.training, *self.evaluations], key=lambda record: record["step"])
         return next((record[key] for record in reversed(records) if record.get(key) is not None), None)
 
-    def _judged(self, record: dict) -> Judgement:
-        return Judgement.of(record, "eval", self.held_out)
+    def _judged(self, record: dict | None) -> Judgement | None:
+        return record and Judgement.of(record, "eval", self.held_out)
 
 
 def read_run_folder(folder: Path) -> Experiment:
@@ -108,10 +105,8 @@ def read_run_folder(folder: Path) -> Experiment:
 
 
 def plain_options(config: dict) -> dict[str, Any]:
-    """Nested or dotted options as ``{"group.option": value}``; one that an older run did not know has today's default.
-
-    Values that are no options, such as ``held_out.corruption`` in W&B's configuration, are left out.
-    """
+    """Nested or dotted options as ``{"group.option": value}``, without what is no option (``held_out.corruption`` in W&B's
+    configuration); one that an older run did not know has today's default."""
     known = {name: value for name, value in settings.flat(config).items() if name.partition(".")[0] in GROUPS}
     return DEFAULTS | plain(known)
 

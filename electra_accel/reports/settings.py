@@ -1,5 +1,6 @@
 """What a run was set to, beside its recipe and the defaults, as tables for its page."""
 
+import argparse
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,10 +47,8 @@ def flat(nested: Mapping[str, Any], prefix: str = "", deep: int = 99) -> dict[st
 
 
 def section(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> Markup:
-    """The options that were set, with what the recipe and the defaults say, and below them all others.
-
-    The recipe is what ``--config`` named in the command of the run, as it is today. Without it, or where it is gone, the run
-    is compared with the defaults alone. Recipe and defaults are resolved: sizes bring their own.
+    """The options that were set, with what the recipe (``--config``, as it is today) and the defaults say, and below them all
+    others. Recipe and defaults are resolved: sizes bring their own. A recipe that is gone is left out.
     """
     files, default = _recipe_files(environment.get("command", [])), _defaults(settings)
     try:
@@ -90,12 +89,9 @@ def text(value: object) -> str:
 
 def _recipe_files(command: list[str]) -> list[str]:
     """The values of ``--config`` in a command line."""
-    words, found = iter(map(str, command)), []
-    for word in words:
-        name, given, file = word.partition("=")
-        if name == "--config":
-            found.append(file if given else next(words, ""))
-    return [file for file in found if file]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", action="append", nargs="?", default=[])
+    return list(filter(None, parser.parse_known_args(list(map(str, command)))[0].config))
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from electra_accel.errors import UserError
+from electra_accel.finetuning.results import difference_cells
 from electra_accel.model.figures import FIGURES, shown
 from electra_accel.paired import COVERS
 from electra_accel.pretraining.cost import cost_text
@@ -121,12 +122,10 @@ def _rows(story: Story) -> list[list[str]]:
 def _task_table(story: Story) -> Table:
     rows = []
     for each in story.tasks:
-        found = each.difference or {"mean": None, "low": None, "seeds": 0}
-        change = "–" if found["mean"] is None else f"{found['mean']:+.4f}"
-        if found["low"] is not None:
-            change += f" ({found['low']:+.4f} to {found['high']:+.4f})"
-        figures = figure_text(each.before), figure_text(each.after)
-        rows.append([each.task, f"{each.metric}, {each.split}", *figures, change, str(found["seeds"]), each.verdict])
+        change, interval, _ = difference_cells(each.difference)
+        change += f" ({interval})" if interval != "–" else ""
+        figures, seeds = (figure_text(each.before), figure_text(each.after)), (each.difference or {"seeds": 0})["seeds"]
+        rows.append([each.task, f"{each.metric}, {each.split}", *figures, change, str(seeds), each.verdict])
     return Table(["task", "figure", "before", "after", "change (95% interval)", "seeds", "verdict"], rows)
 
 
@@ -164,7 +163,7 @@ def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Map
 
 def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> Table:
     """A column for each run; with more than ``MOST_COLUMNS`` runs a row for each run, with fewer figures."""
-    a_row_each = len(stories) > MOST_COLUMNS
+    a_row_each, several = len(stories) > MOST_COLUMNS, len(stories) > 1
     rows = [
         ["started from", *(told.start for told in stories)],
         ["spent", *map(spent, stories)],
@@ -176,23 +175,23 @@ def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> Table:
             cells = [None if each is None or each.after is None else str(each) for each in found]
             if any(cells) and (figure.key in SHORT or not a_row_each):
                 rows.append([f"{text}: {figure.full_name} ({figure.better} is better)", *cells])
-        if len(stories) > 1 and any(known.get(prefix) for known in sets):
+        if several and any(known.get(prefix) for known in sets):
             first, *others = (_judgement(told, prefix, known) for told, known in zip(stories, sets, strict=True))
             rows.append([f"{text}: compares with the first run", None, *(comparable(each, first) for each in others)])
     for task in dict.fromkeys(each.task for told in stories for each in told.tasks):
         cells = [next((str(each) for each in told.tasks if each.task == task), None) for told in stories]
         rows.append([f"task {task}", *cells])
-    if len(stories) > 1:
+    if several:
         rows.append(["on the domain's text", *(told.domain[told.primary].verdict for told in stories)])
     columns = ["", *(told.name for told in stories)]
-    if a_row_each:
-        table = list(zip(columns, *rows, strict=True))
-        return Table(["run", *table[0][1:]], [list(row) for row in table[1:]])
-    return Table(columns, rows)
+    if not a_row_each:
+        return Table(columns, rows)
+    (_, *names), *each = zip(columns, *rows, strict=True)
+    return Table(["run", *names], each)
 
 
 def comparable(judged: Judgement, first: Judgement) -> str:
-    """Whether one run's figures may be compared with the first run's, in the words of ``Judgement.why_not``."""
+    """Whether one run's figures may be compared with the first run's, and why not."""
     generator, discriminator = (judged.why_not(first, network) for network in ("generator", "discriminator"))
     if generator:
         return f"no: {generator}"

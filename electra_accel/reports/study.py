@@ -58,9 +58,7 @@ class Study:
         Raises:
             UserError: names the row.
         """
-        for row, config in self.configurations():
-            with named(f"row {row.name}"):
-                config_checks.check(config)
+        list(self.configurations())
         self.finetunings()
 
     def configurations(self) -> Iterator[tuple[Row, Config]]:
@@ -68,6 +66,7 @@ class Study:
         for row in self.rows:
             with named(f"row {row.name}"):
                 config = resolve(config_parser.parse([*self.pretrain, *row.words], "").config)
+                config_checks.check(config)
             yield row, config
 
     def finetunings(self) -> list[tuple[finetuning_config.Task, finetuning_config.Settings]]:
@@ -89,9 +88,8 @@ class Study:
         for run in (run for row in self.rows for run in row.finished(folder).values()):
             networks = [path for path in (run / "discriminator", run / "encoder") if path.is_dir()]
             if not networks:
-                raise UserError(
-                    f"{run} is finished, but has no discriminator/ or encoder/; remove it, or export it again"
-                )
+                missing = "has no discriminator/ or encoder/"
+                raise UserError(f"{run} is finished, but {missing}; remove it, or export it again")
             found.append(str(networks[0]))
         return found
 
@@ -137,16 +135,14 @@ def _of_sweep(path: str, sweep: dict, values: Mapping[str, str]) -> Study:
     for name, settings in grid.items():
         if not isinstance(settings, dict) or not ("value" in settings or isinstance(settings.get("values"), list)):
             raise UserError(f"{path}: parameters.{name} has neither a value nor a list of values")
-    trials = itertools.product(*(settings.get("values", [settings.get("value")]) for settings in grid.values()))
-    rows = [
-        Row(f"trial-{number}", _words(path, dict(zip(grid, trial)), values), "trial-1" if number > 1 else None, None)
-        for number, trial in enumerate(trials, start=1)
-    ]
+    rows: list[Row] = []
+    for trial in itertools.product(*(settings.get("values", [settings.get("value")]) for settings in grid.values())):
+        against = rows[0].name if rows else None
+        rows.append(Row(f"trial-{len(rows) + 1}", _words(path, dict(zip(grid, trial)), values), against, None))
     at = command.index("${program}")
-    launcher, pretrain = (
-        [word for word in map(str, part) if not word.startswith("${")] for part in (command[:at], command[at:])
-    )
-    return Study(rows, [*pretrain, f"--tracking.group={sweep.get('name') or Path(path).stem}"], [], launcher)
+    parts = command[:at], [*command[at:], f"--tracking.group={sweep.get('name') or Path(path).stem}"]
+    launcher, pretrain = ([word for word in map(str, part) if not word.startswith("${")] for part in parts)
+    return Study(rows, pretrain, [], launcher)
 
 
 def _row(where: str, entry: Any, above: list[str], values: Mapping[str, str]) -> Row:
@@ -180,8 +176,7 @@ def _words(where: str, chosen: Mapping[str, Any], values: Mapping[str, str]) -> 
         found = value if isinstance(value, list) else [value]
         if not all(isinstance(each, str | None) for each in found):
             raise UserError(f"{where}: {name} must be one value or a list of values")
-        found = [each and re.sub(r"\{(\w+)\}", value_of, each) for each in found]
-        words += words_of(name, found, where)
+        words += words_of(name, [each and re.sub(r"\{(\w+)\}", value_of, each) for each in found], where)
     return words
 
 

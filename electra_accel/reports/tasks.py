@@ -75,8 +75,7 @@ def task_changes(run: Path, finetuned: Path, exported: Path | None = None) -> tu
     """
     tasks, options = read_results(finetuned), settings.read(run)
     kind = "encoder" if options.get("objective.kind") == "mlm" else "discriminator"
-    own = str(run / kind)
-    after = exported or Path(own)
+    own, after = str(run / kind), exported or run / kind
     if not (after / CONFIG_JSON).is_file():
         raise UserError(f"{run} has no {kind}/ yet, which a run exports at its end, so it cannot have been fine-tuned")
     start, revision = options.get("model.discriminator"), options.get("model.revision")
@@ -117,8 +116,7 @@ def _seeds_of(
     wanted: str, folder: Path, models: Mapping[str, dict], finetuned: Path, pair: Iterable[str]
 ) -> dict[str, dict]:
     """The results by seed of the network that ``--models`` would call ``wanted`` and whose files stand in ``folder``."""
-    source, untrained = wanted.removeprefix(UNTRAINED), wanted.startswith(UNTRAINED)
-    place = os.path.realpath(source)
+    untrained, place = wanted.startswith(UNTRAINED), os.path.realpath(wanted.removeprefix(UNTRAINED))
     alike = [model for model in models.values() if model["untrained"] == untrained]
     same = same_place = [model for model in alike if os.path.realpath(model["source"]) == place]
     if (folder / CONFIG_JSON).is_file():
@@ -127,16 +125,13 @@ def _seeds_of(
     if same:
         return same[0]["seeds"]
     path, config = finetuned / RESULTS_JSON, finetuned / run_folder.CONFIG
-    command = f"python scripts/finetune.py --models {shlex.join(pair)} …"
+    script, both = "python scripts/finetune.py", f"--models {shlex.join(pair)}"
     if same_place:
-        raise UserError(
-            f"{path}: its figures of {wanted} are of other weights than the present ones; fine-tune these: {command} "
-            "--run.dir ANOTHER"
-        )
-    if config.is_file():
-        command = f"python scripts/finetune.py --config {shlex.quote(str(config))} --models {shlex.join(pair)}"
+        why = f"its figures of {wanted} are of other weights than the present ones"
+        raise UserError(f"{path}: {why}; fine-tune these: {script} {both} … --run.dir ANOTHER")
+    words = f"--config {shlex.quote(str(config))} {both}" if config.is_file() else f"{both} …"
     known = ", ".join(f"{UNTRAINED if model['untrained'] else ''}{model['source']}" for model in models.values())
-    command += f" --run.dir {shlex.quote(str(finetuned))}"
+    command = f"{script} {words} --run.dir {shlex.quote(str(finetuned))}"
     raise UserError(f"{path} has no figures of {wanted}, only of {known}; fine-tune both: {command}")
 
 
