@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
-from electra_accel.errors import UserError
+from electra_accel.errors import writing
 from electra_accel.runs import run_folder
 from electra_accel.terminal import quiet_libraries
 
@@ -69,12 +69,10 @@ def main() -> None:
     from electra_accel.reports.comparison_page import comparison_page
 
     comparison = compare(runs)
-    try:
+    with writing("--out", asked.out):
         asked.out.mkdir(parents=True, exist_ok=True)
-        for ending, text in {"html": comparison_page, "md": views.markdown_text, "csv": views.csv_text}.items():
-            run_folder.write_atomically(asked.out / f"comparison.{ending}", text(comparison))
-    except OSError as error:
-        raise UserError(f"--out {asked.out} cannot be written ({error.strerror}); choose another folder") from error
+    for ending, text in {"html": comparison_page, "md": views.markdown_text, "csv": views.csv_text}.items():
+        run_folder.write_atomically(asked.out / f"comparison.{ending}", text(comparison))
     views.runs_table(comparison, with_groups=False).show(NUMBER)
     views.settings_table(comparison).show(NUMBER)
     for flag in views.flags(comparison):

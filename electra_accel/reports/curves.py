@@ -57,11 +57,7 @@ def spread(entries: Sequence, most: int) -> list:
 
 
 def learning_charts(records: Sequence[dict], chance: float | None) -> Markup:
-    """Held-out figures over training ones.
-
-    Args:
-        chance: generator accuracy of always guessing the most frequent token, where it is known.
-    """
+    """Held-out figures over training ones; ``chance``: generator accuracy of always guessing the most frequent token."""
     made = []
     for of in shown("curves"):
         figure, note, level = go.Figure(), of.note, chance if of.level == "chance" else of.level

@@ -83,16 +83,10 @@ class Detector:
 
     @torch.inference_mode()
     def read(self, text: str, top_k: int) -> Reading | None:
-        """Ask about one text; if it is longer than ``max_length``, about each piece by itself.
+        """Ask about one text, with ``top_k`` candidates at each [MASK]; if it is longer than ``max_length``, piece by piece.
 
-        Args:
-            top_k: candidates at each [MASK].
-
-        Returns:
-            None where there is nothing to read: blanks, control characters, characters without width.
-
-        Raises:
-            UserError: there is a [MASK] and no generator; a network answers with NaN.
+        None where there is nothing to read: blanks, control characters, characters without width. UserError where there is a
+        [MASK] and no generator, or a network answers with NaN.
         """
         ids = self.tokenizer(normalise(text), add_special_tokens=False)["input_ids"]
         if not ids:

@@ -16,11 +16,7 @@ from electra_accel.text.readers import placed_texts
 
 
 def exported_pair(run: Path) -> tuple[str, str, int | None]:
-    """The two folders of a finished run, and the length that it was trained at.
-
-    Raises:
-        UserError: not a run, or one without a pair in it.
-    """
+    """The two folders of a finished run, and the length that it was trained at; UserError where there is no pair in it."""
     if not run.is_dir():
         raise UserError(f"--run {run}: no such folder")
     options = config_parser.load(run / run_folder.CONFIG) if (run / run_folder.CONFIG).exists() else None

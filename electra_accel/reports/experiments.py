@@ -84,11 +84,7 @@ class Experiment:
 
 
 def read_run_folder(folder: Path) -> Experiment:
-    """Read config.yaml, status.json, metrics.jsonl, environment.json and held_out.json; only the first must be there.
-
-    Raises:
-        UserError: a file is damaged.
-    """
+    """The run in a folder, of which only config.yaml must be there; UserError where a file is damaged."""
     options = plain_options(settings.read(folder))
     if options["eval.metric"] not in METRICS:
         wrong = f"eval.metric is one of {', '.join(METRICS)}, not {str(options['eval.metric'])[:40]}"

@@ -23,10 +23,8 @@ START += ("train.steps", "train.epochs", "train.flops")
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """``{"group.option": value}`` of config.yaml, whatever version of the code wrote it; empty where there is none.
-
-    Raises:
-        UserError: it is damaged, or cannot be read.
+    """``{"group.option": value}`` of config.yaml, whatever version of the code wrote it; empty where there is none. UserError
+    where it is damaged, or cannot be read.
     """
     path = folder / run_folder.CONFIG
     content = read_yaml(path, typed=True) if path.exists() else {}
@@ -34,15 +32,14 @@ def read(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} holds fine-tunings, no pre-training: see its results.md")
     if not isinstance(content, dict) or not all(isinstance(options, dict) for options in content.values()):
         raise UserError(f"{path} is damaged (it should hold groups of options); restore or remove it")
-    return flat(content, deep=1)
+    return {f"{group}.{name}": value for group, options in content.items() for name, value in options.items()}
 
 
-def flat(nested: Mapping[str, Any], prefix: str = "", deep: int = 99) -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``, down to ``deep`` levels below the first."""
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``, at any depth."""
     found = {}
     for name, value in nested.items():
-        inner = isinstance(value, dict) and deep > 0
-        found |= flat(value, f"{prefix}{name}.", deep - 1) if inner else {f"{prefix}{name}": value}
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found
 
 

@@ -56,8 +56,7 @@ def card(folder: Path, step: int, name: str, exported: Path, finetuned: Path | N
     """The part of a model card with the figures of a run; "" where it has judged nothing.
 
     Args:
-        folder: of the run; ``step``: of the weights; ``name``: of the network.
-        exported: a folder with the network.
+        folder: of the run; ``step``: of the weights; ``name``: of the network; ``exported``: a folder with it.
         finetuned: folder of ``scripts/finetune.py`` with figures of these weights; None: none.
 
     Raises:
@@ -149,11 +148,7 @@ def summary_values(story: Story | None) -> dict[str, float]:
 
 
 def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Mapping]) -> Markup:
-    """For the page: the verdict, advice, and each held-out set's figures with the best of each.
-
-    Args:
-        records, sets: as for ``adaptation.tell``.
-    """
+    """For the page: the verdict, advice, and each held-out set's figures with the best of each; see ``adaptation.tell``."""
     if story is None:
         return template("report.html").not_judged()
     advice = {rule: said for rule, said in story.advice.items() if rule != "collapse"}  # at the top of the page

@@ -53,11 +53,7 @@ class Study:
     launcher: list[str] = field(default_factory=list)  # what starts the two scripts
 
     def check(self) -> None:
-        """Find options that the scripts would refuse, before hours are spent on the rows above; ``study_inputs`` goes on.
-
-        Raises:
-            UserError: names the row.
-        """
+        """UserError for options that the scripts would refuse, before hours are spent on the rows above."""
         list(self.configurations())
         self.finetunings()
 
@@ -79,11 +75,7 @@ class Study:
         return list(zip(asked.tasks, asked.of_tasks, strict=True))
 
     def networks(self, folder: Path) -> list[str]:
-        """What is fine-tuned: the discriminator of every finished run, of one network alone its encoder.
-
-        Raises:
-            UserError: a finished run's network is gone.
-        """
+        """The discriminator, of one network alone its encoder, of every finished run; UserError where it is gone."""
         found = []
         for run in (run for row in self.rows for run in row.finished(folder).values()):
             networks = [path for path in (run / "discriminator", run / "encoder") if path.is_dir()]
@@ -181,11 +173,7 @@ def _words(where: str, chosen: Mapping[str, Any], values: Mapping[str, str]) -> 
 
 
 def words_of(name: str, values: list[str | None], where: str) -> list[str]:
-    """One option as words of a command line.
-
-    Raises:
-        UserError: a text for which a command line has no words.
-    """
+    """One option as words of a command line; UserError for a text for which it has none."""
     if NULL in values or len(values) > 1 and any(word and word.startswith("--") for word in values):
         raise UserError(f"{where}: {name} cannot be given on a command line: {' '.join(map(str, values))}")
     words = [NULL if word is None else word for word in values]
