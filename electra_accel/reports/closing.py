@@ -12,7 +12,7 @@ from electra_accel.runs import run_folder
 def closing_lines(folder: Path, told: Story | None) -> list[str]:
     """What was made, how good it is on held-out text against what it started from, and what to type next.
 
-    Args: folder: of the run, with what it exported; told: None where nothing was judged.
+    ``folder`` is that of the run, with what it exported; ``told`` is None where nothing was judged.
     """
     if told and told.start == FRESH_GENERATOR:
         return ["warm start done: the pair comes next"]

@@ -172,12 +172,11 @@ def csv_text(comparison: Comparison) -> str:
         best = run.best(comparison.primary), comparison.in_training
         for prefix, judgement, against in (("final", run.final, comparison.against), ("best", *best)):
             row[f"{prefix}/step"] = judgement and judgement.step
-            known = [network for network in NETWORKS if judgement and not judgement.why_not(against, network)]
             for figure in shown("comparison"):
-                value, error = f"{prefix}/{figure.key}", f"{prefix}/{figure.key}_se"
-                row |= {value: None, error: None}
-                if figure.network in known:
-                    row |= {value: judgement.figures.get(figure.key), error: judgement.errors.get(figure.key)}
+                compares = judgement and not judgement.why_not(against, figure.network)
+                values, errors = (judgement.figures, judgement.errors) if compares else ({}, {})
+                row[f"{prefix}/{figure.key}"] = values.get(figure.key)
+                row[f"{prefix}/{figure.key}_se"] = errors.get(figure.key)
         row["speed/tokens_per_second"] = run.tokens_per_second
         row |= {key: run.last(key) for key in COSTS}
         held_out = run.final.held_out if run.final else {}

@@ -75,10 +75,8 @@ class Detector:
         conflict = vocabulary_conflict(self.tokenizer, _tokenizer("generator", self._source, lambda line: None))
         if conflict:
             number, ours, theirs = conflict
-            raise UserError(
-                f"--generator: {self._source} has another vocabulary than the discriminator: id {number} is {theirs!r} there "
-                f"and {ours!r} here; name the generator that was trained with it"
-            )
+            where = f"id {number} is {theirs!r} there and {ours!r} here; name the generator that was trained with it"
+            raise UserError(f"--generator: {self._source} has another vocabulary than the discriminator: {where}")
         return network
 
     @torch.inference_mode()

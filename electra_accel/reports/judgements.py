@@ -83,7 +83,7 @@ def best(records: Sequence[dict], figure: Figure, prefix: str = "eval") -> dict 
 
 def exported(evaluations: Sequence[dict], options: Mapping[str, Any]) -> dict:
     """The evaluation of the weights that a run exports: the last, or with eval.patience the first with the best eval.metric."""
-    metric = FIGURES.get(options.get("eval.metric"))
+    metric = FIGURES.get(str(options.get("eval.metric")))
     chosen = best(evaluations, metric) if metric and options.get("eval.patience") else None
     return chosen or evaluations[-1]
 

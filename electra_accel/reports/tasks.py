@@ -80,9 +80,9 @@ def task_changes(run: Path, finetuned: Path, exported: Path | None = None) -> tu
         raise UserError(f"{run} has no {kind}/ yet, which a run exports at its end, so it cannot have been fine-tuned")
     start, revision = options.get("model.discriminator"), options.get("model.revision")
     if revision and not Path(start).is_dir():
+        why = "fine-tuning reads the newest revision of a hub id: they may differ, so --tasks cannot be used"
         raise UserError(
-            f"{run} started from {start} at revision {revision}, and fine-tuning reads the newest revision of a hub id: they "
-            "may differ, so --tasks cannot be used; start runs from a downloaded folder to use it"
+            f"{run} started from {start} at revision {revision}, and {why}; start runs from a downloaded folder"
         )
     pair = ({start: Path(start)} if start else {f"{UNTRAINED}{own}": after}) | {own: after}
     changes = []
@@ -101,9 +101,8 @@ def read_results(finetuned: Path) -> dict[str, dict]:
     path, again = finetuned / RESULTS_JSON, "run its finetune command again, which writes it anew and trains nothing"
     tasks = run_folder.read_json(path).get("tasks")
     if not tasks:
-        raise UserError(
-            f"{finetuned} holds no figures of tasks (no {RESULTS_JSON}): give a run.dir of scripts/finetune.py"
-        )
+        missing = f"holds no figures of tasks (no {RESULTS_JSON})"
+        raise UserError(f"{finetuned} {missing}: give a run.dir of scripts/finetune.py")
     if not has_figures(tasks):
         raise UserError(f"{path} is not as scripts/finetune.py writes it: " + again)
     models = [model for entry in tasks.values() for model in entry["models"].values()]

@@ -38,16 +38,15 @@ def read_log(file: Path) -> Segment:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if "No module named wandb" in done.stderr:
         raise UserError(f"{file}: reading it needs wandb; pip install wandb, or give the run's own folder")
-    found: dict[str, list[dict]] = {"run": [], "config": [], "history": [], "exit": []}
-    for record in (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")):
-        if record["type"] in found:
-            found[record["type"]].append(record[record["type"]])
-    if not found["run"]:
+    records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    run = next((record["run"] for record in records if record["type"] == "run"), None)
+    if run is None:
         reason = " ".join((done.stderr.strip().splitlines() or ["it holds no run"])[-1].split())
         raise UserError(f"{file} is no whole W&B log ({reason}); leave it out, or give the run's own folder")
-    run, rows = found["run"][0], [each["item"] for each in found["history"]]
-    config = {name: value for each in found["config"] for name, value in each.get("update", {}).items()}
-    exit_code = found["exit"][0].get("exit_code", 0) if found["exit"] else None
+    updates = [record["config"].get("update", {}) for record in records if record["type"] == "config"]
+    config = {name: value for update in updates for name, value in update.items()}
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    exit_code = next((record["exit"].get("exit_code", 0) for record in records if record["type"] == "exit"), None)
     return Segment(run["run_id"], run.get("display_name") or run["run_id"], file, config, rows, exit_code)
 
 
