@@ -31,6 +31,15 @@ def named(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {error}") from error
 
 
+@contextmanager
+def writing(option: str, path: object) -> Iterator[None]:
+    """Turns an ``OSError`` met while ``path`` is written into the user's line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written ({error.strerror}); choose another") from error
+
+
 def one_line(reason: object, log: str = "") -> str:
     """A reason as files and warnings have it: what a compiler printed may be 100 KB on many lines.
 

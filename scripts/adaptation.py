@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, writing
 from electra_accel.runs import run_folder
 
 
@@ -50,11 +50,9 @@ def main() -> None:
             print(f"  advice: {advice}")
     if asked.json:
         found = [{**dataclasses.asdict(told), "verdict": verdict(told)} for told in stories]
-        try:
-            text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+        with writing("--json", asked.json):
             asked.json.write_text(text, encoding="utf-8", errors=run_folder.ESCAPE)  # a folder may have any name
-        except OSError as error:
-            raise UserError(f"--json {asked.json} cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ primary figure. Writes comparison.html (curves over steps, tokens, hours, FLOPs)
 Reading from W&B's server needs an account; it has not been tested.
 
 A discriminator's figures compare on one corruption only. Where runs were judged on different ones, --rescore judges all of
-them again through scripts/evaluate.py: on the held-out text and the corruption of the first run, or on files that no run was
+them again, as scripts/evaluate.py does: on the held-out text and the corruption of the first run, or on files that no run was
 trained on (with --reference_generator by the replacements of that generator).
 """
 
@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
-from electra_accel.errors import UserError
+from electra_accel.errors import writing
 from electra_accel.runs import run_folder
+from electra_accel.terminal import quiet_libraries
 
 NUMBER = len("0.1234")  # which a narrow terminal must not break
 
@@ -58,22 +59,20 @@ def main() -> None:
 
     runs = read_experiments(asked.runs, warn)
     if asked.rescore is not None:
+        quiet_libraries()
         from electra_accel.reports.rescoring import rescore
 
-        options = {"--text_column": asked.text_column, "--reference_generator": asked.reference_generator}
-        rescore(runs, Path(__file__).with_name("evaluate.py"), asked.rescore, options, warn)
+        rescore(runs, asked.rescore, asked.text_column or "text", asked.reference_generator, warn)
 
     from electra_accel.reports import comparison_text as views
     from electra_accel.reports.compare import compare
     from electra_accel.reports.comparison_page import comparison_page
 
     comparison = compare(runs)
-    try:
+    with writing("--out", asked.out):
         asked.out.mkdir(parents=True, exist_ok=True)
-        for ending, text in {"html": comparison_page, "md": views.markdown_text, "csv": views.csv_text}.items():
-            run_folder.write_atomically(asked.out / f"comparison.{ending}", text(comparison))
-    except OSError as error:
-        raise UserError(f"--out {asked.out} cannot be written ({error.strerror}); choose another folder") from error
+    for ending, text in {"html": comparison_page, "md": views.markdown_text, "csv": views.csv_text}.items():
+        run_folder.write_atomically(asked.out / f"comparison.{ending}", text(comparison))
     views.runs_table(comparison, with_groups=False).show(NUMBER)
     views.settings_table(comparison).show(NUMBER)
     for flag in views.flags(comparison):

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, writing
 from electra_accel.runs.run_folder import require_file
 from electra_accel.terminal import quiet_libraries
 
@@ -91,10 +91,8 @@ def main() -> None:
         places = "; ".join(left_out[:MOST_PLACES]) + "; …" * (len(left_out) > MOST_PLACES)
         print(f"note: nothing to read in {len(left_out)} of {number + len(left_out)} texts: {places}", file=sys.stderr)
     if asked.html:
-        try:
+        with writing("--html", asked.html):
             asked.html.write_text(detect_views.html(readings), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"--html {asked.html} cannot be written: {error.strerror}") from None
         print(f"page: {asked.html}", file=sys.stderr)
     for line in detector.told():
         print(line, file=sys.stderr)

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
-from electra_accel.errors import UserError
+from electra_accel.errors import writing
 from electra_accel.runs.run_folder import require_file
 from electra_accel.terminal import quiet_libraries
 
@@ -87,10 +87,8 @@ def main() -> None:
     if asked.json:
         told = {name: getattr(asked, name) for name in ("generator", "discriminator", "files")}
         told |= {"run": asked.run and str(asked.run), "weights": saved.weights, "step": saved.step, **found}
-        try:
+        with writing("--json", asked.json):
             asked.json.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"--json {asked.json} cannot be written: {error.strerror}") from None
 
 
 def show(weights: str, found: dict) -> None:

@@ -37,20 +37,17 @@ OF_SCRIPTS = ("--pretrain", "--finetune")
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("file", metavar="FILE", help="the study, see recipes/studies")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="what {NAME} in the file stands for")
-    parser.add_argument("--dir", type=Path, metavar="FOLDER", help="default: runs/<name of the file>")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], metavar="N", help="of pre-training [1 2]")
-    parser.add_argument("--rows", nargs="+", type=normalise_name, metavar="ROW", help="only these; the table has all")
-    parser.add_argument("--pretrain", default="", metavar="OPTIONS", help="of pretrain.py, for all rows, in quotes")
-    parser.add_argument("--finetune", default="", metavar="OPTIONS", help="of finetune.py, in quotes")
-    parser.add_argument(
-        "--launcher",
-        default="",
-        metavar="WORDS",
-        help='such as "accelerate launch …", in quotes [of the file, or python]',
-    )
-    parser.add_argument("--dry_run", action="store_true", help="check, print the commands, and stop")
+    add = parser.add_argument
+    add("file", metavar="FILE", help="the study, see recipes/studies")
+    add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="what {NAME} in the file stands for")
+    add("--dir", type=Path, metavar="FOLDER", help="default: runs/<name of the file>")
+    add("--seeds", type=int, nargs="+", default=[1, 2], metavar="N", help="of pre-training [1 2]")
+    add("--rows", nargs="+", type=normalise_name, metavar="ROW", help="only these; the table has all")
+    add("--pretrain", default="", metavar="OPTIONS", help="of pretrain.py, for all rows, in quotes")
+    add("--finetune", default="", metavar="OPTIONS", help="of finetune.py, in quotes")
+    launch = 'such as "accelerate launch …", in quotes [of the file, or python]'
+    add("--launcher", default="", metavar="WORDS", help=launch)
+    add("--dry_run", action="store_true", help="check, print the commands, and stop")
     asked = parser.parse_args(joined(sys.argv[1:], parser))
 
     if wrong := [pair for pair in asked.set if "=" not in pair]:
@@ -68,9 +65,8 @@ def main() -> None:
         raise UserError(f"--seeds {min(asked.seeds)}: give numbers from 0 on")
     launcher = words_of("--launcher", asked.launcher) or study.launcher
     if launcher and not shutil.which(launcher[0]):
-        raise UserError(
-            f"--launcher {launcher[0]}: there is no such program; give its path, or activate its environment"
-        )
+        missing = f"--launcher {launcher[0]}: there is no such program"
+        raise UserError(f"{missing}; give its path, or activate its environment")
     study.check()
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.reports.study_inputs import check_inputs
@@ -111,7 +107,6 @@ def words_of(option: str, text: str) -> list[str]:
 
 def report(study, folder: Path) -> str:
     """Write the table of what is finished by now."""
-    # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.reports.study_results import collect, html, markdown
 
     found = collect(study, folder)
@@ -157,9 +152,8 @@ def execute(launcher: list[str], script: str, words: list[str], run: Path, only_
             print("the study stops with it; the same command goes on", flush=True)
         raise Preempted("its run was stopped and has saved its state")
     if code:
-        raise UserError(
-            f"{script} ended with exit code {code}, see above; once that is mended the same command goes on"
-        )
+        ended = f"{script} ended with exit code {code}, see above"
+        raise UserError(f"{ended}; once that is mended the same command goes on")
 
 
 def has_living(group: int) -> bool:

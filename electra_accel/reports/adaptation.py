@@ -33,35 +33,21 @@ TRAINED = (PAIR, WARM_STARTED, LANGUAGE_MODEL)  # before, head and all: only the
 
 @dataclass(frozen=True)
 class Story:
-    """What a run made of the networks that it started from.
-
-    Attributes:
-        name: of the run.
-        start: what it started from, in words (see :func:`start_of`).
-        before_step, after_step: after which the figures were taken; the second is the exported step, or the last evaluation
-            before it.
-        later: evaluations after the exported step, where ``eval.patience`` chose the first judged one; else 0.
-        domain, general: changes by key of the figure; ``general`` is empty without data.eval_general_files.
-        primary: the key that the verdict is on.
-        chance: generator accuracy of always guessing the most frequent token of the domain's text.
-        cost: of the run so far; ``warm_start``: of its generator's warm start, which came before; None without.
-        advice: {rule: sentence}, empty where all is well.
-        tasks: what became of fine-tunings, see ``tasks.task_changes``; empty without.
-    """
+    """What a run made of the networks that it started from."""
 
     name: str
-    start: str
+    start: str  # what it started from, in words, see start_of
     before_step: int
-    after_step: int
-    later: int
-    domain: dict[str, Change]
-    general: dict[str, Change]
-    primary: str
-    chance: float | None
-    cost: Cost
-    warm_start: Cost | None
-    advice: dict[str, str]
-    tasks: tuple[TaskChange, ...] = ()
+    after_step: int  # the exported one, or that of the last evaluation before it
+    later: int  # evaluations after the exported step, where eval.patience chose the first judged one; else 0
+    domain: dict[str, Change]  # by key of the figure
+    general: dict[str, Change]  # the same; empty without data.eval_general_files
+    primary: str  # the key that the verdict is on
+    chance: float | None  # generator accuracy of always guessing the most frequent token of the domain's text
+    cost: Cost  # of the run so far
+    warm_start: Cost | None  # of its generator's warm start, which came before
+    advice: dict[str, str]  # {rule: sentence}, empty where all is well
+    tasks: tuple[TaskChange, ...] = ()  # what became of fine-tunings, see tasks.task_changes
 
     @property
     def given(self) -> bool:
@@ -85,10 +71,7 @@ class Story:
 
 
 def story_of_run(folder: Path, step: int | None = None) -> Story | None:
-    """The story of a run folder; None where the run has judged nothing yet.
-
-    Args:
-        step: of the weights that are meant; default: those that the run exports.
+    """The story of a run folder, of the weights of ``step``, else of those that it exports; None where nothing was judged yet.
 
     Raises:
         UserError: not the folder of a run, or a damaged file in it.
@@ -117,8 +100,7 @@ def tell(
 
     Args:
         records: of metrics.jsonl; ``options``: ``{"group.option": value}`` of the run.
-        sets: by the keys of ``SETS``, what is known of each held-out set: its counts ``selected`` and ``judged``, ``chance``,
-            and the share ``unknown`` of its tokens.
+        sets: see :func:`held_out_sets`; the counts ``selected`` and ``judged``, ``chance`` and ``unknown`` are read.
     """
     evaluations = [record for record in records if "eval/generator_loss" in record]
     if not evaluations:
@@ -127,9 +109,8 @@ def tell(
     step = best if step is None else step
     later = len(evaluations) - 1 if step == first["step"] == best else 0
     evaluations = [record for record in evaluations if record["step"] <= max(step, first["step"])]
-    ends = first, evaluations[-1]
+    ends, counts = (first, evaluations[-1]), sets.get("eval", {})
     domain, general = (changes(*(Judgement.of(end, prefix, sets.get(prefix, {})) for end in ends)) for prefix in SETS)
-    counts = sets.get("eval", {})
     accuracy, chance = domain["generator_accuracy"].before, counts.get("chance")
     start = start_of(options, has_lm_head=None not in (accuracy, chance) and accuracy > chance)
     said = {
@@ -158,9 +139,8 @@ def tell(
 def start_of(options: Mapping[str, Any], has_lm_head: bool) -> str:
     """What a run with these options started from: one of the words above.
 
-    Args:
-        has_lm_head: one network was given with an LM head. A discriminator has none and gets a fresh one, which is right less
-            often than always guessing the most frequent token.
+    A network that was given without an LM head, as discriminators are, gets a fresh one, which is right less often than always
+    guessing the most frequent token.
     """
     warm_starts = options.get("model.generator") == WARM_START
     if options.get("model.discriminator") is None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from electra_accel.model.figures import FIGURES
-from electra_accel.reports.judgements import Change, Judgement
+from electra_accel.reports.judgements import Change, finite
 from electra_accel.text.encode import MANY_UNKNOWN
 from electra_accel.tracking.health import CHECKS
 
@@ -70,8 +70,8 @@ def rising(evaluations: Sequence[dict]) -> str | None:
     one may lie there by chance.
     """
     for key in ("generator_loss", "discriminator_loss"):
-        found = [(Judgement.of(record, "eval", {}).figures, record["step"]) for record in evaluations]
-        judged = [(each.get(key), each.get(f"{key}_se"), step) for each, step in found]
+        names = f"eval/{key}", f"eval/{key}_se"
+        judged = [(*(finite(record.get(name)) for name in names), record["step"]) for record in evaluations]
         judged = [entry for entry in judged if None not in entry]
         if len(judged) < 3:
             continue

@@ -12,9 +12,7 @@ from electra_accel.runs import run_folder
 def closing_lines(folder: Path, told: Story | None) -> list[str]:
     """What was made, how good it is on held-out text against what it started from, and what to type next.
 
-    Args:
-        folder: of the run, with what it exported.
-        told: None where nothing was judged.
+    ``folder`` is that of the run, with what it exported; ``told`` is None where nothing was judged.
     """
     if told and told.start == FRESH_GENERATOR:
         return ["warm start done: the pair comes next"]
@@ -25,9 +23,9 @@ def closing_lines(folder: Path, told: Story | None) -> list[str]:
     }
     made = [name for name in uses if (folder / name).is_dir()]
     records = [name for name in (run_folder.METRICS, run_folder.SAMPLES) if (folder / name).exists()]
-    adapted, typed = told and told.start != SCRATCH, shlex.quote(str(folder))
-    compare = f"before and after, also of several runs:  python scripts/adaptation.py {typed}"
-    more = compare if adapted else "your own text: see README.md"
+    typed, more = shlex.quote(str(folder)), "your own text: see README.md"
+    if told and told.start != SCRATCH:
+        more = f"before and after, also of several runs:  python scripts/adaptation.py {typed}"
     network = json.dumps("/".join([str(folder), *made[:1]]), ensure_ascii=False)
     load = f"from transformers import AutoModel; print(AutoModel.from_pretrained({network}))"
     return [

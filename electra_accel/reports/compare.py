@@ -24,7 +24,6 @@ LENGTH_AND_ROUNDING = {"train.steps", "train.epochs", "train.flops", "train.prec
 WITHOUT_EFFECT = set(FREE_OPTIONS) - LENGTH_AND_ROUNDING
 LONGEST_LABEL = 48
 SAME_SHARE = 0.05  # relative; runs that differ in their seed alone are within 1%
-CONFOUNDED = "; this does not say which is better: the share of replaced tokens in training changes it by itself"
 
 
 @dataclass
@@ -65,8 +64,8 @@ class Group:
     def same_share(self, other: "Group") -> bool:
         """Whether the discriminators of both were trained on one share of replaced tokens, as far as is known.
 
-        Masking, width of the generator and temperature all change it, so what was counted decides. Without a count,
-        objective.mask_prob does. One network alone reads no replaced tokens: there is nothing to keep apart.
+        What was counted decides, as many options change it; without a count objective.mask_prob does. One network alone reads
+        no replaced tokens: there is nothing to keep apart.
         """
         first, second = self.runs[0], other.runs[0]
         if first.is_mlm or second.is_mlm:
@@ -78,19 +77,14 @@ class Group:
 
 
 class Verdict(NamedTuple):
-    """What can be said of one figure of two groups.
-
-    Attributes:
-        kind: differs, noise, unknown (single seeds), confounded (by the shares of replaced tokens in training), not comparable.
-        difference: of ``group`` from the reference; ``low``, ``high``: its 95% interval. None where there is none.
-    """
+    """What can be said of one figure of two groups."""
 
     figure: Figure
     group: Group
-    kind: str
+    kind: str  # differs, noise, unknown (single seeds), confounded (by the replaced shares in training), not comparable
     text: str
-    difference: float | None = None
-    low: float | None = None
+    difference: float | None = None  # of group from the reference
+    low: float | None = None  # the 95% interval of the difference
     high: float | None = None
 
 
@@ -98,26 +92,18 @@ class Verdict(NamedTuple):
 class Comparison:
     """Runs in groups, judged.
 
-    Attributes:
-        runs: in the order in which they were named.
-        groups: the first one is the reference.
-        against: the judgement that all others must be comparable with: the first one there is, of runs that trained one network
-            alone (on a corruption of their own) only where there is no other; None if there is none.
-        in_training: the same for curves and best evaluations, which are not scored again.
-        metric: the figure that eval.metric of the first run names.
-        primary: the figure to decide by: ``metric``, or ROC-AUC where ``confounded`` and the metric follows the share.
-        confounded: groups were trained on other shares of replaced tokens than the reference.
-        verdicts: on every figure of every group but the first, the primary figure first.
+    All must be comparable with ``against``, the first judgement that there is. It is that of a run that trained one network
+    alone, on a corruption of its own, only where there is no other.
     """
 
-    runs: list[Experiment]
-    groups: list[Group]
+    runs: list[Experiment]  # in the order in which they were named
+    groups: list[Group]  # the first one is the reference
     against: Judgement | None
-    in_training: Judgement | None
-    metric: Figure
-    primary: Figure
-    confounded: bool
-    verdicts: list[Verdict]
+    in_training: Judgement | None  # the same for curves and best evaluations, which are not scored again
+    metric: Figure  # that eval.metric of the first run names
+    primary: Figure  # to decide by: metric, or ROC-AUC where confounded and the metric follows the share
+    confounded: bool  # groups were trained on other shares of replaced tokens than the reference
+    verdicts: list[Verdict]  # on every figure of every group but the first, the primary figure first
 
     @property
     def seeded(self) -> bool:
@@ -175,30 +161,28 @@ def judge(figure: Figure, reference: Group, group: Group, against: Judgement) ->
     values = [list(side.by_seed(figure, against).values()) for side in sides]
     for side, found in zip(sides, values):
         if not found:
-            why = _why_nothing(side, figure, against)
-            return Verdict(figure, group, "not comparable", f"not comparable: {side.label} has {why}")
+            why = f"not comparable: {side.label} has {_why_nothing(side, figure, against)}"
+            return Verdict(figure, group, "not comparable", why)
     ours, theirs = values
-    difference, low, high = float(np.mean(theirs) - np.mean(ours)), None, None
-    if min(len(ours), len(theirs)) < 2:
-        kind, text = _single(
-            figure, sides, difference, [side.label for side, found in zip(sides, values) if len(found) < 2]
-        )
+    difference, low, high, interval = float(np.mean(theirs) - np.mean(ours)), None, None, ""
+    if lonely := [side.label for side, found in zip(sides, values) if len(found) < 2]:
+        kind, text = _single(figure, sides, difference, lonely)
     elif np.ptp(ours) == np.ptp(theirs) == 0:
         kind, text = "unknown", f"{_signed(difference)}; all seeds of a group agree, so there is no interval"
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # one side without spread is no mistake
-            interval = stats.ttest_ind(theirs, ours, equal_var=False).confidence_interval(0.95)
-        kind, low, high = "noise", float(interval.low), float(interval.high)
-        text = f"within noise: {_signed(difference)} (95% interval {_signed(low)} to {_signed(high)})"
+            low, high = map(float, stats.ttest_ind(theirs, ours, equal_var=False).confidence_interval(0.95))
+        interval = f" (95% interval {_signed(low)} to {_signed(high)})"
+        kind, text = "noise", f"within noise: {_signed(difference)}{interval}"
         if not low <= 0 <= high:
             better, worse = (group, reference) if figure.is_better(difference, 0) else sides
             near, far = sorted((abs(low), abs(high)))
             kind, text = "differs", f"{better.label} better than {worse.label} by {abs(difference):.4f}"
             text += f" (95% interval {near:.4f} to {far:.4f})"
     if figure.follows_share and not reference.same_share(group):
-        interval = f" (95% interval {_signed(low)} to {_signed(high)})" if low is not None else ""
-        kind, text = "confounded", f"{_signed(difference)}{interval}{CONFOUNDED}"
+        why = "this does not say which is better: the share of replaced tokens in training changes it by itself"
+        kind, text = "confounded", f"{_signed(difference)}{interval}; {why}"
     return Verdict(figure, group, kind, text, difference, low, high)
 
 
@@ -214,16 +198,13 @@ def _why_nothing(group: Group, figure: Figure, against: Judgement) -> str:
 def _single(figure: Figure, sides: tuple[Group, Group], difference: float, lonely: list[str]) -> tuple[str, str]:
     """Kind and text where at least one side has one seed: only the noise of the held-out sample is known."""
     unknown = "the spread over seeds is unknown" + (f" ({lonely[0]} has one)" if len(lonely) == 1 else "")
-    errors = [side.error(figure) for side in sides]
+    errors, said, own = [side.error(figure) for side in sides], _signed(difference), "the evaluation's own noise"
     if None in errors:
-        return (
-            "unknown",
-            f"{_signed(difference)}; the evaluation's own noise is not known for this figure, and {unknown}",
-        )
+        return "unknown", f"{said}; {own} is not known for this figure, and {unknown}"
     margin = Z95 * math.hypot(*errors)
     if abs(difference) <= margin:
-        return "noise", f"within the evaluation's own noise: {_signed(difference)} (up to {margin:.4f}); {unknown}"
-    return "unknown", f"{_signed(difference)}, larger than the evaluation's own noise ({margin:.4f}); {unknown}"
+        return "noise", f"within {own}: {said} (up to {margin:.4f}); {unknown}"
+    return "unknown", f"{said}, larger than {own} ({margin:.4f}); {unknown}"
 
 
 def _signed(number: float) -> str:

@@ -14,7 +14,7 @@ from electra_accel.reports import comparison_text as text
 from electra_accel.reports.compare import Comparison, Group
 from electra_accel.reports.curves import spread
 from electra_accel.reports.experiments import Experiment
-from electra_accel.reports.page import DASHES, Table, capital, chart, charts, label, page, table, tabs, template
+from electra_accel.reports.page import DASHES, Table, capital, chart, charts, label, page, tabs, template
 from electra_accel.tracking.calibration import COLOURS
 
 AXES = {"steps": "train/step", "tokens": "train/tokens", "hours": "train/hours", "FLOPs": "train/flops"}
@@ -46,7 +46,7 @@ def _verdicts(comparison: Comparison) -> Markup:
     choices = []
     for figure in dict.fromkeys(verdict.figure for verdict in verdicts):
         rows = [[verdict.group.label, verdict.text] for verdict in verdicts if verdict.figure == figure]
-        choices.append((figure.name, table(["group", f"{figure.name} ({figure.better} is better)"], rows)))
+        choices.append((figure.name, Table(["group", f"{figure.name} ({figure.better} is better)"], rows).html()))
     return picture + tabs("Figure", choices)
 
 
@@ -60,15 +60,10 @@ def _spread(comparison: Comparison) -> Markup:
     each, names = zip(*((value, name) for name, _, seeds in found for value in seeds))
     marker = dict(color=COLOURS[7], symbol="line-ns-open", size=12)
     drawn.add_scatter(x=each, y=names, mode="markers", name="a seed", marker=marker)
+    x, y = [float(np.mean(seeds)) for _, _, seeds in found], [name for name, _, _ in found]
     half = [_half_width(group, seeds, comparison) for _, group, seeds in found]
-    drawn.add_scatter(
-        x=[float(np.mean(seeds)) for _, _, seeds in found],
-        y=[name for name, _, _ in found],
-        mode="markers",
-        name="mean, 95% interval",
-        marker=dict(color=COLOURS[0], size=9),
-        error_x=dict(type="data", array=half, color=COLOURS[0]),
-    )
+    look = dict(marker=dict(color=COLOURS[0], size=9), error_x=dict(type="data", array=half, color=COLOURS[0]))
+    drawn.add_scatter(x=x, y=y, mode="markers", name="mean, 95% interval", **look)
     legend = dict(yref="container", y=0, yanchor="bottom")
     drawn.update_layout(yaxis=dict(autorange="reversed", type="category"), legend=legend, margin=dict(b=64))
     note = "intervals: of means over seeds (t); of a single seed only the evaluation's noise, its spread over seeds unknown"
@@ -103,25 +98,19 @@ def _chart(comparison: Comparison, axis: str, key: str, heading: str, network: s
     numbered = len(comparison.groups) > MOST_NAMES
     for number, group in enumerate(comparison.groups):
         line = dict(color=COLOURS[number % len(COLOURS)], dash=DASHES[number // len(COLOURS) % len(DASHES)], width=1.8)
-        shown_once = False
+        legend = dict(
+            name=str(number + 1) if numbered else label(group.label), legendgroup=str(number), showlegend=True
+        )
         for run in group.runs:
             if network and run.trained and run.trained.why_not(comparison.in_training, network):
                 left_out.append(run.name)
                 continue
             x, y = _points(run, AXES[axis], key)
             if y:
-                drawn.add_scatter(
-                    x=x,
-                    y=y,
-                    mode="lines+markers" if len(y) < 30 else "lines",
-                    line=line,
-                    marker=dict(size=5),
-                    name=str(number + 1) if numbered else label(group.label),
-                    hovertemplate=f"{label(group.label)}<br>{label(run.name)}<br>%{{y:.4f}}<extra></extra>",
-                    legendgroup=str(number),
-                    showlegend=not shown_once,
-                )
-                shown_once = True
+                look = dict(mode="lines+markers" if len(y) < 30 else "lines", line=line, marker=dict(size=5), **legend)
+                hover = f"{label(group.label)}<br>{label(run.name)}<br>%{{y:.4f}}<extra></extra>"
+                drawn.add_scatter(x=x, y=y, hovertemplate=hover, **look)
+                legend["showlegend"] = False
     note = f"not comparable and left out: {', '.join(left_out)}" if left_out else "" if network else LOSS_NOTE
     drawn.update_layout(xaxis=dict(title=dict(text=axis)))
     return chart(drawn, heading, note) if drawn.data else None

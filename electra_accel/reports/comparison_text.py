@@ -6,21 +6,14 @@ from collections import Counter
 
 import numpy as np
 
-from electra_accel.intervals import Z95
 from electra_accel.model.figures import FIGURES, Figure, shown
 from electra_accel.reports.compare import Comparison, Group, differing
-from electra_accel.reports.experiments import Experiment
-from electra_accel.reports.judgements import IN_WORDS, UNKNOWN, Judgement
+from electra_accel.reports.judgements import IN_WORDS, UNKNOWN, Judgement, figure_text
 from electra_accel.reports.page import TEMPLATES, Table, plain
 
 NETWORKS = ("generator", "discriminator")
 NOT_COMPARABLE = "not comparable"
-COSTS = {  # record key -> heading
-    "train/tokens": "tokens",
-    "train/hours": "hours",
-    "train/device_hours": "device hours",
-    "train/flops": "FLOPs",
-}
+COSTS = {"train/tokens": "tokens", "train/hours": "hours", "train/device_hours": "device hours", "train/flops": "FLOPs"}
 
 
 def flags(comparison: Comparison) -> list[str]:
@@ -46,14 +39,13 @@ def flags(comparison: Comparison) -> list[str]:
 
 def _conflicts(comparison: Comparison) -> list[str]:
     """One sentence for each way in which runs cannot be compared with the first."""
-    runs, against = comparison.runs, comparison.against
+    judged, against = [run for run in comparison.runs if run.final], comparison.against
     found: dict[tuple[str, ...], list[str]] = {}
-    for run in runs:
-        if run.final:
-            reasons = tuple(run.final.why_not(against, network) for network in NETWORKS)
-            if any(reasons):
-                found.setdefault(reasons, []).append(run.name)
-    first = next((run.name for run in runs if run.final and run.final == against), "")
+    for run in judged:
+        reasons = tuple(run.final.why_not(against, network) for network in NETWORKS)
+        if any(reasons):
+            found.setdefault(reasons, []).append(run.name)
+    first = next((run.name for run in judged if run.final == against), "")
     sentences = []
     for (generator, discriminator), names in found.items():
         who = f"{', '.join(names)}: {generator or discriminator}"
@@ -116,12 +108,13 @@ def tables(comparison: Comparison) -> dict[str, tuple[str, Table]]:
 
 
 def _groups(comparison: Comparison) -> Table:
-    figures = shown("comparison")
-    rows = []
+    figures, rows = shown("comparison"), []
     for group in comparison.groups:
-        found = [list(group.by_seed(figure, comparison.against).values()) for figure in figures]
-        spreads = [f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "" for values in found]
-        cells = [f"{np.mean(values):.4f}{spread}" if values else None for values, spread in zip(found, spreads)]
+        cells = []
+        for figure in figures:
+            values = list(group.by_seed(figure, comparison.against).values())
+            spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.4f}{spread}" if values else None)
         rows.append([group.label, _seeds(group), *cells])
     return Table(["group", "seeds", *(figure.name for figure in figures)], rows)
 
@@ -155,22 +148,18 @@ def _figure_cell(judgement: Judgement | None, against: Judgement | None, figure:
         return None
     if judgement.why_not(against, figure.network):
         return NOT_COMPARABLE
-    error = judgement.errors.get(figure.key)
-    return f"{value:.4f}" + (f" ± {Z95 * error:.4f}" if error is not None else "")
+    return figure_text(value, judgement.errors.get(figure.key))
 
 
 def settings_table(comparison: Comparison) -> Table:
     """The settings that differ, speed and cost of each run."""
     names, rows = differing(comparison.runs), []
     for run in comparison.runs:
-        settings, costs = [run.options.get(name) for name in names], [_cost(run, key) for key in COSTS]
-        rows.append([run.name, *settings, run.tokens_per_second, *costs])
+        costs = {key: run.last(key) for key in COSTS}
+        if costs["train/flops"] is not None:
+            costs["train/flops"] = f"{costs['train/flops']:.3g}"
+        rows.append([run.name, *(run.options.get(name) for name in names), run.tokens_per_second, *costs.values()])
     return Table(["run", *names, "tokens/s", *COSTS.values()], rows)
-
-
-def _cost(run: Experiment, key: str) -> float | str | None:
-    value = run.last(key)
-    return f"{value:.3g}" if key == "train/flops" and value is not None else value
 
 
 def csv_text(comparison: Comparison) -> str:
@@ -183,12 +172,11 @@ def csv_text(comparison: Comparison) -> str:
         best = run.best(comparison.primary), comparison.in_training
         for prefix, judgement, against in (("final", run.final, comparison.against), ("best", *best)):
             row[f"{prefix}/step"] = judgement and judgement.step
-            known = [network for network in NETWORKS if judgement and not judgement.why_not(against, network)]
             for figure in shown("comparison"):
-                value, error = f"{prefix}/{figure.key}", f"{prefix}/{figure.key}_se"
-                row |= {value: None, error: None}
-                if figure.network in known:
-                    row |= {value: judgement.figures.get(figure.key), error: judgement.errors.get(figure.key)}
+                compares = judgement and not judgement.why_not(against, figure.network)
+                values, errors = (judgement.figures, judgement.errors) if compares else ({}, {})
+                row[f"{prefix}/{figure.key}"] = values.get(figure.key)
+                row[f"{prefix}/{figure.key}_se"] = errors.get(figure.key)
         row["speed/tokens_per_second"] = run.tokens_per_second
         row |= {key: run.last(key) for key in COSTS}
         held_out = run.final.held_out if run.final else {}
@@ -202,12 +190,10 @@ def csv_text(comparison: Comparison) -> str:
 
 def markdown_text(comparison: Comparison) -> str:
     """Flags, all tables, and how to read them."""
-    parts = ["# Comparison of runs", _list(flags(comparison))]
+    notes, reading = (
+        "\n".join(f"- {plain(sentence)}" for sentence in said) for said in (flags(comparison), explanations(comparison))
+    )
+    parts = ["# Comparison of runs", notes]
     for heading, (caption, table) in tables(comparison).items():
         parts += [f"## {plain(heading)}" + f": {caption}" * bool(caption), table.markdown()]
-    parts += ["## How to read this", _list(explanations(comparison))]
-    return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _list(sentences: list[str]) -> str:
-    return "\n".join(f"- {plain(sentence)}" for sentence in sentences)
+    return "\n\n".join(filter(None, [*parts, "## How to read this", reading])) + "\n"

@@ -1,13 +1,13 @@
 """The charts of one run: its figures over its steps."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
 from plotly import graph_objects as go
 
 from electra_accel.model.figures import shown
+from electra_accel.reports.judgements import finite
 from electra_accel.reports.page import chart, charts
 from electra_accel.tracking.calibration import BLUE, GREY, ORANGE
 
@@ -32,29 +32,15 @@ SPEED = (
     ("Peak memory", "of one process", " GB", {"speed/peak_memory_gb": ""}),
     ("Model FLOPs utilisation", "share of the card's peak", "", {"speed/mfu": ""}),
 )  # fmt: skip
-Columns = dict[str, tuple[list[float], list[float]]]
 
 
-def columns(records: Iterable[dict]) -> Columns:
-    """``{figure: (steps, values)}`` where it has a value."""
-    found: Columns = defaultdict(lambda: ([], []))
-    for record in records:
-        step = record["step"]
-        for name, value in record.items():
-            if isinstance(value, (float, int)):
-                steps, values = found[name]
-                steps.append(step)
-                values.append(value)
-    return dict(found)
-
-
-def series(curves: Columns, name: str) -> tuple[np.ndarray, np.ndarray]:
+def series(records: Sequence[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and finite values of a figure, empty where it is not known; at most ``MOST_POINTS``.
 
     A longer curve is cut into equal stretches of which the lowest and the highest value stay, so that no spike is lost.
     """
-    x, y = (np.array(column, dtype=float) for column in curves.get(name, ([], [])))
-    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    known = [(record["step"], record[name]) for record in records if finite(record.get(name)) is not None]
+    x, y = np.array(known, dtype=float).reshape(-1, 2).T
     if len(x) <= MOST_POINTS:
         return x, y
     kept = {0, len(x) - 1}
@@ -70,17 +56,13 @@ def spread(entries: Sequence, most: int) -> list:
     return [entries[i] for i in places]
 
 
-def learning_charts(curves: Columns, chance: float | None) -> Markup:
-    """Held-out figures over training ones.
-
-    Args:
-        chance: generator accuracy of always guessing the most frequent token, where it is known.
-    """
+def learning_charts(records: Sequence[dict], chance: float | None) -> Markup:
+    """Held-out figures over training ones; ``chance``: generator accuracy of always guessing the most frequent token."""
     made = []
     for of in shown("curves"):
         figure, note, level = go.Figure(), of.note, chance if of.level == "chance" else of.level
         for source, (text, line, mode) in SOURCES.items():
-            x, y = series(curves, f"{source}/{of.key}")
+            x, y = series(records, f"{source}/{of.key}")
             if len(x) and (source != "eval_own" or of.network == "discriminator"):  # eval has the same generator
                 figure.add_scatter(x=x, y=y, name=text, mode=mode, line=line, marker={"size": 5})
         if level is not None:
@@ -91,13 +73,13 @@ def learning_charts(curves: Columns, chance: float | None) -> Markup:
     return charts(made)
 
 
-def plain_charts(curves: Columns, wanted: Sequence[tuple]) -> Markup:
+def plain_charts(records: Sequence[dict], wanted: Sequence[tuple]) -> Markup:
     """The charts of ``TRAINING`` or ``SPEED`` that have a value."""
     made = []
     for name, note, unit, keys in wanted:
         figure = go.Figure()
         for (key, text), colour in zip(keys.items(), (BLUE, ORANGE)):
-            x, y = series(curves, key)
+            x, y = series(records, key)
             if len(x):
                 figure.add_scatter(x=x, y=y, name=text or name, mode="lines", line={"color": colour, "width": 1.5})
         if figure.data:

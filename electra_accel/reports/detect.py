@@ -23,21 +23,14 @@ CONTINUES = "##"  # WordPiece's mark of a token that continues a word
 
 @dataclass(frozen=True)
 class Reading:
-    """The answer to one text.
-
-    Attributes:
-        tokens: as the discriminator read them, without [CLS] and [SEP]; the generator's most probable token at each [MASK].
-        probability: that each was replaced.
-        candidates: for each [MASK] in order: its place in ``tokens``, and the generator's most probable tokens there with their
-            probabilities.
-        pieces: in how many the text was read; more than one if it was too long.
-    """
+    """The answer to one text."""
 
     text: str
-    tokens: list[str]
-    probability: list[float]
+    tokens: list[str]  # as the discriminator read them, without [CLS] and [SEP]; at a [MASK] the generator's best
+    probability: list[float]  # that each was replaced
+    # Of each [MASK] in order: its place in tokens, and the generator's most probable tokens there with their probabilities.
     candidates: list[tuple[int, list[tuple[str, float]]]]
-    pieces: int
+    pieces: int  # in which the text was read; more than one if it was too long
 
     def record(self) -> dict:
         """For JSON."""
@@ -46,13 +39,8 @@ class Reading:
             for place, best in self.candidates
         ]
         probability = [round(p, 6) for p in self.probability]
-        return {
-            "text": self.text,
-            "tokens": self.tokens,
-            "probability": probability,
-            "masks": masks,
-            "pieces": self.pieces,
-        }
+        more = {"probability": probability, "masks": masks, "pieces": self.pieces}
+        return {"text": self.text, "tokens": self.tokens, **more}
 
 
 class Detector:
@@ -74,7 +62,7 @@ class Detector:
         self.discriminator = load_network("--discriminator", ElectraForPreTraining, discriminator)
         self.notes: list[str] = []
         self.tokenizer = _tokenizer("discriminator", discriminator, self.notes.append)
-        self._unknown = self._tokens = 0
+        self._seen = Unknown(0, 0)
         self._texts: list[str] = []  # with unknown tokens in them, for the cause
         positions = self.discriminator.config.max_position_embeddings
         self.max_length = min(max_length or positions, positions)
@@ -87,29 +75,24 @@ class Detector:
         conflict = vocabulary_conflict(self.tokenizer, _tokenizer("generator", self._source, lambda line: None))
         if conflict:
             number, ours, theirs = conflict
-            raise UserError(
-                f"--generator: {self._source} has another vocabulary than the discriminator: id {number} is {theirs!r} there "
-                f"and {ours!r} here; name the generator that was trained with it"
-            )
+            where = f"id {number} is {theirs!r} there and {ours!r} here; name the generator that was trained with it"
+            raise UserError(f"--generator: {self._source} has another vocabulary than the discriminator: {where}")
         return network
 
     @torch.inference_mode()
     def read(self, text: str, top_k: int) -> Reading | None:
-        """Ask about one text; if it is longer than ``max_length``, about each piece by itself.
+        """Ask about one text, with ``top_k`` candidates at each [MASK]; if it is longer than ``max_length``, piece by piece.
 
-        Args:
-            top_k: candidates at each [MASK].
-
-        Returns:
-            None where there is nothing to read: blanks, control characters, characters without width.
-
-        Raises:
-            UserError: there is a [MASK] and no generator; a network answers with NaN.
+        None where there is nothing to read: blanks, control characters, characters without width. UserError where there is a
+        [MASK] and no generator, or a network answers with NaN.
         """
         ids = self.tokenizer(normalise(text), add_special_tokens=False)["input_ids"]
         if not ids:
             return None
-        self._count(text, ids)
+        unknown = ids.count(self.tokenizer.unk_token_id)
+        self._seen = Unknown(self._seen.unknown + unknown, self._seen.tokens + len(ids))
+        if unknown and sum(map(len, self._texts)) < SAMPLE:
+            self._texts.append(text[:SAMPLE])
         tokens, probability, candidates, pieces = [], [], [], 0
         for piece in self._pieces(ids):
             read = torch.tensor([[self.tokenizer.cls_token_id, *piece, self.tokenizer.sep_token_id]])
@@ -127,18 +110,10 @@ class Detector:
             pieces += 1
         return Reading(text, tokens, probability, candidates, pieces)
 
-    def _count(self, text: str, ids: list[int]) -> None:
-        unknown = ids.count(self.tokenizer.unk_token_id)
-        self._unknown += unknown
-        self._tokens += len(ids)
-        if unknown and sum(map(len, self._texts)) < SAMPLE:
-            self._texts.append(text[:SAMPLE])
-
     def told(self) -> list[str]:
         """Lines on the unknown tokens of all texts so far."""
-        found = Unknown(self._unknown, self._tokens)
-        cause = cause_in(self._texts, self.tokenizer) if found.is_high else ""
-        return told({"the text": found._replace(cause=cause)})
+        cause = cause_in(self._texts, self.tokenizer) if self._seen.is_high else ""
+        return told({"the text": self._seen._replace(cause=cause)})
 
     def _pieces(self, ids: list[int]) -> Iterator[list[int]]:
         """At most ``max_length`` - 2 tokens each; cut before a word where one begins in the second half of a piece."""

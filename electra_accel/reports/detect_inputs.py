@@ -16,11 +16,7 @@ from electra_accel.text.readers import placed_texts
 
 
 def exported_pair(run: Path) -> tuple[str, str, int | None]:
-    """The two folders of a finished run, and the length that it was trained at.
-
-    Raises:
-        UserError: not a run, or one without a pair in it.
-    """
+    """The two folders of a finished run, and the length that it was trained at; UserError where there is no pair in it."""
     if not run.is_dir():
         raise UserError(f"--run {run}: no such folder")
     options = config_parser.load(run / run_folder.CONFIG) if (run / run_folder.CONFIG).exists() else None
@@ -29,11 +25,10 @@ def exported_pair(run: Path) -> tuple[str, str, int | None]:
     folders = [run / name for name in ("discriminator", "generator")]
     for folder in folders:
         if not folder.is_dir():
+            missing = f"no {folder.name}/ in it, which a run writes when it ends"
             command = f"python scripts/export.py {shlex.quote(str(run))} --to FOLDER"
-            raise UserError(
-                f"--run {run}: no {folder.name}/ in it, which a run writes when it ends; finish it, or export a checkpoint "
-                f"({command}) and name its folders with --discriminator and --generator"
-            )
+            remedy = f"export a checkpoint ({command}) and name its folders with --discriminator and --generator"
+            raise UserError(f"--run {run}: {missing}; finish it, or {remedy}")
     return *map(str, folders), options and options.data.max_length
 
 

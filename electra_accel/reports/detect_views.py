@@ -29,9 +29,8 @@ def terminal_lines(reading: Reading, width: int) -> Iterator[Text]:
         for row in (0, 1):
             text = Text()
             for column in line:
-                size = max(map(cell_len, column[:2]))
                 text.append(column[row], column[2] if row == 0 else "dim")
-                text.append(" " * (size - cell_len(column[row]) + 1))
+                text.append(" " * (_size(column) - cell_len(column[row])))
             text.rstrip()
             yield text
     for place, best in reading.candidates:
@@ -69,12 +68,15 @@ def visible(token: str) -> str:
 
 
 def _lines(columns: list[tuple[str, str, str]], width: int) -> Iterator[list[tuple[str, str, str]]]:
-    line, used = [], 0
+    line: list[tuple[str, str, str]] = []
     for column in columns:
-        size = max(map(cell_len, column[:2])) + 1
-        if line and used + size - 1 > width:
+        if line and sum(map(_size, [*line, column])) - 1 > width:
             yield line
-            line, used = [], 0
+            line = []
         line.append(column)
-        used += size
     yield line
+
+
+def _size(column: tuple[str, str, str]) -> int:
+    """Cells of a token or the probability below it, and one between columns."""
+    return max(map(cell_len, column[:2])) + 1

@@ -11,7 +11,7 @@ from electra_accel.model.figures import METRICS, Figure
 from electra_accel.options.declare import flatten, plain
 from electra_accel.pretraining.config import Config
 from electra_accel.reports import settings
-from electra_accel.reports.judgements import Judgement, exported, finite
+from electra_accel.reports.judgements import Judgement, best, exported, finite
 from electra_accel.runs import run_folder
 
 DEFAULTS = plain(flatten(Config())) | {"eval.metric": "discriminator_loss"}  # a run that did not know it trained a pair
@@ -20,29 +20,19 @@ GROUPS = {name.partition(".")[0] for name in DEFAULTS}
 
 @dataclass
 class Experiment:
-    """One run.
+    """One run. What is no finite number in its records of metrics.jsonl, which are in order of the steps, is None."""
 
-    Attributes:
-        name: unique among the runs that are compared.
-        source: where it was read: a folder, or ``wandb:entity/project/id``; ``folder``: None for a run read from W&B.
-        state: "done", or where it stands: "running at step 40".
-        options: ``{"group.option": value}`` of the resolved configuration; lists and None as text.
-        held_out: as in :class:`Judgement`; ``environment``: commit, engine, world_size where they are known.
-        training, evaluations: records of metrics.jsonl in order of the steps; what is no finite number is None.
-        rescored: what ``scripts/evaluate.py`` says of it on a text and corruption that are the same for all runs.
-    """
-
-    name: str
-    source: str
-    folder: Path | None
-    state: str
-    options: dict[str, Any]
-    held_out: dict[str, Any]
-    content: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
+    name: str  # unique among the runs that are compared
+    source: str  # where it was read: a folder, or wandb:entity/project/id
+    folder: Path | None  # None for a run read from W&B
+    state: str  # "done", or where it stands: "running at step 40"
+    options: dict[str, Any]  # {"group.option": value} of the resolved configuration; lists and None as text
+    held_out: dict[str, Any]  # as in Judgement
+    content: dict[str, str] = field(default_factory=dict)  # fingerprints of what options name, see READ_BY_CONTENT
+    environment: dict[str, Any] = field(default_factory=dict)  # commit, engine, world_size where they are known
     training: list[dict] = field(default_factory=list)
     evaluations: list[dict] = field(default_factory=list)
-    rescored: Judgement | None = None
+    rescored: Judgement | None = None  # judged again on a text and corruption that are the same for all runs
 
     @property
     def done(self) -> bool:
@@ -66,7 +56,7 @@ class Experiment:
     @property
     def trained(self) -> Judgement | None:
         """What training said of the exported weights: its last evaluation, or the best one where eval.patience is set."""
-        return self._judged(exported(self.evaluations, self.options)) if self.evaluations else None
+        return self._judged(exported(self.evaluations, self.options) if self.evaluations else None)
 
     @property
     def replaced_share(self) -> float | None:
@@ -77,32 +67,24 @@ class Experiment:
     @property
     def tokens_per_second(self) -> float | None:
         """The median over the log lines, which a slow start or a busy minute does not move."""
-        speeds = [
-            record["speed/tokens_per_second"] for record in self.training if record.get("speed/tokens_per_second")
-        ]
+        speeds = [speed for record in self.training if (speed := record.get("speed/tokens_per_second"))]
         return float(np.median(speeds)) if speeds else None
 
     def best(self, figure: Figure) -> Judgement | None:
         """The evaluation with the best value, the first of equals."""
-        key = f"eval/{figure.key}"
-        known = [record for record in self.evaluations if record.get(key) is not None]
-        return self._judged(figure.best(known, lambda record: record[key])) if known else None
+        return self._judged(best(self.evaluations, figure))
 
     def last(self, key: str) -> float | None:
         """The newest known value of ``key`` in any record, such as train/hours."""
         records = sorted([*self.training, *self.evaluations], key=lambda record: record["step"])
         return next((record[key] for record in reversed(records) if record.get(key) is not None), None)
 
-    def _judged(self, record: dict) -> Judgement:
-        return Judgement.of(record, "eval", self.held_out)
+    def _judged(self, record: dict | None) -> Judgement | None:
+        return record and Judgement.of(record, "eval", self.held_out)
 
 
 def read_run_folder(folder: Path) -> Experiment:
-    """Read config.yaml, status.json, metrics.jsonl, environment.json and held_out.json; only the first must be there.
-
-    Raises:
-        UserError: a file is damaged.
-    """
+    """The run in a folder, of which only config.yaml must be there; UserError where a file is damaged."""
     options = plain_options(settings.read(folder))
     if options["eval.metric"] not in METRICS:
         wrong = f"eval.metric is one of {', '.join(METRICS)}, not {str(options['eval.metric'])[:40]}"
@@ -119,10 +101,8 @@ def read_run_folder(folder: Path) -> Experiment:
 
 
 def plain_options(config: dict) -> dict[str, Any]:
-    """Nested or dotted options as ``{"group.option": value}``; one that an older run did not know has today's default.
-
-    Values that are no options, such as ``held_out.corruption`` in W&B's configuration, are left out.
-    """
+    """Nested or dotted options as ``{"group.option": value}``, without what is no option (``held_out.corruption`` in W&B's
+    configuration); one that an older run did not know has today's default."""
     known = {name: value for name, value in settings.flat(config).items() if name.partition(".")[0] in GROUPS}
     return DEFAULTS | plain(known)
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from electra_accel.intervals import Z95
-from electra_accel.model.figures import FIGURES, shown, standard_errors
+from electra_accel.model.figures import FIGURES, Figure, shown, standard_errors
 
+SHORT = ("generator_loss", "auc")  # where a run is one row of a table: what verdicts and advice look at
 # What two judgements must share. The positions that the generator is asked for follow from all of these; what the
 # discriminator reads depends on the replacements too.
 SAME_FOR = {
@@ -22,17 +23,11 @@ UNKNOWN = "no record of its held-out set (held_out/held_out.json)"
 
 @dataclass
 class Judgement:
-    """Held-out figures, and on what they were measured.
+    """Held-out figures, and on what they were measured."""
 
-    Attributes:
-        step: after which the networks were judged; None where that is not known.
-        figures: by key without prefix (``auc``); None where there is no value.
-        held_out: identity and counts of the held-out set (held_out/held_out.json); {} where unknown.
-    """
-
-    step: int | None
-    figures: Mapping[str, float | None]
-    held_out: Mapping[str, Any]
+    step: int | None  # after which the networks were judged; None where that is not known
+    figures: Mapping[str, float | None]  # by key without prefix (auc); None where there is no value
+    held_out: Mapping[str, Any]  # identity and counts of the held-out set (held_out/held_out.json); {} where unknown
 
     @classmethod
     def of(cls, record: Mapping[str, Any], prefix: str, held_out: Mapping[str, Any]) -> "Judgement":
@@ -67,35 +62,41 @@ class Judgement:
         return ""
 
 
+def figure_text(value: float | None, error: float | None = None, sign: str = "") -> str:
+    """``0.5291 ± 0.0031``: with its 95% interval where the standard error is known; – for None."""
+    if value is None:
+        return "–"
+    return f"{value:{sign}.4f}" + (f" ± {Z95 * error:.4f}" if error is not None else "")
+
+
 def finite(value: Any) -> float | None:
     """A finite number as it is; None for all else, such as NaN as W&B writes it ("NaN")."""
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
+def best(records: Sequence[dict], figure: Figure, prefix: str = "eval") -> dict | None:
+    """The record with the best value of a figure, the first of equals; None where none has a value."""
+    key = f"{prefix}/{figure.key}"
+    known = [record for record in records if finite(record.get(key)) is not None]
+    return figure.best(known, lambda record: record[key])
+
+
 def exported(evaluations: Sequence[dict], options: Mapping[str, Any]) -> dict:
     """The evaluation of the weights that a run exports: the last, or with eval.patience the first with the best eval.metric."""
-    key = f"eval/{options.get('eval.metric')}"
-    known = [record for record in evaluations if finite(record.get(key)) is not None]
-    if not options.get("eval.patience") or not known:
-        return evaluations[-1]
-    return FIGURES[options["eval.metric"]].best(known, lambda record: record[key])
+    metric = FIGURES.get(str(options.get("eval.metric")))
+    chosen = best(evaluations, metric) if metric and options.get("eval.patience") else None
+    return chosen or evaluations[-1]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One held-out figure before and after.
+    """One held-out figure before and after."""
 
-    Attributes:
-        name: in words; ``better``: "lower" or "higher".
-        before, after: None where there is no such figure (a single network has none of a discriminator).
-        before_error, after_error: their standard errors, None where not known.
-    """
-
-    name: str
-    better: str
-    before: float | None
+    name: str  # in words
+    better: str  # "lower" or "higher"
+    before: float | None  # None where there is no such figure (a single network has none of a discriminator)
     after: float | None
-    before_error: float | None = None
+    before_error: float | None = None  # standard error, None where not known
     after_error: float | None = None
 
     @property
@@ -123,14 +124,21 @@ class Change:
             return "no better"
         return "better" if (self.difference > 0) == (self.better == "higher") else "worse"
 
+    @property
+    def difference_text(self) -> str:
+        """After minus before, with its 95% interval where that is known."""
+        return figure_text(self.difference, self.error, "+")
+
+    def __str__(self) -> str:
+        return f"{figure_text(self.before)} -> {figure_text(self.after)} ({self.difference_text})"
+
 
 def changes(first: Judgement, last: Judgement) -> dict[str, Change]:
     """The figures before and after, by key; empty where the last judgement has none."""
     if "generator_loss" not in last.figures:
         return {}
-    values, errors = (first.figures, last.figures), (first.errors, last.errors)
-    found = {}
-    for figure in shown("story"):
-        numbers = (each.get(figure.key) for each in (*values, *errors))
-        found[figure.key] = Change(figure.full_name, figure.better, *numbers)
-    return found
+    known = first.figures, last.figures, first.errors, last.errors
+    return {
+        figure.key: Change(figure.full_name, figure.better, *(each.get(figure.key) for each in known))
+        for figure in shown("story")
+    }

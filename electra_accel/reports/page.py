@@ -1,6 +1,6 @@
 """HTML pages in one file that works offline, made of charts, tables and panes.
 
-    html = page("Title", [("First section", table(["name", "value"], rows)), ("Curves", chart(figure, "Loss"))])
+    html = page("Title", [("Figures", Table(["name", "value"], rows).html()), ("Curves", chart(figure, "Loss"))])
 
 The HTML is in templates/, which escape every ``str`` that they are given. ``Markup`` is HTML and stays as it is: it comes out
 of a template (:func:`template`), never out of an f-string. Sentences with highlighted tokens: see tracking/tokens.py.
@@ -36,6 +36,9 @@ def template(file: str):
 
 
 PARTS = template("parts.html")
+# Functions that give HTML. charts(those): side by side where there is room. slider(name, stops) and tabs(name, choices): one of
+# several (label, content); a slider shows the last one at first, tabs (whose name is unique on the page) the first one.
+charts, slider, tabs = PARTS.charts, PARTS.slider, PARTS.tabs
 
 
 def page(title: str, sections: Iterable[tuple[str, str]], lead: str = "") -> str:
@@ -81,11 +84,6 @@ def chart(figure: "Figure", name: str, note: str = "") -> Markup:
 def label(text: str) -> str:
     """Text that is not ours for a plotly figure (names, hover text, ticks), which would read ``<b>`` in it as markup."""
     return str(escape(text))
-
-
-def charts(those: Iterable[Markup]) -> Markup:
-    """Charts side by side where there is room."""
-    return PARTS.charts(list(those))
 
 
 class Table(NamedTuple):
@@ -140,21 +138,6 @@ def plain(text: str) -> str:
 def capital(text: str) -> str:
     """With a capital letter at its beginning."""
     return text[:1].upper() + text[1:]
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> Markup:
-    """The HTML of a :class:`Table`."""
-    return Table(columns, rows).html(caption)
-
-
-def slider(name: str, stops: Sequence[tuple[str, str]]) -> Markup:
-    """One of several (label, content), chosen by a slider (mouse, finger, arrow keys); the last one is shown at first."""
-    return PARTS.slider(name, stops)
-
-
-def tabs(name: str, choices: Sequence[tuple[str, str]]) -> Markup:
-    """One of several (label, content), chosen by radio buttons, the first one at first; ``name`` is unique on its page."""
-    return PARTS.tabs(name, choices)
 
 
 def _is_number(cell: object) -> bool:

@@ -18,7 +18,7 @@ from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError, one_line
 from electra_accel.pretraining.cost import Cost, cost_text, vocabulary_text, warm_start_cost
 from electra_accel.reports import adaptation, settings, story
-from electra_accel.reports.curves import MOST_POINTS, SPEED, TRAINING, columns, learning_charts, plain_charts, spread
+from electra_accel.reports.curves import MOST_POINTS, SPEED, TRAINING, learning_charts, plain_charts, spread
 from electra_accel.reports.page import chart, charts, page, slider, template
 from electra_accel.runs import run_folder
 from electra_accel.terminal import duration
@@ -46,17 +46,17 @@ def write_report(folder: Path) -> Path:
     records = run_folder.read_jsonl(folder / run_folder.METRICS)
     environment, set_to = run_folder.read_json(folder / run_folder.ENVIRONMENT), settings.read(folder)
     sets, warm_start = adaptation.held_out_sets(folder), warm_start_cost(folder)
-    title, curves, many = folder.resolve().name, columns(records), len(records) > MOST_POINTS
+    title, many = folder.resolve().name, len(records) > MOST_POINTS
     told = adaptation.tell(title, records, set_to, sets, warm_start=warm_start)
     thinned = f"Curves of more than {MOST_POINTS:,} points show the lowest and the highest of each stretch"
     thinned = template("report.html").small(f"{thinned}; all are in {run_folder.METRICS}.") if many else ""
     sections = {
         "Before and after": story.section(told, records, sets),
         "Reconstructions": _reconstructions(folder / run_folder.SAMPLES, set_to),
-        "Learning": learning_charts(curves, sets["eval"].get("chance")) + thinned,
+        "Learning": learning_charts(records, sets["eval"].get("chance")) + thinned,
         "Calibration": _calibration(records, set_to),
-        "Optimisation": plain_charts(curves, TRAINING),
-        "Speed": plain_charts(curves, SPEED),
+        "Optimisation": plain_charts(records, TRAINING),
+        "Speed": plain_charts(records, SPEED),
         "Configuration": settings.section(set_to, environment) if set_to else "",
         "Environment": settings.environment_table(environment) if environment else "",
     }

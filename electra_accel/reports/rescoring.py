@@ -1,48 +1,49 @@
-"""Runs that were judged on different corruptions, judged again on one by scripts/evaluate.py."""
+"""Runs that were judged on different corruptions, judged again on one, as scripts/evaluate.py judges."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from electra_accel.errors import UserError
+from electra_accel.errors import UserError, named
+from electra_accel.pretraining.evaluate_saved import evaluate_files, evaluate_held_out
+from electra_accel.pretraining.saved_pairs import run_pair
 from electra_accel.reports.experiments import Experiment
 from electra_accel.reports.judgements import Judgement
 
 
 def rescore(
-    runs: Sequence[Experiment], script: Path, files: Sequence[str], options: Mapping, warn: Callable[[str], None]
+    runs: Sequence[Experiment], files: Sequence[str], column: str, reference: str | None, warn: Callable[[str], None]
 ) -> None:
     """Judge each run anew; one without weights (read from W&B) or without a pair keeps its own figures.
 
     Args:
-        script: scripts/evaluate.py; ``options``: more of its options, ``{name: value}``, None where they were not given.
-        files: text that no run was trained on; none: the held-out text of the first run.
+        files: text that no run was trained on, in ``column``; none: the held-out text of the first run.
+        reference: the generator that draws the replacements in ``files``; None: token frequency does.
 
     Raises:
-        UserError: the script refuses, or a run may have been trained on the held-out text of the first one.
+        UserError: a run cannot be judged, or may have been trained on the held-out text of the first one.
     """
+    first = runs[0]
+    same = {name: first.options[f"eval.{name}"] for name in ("mask_prob", "seed")}  # one corruption for all
+    same["max_length"] = first.options["data.max_length"]
     for run in runs:
         if run.folder is None:
             warn(f"{run.name} was read from W&B, which has no weights: it is not scored again")
         elif run.is_mlm:
             warn(f"{run.name} trained one network (objective.kind mlm), not a pair: it is not scored again")
         else:
-            given = [word for option, value in options.items() if value for word in (option, value)]
-            words = ["--run", run.folder, *_text(run, runs[0], files), *given]
+            held_out = None if files else _held_out(run, first)
             print(f"scoring {run.name}", flush=True)
-            run.rescored = _score(run.name, [script, *words])
+            with named(f"{run.name} cannot be scored again"):
+                saved = run_pair(run.folder, _told)
+                if files:
+                    found = evaluate_files(saved, files, column, reference=reference, log=_told, **same)
+                else:
+                    found = evaluate_held_out(saved, held_out, log=_told)
+            run.rescored = Judgement(saved.step, found["eval"], found["held_out"])
 
 
-def _text(run: Experiment, first: Experiment, files: Sequence[str]) -> list:
-    """The options that say on which text and corruption a run is judged."""
-    if files:
-        same = ("eval.mask_prob", "eval.seed", "data.max_length")  # one corruption for all
-        values = [word for name in same for word in (f"--{name.partition('.')[2]}", first.options[name])]
-        return ["--files", *files, *values]
+def _held_out(run: Experiment, first: Experiment) -> Path:
+    """The folder of the first run, on whose held-out text another one may be judged."""
     if first.folder is None:
         raise UserError(f"--rescore: {first.name} was read from W&B; give --rescore FILE, or its folder first")
     if run.held_out.get("data") != first.held_out.get("data"):
@@ -50,20 +51,10 @@ def _text(run: Experiment, first: Experiment, files: Sequence[str]) -> list:
             f"--rescore: {run.name} is not known to share the held-out text of {first.name} and may have been trained on it; "
             "give --rescore FILE with text that no run was trained on"
         )
-    return ["--held_out", first.folder]
+    return first.folder
 
 
-def _score(name: str, command: list) -> Judgement:
-    with tempfile.TemporaryDirectory() as place:
-        out = Path(place) / "figures.json"
-        command = [sys.executable, *map(str, command), "--json", str(out)]
-        environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise UserError(f"{name} cannot be scored again: {reason.removeprefix('error: ')}")
-        for line in done.stdout.splitlines():
-            if line.startswith(("unknown tokens: ", "warning: ")):
-                print(line)
-        scored = json.loads(out.read_text(encoding="utf-8"))
-    return Judgement(scored["step"], scored["eval"], scored["held_out"])
+def _told(line: str) -> None:
+    """Of the lines on preparing a text only warnings and those on unknown tokens are shown."""
+    if line.startswith(("unknown tokens: ", "warning: ")):
+        print(line)

@@ -1,5 +1,6 @@
 """What a run was set to, beside its recipe and the defaults, as tables for its page."""
 
+import argparse
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +23,8 @@ START += ("train.steps", "train.epochs", "train.flops")
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """``{"group.option": value}`` of config.yaml, whatever version of the code wrote it; empty where there is none.
-
-    Raises:
-        UserError: it is damaged, or cannot be read.
+    """``{"group.option": value}`` of config.yaml, whatever version of the code wrote it; empty where there is none. UserError
+    where it is damaged, or cannot be read.
     """
     path = folder / run_folder.CONFIG
     content = read_yaml(path, typed=True) if path.exists() else {}
@@ -33,23 +32,20 @@ def read(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} holds fine-tunings, no pre-training: see its results.md")
     if not isinstance(content, dict) or not all(isinstance(options, dict) for options in content.values()):
         raise UserError(f"{path} is damaged (it should hold groups of options); restore or remove it")
-    return flat(content, deep=1)
+    return {f"{group}.{name}": value for group, options in content.items() for name, value in options.items()}
 
 
-def flat(nested: Mapping[str, Any], prefix: str = "", deep: int = 99) -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``, down to ``deep`` levels below the first."""
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``, at any depth."""
     found = {}
     for name, value in nested.items():
-        inner = isinstance(value, dict) and deep > 0
-        found |= flat(value, f"{prefix}{name}.", deep - 1) if inner else {f"{prefix}{name}": value}
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found
 
 
 def section(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> Markup:
-    """The options that were set, with what the recipe and the defaults say, and below them all others.
-
-    The recipe is what ``--config`` named in the command of the run, as it is today. Without it, or where it is gone, the run
-    is compared with the defaults alone. Recipe and defaults are resolved: sizes bring their own.
+    """The options that were set, with what the recipe (``--config``, as it is today) and the defaults say, and below them all
+    others. Recipe and defaults are resolved: sizes bring their own. A recipe that is gone is left out.
     """
     files, default = _recipe_files(environment.get("command", [])), _defaults(settings)
     try:
@@ -90,12 +86,9 @@ def text(value: object) -> str:
 
 def _recipe_files(command: list[str]) -> list[str]:
     """The values of ``--config`` in a command line."""
-    words, found = iter(map(str, command)), []
-    for word in words:
-        name, given, file = word.partition("=")
-        if name == "--config":
-            found.append(file if given else next(words, ""))
-    return [file for file in found if file]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", action="append", nargs="?", default=[])
+    return list(filter(None, parser.parse_known_args(list(map(str, command)))[0].config))
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,15 +44,13 @@ def read_experiments(sources: Iterable[str], warn: Callable[[str], None]) -> lis
     runs = [run if isinstance(run, Experiment) else join_segments(run) for run in found.values()]
     if len(runs) < 2:
         raise UserError(f"{runs[0].source} is one run: give at least two to compare")
+    # Options that name the same content get the words of the first run, so that such runs do not differ.
     words: dict[tuple[str, str], Any] = {}
-    for (
-        run
-    ) in runs:  # options that name the same content get the words of the first run, so that such runs do not differ
+    times = Counter(run.name for run in runs)
+    for run in runs:
         for option, part in READ_BY_CONTENT.items():
             if part in run.content:
                 run.options[option] = words.setdefault((option, run.content[part]), run.options[option])
-    times = Counter(run.name for run in runs)
-    for run in runs:
         run.name = run.source if times[run.name] > 1 else run.name
     return runs
 
@@ -66,9 +64,8 @@ def _matches(source: str, warn: Callable[[str], None]) -> list[Path]:
         inside = exact.is_dir() and any(map(_is_run, exact.iterdir()))
         pattern = shlex.quote(f"{source.rstrip('/')}/*")
         remedy = f"give the runs in it: {pattern}" if inside else "give folders that pretrain.py has made"
-        raise UserError(
-            f"{source} is no run folder (no config.yaml) and no offline W&B folder (no run-*.wandb); {remedy}"
-        )
+        missing = "no run folder (no config.yaml) and no offline W&B folder (no run-*.wandb)"
+        raise UserError(f"{source} is {missing}; {remedy}")
     matched = {path: _is_run(path) for path in map(Path, sorted(glob.glob(source)))}
     if not any(matched.values()):
         what = "no run folder" if matched else "nothing"

@@ -8,19 +8,18 @@ from typing import Any
 from markupsafe import Markup
 
 from electra_accel.errors import UserError
-from electra_accel.intervals import Z95
+from electra_accel.finetuning.results import difference_cells
 from electra_accel.model.figures import FIGURES, shown
 from electra_accel.paired import COVERS
 from electra_accel.pretraining.cost import cost_text
 from electra_accel.reports.adaptation import ENCODER, FRESH_GENERATOR, SCRATCH, Story, story_of_run
 from electra_accel.reports.advice import RULES
-from electra_accel.reports.judgements import Change, Judgement
-from electra_accel.reports.page import Table, capital, cell_text, template
+from electra_accel.reports.judgements import SHORT, Judgement, best, figure_text
+from electra_accel.reports.page import Table, capital, template
 from electra_accel.reports.tasks import ENCODERS, sentence, task_changes
 
 TEXTS = {"eval": "domain", "general": "general text"}
 MOST_COLUMNS = 3  # runs; of more, each is a row
-SHORT = ("generator_loss", "auc")  # of a row: what the verdict and the rules look at
 Sets = Mapping[str, Mapping[str, Any]]  # what a run knows of its held-out sets, see ``adaptation.held_out_sets``
 INTERVAL = (
     "± is a 95% interval. It takes tokens as independent and does not cover other seeds. It treats before and after as judged "
@@ -44,14 +43,7 @@ def verdict(story: Story) -> str:
         "no better": f"no better {where}, as far as the held-out text can tell",
         None: "whether it is better cannot be told without standard errors",
     }[change.verdict]
-    return f"{found}: {change.name} {_number(change.before)} -> {_number(change.after)} ({difference(change)})"
-
-
-def difference(change: Change) -> str:
-    """After minus before, with its 95% interval where that is known."""
-    if change.difference is None:
-        return "–"
-    return f"{change.difference:+.4f}" + (f" ± {Z95 * change.error:.4f}" if change.error else "")
+    return f"{found}: {change.name} {change}"
 
 
 def spent(story: Story) -> str:
@@ -64,8 +56,7 @@ def card(folder: Path, step: int, name: str, exported: Path, finetuned: Path | N
     """The part of a model card with the figures of a run; "" where it has judged nothing.
 
     Args:
-        folder: of the run; ``step``: of the weights; ``name``: of the network.
-        exported: a folder with the network.
+        folder: of the run; ``step``: of the weights; ``name``: of the network; ``exported``: a folder with it.
         finetuned: folder of ``scripts/finetune.py`` with figures of these weights; None: none.
 
     Raises:
@@ -95,9 +86,8 @@ def lines(story: Story) -> list[str]:
         auc = "" if story.one_network else "; an AUC of 0.5 is chance"
         rows.append(f"  always guessing the most frequent token has generator accuracy {story.chance:.4f}{auc}")
     if story.domain[story.primary].error:
-        rows.append(
-            "  ± is a 95% interval as if before and after were judged on different text: too wide, not too narrow"
-        )
+        apart = "as if before and after were judged on different text"
+        rows.append(f"  ± is a 95% interval {apart}: too wide, not too narrow")
     rows.append(f"  {verdict(story)}")
     return rows + told
 
@@ -120,7 +110,7 @@ def markdown(story: Story) -> str:
 def _rows(story: Story) -> list[list[str]]:
     """Held-out text, figure, before, after, change, and which way is better, of the figures that there are."""
     return [
-        [TEXTS[prefix], each.name, _number(each.before), _number(each.after), difference(each), each.better]
+        [TEXTS[prefix], each.name, figure_text(each.before), figure_text(each.after), each.difference_text, each.better]
         for prefix, changes in story.sets.items()
         for each in changes.values()
         if each.after is not None
@@ -130,12 +120,10 @@ def _rows(story: Story) -> list[list[str]]:
 def _task_table(story: Story) -> Table:
     rows = []
     for each in story.tasks:
-        found = each.difference or {"mean": None, "low": None, "seeds": 0}
-        change = "–" if found["mean"] is None else f"{found['mean']:+.4f}"
-        if found["low"] is not None:
-            change += f" ({found['low']:+.4f} to {found['high']:+.4f})"
-        figures = _number(each.before), _number(each.after)
-        rows.append([each.task, f"{each.metric}, {each.split}", *figures, change, str(found["seeds"]), each.verdict])
+        change, interval, _ = difference_cells(each.difference)
+        change += f" ({interval})" if interval != "–" else ""
+        figures, seeds = (figure_text(each.before), figure_text(each.after)), (each.difference or {"seeds": 0})["seeds"]
+        rows.append([each.task, f"{each.metric}, {each.split}", *figures, change, str(seeds), each.verdict])
     return Table(["task", "figure", "before", "after", "change (95% interval)", "seeds", "verdict"], rows)
 
 
@@ -159,11 +147,7 @@ def summary_values(story: Story | None) -> dict[str, float]:
 
 
 def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Mapping]) -> Markup:
-    """For the page: the verdict, advice, and each held-out set's figures with the best of each.
-
-    Args:
-        records, sets: as for ``adaptation.tell``.
-    """
+    """For the page: the verdict, advice, and each held-out set's figures with the best of each; see ``adaptation.tell``."""
     if story is None:
         return template("report.html").not_judged()
     advice = {rule: said for rule, said in story.advice.items() if rule != "collapse"}  # at the top of the page
@@ -173,7 +157,7 @@ def section(story: Story | None, records: Sequence[dict], sets: Mapping[str, Map
 
 def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> Table:
     """A column for each run; with more than ``MOST_COLUMNS`` runs a row for each run, with fewer figures."""
-    a_row_each = len(stories) > MOST_COLUMNS
+    a_row_each, several = len(stories) > MOST_COLUMNS, len(stories) > 1
     rows = [
         ["started from", *(told.start for told in stories)],
         ["spent", *map(spent, stories)],
@@ -181,26 +165,27 @@ def side_by_side(stories: Sequence[Story], sets: Sequence[Sets]) -> Table:
     ]
     for prefix, text in TEXTS.items():
         for figure in shown("story"):
-            cells = [_cell(told.sets.get(prefix, {}).get(figure.key)) for told in stories]
+            found = [told.sets.get(prefix, {}).get(figure.key) for told in stories]
+            cells = [None if each is None or each.after is None else str(each) for each in found]
             if any(cells) and (figure.key in SHORT or not a_row_each):
                 rows.append([f"{text}: {figure.full_name} ({figure.better} is better)", *cells])
-        if len(stories) > 1 and any(known.get(prefix) for known in sets):
+        if several and any(known.get(prefix) for known in sets):
             first, *others = (_judgement(told, prefix, known) for told, known in zip(stories, sets, strict=True))
             rows.append([f"{text}: compares with the first run", None, *(comparable(each, first) for each in others)])
     for task in dict.fromkeys(each.task for told in stories for each in told.tasks):
         cells = [next((str(each) for each in told.tasks if each.task == task), None) for told in stories]
         rows.append([f"task {task}", *cells])
-    if len(stories) > 1:
+    if several:
         rows.append(["on the domain's text", *(told.domain[told.primary].verdict for told in stories)])
     columns = ["", *(told.name for told in stories)]
-    if a_row_each:
-        table = list(zip(columns, *rows, strict=True))
-        return Table(["run", *table[0][1:]], [list(row) for row in table[1:]])
-    return Table(columns, rows)
+    if not a_row_each:
+        return Table(columns, rows)
+    (_, *names), *each = zip(columns, *rows, strict=True)
+    return Table(["run", *names], each)
 
 
 def comparable(judged: Judgement, first: Judgement) -> str:
-    """Whether one run's figures may be compared with the first run's, in the words of ``Judgement.why_not``."""
+    """Whether one run's figures may be compared with the first run's, and why not."""
     generator, discriminator = (judged.why_not(first, network) for network in ("generator", "discriminator"))
     if generator:
         return f"no: {generator}"
@@ -212,13 +197,6 @@ def _judgement(told: Story, prefix: str, sets: Sets) -> Judgement:
     return Judgement(told.after_step, after, sets.get(prefix, {}))
 
 
-def _cell(change: Change | None) -> str | None:
-    if change is None or change.after is None:
-        return None
-    before = "–" if change.before is None else f"{change.before:.4f}"
-    return f"{before} -> {change.after:.4f} ({difference(change)})"
-
-
 def _sentence(story: Story) -> str:
     more = " Fine-tune it to see whether tasks gain." if story.after_step > story.before_step else ""
     if story.tasks:
@@ -228,26 +206,18 @@ def _sentence(story: Story) -> str:
 
 def _figures(story: Story, prefix: str, records: Sequence[dict]) -> Table:
     """The figures before and after with their intervals, and where each was best."""
-    evaluations = [Judgement.of(record, prefix, {}) for record in records if f"{prefix}/generator_loss" in record]
-    changes, several = story.sets[prefix], len(evaluations) > 1
+    changes = story.sets[prefix]
+    several = sum(f"{prefix}/generator_loss" in record for record in records) > 1
     judged = {key: change for key, change in changes.items() if change.before is not None or change.after is not None}
     rows = []
     for key, change in (judged or changes).items():
-        row = [change.name, _with_interval(change.before, change.before_error)]
+        row = [change.name, figure_text(change.before, change.before_error)]
         if several:
-            known = [(each.figures[key], each.step) for each in evaluations if each.figures.get(key) is not None]
-            best, at = FIGURES[key].best(known, lambda entry: entry[0]) or (None, None)
-            row += [_with_interval(change.after, change.after_error), difference(change), _number(best), at]
+            at_best = best(records, FIGURES[key], prefix) or {}
+            row += [figure_text(change.after, change.after_error), change.difference_text]
+            row += [figure_text(at_best.get(f"{prefix}/{key}")), at_best.get("step")]
         rows.append([*row, change.better])
     columns = ["held-out figure", f"step {story.before_step:,}"]
     if several:
         columns += [f"step {story.after_step:,}", "change", "best", "at step"]
     return Table([*columns, "better"], rows)
-
-
-def _with_interval(value: float | None, error: float | None) -> str:
-    return _number(value) + (f" ± {Z95 * error:.4f}" if value is not None and error else "")
-
-
-def _number(value: float | None) -> str:
-    return cell_text(None) if value is None else f"{value:.4f}"

@@ -29,19 +29,12 @@ _OF_A_ROW = ("name", "options", "against", "curve")
 
 @dataclass(frozen=True)
 class Row:
-    """One variant.
+    """One variant."""
 
-    Attributes:
-        name: also the beginning of its runs' folders.
-        words: its options of ``scripts/pretrain.py``, as words of a command line; they come after those that all rows share.
-        against: the row that it is compared with; None for the first one.
-        curve: the line of the chart that it is a point of; None without a chart.
-    """
-
-    name: str
-    words: list[str]
-    against: str | None
-    curve: str | None
+    name: str  # also the beginning of its runs' folders
+    words: list[str]  # its options of scripts/pretrain.py, as on a command line, after those that all rows share
+    against: str | None  # the row that it is compared with; None for the first one
+    curve: str | None  # the line of the chart that it is a point of; None without a chart
 
     def finished(self, folder: Path) -> dict[int, Path]:
         """The finished pre-training runs of this row in the folder of the study, by seed."""
@@ -52,24 +45,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """``pretrain`` and ``finetune``: what all rows share, as words of the two scripts' command lines. Without words in
-    ``finetune`` nothing is fine-tuned. ``launcher``: what starts the scripts, as words.
-    """
+    """Rows, and what they share, as words of command lines."""
 
     rows: list[Row]
     pretrain: list[str]
-    finetune: list[str]
-    launcher: list[str] = field(default_factory=list)
+    finetune: list[str]  # without words nothing is fine-tuned
+    launcher: list[str] = field(default_factory=list)  # what starts the two scripts
 
     def check(self) -> None:
-        """Find options that the scripts would refuse, before hours are spent on the rows above; ``study_inputs`` goes on.
-
-        Raises:
-            UserError: names the row.
-        """
-        for row, config in self.configurations():
-            with named(f"row {row.name}"):
-                config_checks.check(config)
+        """UserError for options that the scripts would refuse, before hours are spent on the rows above."""
+        list(self.configurations())
         self.finetunings()
 
     def configurations(self) -> Iterator[tuple[Row, Config]]:
@@ -77,6 +62,7 @@ class Study:
         for row in self.rows:
             with named(f"row {row.name}"):
                 config = resolve(config_parser.parse([*self.pretrain, *row.words], "").config)
+                config_checks.check(config)
             yield row, config
 
     def finetunings(self) -> list[tuple[finetuning_config.Task, finetuning_config.Settings]]:
@@ -89,18 +75,13 @@ class Study:
         return list(zip(asked.tasks, asked.of_tasks, strict=True))
 
     def networks(self, folder: Path) -> list[str]:
-        """What is fine-tuned: the discriminator of every finished run, of one network alone its encoder.
-
-        Raises:
-            UserError: a finished run's network is gone.
-        """
+        """The discriminator, of one network alone its encoder, of every finished run; UserError where it is gone."""
         found = []
         for run in (run for row in self.rows for run in row.finished(folder).values()):
             networks = [path for path in (run / "discriminator", run / "encoder") if path.is_dir()]
             if not networks:
-                raise UserError(
-                    f"{run} is finished, but has no discriminator/ or encoder/; remove it, or export it again"
-                )
+                missing = "has no discriminator/ or encoder/"
+                raise UserError(f"{run} is finished, but {missing}; remove it, or export it again")
             found.append(str(networks[0]))
         return found
 
@@ -146,16 +127,14 @@ def _of_sweep(path: str, sweep: dict, values: Mapping[str, str]) -> Study:
     for name, settings in grid.items():
         if not isinstance(settings, dict) or not ("value" in settings or isinstance(settings.get("values"), list)):
             raise UserError(f"{path}: parameters.{name} has neither a value nor a list of values")
-    trials = itertools.product(*(settings.get("values", [settings.get("value")]) for settings in grid.values()))
-    rows = [
-        Row(f"trial-{number}", _words(path, dict(zip(grid, trial)), values), "trial-1" if number > 1 else None, None)
-        for number, trial in enumerate(trials, start=1)
-    ]
+    rows: list[Row] = []
+    for trial in itertools.product(*(settings.get("values", [settings.get("value")]) for settings in grid.values())):
+        against = rows[0].name if rows else None
+        rows.append(Row(f"trial-{len(rows) + 1}", _words(path, dict(zip(grid, trial)), values), against, None))
     at = command.index("${program}")
-    launcher, pretrain = (
-        [word for word in map(str, part) if not word.startswith("${")] for part in (command[:at], command[at:])
-    )
-    return Study(rows, [*pretrain, f"--tracking.group={sweep.get('name') or Path(path).stem}"], [], launcher)
+    parts = command[:at], [*command[at:], f"--tracking.group={sweep.get('name') or Path(path).stem}"]
+    launcher, pretrain = ([word for word in map(str, part) if not word.startswith("${")] for part in parts)
+    return Study(rows, pretrain, [], launcher)
 
 
 def _row(where: str, entry: Any, above: list[str], values: Mapping[str, str]) -> Row:
@@ -189,17 +168,12 @@ def _words(where: str, chosen: Mapping[str, Any], values: Mapping[str, str]) -> 
         found = value if isinstance(value, list) else [value]
         if not all(isinstance(each, str | None) for each in found):
             raise UserError(f"{where}: {name} must be one value or a list of values")
-        found = [each and re.sub(r"\{(\w+)\}", value_of, each) for each in found]
-        words += words_of(name, found, where)
+        words += words_of(name, [each and re.sub(r"\{(\w+)\}", value_of, each) for each in found], where)
     return words
 
 
 def words_of(name: str, values: list[str | None], where: str) -> list[str]:
-    """One option as words of a command line.
-
-    Raises:
-        UserError: a text for which a command line has no words.
-    """
+    """One option as words of a command line; UserError for a text for which it has none."""
     if NULL in values or len(values) > 1 and any(word and word.startswith("--") for word in values):
         raise UserError(f"{where}: {name} cannot be given on a command line: {' '.join(map(str, values))}")
     words = [NULL if word is None else word for word in values]

@@ -6,27 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from plotly import graph_objects as go
 
 from electra_accel.finetuning.results import RESULTS_JSON, difference_cells
+from electra_accel.model.figures import FIGURES
 from electra_accel.paired import by_seed, paired_difference
-from electra_accel.reports.page import chart, charts, label, page, table
+from electra_accel.reports.judgements import SHORT
+from electra_accel.reports.page import Table, chart, charts, label, page
 from electra_accel.reports.study import TASKS, Study
 from electra_accel.runs import run_folder
 from electra_accel.tracking.calibration import COLOURS
 
-# Of metrics.jsonl, the newest value.
-FIGURES = {
-    "tokens": "train/tokens",
-    "flops": "train/flops",
-    "generator_loss": "eval/generator_loss",
-    "auc": "eval/auc",
-}
+# Name of a figure: its key in metrics.jsonl, of which the newest value counts.
+KEYS = {"tokens": "train/tokens", "flops": "train/flops"} | {name: f"eval/{name}" for name in SHORT}
 Found = Mapping[str, Mapping[str, Any]]
 NOTE = (
     "Means over the seeds of pre-training, each the mean over those seeds of fine-tuning that all networks have. Differences "
     "are paired by the seed of pre-training; their 95% interval (Student's t over those seeds) does not cover which texts are "
-    "in the held-out or test data. Within noise: the interval holds 0. Generator loss and AUC are those of the fixed held-out "
-    "corruption; they compare where objective, starting pair and vocabulary are the same."
+    "in the held-out or test data. Within noise: the interval holds 0. Generator loss and ROC-AUC are those of the fixed "
+    "held-out corruption; they compare where objective, starting pair and vocabulary are the same."
 )
 
 
@@ -35,32 +33,37 @@ def collect(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
 
     Returns:
         {row: ``{"seeds": {seed: {figure: value}}, "mean": {figure: value}, "difference": {figure: see paired_difference}}``};
-        figures are those of ``FIGURES`` and ``<task>/<metric>`` (see ``_of_tasks``).
+        figures are those of ``KEYS`` and ``<task>/<metric>`` (see ``_of_tasks``).
     """
     finished = {row.name: row.finished(folder) for row in study.rows}
     of_tasks = _of_tasks(folder, {run.resolve() for runs in finished.values() for run in runs.values()})
     found: dict[str, dict[str, Any]] = {}
-    figures: dict[str, dict[str, dict[int, float]]] = {}  # of each row: by figure, then by seed
     for row in study.rows:
         seeds = {seed: _of_run(run) | of_tasks.get(run.resolve(), {}) for seed, run in finished[row.name].items()}
-        values = figures[row.name] = {}
-        for seed, of_seed in seeds.items():
-            for name, value in of_seed.items():
-                values.setdefault(name, {})[seed] = value
-        entry = {"seeds": seeds, "mean": {name: float(np.mean(list(v.values()))) for name, v in values.items()}}
+        values = {
+            name: _values(seeds, name) for name in dict.fromkeys(name for each in seeds.values() for name in each)
+        }
+        found[row.name] = {
+            "seeds": seeds,
+            "mean": {name: float(np.mean(list(v.values()))) for name, v in values.items()},
+        }
         if row.against:
-            first = figures[row.against]
-            entry["difference"] = {name: paired_difference(v, first.get(name, {})) for name, v in values.items()}
-        found[row.name] = entry
+            first = found[row.against]["seeds"]
+            differences = {name: paired_difference(v, _values(first, name)) for name, v in values.items()}
+            found[row.name]["difference"] = differences
     return found
+
+
+def _values(seeds: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
+    """A figure by seed, where it is known."""
+    return {seed: figures[name] for seed, figures in seeds.items() if name in figures}
 
 
 def _of_run(run: Path) -> dict[str, float]:
     """At the end of a pre-training run."""
-    newest: dict[str, Any] = {}
-    for record in run_folder.read_jsonl(run / run_folder.METRICS):
-        newest |= {name: value for name, value in record.items() if value is not None}
-    return {name: newest[key] for name, key in FIGURES.items() if key in newest}
+    records = run_folder.read_jsonl(run / run_folder.METRICS)
+    newest = {key: value for record in records for key, value in record.items() if value is not None}
+    return {name: newest[key] for name, key in KEYS.items() if key in newest}
 
 
 def _of_tasks(folder: Path, runs: Container[Path]) -> dict[Path, dict[str, float]]:
@@ -71,7 +74,7 @@ def _of_tasks(folder: Path, runs: Container[Path]) -> dict[Path, dict[str, float
     """
     found: dict[Path, dict[str, float]] = {}
     for task, entry in run_folder.read_json(folder / TASKS / RESULTS_JSON).get("tasks", {}).items():
-        values: dict[Path, dict[str, float]] = {}
+        values: dict[Path, dict[int, float]] = {}
         for model in entry["models"].values():
             split = "test" if any("test" in result for result in model["seeds"].values()) else "dev"
             of_seeds = by_seed(model["seeds"], split, entry["metric"])
@@ -79,11 +82,10 @@ def _of_tasks(folder: Path, runs: Container[Path]) -> dict[Path, dict[str, float
             defined = {seed: value for seed, value in of_seeds.items() if value is not None}
             if run in runs and defined:
                 values[run] = defined
-        common = set.intersection(*map(set, values.values())) if values else set()
-        for run, of_seeds in values.items():
-            if common:
-                mean = float(np.mean([of_seeds[seed] for seed in sorted(common)]))
-                found.setdefault(run, {})[f"{task}/{entry['metric']}"] = mean
+        common = sorted(set.intersection(*map(set, values.values()))) if values else []
+        for run, of_seeds in values.items() if common else ():
+            mean = float(np.mean([of_seeds[seed] for seed in common]))
+            found.setdefault(run, {})[f"{task}/{entry['metric']}"] = mean
     return found
 
 
@@ -92,9 +94,9 @@ def _tasks_in(found: Found) -> list[str]:
     return list(dict.fromkeys(name for entry in found.values() for name in entry["mean"] if "/" in name))
 
 
-def _cells(study: Study, found: Found) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the table; a row without a finished run says so."""
-    columns = ["row", "changed", "seeds", "tokens", "FLOPs", "generator loss", "AUC"]
+def _table(study: Study, found: Found) -> Table:
+    """All figures; a row without a finished run says so."""
+    columns = ["row", "changed", "seeds", "tokens", "FLOPs", *(FIGURES[name].name for name in SHORT)]
     tasks = _tasks_in(found)
     for task in tasks:
         columns += [task, "difference", "95% interval", "verdict"]
@@ -106,22 +108,23 @@ def _cells(study: Study, found: Found) -> tuple[list[str], list[list[str]]]:
             line += ["not run", *[""] * (len(columns) - 3)]
             continue
         line += [" ".join(map(str, seeds)), f"{mean['tokens']:,.0f}", f"{mean['flops']:.3g}"]
-        line += [f"{mean[name]:.4f}" if name in mean else "–" for name in ("generator_loss", "auc")]
+        line += [f"{mean[name]:.4f}" if name in mean else "–" for name in SHORT]
         for task in tasks:
-            values = [f"{figures[task]:.4f}" for figures in seeds.values() if task in figures]
             # Every seed's value too: an interval from two says little.
-            line.append(f"{mean[task]:.4f} ({', '.join(values)})" if values else "not fine-tuned")
+            values = ", ".join(f"{value:.4f}" for value in _values(seeds, task).values())
+            line.append(f"{mean[task]:.4f} ({values})" if values else "not fine-tuned")
             if not row.against:
                 line += ["", "", "the first row"]
                 continue
             difference = found[row.name]["difference"].get(task)
             line += difference_cells(difference)
             line[-1] += f" (against {row.against})" if difference else ""
-    return columns, lines
+    return Table(columns, lines)
 
 
 def markdown(study: Study, found: Found) -> str:
-    columns, rows = _cells(study, found)
+    """The table, which is also printed: so of what Markdown would read, only what ends a cell is escaped."""
+    columns, rows = _table(study, found)
     lines = [columns, ["---"] * len(columns), *rows]
     rendered = ("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     return "\n".join(rendered) + f"\n\n{NOTE}\n"
@@ -129,7 +132,7 @@ def markdown(study: Study, found: Found) -> str:
 
 def html(study: Study, found: Found, name: str) -> str:
     """A page that works offline: the table and, where rows have curves, one chart a task."""
-    sections = [("Figures", table(*_cells(study, found)))]
+    sections = [("Figures", _table(study, found).html())]
     tasks = _tasks_in(found)
     if tasks and any(row.curve for row in study.rows):
         drawn = [chart(_curves(study, found, task), task, "of each seed, and the mean over seeds") for task in tasks]
@@ -137,14 +140,12 @@ def html(study: Study, found: Found, name: str) -> str:
     return page(name, sections, lead=NOTE)
 
 
-def _curves(study: Study, found: Found, task: str):
-    from plotly import graph_objects as go  # here: a table needs no second of importing
-
+def _curves(study: Study, found: Found, task: str) -> go.Figure:
     figure = go.Figure()
     for colour, curve in zip(COLOURS, dict.fromkeys(row.curve for row in study.rows if row.curve)):
-        rows = [row.name for row in study.rows if row.curve == curve and task in found[row.name]["mean"]]
-        means = sorted((found[name]["mean"]["flops"], found[name]["mean"][task]) for name in rows)
-        each = [(f["flops"], f[task]) for name in rows for f in found[name]["seeds"].values() if task in f]
+        entries = [found[row.name] for row in study.rows if row.curve == curve and task in found[row.name]["mean"]]
+        means = sorted((entry["mean"]["flops"], entry["mean"][task]) for entry in entries)
+        each = [(f["flops"], f[task]) for entry in entries for f in entry["seeds"].values() if task in f]
         line = {"mode": "lines+markers", "line": {"color": colour, "width": 2.5}}
         dots = {"color": colour, "size": 6, "symbol": "circle-open"}
         for points, how in ((means, line), (each, {"mode": "markers", "marker": dots, "showlegend": False})):

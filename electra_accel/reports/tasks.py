@@ -26,22 +26,15 @@ CONFIG_JSON = "config.json"
 
 @dataclass(frozen=True)
 class TaskChange:
-    """The main figure of a task, with the network before the adaptation and after it.
-
-    Attributes:
-        split: test, or dev where one of the two was not scored on test.
-        before, after: means over the seeds of which both are defined; None where there are none.
-        difference: after minus before with its interval, see ``paired.paired_difference``.
-        verdict: "better", "worse", "within noise", or why it is not known.
-    """
+    """The main figure of a task, with the network before the adaptation and after it."""
 
     task: str
     metric: str
-    split: str
-    before: float | None
+    split: str  # test, or dev where one of the two was not scored on test
+    before: float | None  # mean over the seeds of which both are defined; None where there are none
     after: float | None
-    difference: Mapping[str, Any] | None
-    verdict: str
+    difference: Mapping[str, Any] | None  # after minus before with its interval, see paired.paired_difference
+    verdict: str  # "better", "worse", "within noise", or why it is not known
 
     def __str__(self) -> str:
         """Without the task's name: ``accuracy 0.8123 -> 0.8345 (+0.0222, 95% interval …, 5 seeds): better``."""
@@ -82,15 +75,14 @@ def task_changes(run: Path, finetuned: Path, exported: Path | None = None) -> tu
     """
     tasks, options = read_results(finetuned), settings.read(run)
     kind = "encoder" if options.get("objective.kind") == "mlm" else "discriminator"
-    own = str(run / kind)
-    after = exported or Path(own)
+    own, after = str(run / kind), exported or run / kind
     if not (after / CONFIG_JSON).is_file():
         raise UserError(f"{run} has no {kind}/ yet, which a run exports at its end, so it cannot have been fine-tuned")
     start, revision = options.get("model.discriminator"), options.get("model.revision")
     if revision and not Path(start).is_dir():
+        why = "fine-tuning reads the newest revision of a hub id: they may differ, so --tasks cannot be used"
         raise UserError(
-            f"{run} started from {start} at revision {revision}, and fine-tuning reads the newest revision of a hub id: they "
-            "may differ, so --tasks cannot be used; start runs from a downloaded folder to use it"
+            f"{run} started from {start} at revision {revision}, and {why}; start runs from a downloaded folder"
         )
     pair = ({start: Path(start)} if start else {f"{UNTRAINED}{own}": after}) | {own: after}
     changes = []
@@ -109,9 +101,8 @@ def read_results(finetuned: Path) -> dict[str, dict]:
     path, again = finetuned / RESULTS_JSON, "run its finetune command again, which writes it anew and trains nothing"
     tasks = run_folder.read_json(path).get("tasks")
     if not tasks:
-        raise UserError(
-            f"{finetuned} holds no figures of tasks (no {RESULTS_JSON}): give a run.dir of scripts/finetune.py"
-        )
+        missing = f"holds no figures of tasks (no {RESULTS_JSON})"
+        raise UserError(f"{finetuned} {missing}: give a run.dir of scripts/finetune.py")
     if not has_figures(tasks):
         raise UserError(f"{path} is not as scripts/finetune.py writes it: " + again)
     models = [model for entry in tasks.values() for model in entry["models"].values()]
@@ -124,8 +115,7 @@ def _seeds_of(
     wanted: str, folder: Path, models: Mapping[str, dict], finetuned: Path, pair: Iterable[str]
 ) -> dict[str, dict]:
     """The results by seed of the network that ``--models`` would call ``wanted`` and whose files stand in ``folder``."""
-    source, untrained = wanted.removeprefix(UNTRAINED), wanted.startswith(UNTRAINED)
-    place = os.path.realpath(source)
+    untrained, place = wanted.startswith(UNTRAINED), os.path.realpath(wanted.removeprefix(UNTRAINED))
     alike = [model for model in models.values() if model["untrained"] == untrained]
     same = same_place = [model for model in alike if os.path.realpath(model["source"]) == place]
     if (folder / CONFIG_JSON).is_file():
@@ -134,16 +124,13 @@ def _seeds_of(
     if same:
         return same[0]["seeds"]
     path, config = finetuned / RESULTS_JSON, finetuned / run_folder.CONFIG
-    command = f"python scripts/finetune.py --models {shlex.join(pair)} …"
+    script, both = "python scripts/finetune.py", f"--models {shlex.join(pair)}"
     if same_place:
-        raise UserError(
-            f"{path}: its figures of {wanted} are of other weights than the present ones; fine-tune these: {command} "
-            "--run.dir ANOTHER"
-        )
-    if config.is_file():
-        command = f"python scripts/finetune.py --config {shlex.quote(str(config))} --models {shlex.join(pair)}"
+        why = f"its figures of {wanted} are of other weights than the present ones"
+        raise UserError(f"{path}: {why}; fine-tune these: {script} {both} … --run.dir ANOTHER")
+    words = f"--config {shlex.quote(str(config))} {both}" if config.is_file() else f"{both} …"
     known = ", ".join(f"{UNTRAINED if model['untrained'] else ''}{model['source']}" for model in models.values())
-    command += f" --run.dir {shlex.quote(str(finetuned))}"
+    command = f"{script} {words} --run.dir {shlex.quote(str(finetuned))}"
     raise UserError(f"{path} has no figures of {wanted}, only of {known}; fine-tune both: {command}")
 
 

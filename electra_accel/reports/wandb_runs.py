@@ -33,11 +33,7 @@ def logs_in(folder: Path) -> list[Path]:
 
 
 def read_log(file: Path) -> Segment:
-    """Read a log file with W&B's own reader, which is a program in its package.
-
-    Raises:
-        UserError: wandb is not installed, or its reader does not understand the file.
-    """
+    """Read a log file with W&B's own reader, a program in its package; UserError where that is missing or cannot read it."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if "No module named wandb" in done.stderr:
@@ -55,10 +51,8 @@ def read_log(file: Path) -> Segment:
 
 
 def join_segments(segments: list[Segment]) -> Experiment:
-    """One run of its offline segments, the oldest first; steps that were replayed after a resume count once.
-
-    Raises:
-        UserError: another program has recorded it.
+    """One run of its offline segments, the oldest first; steps that were replayed after a resume count once. UserError where
+    another program has recorded it.
     """
     newest = segments[-1]
     config = {name: value for segment in segments for name, value in segment.config.items()}

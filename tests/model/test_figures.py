@@ -29,7 +29,7 @@ assert SUMMARIES["eval/misses"] == SUMMARIES["general/misses"] == "min"
 
 from electra_accel.reports import story
 from electra_accel.reports.adaptation import tell
-from electra_accel.reports.curves import columns, learning_charts
+from electra_accel.reports.curves import learning_charts
 from tests.reports.test_adaptation import COUNTS, GIVEN, evaluation
 records = [evaluation(0, misses=0.9), evaluation(9, misses=0.5), evaluation(18, misses=0.6)]
 best = tell("run", records, GIVEN | {"eval.metric": "misses", "eval.patience": 1}, {"eval": COUNTS})
@@ -37,7 +37,7 @@ assert best.after_step == 9 and best.domain["misses"].verdict == "better"
 told = story.markdown(best) + "\\n".join(story.lines(best))
 assert told.count("discriminator missed tokens") == 2 and "-0.4000 ± " in told
 assert story.summary_values(best)["story/domain/misses_change"] == 0.5 - 0.9
-assert 'aria-label="Discriminator missed tokens"' in learning_charts(columns(records), None)
+assert 'aria-label="Discriminator missed tokens"' in learning_charts(records, None)
 
 from electra_accel.reports.compare import compare
 from electra_accel.reports.comparison_text import csv_text, markdown_text

@@ -11,7 +11,7 @@ from plotly import graph_objects as go
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from electra_accel.reports.page import chart, charts, label, page, slider, table, tabs
+from electra_accel.reports.page import Table, chart, charts, label, page, slider, tabs
 from electra_accel.tracking.samples import Piece, Reconstruction
 from electra_accel.tracking.tokens import heat, legend, reconstruction, reconstructions_panel
 from tests.browser import DESKTOP, PHONE, headless
@@ -38,11 +38,11 @@ def text_page() -> str:
     return page(
         HOSTILE,
         [
-            (HOSTILE, table([HOSTILE, "float", "whole", "interval"], rows, caption=HOSTILE)),
+            (HOSTILE, Table([HOSTILE, "float", "whole", "interval"], rows).html(HOSTILE)),
             ("Charts", charts([chart(figure(HOSTILE), HOSTILE, note=HOSTILE), chart(figure(), "Second")])),
             ("Slider", slider("step", [("1,000", HOSTILE), ("2,000", legend() + reconstruction(SAMPLE))])),
             ("Tabs", tabs("x-axis", [("steps", chart(figure(), "Steps")), ("tokens", chart(figure(), "Tokens"))])),
-            ("Wide", table([f"column {i}" for i in range(40)], [[f"value{i}" for i in range(40)]])),
+            ("Wide", Table([f"column {i}" for i in range(40)], [[f"value{i}" for i in range(40)]]).html()),
             ("", heat([Piece("play", False, "", 0.04), Piece("ing", True, "", 0.93, "ed"), Piece("<i>", False)])),
         ],
         lead=HOSTILE,
@@ -79,7 +79,7 @@ def test_only_the_pages_own_scripts_may_run():
 
 
 def test_a_page_without_charts_is_small():
-    assert len(page("Title", [("Section", table(["a"], [[1]]))])) < 20_000
+    assert len(page("Title", [("Section", Table(["a"], [[1]]).html())])) < 20_000
 
 
 def test_a_chart_holds_its_figure_as_data():
@@ -90,7 +90,9 @@ def test_a_chart_holds_its_figure_as_data():
 
 
 def test_columns_of_numbers_stand_on_the_right():
-    html = table(["name", "loss", "steps", "mixed"], [["a", 0.123456, 12000, "1"], ["b", float("nan"), None, "two"]])
+    html = Table(
+        ["name", "loss", "steps", "mixed"], [["a", 0.123456, 12000, "1"], ["b", float("nan"), None, "two"]]
+    ).html()
     cells = re.findall(r"<td( class=\"number\")?>(.*?)</td>", html)
     assert [text for _, text in cells] == ["a", "0.1235", "12,000", "1", "b", "–", "–", "two"]
     assert [bool(number) for number, _ in cells] == [False, True, True, False] * 2

@@ -14,7 +14,7 @@ from PIL import Image
 from selenium.webdriver.common.keys import Keys
 
 from electra_accel.errors import UserError
-from electra_accel.reports.curves import MOST_POINTS, columns, series
+from electra_accel.reports.curves import MOST_POINTS, series
 from electra_accel.reports.report import MOST_STEPS, REPORT, main, write_report
 from electra_accel.runs import run_folder
 from tests.browser import DESKTOP, PHONE, headless
@@ -217,7 +217,7 @@ def test_warnings_say_where_they_held(tmp_path):
 def test_long_curves_keep_their_spikes():
     records = [{"step": step, "train/loss": 1.0} for step in range(10_000)]
     records[4321]["train/loss"], records[777]["train/loss"] = 9.0, -9.0
-    x, y = series(columns(records), "train/loss")
+    x, y = series(records, "train/loss")
     assert len(x) <= MOST_POINTS and (x[0], x[-1]) == (0, 9999) and (np.diff(x) > 0).all()
     assert (x[y.argmax()], x[y.argmin()]) == (4321, 777)
 
