@@ -12,7 +12,7 @@ from electra_accel.finetuning.tasks import encode
 from electra_accel.terminal import Terminal
 from electra_accel.text.letters import about
 from electra_accel.text.unknown import told
-from electra_accel.tracking.trackers import recorded_in, usable_trackers, wandb_mode, wandb_project
+from electra_accel.tracking.trackers import destination, usable_trackers
 
 
 def report(asked: Arguments, terminal: Terminal, folder: Path) -> None:
@@ -38,8 +38,7 @@ def report(asked: Arguments, terminal: Terminal, folder: Path) -> None:
                 for line in told({name: split.unknown for name, split in encoded.items()}):
                     terminal.line(about(f"{data.task.name}/{job.encoder.name}", line))
     done = f"{opening.finished(jobs)} of {len(jobs)} fine-tunings are finished"
-    mode, project = wandb_mode(tracking.mode), wandb_project(tracking.project)
-    terminal.line(f"records   {recorded_in(trackers, folder / '<task>/<model>/seed-<n>', project, mode)}")
+    terminal.line(f"records   {destination(tracking, trackers, folder / '<task>/<model>/seed-<n>')}")
     terminal.line(f"run       {folder}, {done if folder.exists() else f'new, {len(jobs)} fine-tunings'}")
     terminal.line("dry run: nothing was trained")
 

@@ -18,13 +18,13 @@ from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, shared_id
 from electra_accel.finetuning.results import RESULTS_JSON, has_figures
 from electra_accel.finetuning.saving import require_models
 from electra_accel.finetuning.tasks import TaskData, load_task
-from electra_accel.options.declare import flatten, plain
+from electra_accel.options.declare import flatten
 from electra_accel.runs import run_folder
 from electra_accel.runs.ending import recorded_end
 from electra_accel.runs.opening import FINE_TUNING, require_own
 from electra_accel.terminal import Terminal
 from electra_accel.tracking.recorder import Recorder
-from electra_accel.tracking.trackers import recorded_in, run_id, wandb_mode, wandb_project
+from electra_accel.tracking.trackers import run_id
 
 RESULTS_TABLE = "results.md"
 SEED_FOLDER = re.compile(r"seed-(-?\d+)")
@@ -147,46 +147,26 @@ def recorded_status(folder: Path, jobs: list[Job], terminal: Terminal) -> Abstra
 
 def recorder_of(engine: Engine, terminal: Terminal) -> Callable[[Job, State], Recorder]:
     """What starts the recorder of each fine-tuning: its metrics.jsonl, and a run of its own in each tracker."""
-    mode = (
-        None  # of W&B, as the last one found it: where it could not be reached, the next ones need not wait for it too
-    )
+    mode = None  # of W&B, as the last one found it: where it cannot be reached, the next ones need not wait for it too
 
     def start(job: Job, state: State) -> Recorder:
         nonlocal mode
         recorder = Recorder(engine.accelerator, job.folder, samples="none", warn=terminal.warn)
         if engine.is_main and engine.accelerator.log_with:
-            wandb = _wandb_settings(job, mode or wandb_mode(job.settings.tracking.mode))
-            terminal.line(f"{job.name} is recorded in {_start_trackers(recorder, job, state, wandb)}")
-            mode = wandb["mode"]
+            tracking, task = job.settings.tracking, vars(job.data.task)
+            settings = {name: value for name, value in flatten(job.settings).items() if "." in name}
+            settings |= {f"task.{name}": value for name, value in task.items()}
+            wandb = {
+                "name": job.name,
+                "id": run_id(job.folder, ""),
+                "group": job.run.name,
+                "job_type": "fine-tuning",
+                "tags": [job.data.task.name, job.encoder.name],
+            }
+            settings |= {"model": job.encoder.source, "seed": job.seed}
+            where = recorder.start(tracking, settings, state.step, wandb, mode)
+            terminal.line(f"{job.name} is recorded in {where}")
+            mode = recorder.mode
         return recorder
 
     return start
-
-
-def _wandb_settings(job: Job, mode: str) -> dict[str, Any]:
-    tracking = job.settings.tracking
-    return {
-        "name": job.name,
-        "id": run_id(job.folder, ""),
-        "resume": "allow",
-        "dir": str(job.folder.absolute()),
-        "mode": mode,
-        "group": tracking.group or job.run.name,
-        "job_type": "fine-tuning",
-        "tags": [*tracking.tags, job.data.task.name, job.encoder.name],
-    }
-
-
-def _start_trackers(recorder: Recorder, job: Job, state: State, wandb: dict[str, Any]) -> str:
-    """In words where the fine-tuning is recorded; ``wandb`` has the mode then that W&B is in."""
-    accelerator, project = recorder.accelerator, wandb_project(job.settings.tracking.project)
-    options = {name: value for name, value in flatten(job.settings).items() if "." in name}
-    options |= {f"task.{name}": value for name, value in vars(job.data.task).items()}
-    values = plain(options | {"model": job.encoder.source, "seed": job.seed})
-
-    def where(mode: str) -> str:
-        return recorded_in(recorder.names, job.folder, project, mode)
-
-    accelerator.trackers.clear()  # it keeps those of the fine-tuning before
-    accelerator.project_configuration.logging_dir = str(job.folder)  # of trackers that write files
-    return recorder.start_trackers(project, values, wandb, state.step, where, summaries={})
