@@ -46,7 +46,7 @@ def test_the_end_of_a_run(tmp_path, monkeypatch, capsys):
 
 
 def test_logs_of_wandb_to_be_uploaded():
-    said = destination(Tracking(project="p"), ["wandb"], Path(NAME), "offline")
+    said = destination(Tracking(project="p", samples="local"), ["wandb"], Path(NAME), "offline")
     assert words_after(said.rstrip(")"), "wandb sync ") == [f"{NAME}/wandb/offline-run-*"]
     assert said.endswith("/wandb/offline-run-*)")  # which the shell has to see
 
