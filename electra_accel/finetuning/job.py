@@ -5,6 +5,7 @@ RUN/<task>/<model>/seed-1/   identity.json  metrics.jsonl  run_id  predictions-{
 """
 
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,7 +19,9 @@ from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.opening import cut_back, require_unchanged
 
 IDENTITY, RESULT = "identity.json", "result.json"
-_PLACES = (
+STOPPED = "stopped.json"  # among the checkpoints, with which it goes
+SEED_FOLDER = re.compile(r"seed-(-?\d+)")
+_PLACES = {
     "name",
     "train_file",
     "dev_file",
@@ -26,7 +29,7 @@ _PLACES = (
     "dataset",
     "dev_fraction",
     "test_fraction",
-)  # data says it better
+}  # data says it better
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,14 @@ def require_same(folder: Path, wanted: dict[str, Any]) -> None:
     """Raises UserError where a fine-tuning's ``folder`` was made with other values than ``wanted``; names each key."""
     known = run_folder.read_json(folder / IDENTITY)
     said = {"data": "other rows in its files", "model": "another network, or its weights or tokenizer have changed"}
-    changed = [
-        said.get(key) or f"{key} {known.get(key)} -> {value}"
-        for key, value in wanted.items()
-        if known and known.get(key) != value
-    ]
-    require_unchanged(folder, changed)
+    changed = {key: value for key, value in wanted.items() if known and known.get(key) != value}
+    require_unchanged(folder, [said.get(key) or f"{key} {known.get(key)} -> {value}" for key, value in changed.items()])
+
+
+def finished_seeds(folder: Path) -> dict[int, Path]:
+    """The folders of the finished fine-tunings of a task and a model, by seed."""
+    places = [path.parent for path in folder.glob(f"seed-*/{RESULT}")]
+    return {int(seed[1]): place for place in places if (seed := SEED_FOLDER.fullmatch(place.name))}
 
 
 @dataclass
@@ -109,9 +114,8 @@ class State:
 
 def read_state(path: Path | None) -> State:
     """Of a verified checkpoint; a new one of None."""
-    known = {each.name for each in fields(State)}
     saved = checkpoint.read_state(path) if path else {}
-    return State(**{name: value for name, value in saved.items() if name in known})
+    return State(**{each.name: saved[each.name] for each in fields(State) if each.name in saved})
 
 
 def begin(job: Job, state: State) -> None:
@@ -154,3 +158,16 @@ def finish(job: Job, result: dict[str, Any]) -> None:
 def remove_checkpoints(job: Job) -> None:
     """Of a finished fine-tuning; a kill may have come between its result and this."""
     shutil.rmtree(job.folder / run_folder.CHECKPOINTS, ignore_errors=True)
+
+
+def stopped_here_before(job: Job, step: int) -> bool:
+    """Whether the start before this one was stopped inside the same epoch, which begins at ``step``; notes that this one is.
+
+    On the main process.
+    """
+    path = job.folder / run_folder.CHECKPOINTS / STOPPED
+    before = run_folder.read_json(path).get("step") == step
+    with run_folder.storage_errors(job.run):
+        path.parent.mkdir(exist_ok=True)
+        run_folder.write_json(path, {"step": step})
+    return before

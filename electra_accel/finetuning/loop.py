@@ -7,7 +7,7 @@ with the same bits. A step is ``train.batch_size`` examples whatever the hardwar
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,13 @@ from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.micro_steps import StepSums, micro_steps
 from electra_accel.runs.schedule import learning_rate
 from electra_accel.runs.stopping import StopRequests
-from electra_accel.terminal import Terminal
+from electra_accel.terminal import Terminal, duration
 from electra_accel.text.letters import about
 from electra_accel.text.unknown import told
 from electra_accel.tracking.recorder import Recorder
 
 LOWER_RATE = "give a lower --optim.learning_rate, and another --run.dir"
+LONGER = "give more time, or fewer examples (--task.train_rows, and another --run.dir)"
 MAX_GRAD_NORM = 1.0  # as in the released code
 CPU_MICRO_BATCH = 16  # half of a batch: film reviews of 20 tokens, padded to their longest, train 1.5 times as fast
 
@@ -53,13 +54,12 @@ def finetune(
     rows = {name: job.data.rows(name, job.seed) for name in job.data.splits}
     encoded = {name: _encoded(job, name, split) for name, split in rows.items()}
     if job.seed == job.settings.run.seeds[0]:
-        for split, cut, length in ((name, encoded[name].cut, len(rows[name])) for name in rows):
-            if cut:
-                terminal.line(f"{job.name}: {cut:,} of {length:,} texts of {split} are cut at task.max_length")
+        for name, split in encoded.items():
+            if split.cut:
+                terminal.line(f"{job.name}: {split.cut:,} of {len(split):,} texts of {name} are cut at task.max_length")
         for line in told({name: split.unknown for name, split in encoded.items()}):
             terminal.line(about(job.name, line))
-    newest = partial(checkpoint.newest_valid, job.folder / run_folder.CHECKPOINTS, terminal.warn)
-    path = engine.on_main(newest)
+    path = engine.on_main(lambda: checkpoint.newest_valid(job.folder / run_folder.CHECKPOINTS, terminal.warn))
     state = engine.together(lambda: jobs.read_state(path))
     engine.on_main(lambda: jobs.begin(job, state))
     recorder = start_recorder(job, state)
@@ -146,12 +146,13 @@ def train(
     began = time.monotonic() - state.seconds
     terminal.start(state.step, total)
     for epoch in range(len(state.dev), epochs):
+        epoch_began, first_step = time.monotonic(), state.step
         order = permute(np.arange(len(data)), len(data), key(job.seed, Purpose.ORDER, epoch))
         engine.model.train()
         loss_so_far, targets_so_far = torch.zeros((), dtype=torch.float64, device=engine.device), 0.0
         loss_of_epoch = targets_of_epoch = 0.0
-        for place in range(steps_an_epoch):
-            examples = order[place * size : (place + 1) * size]
+        for begin in range(0, len(data), size):
+            examples = order[begin : begin + size]
             examples = examples[np.argsort(lengths[examples], kind="stable")]  # so that its parts need less padding
             targets = max(1.0, float(weights[examples].sum()))
             sums = StepSums(engine, stop_requests)
@@ -165,27 +166,33 @@ def train(
             norm = engine.step(rate)
             state.step, targets_so_far = state.step + 1, targets_so_far + targets
             terminal.update(state.step)
-            epoch_ends = place + 1 == steps_an_epoch
+            epoch_ends = begin + size >= len(data)
             if epoch_ends or state.step % settings.tracking.log_every == 0:
                 whole = engine.sum(loss_so_far).item()
                 if not np.isfinite(whole):
                     raise UserError(f"{job.name}: the loss is not finite at step {state.step}: {LOWER_RATE}")
                 state.seconds = time.monotonic() - began
-                recorder.metrics(
-                    {
-                        "train/step": state.step,
-                        "train/epoch": state.step / steps_an_epoch,
-                        "train/loss": whole / targets_so_far,
-                        "train/learning_rate": rate,
-                        "train/gradient_norm": norm.item(),
-                        "speed/examples_per_second": state.step * size / state.seconds,
-                    }
-                )
+                figures = {
+                    "train/step": state.step,
+                    "train/epoch": state.step / steps_an_epoch,
+                    "train/loss": whole / targets_so_far,
+                    "train/learning_rate": rate,
+                    "train/gradient_norm": norm.item(),
+                    "speed/examples_per_second": state.step * size / state.seconds,
+                }
+                recorder.metrics(figures)
                 loss_of_epoch, targets_of_epoch = loss_of_epoch + whole, targets_of_epoch + targets_so_far
                 targets_so_far = 0.0
                 loss_so_far.zero_()
             if not epoch_ends and sums.asked_to_stop():
-                sums.stop(recorder.close)  # nothing is saved inside an epoch
+                done = state.step - first_step
+                seconds = (time.monotonic() - epoch_began) / done * steps_an_epoch
+                where = f"{job.name} was stopped at step {done} of {steps_an_epoch} of epoch {epoch + 1}"
+                takes = f"only whole epochs are saved, and one takes about {duration(seconds)}"
+                if engine.on_main(lambda first_step=first_step: jobs.stopped_here_before(job, first_step)):
+                    raise UserError(f"{where}, and so was the start before this one: {takes}; {LONGER}")
+                terminal.line(f"{where}: the next start begins this epoch again, as {takes}; {LONGER}")
+                sums.stop(recorder.close)
         records = score(engine, *dev, job)
         found = job.data.kind.figures(records)
         if state.judge(found, job.data.task.metric):

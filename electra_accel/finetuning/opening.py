@@ -3,7 +3,7 @@
 config.yaml  environment.json  status.json  results.json  results.md  <task>/<model>/seed-<n>/ (see job.py)
 """
 
-import re
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -14,7 +14,7 @@ from electra_accel.engines.engine import Engine
 from electra_accel.finetuning import results
 from electra_accel.finetuning.config_parser import Arguments
 from electra_accel.finetuning.heads import names, open_encoder, require_positions
-from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, shared_identity
+from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, finished_seeds, shared_identity
 from electra_accel.finetuning.results import RESULTS_JSON, has_figures
 from electra_accel.finetuning.saving import require_models
 from electra_accel.finetuning.tasks import TaskData, load_task
@@ -27,7 +27,6 @@ from electra_accel.tracking.recorder import Recorder
 from electra_accel.tracking.trackers import run_id
 
 RESULTS_TABLE = "results.md"
-SEED_FOLDER = re.compile(r"seed-(-?\d+)")
 
 
 def read_jobs(asked: Arguments, folder: Path) -> list[Job]:
@@ -36,15 +35,11 @@ def read_jobs(asked: Arguments, folder: Path) -> list[Job]:
     Raises:
         UserError: one of them cannot be used.
     """
-    named = zip(asked.settings.models, names(asked.settings.models), strict=True)
-    encoders = [open_encoder(model, name) for model, name in named]
+    models, seeds = asked.settings.models, asked.settings.run.seeds
+    encoders = [open_encoder(model, name) for model, name in zip(models, names(models), strict=True)]
     tasks = [(load_task(task), settings) for task, settings in zip(asked.tasks, asked.of_tasks, strict=True)]
-    return [
-        Job(settings, data, encoder, seed, folder)
-        for data, settings in tasks
-        for encoder in encoders
-        for seed in asked.settings.run.seeds
-    ]
+    every = itertools.product(tasks, encoders, seeds)
+    return [Job(settings, data, encoder, seed, folder) for (data, settings), encoder, seed in every]
 
 
 def tasks_of(jobs: list[Job]) -> list[TaskData]:
@@ -54,10 +49,7 @@ def tasks_of(jobs: list[Job]) -> list[TaskData]:
 
 def notes_of(jobs: list[Job]) -> list[str]:
     """Lines for a person, on the tasks' rows and the models' tokenizers."""
-    encoders = dict.fromkeys(job.encoder for job in jobs)
-    on_models = dict.fromkeys(
-        note for encoder in encoders for note in encoder.notes
-    )  # a model may be given untrained too
+    on_models = dict.fromkeys(note for job in jobs for note in job.encoder.notes)  # a model may be given untrained too
     return [*(f"{data.task.name}: {'; '.join(data.notes)}" for data in tasks_of(jobs)), *on_models]
 
 
@@ -80,44 +72,40 @@ def with_earlier_seeds(jobs: list[Job]) -> list[Job]:
     """``jobs``, and those that their folder holds finished of the same tasks and models with other seeds."""
     found = {job.folder: job for job in jobs}
     for job in jobs:
-        for path in job.folder.parent.glob(f"seed-*/{RESULT}"):
-            if seed := SEED_FOLDER.fullmatch(path.parent.name):
-                found.setdefault(path.parent, replace(job, seed=int(seed[1])))
+        for seed, place in finished_seeds(job.folder.parent).items():
+            found.setdefault(place, replace(job, seed=seed))
     return list(found.values())
 
 
 def earlier_results(folder: Path, jobs: list[Job]) -> dict[str, dict[str, Any]]:
     """The tasks in ``results.json``, each with those of its models that can stand in one table with ``jobs``: trained on the
     same rows with the same settings, and still there."""
-    tasks, wanted = run_folder.read_json(folder / RESULTS_JSON).get("tasks", {}), {}
+    tasks = run_folder.read_json(folder / RESULTS_JSON).get("tasks", {})
     if not has_figures(tasks) or not all({"kind", "notes"} <= entry.keys() for entry in tasks.values()):
         return {}  # damaged, and about to be written anew
-    for job in jobs:
-        wanted[job.data.task.name] = shared_identity(job.settings, job.data)
+    wanted = {job.data.task.name: shared_identity(job.settings, job.data) for job in jobs}
     found: dict[str, dict[str, Any]] = {}
     for task, entry in tasks.items():
         models = {}
         for name, model in entry["models"].items():
-            places = [path.parent for path in (folder / task / name).glob(f"seed-*/{RESULT}")]
-            found_seeds = {seed[1]: place for place in places if (seed := SEED_FOLDER.fullmatch(place.name))}
-            seeds = {seed: run_folder.read_json(place / RESULT) for seed, place in found_seeds.items()}
-            identities = [run_folder.read_json(place / IDENTITY) for place in found_seeds.values()]
-            if seeds and all(wanted.get(task, {}).items() <= identity.items() for identity in identities):
+            places = finished_seeds(folder / task / name)
+            identities = [run_folder.read_json(place / IDENTITY) for place in places.values()]
+            if places and all(wanted.get(task, {}).items() <= identity.items() for identity in identities):
+                seeds = {str(seed): run_folder.read_json(place / RESULT) for seed, place in places.items()}
                 models[name] = model | {"seeds": seeds}
         of_models = tuple(f"{name}{sign}" for name in entry["models"] for sign in (":", ", seed"))
         notes = [note for note in entry["notes"] if not note.startswith((*of_models, results.MIXED))]
-        found[task] = entry | {"models": models, "notes": notes}
-    return {task: entry for task, entry in found.items() if entry["models"]}
+        if models:
+            found[task] = entry | {"models": models, "notes": notes}
+    return found
 
 
 def left_out(folder: Path, jobs: list[Job]) -> list[str]:
     """``task/model`` of finished fine-tunings in ``folder`` that the table of ``jobs`` will not have."""
-    known = {job.folder.parent for job in jobs}
-    known |= {
-        folder / task / model for task, entry in earlier_results(folder, jobs).items() for model in entry["models"]
-    }
-    found = {path.parent.parent for path in folder.glob(f"*/*/seed-*/{RESULT}")} - known
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    known = {f"{task}/{model}" for task, entry in earlier_results(folder, jobs).items() for model in entry["models"]}
+    known |= {job.folder.parent.relative_to(folder).as_posix() for job in jobs}
+    found = {path.parent.parent.relative_to(folder).as_posix() for path in folder.glob(f"*/*/seed-*/{RESULT}")}
+    return sorted(found - known)
 
 
 def finished(jobs: list[Job]) -> int:
@@ -153,20 +141,15 @@ def recorder_of(engine: Engine, terminal: Terminal) -> Callable[[Job, State], Re
         nonlocal mode
         recorder = Recorder(engine.accelerator, job.folder, samples="none", warn=terminal.warn)
         if engine.is_main and engine.accelerator.log_with:
-            tracking, task = job.settings.tracking, vars(job.data.task)
+            task, model = job.data.task, job.encoder
             settings = {name: value for name, value in flatten(job.settings).items() if "." in name}
-            settings |= {f"task.{name}": value for name, value in task.items()}
-            wandb = {
-                "name": job.name,
-                "id": run_id(job.folder, ""),
-                "group": job.run.name,
-                "job_type": "fine-tuning",
-                "tags": [job.data.task.name, job.encoder.name],
-            }
-            settings |= {"model": job.encoder.source, "seed": job.seed}
-            where = recorder.start(tracking, settings, state.step, wandb, mode)
-            terminal.line(f"{job.name} is recorded in {where}")
+            settings |= {f"task.{name}": value for name, value in vars(task).items()}
+            settings |= {"model": model.source, "seed": job.seed}
+            wandb = {"name": job.name, "id": run_id(job.folder, ""), "group": job.run.name, "job_type": "fine-tuning"}
+            wandb["tags"] = [task.name, model.name]
+            where = recorder.start(job.settings.tracking, settings, state.step, wandb, mode)
             mode = recorder.mode
+            terminal.line(f"{job.name} is recorded in {where}")
         return recorder
 
     return start
