@@ -8,28 +8,22 @@ import json
 import re
 import shutil
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from electra_accel.errors import UserError
 from electra_accel.finetuning.config import Settings
 from electra_accel.finetuning.heads import Encoder
-from electra_accel.finetuning.tasks import TaskData
+from electra_accel.finetuning.tasks import Encoded, TaskData, encode
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.opening import cut_back, require_unchanged
 
 IDENTITY, RESULT = "identity.json", "result.json"
 STOPPED = "stopped.json"  # among the checkpoints, with which it goes
 SEED_FOLDER = re.compile(r"seed-(-?\d+)")
-_PLACES = {
-    "name",
-    "train_file",
-    "dev_file",
-    "test_file",
-    "dataset",
-    "dev_fraction",
-    "test_fraction",
-}  # data says it better
+# Where data is from and what a task is called: the rows themselves say it better.
+_PLACES = {"name", "train_file", "dev_file", "test_file", "dataset", "dev_fraction", "test_fraction"}
 
 
 @dataclass(frozen=True)
@@ -50,17 +44,23 @@ class Job:
     def folder(self) -> Path:
         return self.run / self.name
 
+    def encoded(self) -> dict[str, Encoded]:
+        """The splits as tokens: made once for all seeds, unless each seed has its own rows."""
+        own = {"train": self.seed} if self.data.task.train_rows else {}
+        return {name: _encoded(self.data, self.encoder, name, own.get(name, 0)) for name in self.data.splits}
+
     def identity(self) -> dict[str, Any]:
         """What must be equal for figures in the folder to be this fine-tuning's."""
         return {"model": self.encoder.fingerprint} | shared_identity(self.settings, self.data)
 
-    def require_same(self) -> None:
-        """Raises UserError where the folder holds figures of another configuration; names each key, old -> new."""
-        require_same(self.folder, self.identity())
-
     def result(self) -> dict[str, Any] | None:
         """Figures of a finished fine-tuning: ``{"best_epoch": 2, "dev": {"accuracy": …}, "test": {…}, …}``."""
         return run_folder.read_json(self.folder / RESULT) or None
+
+
+@lru_cache(maxsize=3)  # the splits of one task and model
+def _encoded(data: TaskData, encoder: Encoder, split: str, seed: int) -> Encoded:
+    return encode(data.rows(split, seed), data, encoder.tokenizer)
 
 
 def shared_identity(settings: Settings, data: TaskData) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from electra_accel.engines.engine import Engine
 from electra_accel.finetuning import results
 from electra_accel.finetuning.config_parser import Arguments
 from electra_accel.finetuning.heads import names, open_encoder, require_positions
-from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, finished_seeds, shared_identity
+from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, finished_seeds, require_same, shared_identity
 from electra_accel.finetuning.results import RESULTS_JSON, has_figures
 from electra_accel.finetuning.saving import require_models
 from electra_accel.finetuning.tasks import TaskData, load_task
@@ -65,7 +65,7 @@ def open_run(folder: Path, jobs: list[Job]) -> None:
         require_positions(job.encoder, job.data.task.max_length)
         require_models(job)
     for job in with_earlier_seeds(jobs):
-        job.require_same()
+        require_same(job.folder, job.identity())
 
 
 def with_earlier_seeds(jobs: list[Job]) -> list[Job]:
