@@ -102,8 +102,8 @@ def _between(low: float, high: float, rows: list[Row], numbers: np.ndarray) -> l
 
 def _require_known(splits: dict[str, list[Row]], given: dict[str, str], source: str, kind: Kind) -> None:
     """Raises UserError where dev or test has a label that no training row has. Args: given: places of the splits that are."""
-    for name in (name for name in ("dev", "test") if name in splits):
-        for number, label in enumerate((row.label for row in splits[name]), start=1):
+    for name in ("dev", "test"):
+        for number, label in enumerate((row.label for row in splits.get(name, [])), start=1):
             if kind.knows(label):
                 continue
             if name not in given:
