@@ -80,9 +80,14 @@ def require_same(folder: Path, wanted: dict[str, Any]) -> None:
 
 
 def finished_seeds(folder: Path) -> dict[int, Path]:
-    """The folders of the finished fine-tunings of a task and a model, by seed."""
+    """The folders of the finished fine-tunings of a task and a model, by seed, in order."""
     places = [path.parent for path in folder.glob(f"seed-*/{RESULT}")]
-    return {int(seed[1]): place for place in places if (seed := SEED_FOLDER.fullmatch(place.name))}
+    return dict(sorted((int(seed[1]), place) for place in places if (seed := SEED_FOLDER.fullmatch(place.name))))
+
+
+def results_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """Their figures, as ``results.json`` has them."""
+    return {str(seed): run_folder.read_json(place / RESULT) for seed, place in finished_seeds(folder).items()}
 
 
 @dataclass

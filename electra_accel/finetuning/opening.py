@@ -6,7 +6,6 @@ config.yaml  environment.json  status.json  results.json  results.md  <task>/<mo
 import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,16 @@ from electra_accel.engines.engine import Engine
 from electra_accel.finetuning import results
 from electra_accel.finetuning.config_parser import Arguments
 from electra_accel.finetuning.heads import names, open_encoder, require_positions
-from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, finished_seeds, require_same, shared_identity
+from electra_accel.finetuning.job import (
+    IDENTITY,
+    RESULT,
+    Job,
+    State,
+    finished_seeds,
+    require_same,
+    results_in,
+    shared_identity,
+)
 from electra_accel.finetuning.results import RESULTS_JSON, has_figures
 from electra_accel.finetuning.saving import require_models
 from electra_accel.finetuning.tasks import TaskData, load_task
@@ -64,17 +72,10 @@ def open_run(folder: Path, jobs: list[Job]) -> None:
     for job in jobs:
         require_positions(job.encoder, job.data.task.max_length)
         require_models(job)
-    for job in with_earlier_seeds(jobs):
-        require_same(job.folder, job.identity())
-
-
-def with_earlier_seeds(jobs: list[Job]) -> list[Job]:
-    """``jobs``, and those that their folder holds finished of the same tasks and models with other seeds."""
-    found = {job.folder: job for job in jobs}
     for job in jobs:
-        for seed, place in finished_seeds(job.folder.parent).items():
-            found.setdefault(place, replace(job, seed=seed))
-    return list(found.values())
+        identity = job.identity()
+        for place in {job.folder, *finished_seeds(job.folder.parent).values()}:
+            require_same(place, identity)
 
 
 def earlier_results(folder: Path, jobs: list[Job]) -> dict[str, dict[str, Any]]:
@@ -88,11 +89,10 @@ def earlier_results(folder: Path, jobs: list[Job]) -> dict[str, dict[str, Any]]:
     for task, entry in tasks.items():
         models = {}
         for name, model in entry["models"].items():
-            places = finished_seeds(folder / task / name)
-            identities = [run_folder.read_json(place / IDENTITY) for place in places.values()]
+            places = finished_seeds(folder / task / name).values()
+            identities = [run_folder.read_json(place / IDENTITY) for place in places]
             if places and all(wanted.get(task, {}).items() <= identity.items() for identity in identities):
-                seeds = {str(seed): run_folder.read_json(place / RESULT) for seed, place in places.items()}
-                models[name] = model | {"seeds": seeds}
+                models[name] = model | {"seeds": results_in(folder / task / name)}
         of_models = tuple(f"{name}{sign}" for name in entry["models"] for sign in (":", ", seed"))
         notes = [note for note in entry["notes"] if not note.startswith((*of_models, results.MIXED))]
         if models:
@@ -114,7 +114,7 @@ def finished(jobs: list[Job]) -> int:
 
 def write_results(folder: Path, jobs: list[Job]) -> str:
     """results.json and results.md of what is finished by now; returns the table."""
-    found = results.collect(with_earlier_seeds(jobs), earlier_results(folder, jobs))
+    found = results.collect(jobs, earlier_results(folder, jobs))
     table = results.markdown(found)
     run_folder.write_json(folder / RESULTS_JSON, found)
     run_folder.write_atomically(folder / RESULTS_TABLE, table)
