@@ -6,6 +6,7 @@ A field of a job's dataclass is an option that :func:`option` made, or a group: 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from operator import attrgetter
 from typing import Any, get_args, get_origin
 
 COUNT, NOT_NEGATIVE, POSITIVE = "[1, inf)", "[0, inf)", "(0, inf)"
@@ -51,10 +52,8 @@ def kind_of(annotation: Any) -> tuple[Any, bool]:
 
 
 def value_of(options: Any, name: str) -> Any:
-    """The option or group of that name; ``options`` itself where it is empty."""
-    for part in filter(None, name.split(".")):
-        options = getattr(options, part)
-    return options
+    """The option or group of that name."""
+    return attrgetter(name)(options)
 
 
 def is_given(value: Any) -> bool:

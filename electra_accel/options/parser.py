@@ -52,14 +52,13 @@ def parse(
         build: makes it of the layers of the ``--config`` files and that of the command line; ``dump``: gives it as YAML.
 
     Raises:
-        UserError: unknown option, wrong type, missing or broken file; names the file and the option.
+        UserError: an option or a file cannot be used; names the file and the option.
     """
     files, given, flags, more = [], {}, set(), False
     for word in argv:
         name, equals, value = word.partition("=")
         if word in FLAGS or word == "-h":
-            flags.add(word)
-            more = False
+            flags, more = flags | {word}, False
         elif word.startswith("--") and word != "--":
             values, more = [value] * bool(equals and value != EMPTY), not equals
             if name == "--config":
@@ -129,7 +128,7 @@ def read(root: type[Options], layers: Sequence[Layer], choices: Sequence[Sequenc
     for name, value in found.items():
         if value is not None:
             group, _, short = name.rpartition(".")
-            setattr(value_of(options, group), short, value)
+            setattr(value_of(options, group) if group else options, short, value)
     return options
 
 
