@@ -32,7 +32,7 @@ from electra_accel.text.unknown import told
 from electra_accel.tracking.recorder import Recorder
 
 LOWER_RATE = "give a lower --optim.learning_rate, and another --run.dir"
-LONGER = "give more time, or fewer examples (--task.train_rows, and another --run.dir)"
+LONGER = "give more time, or fewer examples (--task.train_rows, with another --run.dir)"
 MAX_GRAD_NORM = 1.0  # as in the released code
 CPU_MICRO_BATCH = 16  # half of a batch: film reviews of 20 tokens, padded to their longest, train 1.5 times as fast
 
@@ -132,7 +132,7 @@ def train(
     began = time.monotonic() - state.seconds
     terminal.start(state.step, total)
     for epoch in range(len(state.dev), epochs):
-        epoch_began, first_step = time.monotonic(), state.step
+        epoch_began = time.monotonic()
         order = permute(np.arange(len(data)), len(data), key(job.seed, Purpose.ORDER, epoch))
         engine.model.train()
         loss_so_far, targets_so_far = torch.zeros((), dtype=torch.float64, device=engine.device), 0.0
@@ -171,13 +171,8 @@ def train(
                 targets_so_far = 0.0
                 loss_so_far.zero_()
             if not epoch_ends and sums.asked_to_stop():
-                done = state.step - first_step
-                seconds = (time.monotonic() - epoch_began) / done * steps_an_epoch
-                where = f"{job.name} was stopped at step {done} of {steps_an_epoch} of epoch {epoch + 1}"
-                takes = f"only whole epochs are saved, and one takes about {duration(seconds)}"
-                if engine.on_main(lambda first_step=first_step: jobs.stopped_here_before(job, first_step)):
-                    raise UserError(f"{where}, and so was the start before this one: {takes}; {LONGER}")
-                terminal.line(f"{where}: the next start begins this epoch again, as {takes}; {LONGER}")
+                seconds = time.monotonic() - epoch_began
+                terminal.line(_lost(job, engine, state.step, steps_an_epoch, seconds))
                 sums.stop(recorder.close)
         records = score(engine, dev, job)
         found = job.data.kind.figures(records)
@@ -194,6 +189,23 @@ def train(
         if state.step < total and sums.asked_to_stop():
             sums.stop(recorder.close)
     terminal.stop()
+
+
+def _lost(job: Job, engine: Engine, step: int, steps_an_epoch: int, seconds: float) -> str:
+    """What a stop inside an epoch means, ``seconds`` after that began. Called on every process.
+
+    Raises:
+        UserError: the start before this one was stopped inside the same epoch: a job that requeues itself must end.
+    """
+    done, epoch = step % steps_an_epoch, step // steps_an_epoch + 1
+    again = engine.on_main(lambda: jobs.stopped_here_before(job, step - done))
+    where = f"{job.name}: stopped{' again' * again} at step {done} of {steps_an_epoch} of epoch {epoch}"
+    then = "another start would end in the same way" if again else "the next start begins this epoch again"
+    takes = duration(seconds / done * steps_an_epoch)
+    line = f"{where}. Only whole epochs are saved, so {then}. An epoch takes about {takes}: {LONGER}"
+    if again:
+        raise UserError(line)
+    return line
 
 
 def split_over(examples: np.ndarray, engine: Engine, most: int) -> list[np.ndarray]:
