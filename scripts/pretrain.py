@@ -68,6 +68,7 @@ def train_networks(planned, engine, stop, terminal: Terminal) -> None:
     from electra_accel.pretraining.model_identity import write_model_identity
     from electra_accel.pretraining.networks import joint_module, networks
     from electra_accel.pretraining.optim import build_optimizer
+    from electra_accel.pretraining.recording import start_trackers
     from electra_accel.reports import story
     from electra_accel.reports.adaptation import story_of_run
     from electra_accel.reports.closing import closing_lines
@@ -91,7 +92,7 @@ def train_networks(planned, engine, stop, terminal: Terminal) -> None:
         held_out = fixed_held_out(planned, engine, progress)
         samples = config.tracking.samples
         recorder = Recorder(engine.accelerator, folder, samples=samples, warn=terminal.warn, page=write_report)
-        progress.run_id, records = recorder.start(config, progress.run_id, progress.step)
+        records = start_trackers(recorder, config, progress) if engine.is_main else ""
         recorder.report()
         judged_on = "; ".join(each.describe() for each in held_out)
         for line in summary.opening_lines(planned, engine.describe(), judged_on, records, progress.step):

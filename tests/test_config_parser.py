@@ -196,7 +196,8 @@ def test_unreadable_files(tmp_path: Path):
     (tmp_path / "latin.yaml").write_bytes("run: {dir: caf\xe9}".encode("latin-1"))
     assert "not UTF-8 at byte 14" in error_of("--config", str(tmp_path / "latin.yaml"))
     assert "directory" in error_of("--config", str(tmp_path))
-    assert "--config" in error_of("--config")
+    for words in ([], ["--train.steps", "5"], ["a.yaml", "b.yaml"]):
+        assert "--config: give one YAML file" in error_of("--config", *words)
 
 
 @pytest.mark.parametrize(

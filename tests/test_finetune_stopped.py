@@ -10,7 +10,10 @@ import pytest
 
 from electra_accel.errors import UserError
 from electra_accel.finetuning import job
+from electra_accel.finetuning.config import Settings
+from electra_accel.finetuning.heads import Encoder
 from electra_accel.runs import run_folder
+from tests.finetuning.small import task_data
 from tests.finetuning_runs import PREDICTIONS, SCRIPT, line, make_place
 from tests.helpers import ROOT
 from tests.pretraining_runs import run_here
@@ -55,13 +58,27 @@ def test_stops_when_asked(place, monkeypatch, capfd):
     code, out, err = run_here(line("asked", "--run.deadline=0:00"), place, monkeypatch, capfd, SCRIPT)
     assert (code, err) == (75, "")
     assert "stopped after 0 of 1 fine-tunings (run.deadline" in out and "--run.dir asked goes on" in out
+    assert "step 1 of 10 of epoch 1" in out and "--task.train_rows" in out
     assert run_folder.read_status(place / "asked")["state"] == "preempted"
+    code, out, err = run_here(line("asked", "--run.deadline=0:00"), place, monkeypatch, capfd, SCRIPT)
+    assert code == 2 and "step 1 of 10 of epoch 1" in err and err.count("\n") == 1, "a job must not requeue for ever"
+    status = run_folder.read_status(place / "asked")
+    assert (status["state"], status["exit_code"]) == ("failed", 2) and "--task.train_rows" in status["reason"]
     for run in ("asked", "not-asked"):
         code, out, err = run_here(line(run), place, monkeypatch, capfd, SCRIPT)
         assert (code, err) == (0, "")
+        assert not (place / run / "t" / "first" / "seed-1" / run_folder.CHECKPOINTS).exists()
     for name in PREDICTIONS:
         folders = [place / run / "t" / "first" / "seed-1" for run in ("asked", "not-asked")]
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_a_stop_in_a_later_epoch_is_progress(place):
+    """Only the start before this one counts, and only where it was stopped inside the same epoch."""
+    task = task_data(("no", "yes"), name="t")
+    one = job.Job(Settings(), task, Encoder("m", "m", False, None, None, ""), 1, place / "later")
+    one.folder.mkdir(parents=True)
+    assert [job.stopped_here_before(one, step) for step in (0, 10, 10, 0)] == [False, False, True, False]
 
 
 def test_a_damaged_best_checkpoint_is_named_and_not_scored(place, monkeypatch, capfd):

@@ -9,6 +9,7 @@ import pytest
 
 from electra_accel.errors import UserError
 from electra_accel.finetuning.heads import open_encoder
+from electra_accel.options.groups import Tracking
 from electra_accel.reports.closing import closing_lines
 from electra_accel.reports.sources import read_experiments
 from electra_accel.reports.tasks import _seeds_of
@@ -16,7 +17,7 @@ from electra_accel.runs import run_folder
 from electra_accel.runs.ending import recorded_end
 from electra_accel.terminal import Terminal
 from electra_accel.text.corpus import Corpus, resolve
-from electra_accel.tracking.trackers import recorded_in
+from electra_accel.tracking.trackers import destination
 from tests.helpers import ROOT
 from tests.pretraining_runs import run_here
 from tests.text.texts import TEXTS
@@ -45,7 +46,7 @@ def test_the_end_of_a_run(tmp_path, monkeypatch, capsys):
 
 
 def test_logs_of_wandb_to_be_uploaded():
-    said = recorded_in(["wandb"], Path(NAME), "p", "offline")
+    said = destination(Tracking(project="p", samples="local"), ["wandb"], Path(NAME), "offline")
     assert words_after(said.rstrip(")"), "wandb sync ") == [f"{NAME}/wandb/offline-run-*"]
     assert said.endswith("/wandb/offline-run-*)")  # which the shell has to see
 

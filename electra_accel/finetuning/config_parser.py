@@ -2,7 +2,6 @@
 files and the command line; a ``--config`` file may hold tasks as a suite does, and config.yaml of a run does.
 """
 
-import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,8 +16,8 @@ TASKS = "tasks"
 
 
 @dataclass
-class Arguments:
-    """What was asked for; not checked yet.
+class Arguments(parser.Arguments):
+    """Not checked yet.
 
     Attributes:
         tasks: of the suite or the ``--config`` files, or the one of the command line; resolved.
@@ -28,18 +27,14 @@ class Arguments:
     settings: Settings
     tasks: list[Task]
     of_tasks: list[Settings]
-    dry_run: bool
-    cpu: bool
 
 
 def parse(argv: list[str], description: str) -> Arguments:
-    """Read a command line, without the program's name. ``--help`` and ``--print_config`` print and exit with 0.
+    """See ``parser.parse``."""
+    return parser.parse(Settings, argv, description, _arguments, dump)
 
-    Raises:
-        UserError: unknown option, wrong type, missing or broken file; names the file and the option.
-    """
-    layers, flags = parser.layers(Settings, argv, description)
-    *files, line = layers
+
+def _arguments(files: list[parser.Layer], line: parser.Layer) -> Arguments:
     suite: tuple[str, Any] | None = None  # the file whose tasks count, and what it has under that name
     for given, source in files:
         given.pop("checkpoint.every", None)  # in config.yaml of older runs: now every whole epoch is saved
@@ -48,7 +43,7 @@ def parse(argv: list[str], description: str) -> Arguments:
                 raise UserError(f"{source}: suite and tasks exclude each other; give only one of them")
             suite = source, given.pop(TASKS)
             given["suite"] = [None]  # takes the place of one in a file before
-    settings = parser.read(Settings, layers, CHOICES)
+    settings = parser.read(Settings, [*files, line], CHOICES)
     if settings.suite:
         content = parser.mapping(read_yaml(settings.suite, "--suite"), settings.suite)
         suite = settings.suite, content.get(TASKS)
@@ -56,25 +51,7 @@ def parse(argv: list[str], description: str) -> Arguments:
         raise UserError("--suite_data is the folder of a suite's files: give --suite too")
     entries = _entries(*suite, settings.suite_data) if suite else [({}, "")]
     of_tasks = [parser.read(Settings, [*files, entry, line], CHOICES) for entry in entries]
-    tasks = [resolve(each.task) for each in of_tasks]
-    asked = Arguments(settings, tasks, of_tasks, "--dry_run" in flags, "--cpu" in flags)
-    if "--print_config" in flags:
-        print(dump(asked), end="")
-        sys.exit(0)
-    return asked
-
-
-def dump(asked: Arguments) -> str:
-    """YAML of every option, for config.yaml of the run folder; ``--config`` reads it back."""
-    values = asdict(asked.settings)
-    for name in ("suite", "suite_data", "task"):  # the tasks say it all
-        del values[name]
-    values[TASKS] = []
-    for task, settings in zip(asked.tasks, asked.of_tasks, strict=True):
-        own = {name: value_of(settings, name) for name in OF_A_TASK}
-        own = {name: value for name, value in own.items() if value != value_of(asked.settings, name)}
-        values[TASKS].append(asdict(task) | own)
-    return parser.dump(values)
+    return Arguments(settings, [resolve(each.task) for each in of_tasks], of_tasks)
 
 
 def _entries(path: str, tasks: Any, data: str | None) -> list[parser.Layer]:
@@ -97,3 +74,16 @@ def _entries(path: str, tasks: Any, data: str | None) -> list[parser.Layer]:
             given[name if "." in name else f"task.{name}"] = values
         found.append((given, where))
     return found
+
+
+def dump(asked: Arguments) -> str:
+    """YAML of every option, for config.yaml of the run folder; ``--config`` reads it back."""
+    values = asdict(asked.settings)
+    for name in ("suite", "suite_data", "task"):  # the tasks say it all
+        del values[name]
+    values[TASKS] = []
+    for task, settings in zip(asked.tasks, asked.of_tasks, strict=True):
+        own = {name: value_of(settings, name) for name in OF_A_TASK}
+        own = {name: value for name, value in own.items() if value != value_of(asked.settings, name)}
+        values[TASKS].append(asdict(task) | own)
+    return parser.dump(values)

@@ -8,11 +8,10 @@ from electra_accel.finetuning.config_parser import Arguments
 from electra_accel.finetuning.heads import build
 from electra_accel.finetuning.job import Job
 from electra_accel.finetuning.layer_rates import build_adamw, layer_decay, peak_learning_rate
-from electra_accel.finetuning.tasks import encode
 from electra_accel.terminal import Terminal
 from electra_accel.text.letters import about
 from electra_accel.text.unknown import told
-from electra_accel.tracking.trackers import recorded_in, usable_trackers, wandb_mode, wandb_project
+from electra_accel.tracking.trackers import destination, usable_trackers
 
 
 def report(asked: Arguments, terminal: Terminal, folder: Path) -> None:
@@ -28,18 +27,13 @@ def report(asked: Arguments, terminal: Terminal, folder: Path) -> None:
     opening.open_run(folder, jobs)
     for line in opening.notes_of(jobs):
         terminal.line(line)
-    for data in opening.tasks_of(jobs):
-        for job in jobs:
-            if job.data is data and job.seed == asked.settings.run.seeds[0]:
-                terminal.line(_plan(job))
-                encoded = {
-                    name: encode(job.data.rows(name, job.seed), data, job.encoder.tokenizer) for name in data.splits
-                }
-                for line in told({name: split.unknown for name, split in encoded.items()}):
-                    terminal.line(about(f"{data.task.name}/{job.encoder.name}", line))
+    for job in jobs:
+        if job.seed == asked.settings.run.seeds[0]:
+            terminal.line(_plan(job))
+            for line in told({name: split.unknown for name, split in job.encoded().items()}):
+                terminal.line(about(f"{job.data.task.name}/{job.encoder.name}", line))
     done = f"{opening.finished(jobs)} of {len(jobs)} fine-tunings are finished"
-    mode, project = wandb_mode(tracking.mode), wandb_project(tracking.project)
-    terminal.line(f"records   {recorded_in(trackers, folder / '<task>/<model>/seed-<n>', project, mode)}")
+    terminal.line(f"records   {destination(tracking, trackers, folder / '<task>/<model>/seed-<n>')}")
     terminal.line(f"run       {folder}, {done if folder.exists() else f'new, {len(jobs)} fine-tunings'}")
     terminal.line("dry run: nothing was trained")
 

@@ -5,28 +5,25 @@ RUN/<task>/<model>/seed-1/   identity.json  metrics.jsonl  run_id  predictions-{
 """
 
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from electra_accel.errors import UserError
 from electra_accel.finetuning.config import Settings
 from electra_accel.finetuning.heads import Encoder
-from electra_accel.finetuning.tasks import TaskData
+from electra_accel.finetuning.tasks import Encoded, TaskData, encode
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.opening import cut_back, require_unchanged
 
 IDENTITY, RESULT = "identity.json", "result.json"
-_PLACES = (
-    "name",
-    "train_file",
-    "dev_file",
-    "test_file",
-    "dataset",
-    "dev_fraction",
-    "test_fraction",
-)  # data says it better
+STOPPED = "stopped.json"  # among the checkpoints, with which it goes
+SEED_FOLDER = re.compile(r"seed-(-?\d+)")
+# Where data is from and what a task is called: the rows themselves say it better.
+_PLACES = {"name", "train_file", "dev_file", "test_file", "dataset", "dev_fraction", "test_fraction"}
 
 
 @dataclass(frozen=True)
@@ -47,17 +44,23 @@ class Job:
     def folder(self) -> Path:
         return self.run / self.name
 
+    def encoded(self) -> dict[str, Encoded]:
+        """The splits as tokens: made once for all seeds, unless each seed has its own rows."""
+        own = {"train": self.seed} if self.data.task.train_rows else {}
+        return {name: _encoded(self.data, self.encoder, name, own.get(name, 0)) for name in self.data.splits}
+
     def identity(self) -> dict[str, Any]:
         """What must be equal for figures in the folder to be this fine-tuning's."""
         return {"model": self.encoder.fingerprint} | shared_identity(self.settings, self.data)
 
-    def require_same(self) -> None:
-        """Raises UserError where the folder holds figures of another configuration; names each key, old -> new."""
-        require_same(self.folder, self.identity())
-
     def result(self) -> dict[str, Any] | None:
         """Figures of a finished fine-tuning: ``{"best_epoch": 2, "dev": {"accuracy": …}, "test": {…}, …}``."""
         return run_folder.read_json(self.folder / RESULT) or None
+
+
+@lru_cache(maxsize=3)  # the splits of one task and model
+def _encoded(data: TaskData, encoder: Encoder, split: str, seed: int) -> Encoded:
+    return encode(data.rows(split, seed), data, encoder.tokenizer)
 
 
 def shared_identity(settings: Settings, data: TaskData) -> dict[str, Any]:
@@ -72,12 +75,19 @@ def require_same(folder: Path, wanted: dict[str, Any]) -> None:
     """Raises UserError where a fine-tuning's ``folder`` was made with other values than ``wanted``; names each key."""
     known = run_folder.read_json(folder / IDENTITY)
     said = {"data": "other rows in its files", "model": "another network, or its weights or tokenizer have changed"}
-    changed = [
-        said.get(key) or f"{key} {known.get(key)} -> {value}"
-        for key, value in wanted.items()
-        if known and known.get(key) != value
-    ]
-    require_unchanged(folder, changed)
+    changed = {key: value for key, value in wanted.items() if known and known.get(key) != value}
+    require_unchanged(folder, [said.get(key) or f"{key} {known.get(key)} -> {value}" for key, value in changed.items()])
+
+
+def finished_seeds(folder: Path) -> dict[int, Path]:
+    """The folders of the finished fine-tunings of a task and a model, by seed, in order."""
+    places = [path.parent for path in folder.glob(f"seed-*/{RESULT}")]
+    return dict(sorted((int(seed[1]), place) for place in places if (seed := SEED_FOLDER.fullmatch(place.name))))
+
+
+def results_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """Their figures, as ``results.json`` has them."""
+    return {str(seed): run_folder.read_json(place / RESULT) for seed, place in finished_seeds(folder).items()}
 
 
 @dataclass
@@ -109,9 +119,8 @@ class State:
 
 def read_state(path: Path | None) -> State:
     """Of a verified checkpoint; a new one of None."""
-    known = {each.name for each in fields(State)}
     saved = checkpoint.read_state(path) if path else {}
-    return State(**{name: value for name, value in saved.items() if name in known})
+    return State(**{each.name: saved[each.name] for each in fields(State) if each.name in saved})
 
 
 def begin(job: Job, state: State) -> None:
@@ -154,3 +163,16 @@ def finish(job: Job, result: dict[str, Any]) -> None:
 def remove_checkpoints(job: Job) -> None:
     """Of a finished fine-tuning; a kill may have come between its result and this."""
     shutil.rmtree(job.folder / run_folder.CHECKPOINTS, ignore_errors=True)
+
+
+def stopped_here_before(job: Job, step: int) -> bool:
+    """Whether the start before this one was stopped inside the same epoch, which begins at ``step``; notes that this one is.
+
+    On the main process.
+    """
+    path = job.folder / run_folder.CHECKPOINTS / STOPPED
+    before = run_folder.read_json(path).get("step") == step
+    with run_folder.storage_errors(job.run):
+        path.parent.mkdir(exist_ok=True)
+        run_folder.write_json(path, {"step": step})
+    return before

@@ -7,7 +7,6 @@ with the same bits. A step is ``train.batch_size`` examples whatever the hardwar
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,23 +15,24 @@ import torch
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
 from electra_accel.finetuning import job as jobs
-from electra_accel.finetuning.heads import Encoder, build
+from electra_accel.finetuning.heads import build
 from electra_accel.finetuning.job import Job, State
-from electra_accel.finetuning.kinds.kind import Row, are_numbers
+from electra_accel.finetuning.kinds.kind import are_numbers
 from electra_accel.finetuning.layer_rates import build_adamw, peak_learning_rate
 from electra_accel.finetuning.saving import save_model
-from electra_accel.finetuning.tasks import Encoded, TaskData, encode
+from electra_accel.finetuning.tasks import Encoded
 from electra_accel.randomness import Purpose, key, permute
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.micro_steps import StepSums, micro_steps
 from electra_accel.runs.schedule import learning_rate
 from electra_accel.runs.stopping import StopRequests
-from electra_accel.terminal import Terminal
+from electra_accel.terminal import Terminal, duration
 from electra_accel.text.letters import about
 from electra_accel.text.unknown import told
 from electra_accel.tracking.recorder import Recorder
 
 LOWER_RATE = "give a lower --optim.learning_rate, and another --run.dir"
+LONGER = "give more time, or fewer examples (--task.train_rows, with another --run.dir)"
 MAX_GRAD_NORM = 1.0  # as in the released code
 CPU_MICRO_BATCH = 16  # half of a batch: film reviews of 20 tokens, padded to their longest, train 1.5 times as fast
 
@@ -50,39 +50,37 @@ def finetune(
         UserError: model or data cannot be used; the loss is not finite; no space is left.
         Preempted: a process was asked to stop; it goes on after its last whole epoch.
     """
-    rows = {name: job.data.rows(name, job.seed) for name in job.data.splits}
-    encoded = {name: _encoded(job, name, split) for name, split in rows.items()}
+    encoded = job.encoded()
     if job.seed == job.settings.run.seeds[0]:
-        for split, cut, length in ((name, encoded[name].cut, len(rows[name])) for name in rows):
-            if cut:
-                terminal.line(f"{job.name}: {cut:,} of {length:,} texts of {split} are cut at task.max_length")
+        for name, split in encoded.items():
+            if split.cut:
+                terminal.line(f"{job.name}: {split.cut:,} of {len(split):,} texts of {name} are cut at task.max_length")
         for line in told({name: split.unknown for name, split in encoded.items()}):
             terminal.line(about(job.name, line))
-    newest = partial(checkpoint.newest_valid, job.folder / run_folder.CHECKPOINTS, terminal.warn)
-    path = engine.on_main(newest)
+    path = engine.on_main(lambda: checkpoint.newest_valid(job.folder / run_folder.CHECKPOINTS, terminal.warn))
     state = engine.together(lambda: jobs.read_state(path))
     engine.on_main(lambda: jobs.begin(job, state))
     recorder = start_recorder(job, state)
     _prepare(job, engine, path)
-    train(job, engine, encoded["train"], (rows["dev"], encoded["dev"]), state, recorder, terminal, stop_requests)
+    train(job, engine, encoded["train"], encoded["dev"], state, recorder, terminal, stop_requests)
 
     result: dict[str, Any] = {
         "best_epoch": state.best_epoch,
         "metric": job.data.task.metric,
         "seconds": round(state.seconds, 2),
-        "rows": {name: len(split) for name, split in rows.items()},
+        "rows": {name: len(split) for name, split in encoded.items()},
         "cut_texts": {name: split.cut for name, split in encoded.items()},
         "unknown_tokens": {name: round(split.unknown.share, 6) for name, split in encoded.items()},
         "computed_with": _computed_with(job, engine),
         "dev": state.dev[state.best_epoch - 1],
     }
     keeps = job.settings.run.save_models == "best"
-    best = engine.on_main(lambda: jobs.best_checkpoint(job, state)) if keeps or "test" in rows else None
-    if "test" in rows:
+    best = engine.on_main(lambda: jobs.best_checkpoint(job, state)) if keeps or "test" in encoded else None
+    if "test" in encoded:
         # The best epoch's weights, by the one way of loading that every engine has.
         engine.release()
         _prepare(job, engine, best)
-        records = score(engine, rows["test"], encoded["test"], job)
+        records = score(engine, encoded["test"], job)
         engine.on_main(lambda: jobs.write_predictions(job, "test", records))
         result["test"] = job.data.kind.figures(records)
     if keeps:
@@ -95,27 +93,15 @@ def finetune(
     engine.on_main(recorder.close)
 
 
-def _computed_with(job: Job, engine: Engine) -> str:
-    """What decides rounding and the draws of dropout, beside the seed."""
-    precision = "fp32" if engine.precision == "no" else engine.precision
-    return f"{engine.device.type}, {precision}, {engine.world_size} x {_at_once(job, engine)} examples at once"
-
-
 def _at_once(job: Job, engine: Engine) -> int:
     settings = job.settings.train
     return settings.micro_batch_size or (CPU_MICRO_BATCH if engine.device.type == "cpu" else settings.batch_size)
 
 
-def _encoded(job: Job, split: str, rows: list[Row]) -> Encoded:
-    """Rows of a split as tokens: made once for all seeds, unless each seed has its own rows."""
-    if split == "train" and job.data.task.train_rows:
-        return encode(rows, job.data, job.encoder.tokenizer)
-    return _encoded_for_all_seeds(job.data, job.encoder, split)
-
-
-@lru_cache(maxsize=3)  # the splits of one task and model
-def _encoded_for_all_seeds(data: TaskData, encoder: Encoder, split: str) -> Encoded:
-    return encode(data.splits[split], data, encoder.tokenizer)
+def _computed_with(job: Job, engine: Engine) -> str:
+    """What decides rounding and the draws of dropout, beside the seed."""
+    precision = "fp32" if engine.precision == "no" else engine.precision
+    return f"{engine.device.type}, {precision}, {engine.world_size} x {_at_once(job, engine)} examples at once"
 
 
 def _prepare(job: Job, engine: Engine, path) -> None:
@@ -128,7 +114,7 @@ def train(
     job: Job,
     engine: Engine,
     data: Encoded,
-    dev: tuple[list[Row], Encoded],
+    dev: Encoded,
     state: State,
     recorder: Recorder,
     terminal: Terminal,
@@ -146,17 +132,18 @@ def train(
     began = time.monotonic() - state.seconds
     terminal.start(state.step, total)
     for epoch in range(len(state.dev), epochs):
+        epoch_began = time.monotonic()
         order = permute(np.arange(len(data)), len(data), key(job.seed, Purpose.ORDER, epoch))
         engine.model.train()
         loss_so_far, targets_so_far = torch.zeros((), dtype=torch.float64, device=engine.device), 0.0
         loss_of_epoch = targets_of_epoch = 0.0
-        for place in range(steps_an_epoch):
-            examples = order[place * size : (place + 1) * size]
+        for begin in range(0, len(data), size):
+            examples = order[begin : begin + size]
             examples = examples[np.argsort(lengths[examples], kind="stable")]  # so that its parts need less padding
             targets = max(1.0, float(weights[examples].sum()))
             sums = StepSums(engine, stop_requests)
             for piece in micro_steps(engine, job.seed, state.step, split_over(examples, engine, at_once)):
-                inputs, wanted = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
+                inputs, wanted = data.batch(piece if len(piece) else examples[:1], engine.device)
                 # A process without an example of a short batch must take part all the same.
                 loss = job.data.kind.loss_sum(engine.model(**inputs).logits, wanted) * (len(piece) > 0)
                 engine.backward(loss / targets)
@@ -165,28 +152,29 @@ def train(
             norm = engine.step(rate)
             state.step, targets_so_far = state.step + 1, targets_so_far + targets
             terminal.update(state.step)
-            epoch_ends = place + 1 == steps_an_epoch
+            epoch_ends = begin + size >= len(data)
             if epoch_ends or state.step % settings.tracking.log_every == 0:
                 whole = engine.sum(loss_so_far).item()
                 if not np.isfinite(whole):
                     raise UserError(f"{job.name}: the loss is not finite at step {state.step}: {LOWER_RATE}")
                 state.seconds = time.monotonic() - began
-                recorder.metrics(
-                    {
-                        "train/step": state.step,
-                        "train/epoch": state.step / steps_an_epoch,
-                        "train/loss": whole / targets_so_far,
-                        "train/learning_rate": rate,
-                        "train/gradient_norm": norm.item(),
-                        "speed/examples_per_second": state.step * size / state.seconds,
-                    }
-                )
+                figures = {
+                    "train/step": state.step,
+                    "train/epoch": state.step / steps_an_epoch,
+                    "train/loss": whole / targets_so_far,
+                    "train/learning_rate": rate,
+                    "train/gradient_norm": norm.item(),
+                    "speed/examples_per_second": state.step * size / state.seconds,
+                }
+                recorder.metrics(figures)
                 loss_of_epoch, targets_of_epoch = loss_of_epoch + whole, targets_of_epoch + targets_so_far
                 targets_so_far = 0.0
                 loss_so_far.zero_()
             if not epoch_ends and sums.asked_to_stop():
-                sums.stop(recorder.close)  # nothing is saved inside an epoch
-        records = score(engine, *dev, job)
+                seconds = time.monotonic() - epoch_began
+                terminal.line(_lost(job, engine, state.step, steps_an_epoch, seconds))
+                sums.stop(recorder.close)
+        records = score(engine, dev, job)
         found = job.data.kind.figures(records)
         if state.judge(found, job.data.task.metric):
             engine.on_main(lambda records=records: jobs.write_predictions(job, "dev", records))
@@ -203,6 +191,23 @@ def train(
     terminal.stop()
 
 
+def _lost(job: Job, engine: Engine, step: int, steps_an_epoch: int, seconds: float) -> str:
+    """What a stop inside an epoch means, ``seconds`` after that began. Called on every process.
+
+    Raises:
+        UserError: the start before this one was stopped inside the same epoch: a job that requeues itself must end.
+    """
+    done, epoch = step % steps_an_epoch, step // steps_an_epoch + 1
+    again = engine.on_main(lambda: jobs.stopped_here_before(job, step - done))
+    where = f"{job.name}: stopped{' again' * again} at step {done} of {steps_an_epoch} of epoch {epoch}"
+    then = "another start would end in the same way" if again else "the next start begins this epoch again"
+    takes = duration(seconds / done * steps_an_epoch)
+    line = f"{where}. Only whole epochs are saved, so {then}. An epoch takes about {takes}: {LONGER}"
+    if again:
+        raise UserError(line)
+    return line
+
+
 def split_over(examples: np.ndarray, engine: Engine, most: int) -> list[np.ndarray]:
     """The parts of a batch that this process computes one after the other; the same number of them on every process.
 
@@ -213,12 +218,8 @@ def split_over(examples: np.ndarray, engine: Engine, most: int) -> list[np.ndarr
     return np.array_split(examples, parts * engine.world_size)[engine.rank :: engine.world_size]
 
 
-def to_device(engine: Engine, inputs: dict[str, torch.Tensor], targets: torch.Tensor) -> tuple[dict, torch.Tensor]:
-    return {name: tensor.to(engine.device) for name, tensor in inputs.items()}, targets.to(engine.device)
-
-
 @torch.no_grad()
-def score(engine: Engine, rows: list[Row], data: Encoded, job: Job) -> list[dict]:
+def score(engine: Engine, data: Encoded, job: Job) -> list[dict]:
     """Predictions of the engine's model for every row once, in order, on every process (see ``Kind.predictions``).
 
     Raises:
@@ -231,12 +232,11 @@ def score(engine: Engine, rows: list[Row], data: Encoded, job: Job) -> list[dict
     for begin in range(0, len(data), size * engine.world_size):
         examples = by_length[begin : begin + size * engine.world_size]
         piece = np.array_split(examples, engine.world_size)[engine.rank]
-        inputs, targets = to_device(engine, *data.batch(piece if len(piece) else examples[:1]))
+        inputs, targets = data.batch(piece if len(piece) else examples[:1], engine.device)
         mine.append(job.data.kind.outputs(model(**inputs).logits, targets)[: len(piece)])
-    ordered = [
-        output for batches in zip(*engine.everywhere(mine), strict=True) for batch in batches for output in batch
-    ]
+    batches = zip(*engine.everywhere(mine), strict=True)
+    ordered = [output for of_all in batches for of_one in of_all for output in of_one]
     if not are_numbers(ordered):
         raise UserError(f"{job.name}: the model's outputs are not finite: {LOWER_RATE}")
     in_place = [ordered[i] for i in np.argsort(by_length)]
-    return job.data.kind.predictions(rows, in_place, data.words)
+    return job.data.kind.predictions(data.rows, in_place, data.words)

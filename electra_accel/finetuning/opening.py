@@ -3,10 +3,9 @@
 config.yaml  environment.json  status.json  results.json  results.md  <task>/<model>/seed-<n>/ (see job.py)
 """
 
-import re
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,28 @@ from electra_accel.engines.engine import Engine
 from electra_accel.finetuning import results
 from electra_accel.finetuning.config_parser import Arguments
 from electra_accel.finetuning.heads import names, open_encoder, require_positions
-from electra_accel.finetuning.job import IDENTITY, RESULT, Job, State, shared_identity
+from electra_accel.finetuning.job import (
+    IDENTITY,
+    RESULT,
+    Job,
+    State,
+    finished_seeds,
+    require_same,
+    results_in,
+    shared_identity,
+)
 from electra_accel.finetuning.results import RESULTS_JSON, has_figures
 from electra_accel.finetuning.saving import require_models
 from electra_accel.finetuning.tasks import TaskData, load_task
-from electra_accel.options.declare import flatten, plain
+from electra_accel.options.declare import flatten
 from electra_accel.runs import run_folder
 from electra_accel.runs.ending import recorded_end
 from electra_accel.runs.opening import FINE_TUNING, require_own
 from electra_accel.terminal import Terminal
 from electra_accel.tracking.recorder import Recorder
-from electra_accel.tracking.trackers import recorded_in, run_id, wandb_mode, wandb_project
+from electra_accel.tracking.trackers import run_id
 
 RESULTS_TABLE = "results.md"
-SEED_FOLDER = re.compile(r"seed-(-?\d+)")
 
 
 def read_jobs(asked: Arguments, folder: Path) -> list[Job]:
@@ -36,15 +43,11 @@ def read_jobs(asked: Arguments, folder: Path) -> list[Job]:
     Raises:
         UserError: one of them cannot be used.
     """
-    named = zip(asked.settings.models, names(asked.settings.models), strict=True)
-    encoders = [open_encoder(model, name) for model, name in named]
+    models, seeds = asked.settings.models, asked.settings.run.seeds
+    encoders = [open_encoder(model, name) for model, name in zip(models, names(models), strict=True)]
     tasks = [(load_task(task), settings) for task, settings in zip(asked.tasks, asked.of_tasks, strict=True)]
-    return [
-        Job(settings, data, encoder, seed, folder)
-        for data, settings in tasks
-        for encoder in encoders
-        for seed in asked.settings.run.seeds
-    ]
+    every = itertools.product(tasks, encoders, seeds)
+    return [Job(settings, data, encoder, seed, folder) for (data, settings), encoder, seed in every]
 
 
 def tasks_of(jobs: list[Job]) -> list[TaskData]:
@@ -54,10 +57,7 @@ def tasks_of(jobs: list[Job]) -> list[TaskData]:
 
 def notes_of(jobs: list[Job]) -> list[str]:
     """Lines for a person, on the tasks' rows and the models' tokenizers."""
-    encoders = dict.fromkeys(job.encoder for job in jobs)
-    on_models = dict.fromkeys(
-        note for encoder in encoders for note in encoder.notes
-    )  # a model may be given untrained too
+    on_models = dict.fromkeys(note for job in jobs for note in job.encoder.notes)  # a model may be given untrained too
     return [*(f"{data.task.name}: {'; '.join(data.notes)}" for data in tasks_of(jobs)), *on_models]
 
 
@@ -72,52 +72,40 @@ def open_run(folder: Path, jobs: list[Job]) -> None:
     for job in jobs:
         require_positions(job.encoder, job.data.task.max_length)
         require_models(job)
-    for job in with_earlier_seeds(jobs):
-        job.require_same()
-
-
-def with_earlier_seeds(jobs: list[Job]) -> list[Job]:
-    """``jobs``, and those that their folder holds finished of the same tasks and models with other seeds."""
-    found = {job.folder: job for job in jobs}
     for job in jobs:
-        for path in job.folder.parent.glob(f"seed-*/{RESULT}"):
-            if seed := SEED_FOLDER.fullmatch(path.parent.name):
-                found.setdefault(path.parent, replace(job, seed=int(seed[1])))
-    return list(found.values())
+        identity = job.identity()
+        for place in {job.folder, *finished_seeds(job.folder.parent).values()}:
+            require_same(place, identity)
 
 
 def earlier_results(folder: Path, jobs: list[Job]) -> dict[str, dict[str, Any]]:
     """The tasks in ``results.json``, each with those of its models that can stand in one table with ``jobs``: trained on the
     same rows with the same settings, and still there."""
-    tasks, wanted = run_folder.read_json(folder / RESULTS_JSON).get("tasks", {}), {}
+    tasks = run_folder.read_json(folder / RESULTS_JSON).get("tasks", {})
     if not has_figures(tasks) or not all({"kind", "notes"} <= entry.keys() for entry in tasks.values()):
         return {}  # damaged, and about to be written anew
-    for job in jobs:
-        wanted[job.data.task.name] = shared_identity(job.settings, job.data)
+    wanted = {job.data.task.name: shared_identity(job.settings, job.data) for job in jobs}
     found: dict[str, dict[str, Any]] = {}
     for task, entry in tasks.items():
         models = {}
         for name, model in entry["models"].items():
-            places = [path.parent for path in (folder / task / name).glob(f"seed-*/{RESULT}")]
-            found_seeds = {seed[1]: place for place in places if (seed := SEED_FOLDER.fullmatch(place.name))}
-            seeds = {seed: run_folder.read_json(place / RESULT) for seed, place in found_seeds.items()}
-            identities = [run_folder.read_json(place / IDENTITY) for place in found_seeds.values()]
-            if seeds and all(wanted.get(task, {}).items() <= identity.items() for identity in identities):
-                models[name] = model | {"seeds": seeds}
+            places = finished_seeds(folder / task / name).values()
+            identities = [run_folder.read_json(place / IDENTITY) for place in places]
+            if places and all(wanted.get(task, {}).items() <= identity.items() for identity in identities):
+                models[name] = model | {"seeds": results_in(folder / task / name)}
         of_models = tuple(f"{name}{sign}" for name in entry["models"] for sign in (":", ", seed"))
         notes = [note for note in entry["notes"] if not note.startswith((*of_models, results.MIXED))]
-        found[task] = entry | {"models": models, "notes": notes}
-    return {task: entry for task, entry in found.items() if entry["models"]}
+        if models:
+            found[task] = entry | {"models": models, "notes": notes}
+    return found
 
 
 def left_out(folder: Path, jobs: list[Job]) -> list[str]:
     """``task/model`` of finished fine-tunings in ``folder`` that the table of ``jobs`` will not have."""
-    known = {job.folder.parent for job in jobs}
-    known |= {
-        folder / task / model for task, entry in earlier_results(folder, jobs).items() for model in entry["models"]
-    }
-    found = {path.parent.parent for path in folder.glob(f"*/*/seed-*/{RESULT}")} - known
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    known = {f"{task}/{model}" for task, entry in earlier_results(folder, jobs).items() for model in entry["models"]}
+    known |= {job.folder.parent.relative_to(folder).as_posix() for job in jobs}
+    found = {path.parent.parent.relative_to(folder).as_posix() for path in folder.glob(f"*/*/seed-*/{RESULT}")}
+    return sorted(found - known)
 
 
 def finished(jobs: list[Job]) -> int:
@@ -126,7 +114,7 @@ def finished(jobs: list[Job]) -> int:
 
 def write_results(folder: Path, jobs: list[Job]) -> str:
     """results.json and results.md of what is finished by now; returns the table."""
-    found = results.collect(with_earlier_seeds(jobs), earlier_results(folder, jobs))
+    found = results.collect(jobs, earlier_results(folder, jobs))
     table = results.markdown(found)
     run_folder.write_json(folder / RESULTS_JSON, found)
     run_folder.write_atomically(folder / RESULTS_TABLE, table)
@@ -147,46 +135,21 @@ def recorded_status(folder: Path, jobs: list[Job], terminal: Terminal) -> Abstra
 
 def recorder_of(engine: Engine, terminal: Terminal) -> Callable[[Job, State], Recorder]:
     """What starts the recorder of each fine-tuning: its metrics.jsonl, and a run of its own in each tracker."""
-    mode = (
-        None  # of W&B, as the last one found it: where it could not be reached, the next ones need not wait for it too
-    )
+    mode = None  # of W&B, as the last one found it: where it cannot be reached, the next ones need not wait for it too
 
     def start(job: Job, state: State) -> Recorder:
         nonlocal mode
         recorder = Recorder(engine.accelerator, job.folder, samples="none", warn=terminal.warn)
         if engine.is_main and engine.accelerator.log_with:
-            wandb = _wandb_settings(job, mode or wandb_mode(job.settings.tracking.mode))
-            terminal.line(f"{job.name} is recorded in {_start_trackers(recorder, job, state, wandb)}")
-            mode = wandb["mode"]
+            task, model = job.data.task, job.encoder
+            settings = {name: value for name, value in flatten(job.settings).items() if "." in name}
+            settings |= {f"task.{name}": value for name, value in vars(task).items()}
+            settings |= {"model": model.source, "seed": job.seed}
+            wandb = {"name": job.name, "id": run_id(job.folder, ""), "group": job.run.name, "job_type": "fine-tuning"}
+            wandb["tags"] = [task.name, model.name]
+            where = recorder.start(job.settings.tracking, settings, state.step, wandb, mode)
+            mode = recorder.mode
+            terminal.line(f"{job.name} is recorded in {where}")
         return recorder
 
     return start
-
-
-def _wandb_settings(job: Job, mode: str) -> dict[str, Any]:
-    tracking = job.settings.tracking
-    return {
-        "name": job.name,
-        "id": run_id(job.folder, ""),
-        "resume": "allow",
-        "dir": str(job.folder.absolute()),
-        "mode": mode,
-        "group": tracking.group or job.run.name,
-        "job_type": "fine-tuning",
-        "tags": [*tracking.tags, job.data.task.name, job.encoder.name],
-    }
-
-
-def _start_trackers(recorder: Recorder, job: Job, state: State, wandb: dict[str, Any]) -> str:
-    """In words where the fine-tuning is recorded; ``wandb`` has the mode then that W&B is in."""
-    accelerator, project = recorder.accelerator, wandb_project(job.settings.tracking.project)
-    options = {name: value for name, value in flatten(job.settings).items() if "." in name}
-    options |= {f"task.{name}": value for name, value in vars(job.data.task).items()}
-    values = plain(options | {"model": job.encoder.source, "seed": job.seed})
-
-    def where(mode: str) -> str:
-        return recorded_in(recorder.names, job.folder, project, mode)
-
-    accelerator.trackers.clear()  # it keeps those of the fine-tuning before
-    accelerator.project_configuration.logging_dir = str(job.folder)  # of trackers that write files
-    return recorder.start_trackers(project, values, wandb, state.step, where, summaries={})

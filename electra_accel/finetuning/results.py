@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from electra_accel.finetuning.job import Job
+from electra_accel.finetuning.job import Job, results_in
 from electra_accel.paired import COVERS, by_seed, paired_difference, verdict
 from electra_accel.text.encode import MANY_UNKNOWN
 
@@ -15,7 +15,7 @@ MIXED = "not all figures were computed in the same way"
 
 
 def collect(jobs: list[Job], earlier: Mapping[str, dict[str, Any]] | None = None) -> dict[str, Any]:
-    """What ``results.json`` holds, of the fine-tunings that are finished.
+    """What ``results.json`` holds, of the fine-tunings that are finished; also of other seeds than those of ``jobs``.
 
     Args:
         earlier: tasks as returned before, with models that ``jobs`` do not have: they stay, where they were; the first model,
@@ -30,17 +30,13 @@ def collect(jobs: list[Job], earlier: Mapping[str, dict[str, Any]] | None = None
     for job in jobs:
         task, encoder = job.data.task, job.encoder
         entry = {"kind": task.kind, "metric": task.metric, "notes": list(job.data.notes[1:]), "models": {}}
-        model = {name: getattr(encoder, name) for name in ("source", "untrained", "fingerprint")} | {"seeds": {}}
-        model = tasks.setdefault(task.name, entry)["models"].setdefault(encoder.name, model)
-        if result := job.result():
-            model["seeds"][str(job.seed)] = result
+        model = {name: getattr(encoder, name) for name in ("source", "untrained", "fingerprint")}
+        tasks.setdefault(task.name, entry)["models"][encoder.name] = model | {"seeds": results_in(job.folder.parent)}
     for task, entry in (earlier or {}).items():
         mine = tasks.setdefault(task, entry | {"models": {}})
         if entry["models"].keys() - mine["models"].keys():
             mine["models"] = entry["models"] | mine["models"]
     for entry in tasks.values():
-        for model in entry["models"].values():
-            model["seeds"] = dict(sorted(model["seeds"].items(), key=lambda found: int(found[0])))
         first = next(iter(entry["models"].values()))
         for model in entry["models"].values():
             model["summary"] = _summary(model["seeds"], None if model is first else first["seeds"])

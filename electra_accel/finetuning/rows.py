@@ -1,6 +1,6 @@
 """Labelled rows of a file or of a data set on the hub; what a row must hold says the task's kind.
 
-Files are read by ``text/readers.py`` and ``text/parquet.py``, lines of words by ``word_lines.py``.
+Files are read by ``text/readers.py`` and ``text/parquet.py``, lines of words by ``text/word_lines.py``.
 """
 
 import io
@@ -13,8 +13,8 @@ from electra_accel.errors import UserError, named, one_line
 from electra_accel.finetuning.config import Task
 from electra_accel.finetuning.kinds.kind import Row
 from electra_accel.finetuning.kinds.registry import KINDS
-from electra_accel.finetuning.word_lines import read_sentences
 from electra_accel.text import parquet, readers
+from electra_accel.text.word_lines import read_sentences
 
 SPLITS = {
     "train": ("train",),

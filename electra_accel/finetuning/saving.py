@@ -1,11 +1,9 @@
 """A fine-tuned model as a Hugging Face folder for use: stock transformers loads it, and it predicts what was scored."""
 
-import copy
-import shutil
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from jinja2 import Template
 from transformers import PreTrainedModel
 
 from electra_accel.engines import state
@@ -14,40 +12,11 @@ from electra_accel.finetuning.heads import build
 from electra_accel.finetuning.job import Job
 from electra_accel.finetuning.layer_rates import layer_decay, peak_learning_rate
 from electra_accel.runs import run_folder
-from electra_accel.runs.export import in_a_cell
-from electra_accel.text.tokenizer import save_tokenizer
+from electra_accel.runs.export import model_card, write_networks
 
 MODEL = "model"  # in the folder of a fine-tuning
 
-CARD = """\
----
-{{ card_data }}
----
-
-# {{ task }}
-
-`{{ architecture }}`, fine-tuned with electra-accel.
-
-| | |
-|---|---|
-{% for key, value in facts.items() %}| {{ key }} | {{ value }} |
-{% endfor %}
-Test was scored once, with the epoch that dev chose. One seed: others differ.
-
-## Use it
-
-With stock transformers:
-
-```python
-import torch
-from transformers import {{ auto }}, AutoTokenizer
-
-source = "."  # this folder
-tokenizer = AutoTokenizer.from_pretrained(source)
-model = {{ auto }}.from_pretrained(source).eval()
-
-USE```
-"""
+CARD = Path(__file__).with_name("card.md.jinja")
 
 
 def require_models(job: Job) -> None:
@@ -71,32 +40,23 @@ def save_model(job: Job, checkpoint: Path, result: dict[str, Any]) -> None:
     Raises:
         UserError: the head does not allow it (``Kind.finish``); no space is left.
     """
-    kind, encoder = job.data.kind, job.encoder
+    kind, encoder, task = job.data.kind, job.encoder, job.data.task
     model = build(encoder, job.data, job.seed).eval()
     state.load_weights(model, checkpoint)
     kind.finish(model)
     model.config.problem_type = kind.problem
-    card = ModelCard.from_template(
-        ModelCardData(
-            library_name="transformers",
-            pipeline_tag=kind.pipeline,
-            base_model=None if encoder.untrained or Path(encoder.source).exists() else encoder.source,
-        ),
-        template_str=CARD.replace("USE", kind.use),
-        task=job.data.task.name,
-        pair=len(job.data.task.text_columns) == 2,
-        architecture=type(model).__name__,
-        auto=f"AutoModel{kind.head}",
-        facts={key: in_a_cell(str(value)) for key, value in _facts(job, model, result).items()},
-    )
-    tokenizer, partial = copy.deepcopy(job.encoder.tokenizer), job.folder / f".{MODEL}.partial"
-    tokenizer.model_max_length = job.data.task.max_length
+    about = {
+        "pipeline_tag": kind.pipeline,
+        "base_model": None if encoder.untrained or Path(encoder.source).exists() else encoder.source,
+    }
+    values = {
+        "task": task.name,
+        "auto": f"AutoModel{kind.head}",
+        "use": Template(kind.use, keep_trailing_newline=True).render(pair=len(task.text_columns) == 2),
+    }
+    card = model_card(CARD, model, _facts(job, model, result), about, **values)
     with run_folder.storage_errors(job.run):
-        shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        save_tokenizer(tokenizer, partial)
-        card.save(partial / "README.md")
-        run_folder.replace_folder(partial, job.folder / MODEL)
+        write_networks(job.folder, {MODEL: model}, encoder.tokenizer, lambda *_: card, max_length=task.max_length)
 
 
 def _facts(job: Job, model: PreTrainedModel, result: dict[str, Any]) -> dict[str, Any]:

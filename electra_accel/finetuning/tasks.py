@@ -102,8 +102,8 @@ def _between(low: float, high: float, rows: list[Row], numbers: np.ndarray) -> l
 
 def _require_known(splits: dict[str, list[Row]], given: dict[str, str], source: str, kind: Kind) -> None:
     """Raises UserError where dev or test has a label that no training row has. Args: given: places of the splits that are."""
-    for name in (name for name in ("dev", "test") if name in splits):
-        for number, label in enumerate((row.label for row in splits[name]), start=1):
+    for name in ("dev", "test"):
+        for number, label in enumerate((row.label for row in splits.get(name, [])), start=1):
             if kind.knows(label):
                 continue
             if name not in given:
@@ -152,22 +152,24 @@ class Encoded:
     """Rows as token ids, in their order.
 
     Attributes:
+        rows: of a split.
         ids, types: per row an int array [length].
         targets, words: as ``Kind.targets`` gives them.
         cut: rows that were longer than task.max_length.
         unknown: of the tokens.
     """
 
+    rows: list[Row]
     ids: list[np.ndarray]
     types: list[np.ndarray] | None
     targets: list[np.ndarray]
     words: list[np.ndarray]
     cut: int
     pad_id: int
-    unknown: Unknown = Unknown(0, 0)
+    unknown: Unknown
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.rows)
 
     def lengths(self) -> np.ndarray:
         """int64 [rows]: tokens."""
@@ -178,14 +180,15 @@ class Encoded:
         known = [np.sum(target != IGNORED) for target in self.targets] if self._of_tokens else np.ones(len(self))
         return np.array(known, np.float64)
 
-    def batch(self, rows: np.ndarray) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def batch(self, rows: np.ndarray, device="cpu") -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Arguments of the model, int64 [len(rows), longest], and the targets, [len(rows), …] or [len(rows), longest]."""
         inputs = {"input_ids": _padded([self.ids[i] for i in rows], self.pad_id)}
         inputs["attention_mask"] = _padded([np.ones_like(self.ids[i]) for i in rows], 0)
         if self.types is not None:
             inputs["token_type_ids"] = _padded([self.types[i] for i in rows], 0)
         targets = [self.targets[i] for i in rows]
-        return inputs, _padded(targets, IGNORED) if self._of_tokens else torch.from_numpy(np.stack(targets))
+        wanted = _padded(targets, IGNORED) if self._of_tokens else torch.from_numpy(np.stack(targets))
+        return {name: tensor.to(device) for name, tensor in inputs.items()}, wanted.to(device)
 
     @property
     def _of_tokens(self) -> bool:
@@ -214,6 +217,7 @@ def encode(rows: list[Row], data: TaskData, tokenizer: PreTrainedTokenizerFast) 
     targets, words = data.kind.targets(rows, found)
     types = found.get("token_type_ids") if "token_type_ids" in tokenizer.model_input_names else None
     return Encoded(
+        rows=rows,
         ids=[np.array(ids) for ids in found["input_ids"]],
         types=types and [np.array(row) for row in types],
         targets=targets,

@@ -4,17 +4,17 @@ A field of a job's dataclass is an option that :func:`option` made, or a group: 
 ``group.option``. A subclass may add options, give one another default, or leave one out: ``notes: ClassVar = None``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from operator import attrgetter
 from typing import Any, get_args, get_origin
 
-TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 COUNT, NOT_NEGATIVE, POSITIVE = "[1, inf)", "[0, inf)", "(0, inf)"
 
 
 def option(default: Any, help: str, metavar: str | None = None, within: str | None = None) -> Any:
     """A dataclass field with its help; ``metavar`` names its value there, ``within`` is an interval such as ``[0, 1)``."""
-    how = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
+    how = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
     return field(**how, metadata={"help": help, "metavar": metavar, "within": within})
 
 
@@ -51,21 +51,9 @@ def kind_of(annotation: Any) -> tuple[Any, bool]:
     return (get_args(annotation)[0], True) if get_origin(annotation) is list else (annotation, False)
 
 
-def cast(word: str, kind: Any) -> Any:
-    """The value that is written as ``word``; ValueError: it is none of this kind."""
-    choices = TRUTH if kind is bool else {choice: choice for choice in get_args(kind)}
-    try:
-        return kind(word) if kind in (int, float, str) else choices[word.lower() if kind is bool else word]
-    except (KeyError, ValueError):
-        wanted = WORDS.get(kind) or "one of " + ", ".join(choices)
-        raise ValueError(f"must be {wanted}, not {word[:100]}") from None
-
-
 def value_of(options: Any, name: str) -> Any:
-    """The option or group of that name; ``options`` itself where it is empty."""
-    for part in filter(None, name.split(".")):
-        options = getattr(options, part)
-    return options
+    """The option or group of that name."""
+    return attrgetter(name)(options)
 
 
 def is_given(value: Any) -> bool:
@@ -78,7 +66,7 @@ def flatten(options: Any) -> dict[str, Any]:
     return {name: value_of(options, name) for name, _ in names(type(options))}
 
 
-def plain(values: dict[str, Any]) -> dict[str, int | float | str]:
+def plain(values: Mapping[str, Any]) -> dict[str, int | float | str]:
     """Values as trackers hold them: lists and None are text."""
     return {name: value if isinstance(value, int | float | str) else str(value) for name, value in values.items()}
 

@@ -8,7 +8,7 @@ from typing import get_args
 from electra_accel.options.declare import flatten, is_given, kind_of, names
 
 FLAGS = {
-    "--config": "YAML file of options, such as config.yaml of a run; may be repeated, later files win",
+    "--config FILE": "YAML file of options, such as config.yaml of a run; may be repeated, later files win",
     "--print_config": "print all options as YAML and stop",
     "--dry_run": "check everything, prepare the data, print the plan and stop",
     "--cpu": "use the CPU although there is a GPU",
@@ -26,7 +26,7 @@ def help_page(root: type, description: str) -> str:
     """Every flag, and every option by group, with its default in brackets; as wide as the terminal, at most 110 columns."""
     width = min(shutil.get_terminal_size((100, 24)).columns, 110)
     lines = [description.strip(), "", textwrap.fill(ORDER, width), ""]
-    lines += [_entry(f"{flag} FILE" if flag == "--config" else flag, text, width) for flag, text in FLAGS.items()]
+    lines += [_entry(flag, text, width) for flag, text in FLAGS.items()]
     titles = {known.name: known.type.__doc__ for known in fields(root) if is_dataclass(known.type)}
     defaults = flatten(root())
     for name, option in names(root):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 from transformers import CONFIG_NAME
 
@@ -16,8 +17,12 @@ from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.cost import cost_text, vocabulary_text, warm_start_cost
 from electra_accel.pretraining.progress import Progress
 from electra_accel.runs import checkpoint, run_folder
-from electra_accel.runs.export import WHAT, export_networks
+from electra_accel.runs.export import ORIGIN, WHAT, model_card, repository, write_networks
 from electra_accel.terminal import duration
+
+CARD = Path(__file__).with_name("card.md.jinja")
+# Figures that belong to a network, under the names of the hub.
+METRICS = {"discriminator": ["roc_auc"], "generator": ["accuracy"], "encoder": ["accuracy"]}
 
 # The figures in a card, in Markdown: of the folder of a run, a step, the name of a network, and a folder with its weights.
 Figures = Callable[[Path, int, str, Path], str]
@@ -89,7 +94,7 @@ def export_checkpoint(
         figures: a part of the cards.
         chosen: why these weights, in words.
         licence: of the weights, an identifier of the hub such as apache-2.0; None: not stated.
-        source: as for ``export.export_networks``.
+        source: repository on the hub that the cards' code loads from, as ``push_to_hub`` names it; "": the folder.
 
     Returns:
         The names of the exported folders.
@@ -114,14 +119,26 @@ def export_checkpoint(
     if "network" in networks:  # one alone: a baseline's encoder, or a generator that is warm-started
         networks = {"generator" if config.warm_starts else "encoder": networks["network"]}
     to.mkdir(parents=True, exist_ok=True)
-    export_networks(
-        to,
-        networks,
-        model_identity.read_tokenizer(folder),
-        _origin(config, folder, progress, chosen, licence),
-        figures=lambda name, exported: figures(folder, progress.step, name, exported),
-        source=source,
-    )
+    origin = _origin(config, folder, progress, chosen, licence)
+
+    def card(name: str, exported: Path) -> ModelCard:
+        about = {
+            "license": licence,
+            "base_model": origin["base_models"].get(name),
+            "metrics": METRICS[name],
+            "tags": ["electra", "masked-language-modelling" if name == "encoder" else "replaced-token-detection"],
+        }
+        values = {
+            "name": name,
+            "what": WHAT[name],
+            "figures": figures(folder, progress.step, name, exported),
+            "source": f'"{repository(source, name)}"' if source else '"."  # this folder',
+            "positions": networks[name].config.max_position_embeddings,
+            "origin_file": ORIGIN,
+        }
+        return model_card(CARD, networks[name], origin["facts"], about, **values)
+
+    write_networks(to, networks, model_identity.read_tokenizer(folder), card, origin=origin)
     return list(networks)
 
 

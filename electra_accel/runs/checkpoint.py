@@ -51,20 +51,16 @@ def save(
     Raises:
         UserError: no space, or no permission.
     """
-    checkpoints = folder / CHECKPOINTS
-
-    def in_storage(action: Callable[[], object]) -> None:
-        with storage_errors(folder):
-            action()
+    checkpoints, guarded = folder / CHECKPOINTS, storage_errors(folder)
 
     def finish() -> None:
         write_json(partial_path_of(checkpoints, step) / STATE, state)
         commit(checkpoints, step, engine.optimizer_kind)
         prune(checkpoints, keep, protect, warn)
 
-    engine.on_main(lambda: in_storage(lambda: begin(checkpoints, step)))
-    engine.together(lambda: in_storage(lambda: engine.save(partial_path_of(checkpoints, step))))
-    engine.on_main(lambda: in_storage(finish))
+    engine.on_main(guarded(lambda: begin(checkpoints, step)))
+    engine.together(guarded(lambda: engine.save(partial_path_of(checkpoints, step))))
+    engine.on_main(guarded(finish))
 
 
 def read_state(path: Path) -> dict:
@@ -76,9 +72,8 @@ def path_of(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step is, or would be."""
     final = folder / f"step-{step:08d}"
     replaced = final.with_name(final.name + REPLACED)
-    return (
-        replaced if replaced.exists() and not final.exists() else final
-    )  # a kill came before the new one was in place
+    killed = replaced.exists() and not final.exists()  # before the new one was in place
+    return replaced if killed else final
 
 
 def partial_path_of(folder: Path, step: int) -> Path:

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError, HTTPError
@@ -18,32 +19,29 @@ from electra_accel.errors import UserError, one_line
 from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import save_tokenizer
 
-ORIGIN, CARD = "electra_accel.json", Path(__file__).with_name("card.md.jinja")
+ORIGIN = "electra_accel.json"
 WHAT = {  # a pair has the first two, one network alone is the encoder
     "discriminator": "The encoder to fine-tune. It has learnt to tell which tokens of a text were replaced.",
     "generator": "The masked language model of the pair. For most tasks, use the discriminator beside it.",
     "encoder": "An encoder to fine-tune, pre-trained by masked language modelling.",
 }
-# Figures that belong to a network, under the names of the hub.
-METRICS = {"discriminator": ["roc_auc"], "generator": ["accuracy"], "encoder": ["accuracy"]}
 
 
-def export_networks(
+def write_networks(
     folder: Path,
     networks: Mapping[str, PreTrainedModel],
     tokenizer: PreTrainedTokenizerBase,
-    origin: Mapping,
-    figures: Callable[[str, Path], str] = lambda name, folder: "",
-    source: str = "",
+    card: Callable[[str, Path], ModelCard],
+    *,
+    max_length: int | None = None,
+    origin: Mapping | None = None,
 ) -> None:
     """Write ``folder/<name>`` for each network; each appears complete or not at all, and none where an error is raised.
 
     Args:
-        networks: by ``discriminator``, ``generator`` or ``encoder``.
-        origin: content of ``electra_accel.json``. The model card uses ``facts`` ({heading: value}), ``licence`` (as the hub
-            writes it, or None) and ``base_models`` (hub ids that the networks started from, by name).
-        figures: Markdown for a network's card (see ``reports.story.card``), of its name and a folder with its weights.
-        source: repository on the hub that the card's code loads from, as ``push_to_hub`` names it; "": the folder.
+        card: the model card, of a network's name and a folder with its weights (see :func:`model_card`).
+        max_length: of the tokenizer; default: the network's positions.
+        origin: content of ``electra_accel.json``; None: there is no such file.
     """
     partials = {name: folder / f".{name}.partial" for name in networks}
     try:
@@ -51,36 +49,31 @@ def export_networks(
             shutil.rmtree(partials[name], ignore_errors=True)
             network.save_pretrained(partials[name])
             fitting = copy.deepcopy(tokenizer)
-            fitting.model_max_length = network.config.max_position_embeddings
+            fitting.model_max_length = max_length or network.config.max_position_embeddings
             save_tokenizer(fitting, partials[name])
-            told = json.dumps({"network": name, **origin}, indent=2, ensure_ascii=False)
-            (partials[name] / ORIGIN).write_text(told + "\n", encoding="utf-8", errors=run_folder.ESCAPE)
-        for name, network in networks.items():
-            data = ModelCardData(
-                library_name="transformers",
-                license=origin["licence"],
-                base_model=origin["base_models"].get(name),
-                metrics=METRICS[name],
-                tags=["electra", "masked-language-modelling" if name == "encoder" else "replaced-token-detection"],
-            )
-            card = ModelCard.from_template(
-                data,
-                template_path=str(CARD),
-                name=name,
-                architecture=type(network).__name__,
-                what=WHAT[name],
-                facts={key: in_a_cell(value) for key, value in origin["facts"].items()},
-                figures=figures(name, partials[name]),
-                source=f'"{repository(source, name)}"' if source else '"."  # this folder',
-                positions=network.config.max_position_embeddings,
-                origin_file=ORIGIN,
-            )
-            card.save(partials[name] / "README.md")
+            if origin is not None:
+                told = json.dumps({"network": name, **origin}, indent=2, ensure_ascii=False)
+                (partials[name] / ORIGIN).write_text(told + "\n", encoding="utf-8", errors=run_folder.ESCAPE)
+        for name, partial in partials.items():
+            card(name, partial).save(partial / "README.md")
         for name, partial in partials.items():
             run_folder.replace_folder(partial, folder / name)
     finally:
         for partial in partials.values():
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def model_card(
+    template: Path, network: PreTrainedModel, facts: Mapping[str, str], about: Mapping[str, Any], **values: Any
+) -> ModelCard:
+    """Args: facts: {heading: value} of its table; about: what the hub is told (``ModelCardData``); values: of the template."""
+    return ModelCard.from_template(
+        ModelCardData(library_name="transformers", **about),
+        template_path=str(template),
+        architecture=type(network).__name__,
+        facts={key: in_a_cell(value) for key, value in facts.items()},
+        **values,
+    )
 
 
 def exported_weights(folder: Path) -> tuple[str, int | None]:

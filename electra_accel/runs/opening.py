@@ -12,6 +12,7 @@ from electra_accel.runs.environment import environment
 from electra_accel.runs.stopping import STOP_FILE
 
 PRE_TRAINING, FINE_TUNING = "a pre-training run", "fine-tunings"
+MODELS = "models"  # option that fine-tunings have and no other job has: by it config.yaml says whose it is
 EMPTY = {STOP_FILE, run_folder.LOCK, run_folder.PROBE}  # a kill before the first file of a run may leave the last two
 
 
@@ -28,7 +29,7 @@ def require_own(folder: Path, job: str, others: Container[str] = ()) -> bool:
     config = folder / run_folder.CONFIG
     if config.exists():
         content = read_yaml(str(config), "run.dir")
-        there = FINE_TUNING if isinstance(content, dict) and "models" in content else PRE_TRAINING
+        there = FINE_TUNING if isinstance(content, dict) and MODELS in content else PRE_TRAINING
         if there != job:
             raise UserError(f"run.dir {folder} holds {there}; choose another --run.dir")
     elif folder.is_dir() and any(path.name not in EMPTY and path.name not in others for path in folder.iterdir()):

@@ -29,9 +29,7 @@ METRICS, SAMPLES, RUN_ID, FAILURE = "metrics.jsonl", "samples.jsonl", "run_id", 
 HELD_OUT_IDENTITY = "held_out.json"  # in HELD_OUT: what figures of two runs must share to be compared
 CHECKPOINTS, HELD_OUT, WARM_START = "checkpoints", "held_out", "warm-start"
 LOCK, PROBE = ".lock", ".writable"  # hold nothing
-ESCAPE = (
-    "backslashreplace"  # of what no UTF-8 can hold, such as a file's name on an old disk; in JSON it reads as it was
-)
+ESCAPE = "backslashreplace"  # what no UTF-8 can hold, such as a file's name on an old disk; JSON reads it as it was
 MOST_BYTES = 255  # of a name, on the file systems of Linux
 STEP = re.compile(rb'\{"step": (\d+)[,}]')  # how a line of ours begins
 
@@ -192,9 +190,8 @@ def require_creatable(folder: Path, option: str = "run.dir") -> None:
         UserError: it stands under a file, or under a folder without permission; a name in it cannot be one of a file.
     """
     existing, problem = folder.absolute(), ""
-    while not os.path.exists(
-        existing
-    ):  # Path.exists raises for a name that is too long, or in a folder without permission
+    # Path.exists raises for a name that is too long, or in a folder without permission.
+    while not os.path.exists(existing):
         try:
             if len(os.fsencode(existing.name)) > MOST_BYTES:
                 problem = f"the name {existing.name[:20]}… is too long"

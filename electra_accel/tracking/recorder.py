@@ -6,25 +6,18 @@ that is resumed from an earlier checkpoint would lose the replayed steps if it u
 
 import importlib
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from electra_accel.errors import one_line
+from electra_accel.options.declare import plain
+from electra_accel.options.groups import Tracking
 from electra_accel.runs import run_folder
 from electra_accel.tracking.calibration import calibration_chart
 from electra_accel.tracking.samples import Reconstruction, join
 from electra_accel.tracking.tokens import reconstructions_panel
-from electra_accel.tracking.trackers import (
-    SUMMARIES,
-    destination,
-    run_id,
-    tracked_settings,
-    wandb_project,
-    wandb_settings,
-    within_limits,
-)
+from electra_accel.tracking.trackers import SUMMARIES, destination, wandb_mode, wandb_project, wandb_settings
 
 SAMPLE_COLUMNS = ["step", "example", "original", "masked", "generated", "most probable", "verdict", "probabilities"]
 
@@ -51,82 +44,58 @@ class Recorder:
     ):
         self.accelerator, self.folder, self.samples, self.warn, self.page = accelerator, folder, samples, warn, page
         self.trackers: list = []
+        self.mode: str | None = None  # of W&B, once it is started
         self.report_failed = False
-
-    def start(self, config: Any, known_id: str, step: int) -> tuple[str, str]:
-        """Start the trackers on the main process.
-
-        Args:
-            config: the options of a pre-training.
-            known_id: the run's id in the checkpoint that it goes on from; "" for none.
-            step: that the run goes on from.
-
-        Returns:
-            The run's id, and in words where it is recorded (:func:`destination`, or that trackers could not be started).
-        """
-        if not self.accelerator.is_main_process:
-            return known_id, ""
-        identifier = run_id(self.folder, known_id, os.environ.get("WANDB_RUN_ID"))
-        if config.tracking.trackers == []:
-            return identifier, run_folder.METRICS
-        environment = run_folder.read_json(self.folder / run_folder.ENVIRONMENT)
-        held_out = run_folder.read_json(self.folder / run_folder.HELD_OUT / run_folder.HELD_OUT_IDENTITY)
-        project, values = wandb_project(config.tracking.project), tracked_settings(config, environment, held_out)
-        wandb = wandb_settings(config, self.folder, identifier, environment)
-
-        def where(mode: str) -> str:
-            return destination(config.tracking, self.names, self.folder, mode)
-
-        return identifier, self.start_trackers(project, values, wandb, step, where, SUMMARIES)
 
     @property
     def names(self) -> list[str]:
         """Of the trackers that the run was given."""
         return [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
 
-    def start_trackers(
-        self,
-        project: str,
-        values: dict[str, int | float | str],
-        wandb: dict[str, Any],
-        step: int,
-        where: Callable[[str], str],
-        summaries: Mapping[str, str],
+    def start(
+        self, tracking: Tracking, settings: Mapping[str, Any], step: int, wandb: dict[str, Any], mode: str | None = None
     ) -> str:
-        """Start those that the run was given; W&B offline where it cannot be reached. On the main process.
+        """Start the trackers that the run was given; W&B offline where it cannot be reached. On the main process.
 
         Args:
-            values: the run's settings.
-            wandb: arguments of ``wandb.init``; its ``mode`` becomes offline where W&B cannot be reached.
+            settings: of the run, by name.
             step: that the run goes on from.
-            where: says where a run is recorded whose W&B is in a mode, see :func:`destination`.
-            summaries: how W&B sums figures up whose last value does not say it.
+            wandb: its name, id, group, job_type and tags there (see :func:`wandb_settings`).
+            mode: of W&B, if it is not :func:`wandb_mode`. The one that it is in afterwards is ``self.mode``.
 
         Returns:
-            In words where the run is recorded; only in metrics.jsonl where trackers fail: they never stop training.
+            In words where the run is recorded (see :func:`destination`); only in metrics.jsonl where trackers fail: they never
+            stop training.
         """
-        wandb |= within_limits(wandb)
+        if tracking.trackers == []:
+            return run_folder.METRICS
+        self.mode = mode or wandb_mode(tracking.mode)
+        wandb = wandb_settings(tracking, self.folder, wandb)
         others = {"tensorboard": {"purge_step": step + 1}} if step else {}  # what is trained again is not shown twice
 
         def begin() -> str:
-            self.accelerator.init_trackers(project, config=values, init_kwargs=others | {"wandb": wandb})
+            self.accelerator.trackers.clear()  # it keeps those of a run before, and those that failed
+            self.accelerator.project_configuration.logging_dir = str(self.folder)  # of trackers that write files
+            self.accelerator.init_trackers(
+                wandb_project(tracking.project),
+                config=plain(settings),
+                init_kwargs=others | {"wandb": wandb | {"mode": self.mode}},
+            )
             self.trackers = list(self.accelerator.trackers)
-            runs = [tracker.tracker for tracker in self.trackers if tracker.name == "wandb"]
-            pages = [_define_axes(run, summaries) for run in runs]
-            return " ".join([where(wandb["mode"]), *filter(None, pages)])
+            pages = [_define_axes(tracker.tracker) for tracker in self.trackers if tracker.name == "wandb"]
+            return " ".join([destination(tracking, self.names, self.folder, self.mode), *filter(None, pages)])
 
         try:
             try:
                 return begin()
             except Exception as error:
-                if "wandb" not in self.names or wandb["mode"] not in ("online", "shared"):
+                if "wandb" not in self.names or self.mode not in ("online", "shared"):
                     raise
                 self.warn(
                     f"W&B cannot be reached ({one_line(error)}): the run is recorded offline, to be uploaded later"
                 )
-                self.accelerator.trackers.clear()  # it keeps those that failed
                 importlib.import_module("wandb").teardown()  # its service still holds the run's id
-                wandb["mode"] = "offline"
+                self.mode = "offline"
                 return begin()
         except Exception as error:  # a tracker never stops training, whatever it throws
             self.trackers = []
@@ -201,12 +170,12 @@ class Recorder:
                 self.warn(f"tracker {tracker.name} failed ({one_line(error)}) and is dropped; metrics.jsonl goes on")
 
 
-def _define_axes(run, summaries: Mapping[str, str]) -> str | None:
+def _define_axes(run) -> str | None:
     """Tell W&B what curves are drawn over and how figures are summed up; returns the address of the run's page, if any."""
     run.define_metric("train/step")
     run.define_metric("train/tokens")
     run.define_metric("*", step_metric="train/step")
-    for name, summary in summaries.items():
+    for name, summary in SUMMARIES.items():
         run.define_metric(name, step_metric="train/step", summary=summary)
     return run.url
 

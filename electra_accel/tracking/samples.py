@@ -150,12 +150,7 @@ class Reconstruction:
 
 
 def reconstruct(
-    batch: RTDBatch,
-    output: RTDOutput,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    wanted: Iterable[int],
-    fixed: bool = True,
+    batch: RTDBatch, output: RTDOutput, tokenizer: PreTrainedTokenizerBase, *, wanted: Iterable[int], fixed: bool = True
 ) -> list[Reconstruction]:
     """Examples of a batch (tensors on any device; copied to the CPU here, outside micro-steps).
 

@@ -12,7 +12,6 @@ from requests.utils import get_netrc_auth
 
 from electra_accel.errors import UserError
 from electra_accel.model.figures import FIGURES, METRICS
-from electra_accel.options.declare import flatten, plain
 from electra_accel.options.groups import Tracking
 from electra_accel.runs import run_folder
 
@@ -78,20 +77,15 @@ def destination(tracking: Tracking, trackers: list[str], folder: Path, mode: str
         mode: of W&B, if it is not :func:`wandb_mode`.
     """
     mode = mode or wandb_mode(tracking.mode)
-    line = recorded_in(trackers, folder, wandb_project(tracking.project), mode)
-    if "wandb" in trackers and tracking.samples == "all" and mode != "disabled":
+    line = ", ".join([run_folder.METRICS, *(name for name in trackers if name != "wandb")])
+    if "wandb" not in trackers:
+        return line
+    line += f", W&B {mode}, project {wandb_project(tracking.project)}"
+    if mode == "offline":
+        line += f" (later, if you like: wandb sync {shlex.quote(str(folder))}/wandb/offline-run-*)"
+    if tracking.samples == "all" and mode != "disabled":
         upload = "are uploaded to W&B" if mode != "offline" else "will be uploaded to W&B if you sync the run"
         line += f"\n          sentences of the held-out text {upload}; --tracking.samples local keeps them here"
-    return line
-
-
-def recorded_in(trackers: list[str], folder: Path, project: str, mode: str) -> str:
-    """Where figures of a run go. ``mode``: of W&B."""
-    line = ", ".join([run_folder.METRICS, *(name for name in trackers if name != "wandb")])
-    if "wandb" in trackers:
-        line += f", W&B {mode}, project {project}"
-        logs = f"{shlex.quote(str(folder))}/wandb/offline-run-*"
-        line += f" (later, if you like: wandb sync {logs})" if mode == "offline" else ""
     return line
 
 
@@ -109,42 +103,27 @@ def run_id(folder: Path, known: str, given: str | None = None) -> str:
     return chosen
 
 
-def wandb_settings(config: Any, folder: Path, run_id: str, environment: dict) -> dict:
-    """Arguments of ``wandb.init`` but the project and the configuration of a pre-training; W&B's own variables come first.
+def wandb_settings(tracking: Tracking, folder: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``wandb.init`` but project, mode and configuration; W&B's own variables come first.
 
-    Tags are those of ``tracking.tags`` and WANDB_TAGS, and the size, the engine and the git commit.
+    Names and tags are cut to what W&B takes; those of folders may be longer.
+
+    Args:
+        run: name and id; group, job_type and tags where tracking does not name them, tags beside those of tracking.
     """
-    tracking = config.tracking
-    named = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
-    facts = [config.model.size or "pair", environment.get("engine_kind"), environment.get("commit")]
+    named = os.environ.get("WANDB_TAGS", "").split(",")
+    names = {
+        "name": run["name"],
+        "group": os.environ.get("WANDB_RUN_GROUP") or tracking.group or run.get("group"),
+        "job_type": os.environ.get("WANDB_JOB_TYPE") or run["job_type"],
+    }
     return {
-        "name": os.environ.get("WANDB_NAME") or folder.name,
-        "id": run_id,
+        **{key: value[:128] for key, value in names.items() if value},
+        "id": run["id"],
         "resume": "allow",
         "dir": str(folder.absolute()),  # its service may run in another folder
-        "mode": wandb_mode(tracking.mode),
-        "entity": os.environ.get("WANDB_ENTITY"),
-        "group": os.environ.get("WANDB_RUN_GROUP") or tracking.group,
-        "job_type": os.environ.get("WANDB_JOB_TYPE") or ("adaptation" if config.from_pair else "pre-training"),
-        "tags": list(dict.fromkeys([*tracking.tags, *named, *filter(None, facts)])),
+        "tags": list(dict.fromkeys(tag[:64] for tag in [*tracking.tags, *named, *run["tags"]] if tag)),
         "notes": os.environ.get("WANDB_NOTES") or tracking.notes,
         # W&B copies what a terminal shows, and that has sentences in it.
-        **({} if tracking.samples == "all" else {"settings": {"console": "off"}}),
+        **({"settings": {"console": "off"}} if tracking.samples in ("local", "none") else {}),
     }
-
-
-def within_limits(settings: dict) -> dict:
-    """Arguments of ``wandb.init``, names and tags no longer than W&B takes them; those of folders may be longer."""
-    names = {key: settings[key][:128] for key in ("name", "group", "job_type") if settings.get(key)}
-    return settings | names | {"tags": list(dict.fromkeys(tag[:64] for tag in settings.get("tags", ()) if tag))}
-
-
-def tracked_settings(config: Any, environment: dict, held_out: dict) -> dict[str, int | float | str]:
-    """The configuration by dotted names, with ``environment.…`` and ``held_out.…`` beside it; lists and None as text."""
-    return plain(flatten(config) | _dotted("environment", environment) | _dotted("held_out", held_out))
-
-
-def _dotted(name: str, value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        return {name: value}
-    return {key: inner for part in value for key, inner in _dotted(f"{name}.{part}", value[part]).items()}

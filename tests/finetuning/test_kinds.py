@@ -96,7 +96,7 @@ def test_a_new_kind_is_one_class(topics, tmp_path):
     assert losses[-1] < losses[0] / 3
     engine = SimpleNamespace(model=model, world_size=1, rank=0, device="cpu", everywhere=lambda found: [found])
     job = SimpleNamespace(name="t/m/seed-1", data=data, settings=Settings())
-    records = score(engine, data.rows("dev", 1), dev, job)
+    records = score(engine, dev, job)
     assert [record["label"] for record in records] == [row.label for row in data.splits["dev"]]
     figures = data.kind.figures(records)
     assert figures["exact"] > 0.8 and figures["labels_right"] is None

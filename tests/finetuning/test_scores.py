@@ -16,6 +16,7 @@ from electra_accel.finetuning.kinds.regression import Regression
 from electra_accel.finetuning.kinds.tagging import Tagging
 from electra_accel.finetuning.loop import score
 from electra_accel.finetuning.tasks import Encoded
+from electra_accel.text.unknown import Unknown
 from tests.finetuning.small import task_data
 
 
@@ -99,14 +100,14 @@ def test_nothing_is_scored_with_outputs_that_are_no_numbers():
     """Of weights that became infinite in the step before; on every process, as all have all outputs."""
     rows = [Row(("a",), "x"), Row(("b",), "y")]
     data = task_data(("x", "y"))
-    encoded = Encoded([np.array([2, 5, 3])] * 2, None, [np.int64(0), np.int64(1)], [], 0, 0)
+    encoded = Encoded(rows, [np.array([2, 5, 3])] * 2, None, [np.int64(0), np.int64(1)], [], 0, 0, Unknown(0, 0))
     job = SimpleNamespace(name="t/m/seed-1", data=data, settings=Settings())
     for value, refused in ((0.0, False), (math.nan, True)):
         model = torch.nn.Module()
         model.forward = lambda value=value, **inputs: SimpleNamespace(logits=torch.tensor([[1.0, value]] * 2))
         engine = SimpleNamespace(model=model, world_size=1, rank=0, device="cpu", everywhere=lambda found: [found])
         with pytest.raises(UserError, match="t/m/seed-1: .*not finite.*learning_rate") if refused else nullcontext():
-            assert [record["predicted"] for record in score(engine, rows, encoded, job)] == ["x", "x"]
+            assert [record["predicted"] for record in score(engine, encoded, job)] == ["x", "x"]
 
 
 def test_numbers_come_back_in_the_labels_units():

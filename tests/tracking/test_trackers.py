@@ -9,11 +9,12 @@ from accelerate.tracking import GeneralTracker, get_available_trackers
 
 from electra_accel.errors import UserError
 from electra_accel.options.groups import Tracking
-from electra_accel.pretraining.config import Config
 from electra_accel.runs import run_folder
 from electra_accel.tracking.recorder import Recorder
-from electra_accel.tracking.trackers import destination, usable_trackers, wandb_mode, within_limits
+from electra_accel.tracking.trackers import destination, usable_trackers, wandb_mode, wandb_settings
 from tests.pretraining_runs import wandb_rows, wandb_segments
+
+WANDB = {"name": "x", "id": "y", "job_type": "", "tags": []}
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ class Failing(GeneralTracker):
 def test_a_tracker_that_fails_never_stops_training(tmp_path):
     warnings, tracker = [], Failing()
     recorder = Recorder(Accelerator(cpu=True, log_with=[tracker]), tmp_path, samples="all", warn=warnings.append)
-    recorder.start(Config(), "", 0)
+    recorder.start(Tracking(), {}, 0, WANDB)
     for step in (1, 2, 3):
         recorder.metrics({"train/loss": 1.0, "train/step": step, "train/tokens": step})
     recorder.close()
@@ -155,7 +156,7 @@ def test_wandb_without_a_network_is_recorded_offline(tmp_path, monkeypatch, mode
     wandb.teardown()  # an earlier test's W&B keeps the timeout of 90 s that it began with
     warnings = []
     recorder = Recorder(Accelerator(cpu=True, log_with="wandb"), tmp_path, samples="all", warn=warnings.append)
-    _, said = recorder.start(Config(), "", 0)
+    said = recorder.start(Tracking(), {}, 0, WANDB)
     recorder.metrics({"train/loss": 1.0, "train/step": 1, "train/tokens": 5})
     recorder.close()
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -165,10 +166,23 @@ def test_wandb_without_a_network_is_recorded_offline(tmp_path, monkeypatch, mode
     assert [row["train/loss"] for row in wandb_rows(records)] == [1.0]
 
 
-def test_names_of_folders_are_cut_to_what_wandb_takes():
-    given = {"name": "n" * 216, "group": None, "job_type": "pre-training", "tags": ["t" * 100, "t" * 99, "", "a"]}
-    cut = within_limits(given)
-    assert cut == {"name": "n" * 128, "group": None, "job_type": "pre-training", "tags": ["t" * 64, "a"]}
+def test_names_of_folders_are_cut_to_what_wandb_takes(no_account, tmp_path):
+    given = {"name": "n" * 216, "id": "x", "job_type": "pre-training", "tags": ["t" * 100, "t" * 99, "", None, "a"]}
+    cut = wandb_settings(Tracking(), tmp_path, given)
+    assert (cut["name"], cut["job_type"], cut["tags"]) == ("n" * 128, "pre-training", ["t" * 64, "a"])
+    assert "group" not in cut
     wandb.Settings(run_name=cut["name"], run_tags=cut["tags"])
     with pytest.raises(ValueError, match="64"):
-        wandb.Settings(run_tags=given["tags"])
+        wandb.Settings(run_tags=["t" * 100])
+
+
+def test_variables_of_wandb_come_first(no_account, monkeypatch, tmp_path):
+    """For every job; what the job says comes last."""
+    given = {"name": "n", "id": "x", "group": "of the job", "job_type": "fine-tuning", "tags": ["task"]}
+    for value, wanted in ((None, "of the job"), ("g", "g")):
+        assert wandb_settings(Tracking(group=value), tmp_path, given)["group"] == wanted
+    for name in ("RUN_GROUP", "JOB_TYPE", "TAGS", "NOTES"):
+        monkeypatch.setenv(f"WANDB_{name}", name)
+    found = wandb_settings(Tracking(group="g", tags=["a"], notes="n"), tmp_path, given)
+    assert [found[name] for name in ("group", "job_type", "notes")] == ["RUN_GROUP", "JOB_TYPE", "NOTES"]
+    assert found["tags"] == ["a", "TAGS", "task"]
