@@ -11,14 +11,9 @@ from typing import NamedTuple
 
 from electra_accel.errors import UserError
 from electra_accel.text import python_docs
-from electra_accel.text.readers import (
-    column_index,
-    decompressed_bytes,
-    file_errors,
-    format_of,
-    read_texts,
-    regular_file,
-)
+from electra_accel.text.columns import column_index
+from electra_accel.text.files import file_errors, regular_file
+from electra_accel.text.readers import READERS, format_of, placed_texts
 
 _BATCH_DOCUMENTS = 1000
 _BATCH_CHARACTERS = 1 << 20
@@ -78,7 +73,7 @@ def resolve(corpus: Corpus) -> list[Path]:
 def read_documents(corpus: Corpus, join_lines: bool = False) -> Iterator[Batch]:
     """All documents in a fixed order, in batches of one source, at most 1,000 documents or about a million characters.
 
-    ``join_lines`` as in :func:`electra_accel.text.readers.read_texts`. Memory does not grow with the corpus.
+    ``join_lines`` as in :func:`electra_accel.text.readers.placed_texts`. Memory does not grow with the corpus.
     """
     if corpus.dataset == "python_docs":
         yield from map(Batch._make, _harvested())
@@ -86,7 +81,8 @@ def read_documents(corpus: Corpus, join_lines: bool = False) -> Iterator[Batch]:
         yield from _batches(corpus.dataset, _hub_texts(corpus.dataset, corpus.text_column))
     else:
         for path in resolve(corpus):
-            yield from _batches(str(path), read_texts(path, corpus.text_column, join_lines))
+            texts = (text for _, text in placed_texts(path, corpus.text_column, join_lines))
+            yield from _batches(str(path), texts)
 
 
 @cache
@@ -162,8 +158,5 @@ def content_key(corpus: Corpus) -> str:
 
 
 def text_bytes(corpus: Corpus) -> int:
-    """Estimated size of the decompressed files in bytes; 0 for data sets (unknown, or small). Parquet: four times its size."""
-    return sum(
-        4 * regular_file(path).st_size if format_of(path) == ".parquet" else decompressed_bytes(path)
-        for path in resolve(corpus)
-    )
+    """Estimated size of the decompressed files in bytes; 0 for data sets (unknown, or small)."""
+    return sum(READERS[format_of(path)].text_bytes(path) for path in resolve(corpus))
