@@ -138,8 +138,7 @@ def main() -> None:
 
     print("\n2 what is selected, and what the generator reads there (data/masking.py)")
     n, share, limit = len(ids) - 2, objective.mask_prob, objective.mask_token_prob
-    rule = "" if collator.masking.continues is None else ", whole words by their first token"
-    print(f"  {selected_count(n, share)} of {n} candidates ({share:.0%}): those with the lowest numbers{rule}")
+    print(f"  {selected_count(n, share)} of {n} candidates ({share:.0%}): {collator.masking.rule.order}")
     key = config.run.seed, collator.store.corpus, bins.passes[number : number + 1], np.zeros(1, np.int64)
     streams = [example_streams(*key, purpose) for purpose in (Purpose.SELECT, Purpose.CORRUPT)]
     first, second = (uniform(stream, np.arange(len(ids))) for stream in streams)

@@ -9,6 +9,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import Literal
 
+from electra_accel.data.masking import MASK_UNITS
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS
 from electra_accel.model.figures import METRICS
 from electra_accel.model.sizes import FROM_PAIR, SIZES
@@ -85,7 +86,7 @@ class Objective:
         "rtd", "replaced token detection; or masked language modelling with one network, the baseline"
     )
     mask_prob: float | None = option(None, "share of tokens selected; default: 0.15, size large 0.25", within="(0, 1]")
-    mask_unit: Literal["token", "word"] = option("token", "what is selected together: single tokens, or whole words")
+    mask_unit: Literal[*MASK_UNITS] = option("token", "what is selected together: single tokens, or whole words")
     mask_token_prob: float = option(0.85, "share of the selected tokens that become [MASK]", within="[0, 1]")
     random_token_prob: float = option(
         0.0, "share of them that become a random token; the rest is kept", within="[0, 1]"
