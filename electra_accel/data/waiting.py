@@ -15,13 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from filelock import SoftFileLease, Timeout
+from filelock import SoftFileLease, SoftFileLock, Timeout
 
 from electra_accel.errors import UserError, one_line
 
 _POLL_SECONDS = 0.2
 _NEVER = 1e9  # seconds: a person decides whether a silent process of another host is dead
-_CONTAINER = "?"  # filelock writes "?pidns-…" behind the name of the host where a process is in a container
 
 
 def build_once(
@@ -46,7 +45,7 @@ def build_once(
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder.parent}: cannot make this folder for the prepared data: {error.strerror}") from None
-    path, failure = (folder.with_name(folder.name + end) for end in (".lock", ".failed"))
+    path, failure = Path(f"{folder}.lock"), Path(f"{folder}.failed")
     lock = SoftFileLease(path, lease_duration=_NEVER, heartbeat_interval=beat_seconds)
     builders: dict[str, str] = {}  # whom this process has waited for: token of the lock -> name
     last, since = None, 0.0  # what the lock file was like when it last changed; the time is this process's own
@@ -55,11 +54,7 @@ def build_once(
             held = lock.acquire(timeout=0)
         except Timeout:
             owner, beat = lock.owner, _last_beat(path)
-            name = (
-                f"host {owner.hostname.partition(_CONTAINER)[0]}, process {owner.pid}"
-                if owner
-                else "an unknown process"
-            )
+            name = f"host {_host(owner)}, process {owner.pid}" if owner else "an unknown process"
             if owner and owner.token not in builders:
                 builders[owner.token] = name
                 log(f"waiting for {name} to prepare {folder}")
@@ -67,7 +62,10 @@ def build_once(
                 last, since = (owner, beat), time.monotonic()
             silent = time.monotonic() - since
             if silent > dead_seconds and _is_dead(owner):
-                lock.force_break()
+                # One at a time, and only the lock that was judged: another may have taken over, and build by now.
+                with suppress(Timeout), SoftFileLock(f"{path}.breaking", timeout=0):
+                    if lock.owner == owner:
+                        lock.force_break()
             elif silent > silent_seconds:
                 raise UserError(
                     f"{name} was to prepare {folder} and has been silent for {silent / 60:.0f} minutes; "
@@ -93,7 +91,7 @@ def _build(folder: Path, build: Callable[[Path], None], attempt: str, failure: P
     for abandoned in folder.parent.glob(f"{folder.name}.tmp-*"):
         shutil.rmtree(abandoned, ignore_errors=True)
     temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-    whole_message = failure.with_name(failure.name + ".log")
+    whole_message = Path(f"{failure}.log")
     try:
         temporary.mkdir()
         build(temporary)
@@ -132,10 +130,10 @@ def _last_beat(lock: Path) -> int | None:
         return None
 
 
+def _host(owner) -> str:
+    return owner.hostname.partition("?")[0]  # filelock writes "?pidns-…" behind it where a process is in a container
+
+
 def _is_dead(owner) -> bool:
     """Only what runs on this host can be known to be dead."""
-    return (
-        bool(owner)
-        and owner.hostname.partition(_CONTAINER)[0] == socket.gethostname()
-        and not psutil.pid_exists(owner.pid)
-    )
+    return bool(owner) and _host(owner) == socket.gethostname() and not psutil.pid_exists(owner.pid)
