@@ -74,21 +74,15 @@ def nothing_in(name: str, split: dict) -> str:
 
 
 def read_manifest(folder: Path) -> dict:
-    """See :meth:`SplitWriter.close` and ``prepare._build``.
-
-    Raises:
-        UserError: not a prepared folder, or one of another format.
-    """
+    """See :meth:`SplitWriter.close` and ``prepare._build``. UserError: not a prepared folder, or one of another format."""
     try:
         manifest = json_text.loads((folder / MANIFEST).read_bytes())
         if not isinstance(manifest, dict):
             raise ValueError(f"{MANIFEST} is no record with named fields")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: not a folder of prepared data: {error} (option data.prepared)") from None
-    if manifest.get("format") != FORMAT:
-        raise UserError(
-            f"{folder}: prepared in format {manifest.get('format')}, this version reads {FORMAT}; prepare again"
-        )
+    if (found := manifest.get("format")) != FORMAT:
+        raise UserError(f"{folder}: prepared in format {found}, this version reads {FORMAT}; prepare again")
     return manifest
 
 

@@ -72,12 +72,10 @@ class SingleTokens:
 class WholeWords:
     """Whole words are selected (after the whole-word masking of BERT's code, 2019).
 
-    A word is a token that does not continue one, with those that continue it. Words are taken in keyed order as long as they
-    fit into what is left of the k tokens; one that does not fit is passed over. What no word fits into is filled by the first
-    tokens of the first word, in that order, that was not taken. So an example has exactly as many selected tokens as with
-    single tokens, and at most one of its words is broken. Long words in short texts are selected less often: in Korean
-    reviews of 20 tokens with probability .10 (three tokens) instead of .25 (one), and 4% of the selected words are broken; in
-    texts of more than 40 tokens .13, .19 and 0.3%.
+    A word is a token that does not continue one, with those that continue it. Words are taken in keyed order; one that does
+    not fit into what is left of the k tokens is passed over. What no word fits into is filled by the first tokens of the
+    first word that was not taken. So exactly as many tokens are selected as with single tokens, and at most one word of an
+    example is broken. Long words in short texts are selected less often.
 
     Attributes:
         continues: bool [vocabulary], which ids go on with the word of the token before them.
@@ -124,25 +122,15 @@ MASK_UNITS: dict[str, Callable[["PreTrainedTokenizerFast"], Rule]] = {
 
 @dataclass
 class Masking:
-    """The corruption of one objective and one tokenizer.
+    """The corruption of one objective and one tokenizer."""
 
-    Attributes:
-        mask_prob: share of the candidates that is selected.
-        mask_token_prob, random_token_prob: what becomes of the selected; the rest keep their token.
-        vocab_size: of the tokenizer.
-        mask_id: of [MASK].
-        never_selected: ids of [CLS], [SEP], [PAD], [MASK].
-        special_ids: ids that a random token never is.
-        rule: that selects.
-    """
-
-    mask_prob: float
-    mask_token_prob: float
-    random_token_prob: float
+    mask_prob: float  # share of the candidates that is selected
+    mask_token_prob: float  # share of the selected that become [MASK]
+    random_token_prob: float  # a random token; the rest keep theirs
     vocab_size: int
     mask_id: int
-    never_selected: Sequence[int]
-    special_ids: Sequence[int]
+    never_selected: Sequence[int]  # [CLS], [SEP], [PAD], [MASK]
+    special_ids: Sequence[int]  # which a random token never is
     rule: Rule = field(default_factory=SingleTokens)
 
     def __post_init__(self):
@@ -155,12 +143,10 @@ class Masking:
 
         Args:
             tokens: ids [sum(lengths)], one example after another, each from [CLS] to [SEP].
-            lengths: int64 [n].
-            streams: uint64 [n], of Purpose.SELECT.
+            lengths: int64 [n]; streams: uint64 [n], of Purpose.SELECT.
 
         Returns:
-            rows: int64 [k], the example (0 … n-1) of each selected position, ascending.
-            positions: int64 [k], the position within that example, ascending within an example.
+            The example (0 … n-1) of each selected position, and the position in it: int64 [k], ascending by both.
         """
         if len(lengths) > 1 << _ROW_BITS or (len(lengths) and lengths.max() > 1 << _POSITION_BITS):
             raise ValueError("more examples, or longer ones, than a batch may hold")
@@ -172,11 +158,9 @@ class Masking:
         return rows[chosen], positions[chosen]
 
     def corrupt(self, tokens: np.ndarray, positions: np.ndarray, corrupt: np.ndarray, random: np.ndarray) -> np.ndarray:
-        """What the generator reads at selected positions: int64 [k].
+        """What the generator reads at selected positions, where ``tokens`` are the original ids: int64 [k].
 
         Args:
-            tokens: ids [k], the originals.
-            positions: int64 [k], within the example.
             corrupt, random: uint64 [k], streams of the examples for Purpose.CORRUPT and Purpose.RANDOM_TOKEN.
         """
         choice = uniform(corrupt, positions)
@@ -189,12 +173,7 @@ class Masking:
 
 
 def _keyed_order(rows: np.ndarray, positions: np.ndarray, streams: np.ndarray) -> np.ndarray:
-    """Indices of the given places, example after example, those of one example by the hashes of their positions: int64 [n].
-
-    Args:
-        rows, positions: int64 [n], ascending by both.
-        streams: uint64, of each example.
-    """
+    """Indices of the given places, example after example, those of one example by the hashes of their positions: int64 [n]."""
     number = within(np.bincount(rows))  # of the place in its example
     # One integer that sorts by example, then by hash, then (hashes of 34 bits can be equal) by position.
     order = bits(streams[rows], positions)
@@ -208,12 +187,11 @@ def _keyed_order(rows: np.ndarray, positions: np.ndarray, streams: np.ndarray) -
 
 
 def _tokens_taken(sizes: np.ndarray, rows: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """How many of its tokens each word gives: all, none or, at most one word of an example, some.
+    """How many of its tokens each word gives: all, none or, at most one word of an example, some. int64 [words].
 
     Args:
-        sizes: int64 [words], example after example, in the order in which an example takes them.
-        rows: int64 [words], ascending.
-        room: int64, tokens that each example takes in all; no more than it has.
+        sizes, rows: of the words, example after example, in the order in which an example takes them.
+        room: tokens that each example takes in all; no more than it has.
     """
     taken = np.zeros_like(sizes)
     waiting = np.arange(len(sizes))

@@ -1,8 +1,8 @@
 """One process makes a folder while all others wait for it, without any collective: over a lock file beside the folder.
 
 A collective would time out (NCCL after ten minutes) where preparing takes an hour, and it needs a process group, which a login
-node does not have. This works between processes of one host and between hosts that share the file system. The lock is a file
-that `filelock` creates and keeps touching; it needs no locks of the file system, which some NFS mounts keep to one host.
+node does not have. The lock is a file that `filelock` creates and keeps touching, so it works between hosts that share the
+file system; it needs no locks of the file system, which some NFS mounts keep to one host.
 """
 
 import json
@@ -53,7 +53,9 @@ def build_once(
         try:
             held = lock.acquire(timeout=0)
         except Timeout:
-            owner, beat = lock.owner, _last_beat(path)
+            owner, beat = lock.owner, None
+            with suppress(OSError):  # it may just have gone away
+                beat = path.stat().st_mtime_ns
             name = f"host {_host(owner)}, process {owner.pid}" if owner else "an unknown process"
             if owner and owner.token not in builders:
                 builders[owner.token] = name
@@ -76,7 +78,9 @@ def build_once(
         except OSError as error:
             raise UserError(f"{folder.parent}: cannot write there: {error.strerror}") from None
         with held:
-            failed = _read(failure)
+            failed = {}
+            with suppress(OSError, ValueError):
+                failed = json.loads(failure.read_text(encoding="utf-8"))
             if failed.get("attempt") in builders:
                 name = builders[failed["attempt"]]
                 raise UserError(f"{failed['message']} (in the process that prepared the data: {name})")
@@ -113,21 +117,6 @@ def _build(folder: Path, build: Callable[[Path], None], attempt: str, failure: P
         shutil.rmtree(temporary, ignore_errors=True)
     failure.unlink(missing_ok=True)
     whole_message.unlink(missing_ok=True)
-
-
-def _read(failure: Path) -> dict:
-    try:
-        return json.loads(failure.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _last_beat(lock: Path) -> int | None:
-    """When the lock was touched last; None where it has just gone away."""
-    try:
-        return lock.stat().st_mtime_ns
-    except OSError:
-        return None
 
 
 def _host(owner) -> str:

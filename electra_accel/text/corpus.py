@@ -22,17 +22,11 @@ _WHOLE = 16 << 20  # bytes; smaller files are fingerprinted whole
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where documents come from: files or a data set, never both.
+    """Where documents come from: files or a data set, never both."""
 
-    Attributes:
-        files: paths or globs (``**`` too) of txt, csv, tsv, json, jsonl, parquet, plain or .gz or .xz.
-        dataset: ``python_docs`` (built in), or ``NAME[:CONFIG[:SPLIT]]`` on the hub (split train if not given).
-        text_column: the column or field with the text; not used for txt and the built-in corpus.
-    """
-
-    files: tuple[str, ...] = ()
-    dataset: str | None = None
-    text_column: str = "text"
+    files: tuple[str, ...] = ()  # paths or globs (``**`` too) of what readers.py reads
+    dataset: str | None = None  # ``python_docs``, or ``NAME[:CONFIG[:SPLIT]]`` on the hub (split train if not given)
+    text_column: str = "text"  # or field; not used for txt and the built-in corpus
 
     @property
     def split_by_source(self) -> bool:
@@ -48,9 +42,7 @@ class Batch(NamedTuple):
 def resolve(corpus: Corpus) -> list[Path]:
     """The files of a corpus, globs expanded and sorted, each once, however it is written and linked to; [] for a data set.
 
-    Raises:
-        UserError: no such file, a glob without match, a folder, a pipe, a link to nothing, an unknown suffix, an empty file, no
-            permission; files and a data set.
+    UserError: one is not there or cannot be read, or a glob matches nothing; files and a data set.
     """
     if bool(corpus.files) == bool(corpus.dataset):
         raise UserError("name the text to read: either files (data.train_files) or a data set (data.dataset), not both")
@@ -73,7 +65,7 @@ def resolve(corpus: Corpus) -> list[Path]:
 def read_documents(corpus: Corpus, join_lines: bool = False) -> Iterator[Batch]:
     """All documents in a fixed order, in batches of one source, at most 1,000 documents or about a million characters.
 
-    ``join_lines`` as in :func:`electra_accel.text.readers.placed_texts`. Memory does not grow with the corpus.
+    ``join_lines`` as of ``readers.placed_texts``. Memory does not grow with the corpus.
     """
     if corpus.dataset == "python_docs":
         yield from map(Batch._make, _harvested())

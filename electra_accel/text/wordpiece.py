@@ -7,7 +7,7 @@ from tokenizers import models
 from transformers import PreTrainedTokenizerFast
 
 from electra_accel.errors import UserError
-from electra_accel.text.encode import normalise
+from electra_accel.text.writing import normalise
 
 
 class WordPiece:
