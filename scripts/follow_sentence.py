@@ -98,8 +98,8 @@ def main() -> None:
     from electra_accel.data.masking import example_streams, selected_count
     from electra_accel.model.rtd import ReplacedTokenDetection, encoder_inputs, predict_slots
     from electra_accel.randomness import Purpose, uniform
-    from electra_accel.text.encode import normalise
     from electra_accel.text.unknown import measure, told
+    from electra_accel.text.writing import normalise
 
     texts = asked.texts or [SENTENCE, *OTHERS]
     with TemporaryDirectory() as name:

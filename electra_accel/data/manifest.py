@@ -24,16 +24,14 @@ class SplitWriter:
         self.writer = TokenWriter(folder, vocab_size)
         self.digest = hashlib.blake2b(digest_size=16)
         self.histogram = np.zeros(max_length + 1, np.int64)
-        self.counts = dict.fromkeys(("documents", "unknown", "unknown_skipped"), 0)
+        self.counts, self.sources, self.skipped = Counter(), Counter(), Counter()
         self.worst: list[str] = []  # documents with unknown tokens
-        self.sources: Counter[str] = Counter()
-        self.skipped: Counter[str] = Counter()
 
     def add(self, source: str, examples: Examples) -> None:
         self.writer.append(examples.tokens, examples.lengths)
         self.digest.update(examples.tokens.tobytes())
         self.histogram += np.bincount(examples.lengths, minlength=len(self.histogram))
-        for name in self.counts:
+        for name in ("documents", "unknown", "unknown_skipped"):
             self.counts[name] += getattr(examples, name)
         if sum(map(len, self.worst)) < SAMPLE:
             self.worst += examples.worst

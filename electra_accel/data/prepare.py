@@ -179,8 +179,8 @@ def _build(
         "settings": settings,
         "splits": closed,
     }
-    text = json.dumps(manifest, ensure_ascii=False)
     # The name of a file need not be UTF-8; what is escaped reads back as it was.
+    text = json.dumps(manifest, ensure_ascii=False)
     (folder / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -207,12 +207,12 @@ class Prepared:
         for name, split in self.manifest["splits"].items():
             place = self.folder / name
             try:
-                corpus = int(split["fingerprint"][:16], 16)
-                stores[name] = store = TokenStore(place, self.manifest["vocab_size"], corpus)
+                store = TokenStore(place, self.manifest["vocab_size"], corpus=int(split["fingerprint"][:16], 16))
             except (OSError, ValueError) as error:
                 raise UserError(f"{place}: damaged: {error}; delete {self.folder} and prepare again") from None
             if (len(store), len(store.tokens)) != (split["examples"], split["tokens"]):
                 raise UserError(f"{place}: not as long as its manifest says; delete {self.folder} and prepare again")
+            stores[name] = store
         self.train: TokenStore = stores.pop("train")
         self.replay: TokenStore | None = stores.pop("replay", None)
         self.held_out: dict[str, TokenStore] = stores  # by name of the set

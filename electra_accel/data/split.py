@@ -9,7 +9,7 @@ import numpy as np
 
 from electra_accel.randomness import Purpose, key, uniform
 from electra_accel.text.corpus import Batch, Corpus, read_documents
-from electra_accel.text.encode import normalise
+from electra_accel.text.writing import normalise
 
 _STREAM = key(Purpose.SPLIT)
 _NONE = np.empty(0, np.uint64)  # hashes

@@ -15,6 +15,7 @@ from electra_accel.model.figures import METRICS
 from electra_accel.model.sizes import FROM_PAIR, SIZES
 from electra_accel.options import groups
 from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alternative, option
+from electra_accel.text.readers import READERS
 
 EXAMPLE = f"[8, {MAX_EXAMPLE_TOKENS}]"  # tokens
 WARM_START = "warm-start"  # model.generator where none was released
@@ -25,7 +26,7 @@ class Data:
     """the text; exactly one of train_files, dataset and prepared"""
 
     train_files: list[str] | None = option(
-        None, "txt, csv, tsv, json, jsonl, parquet, each also as .gz or .xz; globs in quotes", "FILE"
+        None, f"{', '.join(suffix[1:] for suffix in READERS)}, each also as .gz or .xz; globs in quotes", "FILE"
     )
     eval_files: list[str] | None = option(None, "held-out text; default: eval_fraction of the training text", "FILE")
     dataset: str | None = option(None, "python_docs (built in), or a hub id NAME[:CONFIG[:SPLIT]]", "NAME")
