@@ -71,8 +71,8 @@ def row_of(saved, texts: list[str], folder: Path):
 
     config, tokenizer, file = saved.config, saved.tokenizer, folder / "texts.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    how = dict(train_vocab_size=None, eval_fraction=0.0, join_lines=False, log=lambda line: None)
-    how |= dict(tokenizer=tokenizer, max_length=config.data.max_length)
+    how = dict(tokenizer=tokenizer, train_vocab_size=None, max_length=config.data.max_length, eval_fraction=0.0)
+    how |= dict(join_lines=False, log=lambda line: None)
     special_ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id)
     encoder = Encoder(tokenizer.backend_tokenizer.to_str(), special_ids, config.data.max_length, join_lines=False)
     for number, text in enumerate(texts, 1):

@@ -64,12 +64,11 @@ def main() -> None:
 
     files = {"held_out": asked.eval_files, "general": asked.eval_general_files, "replay": asked.replay_files}
     others = {name: Corpus(files=tuple(given), text_column=asked.text_column) for name, given in files.items() if given}
-    replay = others.pop("replay", None)
     folder = prepare(
         asked.out,
         Corpus(files=tuple(asked.train_files or ()), dataset=asked.dataset, text_column=asked.text_column),
-        others,
-        replay=replay,
+        replay=others.pop("replay", None),
+        held_out=others,
         add_tokens=tuple(read_tokens(asked.add_tokens)) if asked.add_tokens else (),
         learn_tokens=asked.learn_tokens,
         tokenizer=load_tokenizer(asked.tokenizer, log=print) if asked.tokenizer else None,
