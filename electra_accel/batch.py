@@ -12,30 +12,20 @@ class RTDBatch:
     Everything random about a batch was decided when it was collated; the model is a pure function of it (dropout aside).
     "Real" tokens are those of examples, [CLS] and [SEP] included; what follows the last example of a row is padding.
 
-    Attributes:
-        input_ids: int64 [R, T]; the original tokens; padding holds the tokenizer's pad id.
-        corrupted_ids: int64 [R, T]; what the generator reads: input_ids with [MASK] (or a random token) at those selected
-            positions that are corrupted.
-        position_ids: int64 [R, T]; 0, 1, 2, … within each example, 0 on padding.
-        token_type_ids: int64 [R, T]; 0 or 1, as the tokenizer gave them (single texts: 0).
-        segment_ids: int64 [R, T]; 1 … G: which example of the row a token belongs to, in order; 0 on padding.
-        slot_positions: int64 [R, S]; column of each selected position, ascending; unused slots hold 0 (a [CLS] or padding,
-            never a selected position).
-        slot_used: bool [R, S].
-        slot_uniform: float64 [R, S]; in [0, 1): the number that picks the replacement; 0 where unused.
-        examples: int64 [R, G]; number of the example in the store, -1 where there is none. For people (reconstructions), not
-            for the model.
+    Token fields are int64 [R, T], slots [R, S].
     """
 
-    input_ids: torch.Tensor
-    corrupted_ids: torch.Tensor
-    position_ids: torch.Tensor
-    token_type_ids: torch.Tensor
-    segment_ids: torch.Tensor
-    slot_positions: torch.Tensor
-    slot_used: torch.Tensor
-    slot_uniform: torch.Tensor
-    examples: torch.Tensor
+    input_ids: torch.Tensor  # the original tokens; padding holds the tokenizer's pad id
+    corrupted_ids: (
+        torch.Tensor
+    )  # what the generator reads: [MASK] or a random token at selected positions that are corrupted
+    position_ids: torch.Tensor  # 0, 1, 2, … within each example, 0 on padding
+    token_type_ids: torch.Tensor  # 0 or 1, as the tokenizer gave them (single texts: 0)
+    segment_ids: torch.Tensor  # 1 … G: which example of the row a token belongs to, in order; 0 on padding
+    slot_positions: torch.Tensor  # int64, column of each selected position, ascending; 0 where unused, which none has
+    slot_used: torch.Tensor  # bool
+    slot_uniform: torch.Tensor  # float64 in [0, 1), the number that picks the replacement; 0 where unused
+    examples: torch.Tensor  # int64 [R, G], number of the example in the store, -1 where there is none; for people alone
 
     def to(self, device: torch.device) -> "RTDBatch":
         """A copy on ``device``; asynchronous from pinned memory."""

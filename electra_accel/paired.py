@@ -17,9 +17,6 @@ COVERS = (
 def paired_difference(figures: Mapping[int, float | None], first: Mapping[int, float | None]) -> dict[str, Any] | None:
     """Mean of figure minus the first model's, paired by seed, and its 95% interval by Student's t over the seeds.
 
-    The interval covers what the seed moves (order, dropout, new weights, the choice of train_rows), not which texts happen to
-    be in the test data.
-
     Args:
         figures, first: by seed; None where a figure is not defined.
 

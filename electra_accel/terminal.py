@@ -16,21 +16,13 @@ STYLES = {"masked": "dim", "restored": "green", "caught": "bold cyan", "missed":
 
 
 class Piece(NamedTuple):
-    """A token as people see it.
+    """A token as people see it."""
 
-    Attributes:
-        text: with brackets and sign.
-        joined: it follows the piece before without a space.
-        verdict: a key of ``STYLES``, or "".
-        probability: that it was replaced, as the discriminator says; None in the generator's input.
-        best: the generator's most probable token at a selected position, else "".
-    """
-
-    text: str
-    joined: bool
-    verdict: str = ""
-    probability: float | None = None
-    best: str = ""
+    text: str  # with brackets and sign
+    joined: bool  # it follows the piece before without a space
+    verdict: str = ""  # a key of STYLES
+    probability: float | None = None  # that it was replaced, as the discriminator says; None in the generator's input
+    best: str = ""  # the generator's most probable token at a selected position
 
 
 class _Console(Console):
@@ -39,11 +31,7 @@ class _Console(Console):
 
 
 class Terminal:
-    """Prints on the first process only; the others hold a silent one.
-
-    Args:
-        speaks: whether this process prints.
-    """
+    """Prints on the first process only (``speaks``); the others hold a silent one."""
 
     def __init__(self, speaks: bool):
         self.speaks = speaks

@@ -11,7 +11,6 @@ differs, or some cannot be reached: one line names the host and what it is (``ac
 import hashlib
 import os
 import platform
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ import electra_accel
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.data.prepare import Prepared
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.hardware import told_by_driver
 from electra_accel.engines.open import open_engine
 from electra_accel.errors import OneProcessError, UserError
 from electra_accel.runs.environment import LAUNCHER, environment
@@ -33,16 +33,17 @@ from electra_accel.terminal import Terminal, quiet_libraries
 
 SIZES = {"cuda": (1, 4, 16, 64, 256), "cpu": (0.1, 1, 4, 16)}  # megabytes
 SECONDS_A_SIZE, MOST_ROUNDS = 0.5, 20
+HOST = f"{platform.node()} (machine {os.environ.get('GROUP_RANK', '0')})"  # cloned machines may have one name
 MISSING, UNUSABLE = "missing", "cannot be used"
 
 
 class Facts(NamedTuple):
-    """What one process says of itself. ``values`` must be equal on all processes; ``device`` may differ."""
+    """What one process says of itself."""
 
     rank: int
     host: str
     device: str
-    values: dict[str, str]
+    values: dict[str, str]  # which must be equal on all processes
 
 
 def differences(everybody: Sequence[Facts]) -> list[str]:
@@ -78,11 +79,6 @@ def bandwidths(size: float, seconds: float, world_size: int) -> tuple[float, flo
     return algorithm, algorithm * 2 * (world_size - 1) / world_size
 
 
-def host_name() -> str:
-    """Name and machine rank: names alone are equal on carelessly cloned machines."""
-    return f"{platform.node()} (machine {os.environ.get('GROUP_RANK', '0')})"
-
-
 def gather_facts(engine: Engine, prepared: Path | None) -> list[Facts]:
     """What every process says of itself, in rank order, on every process."""
     known = environment(engine)
@@ -90,7 +86,7 @@ def gather_facts(engine: Engine, prepared: Path | None) -> list[Facts]:
     del values["wandb"]  # only the first process uses it
     if engine.device.type == "cuda":
         values |= {"CUDA": torch.version.cuda, "NCCL": ".".join(map(str, torch.cuda.nccl.version()))}
-        values["driver"] = _driver()
+        values["driver"] = " ".join(told_by_driver("driver_version"))
     # The digest too: two changed trees of one commit are both called dirty, and a copy without .git has no commit.
     source = b"".join(path.read_bytes() for path in sorted(Path(electra_accel.__file__).parent.rglob("*.py")))
     values["electra_accel code"] = hashlib.blake2b(source, digest_size=6).hexdigest()
@@ -102,16 +98,7 @@ def gather_facts(engine: Engine, prepared: Path | None) -> list[Facts]:
         except UserError as error:
             values["prepared data"] = f"{UNUSABLE}: {error}"
     values = {name: value or MISSING for name, value in values.items()}
-    return engine.everywhere(Facts(engine.rank, host_name(), engine.card or "CPU", values))
-
-
-def _driver() -> str | None:
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", timeout=30).stdout
-        return found.split()[0]
-    except (OSError, subprocess.TimeoutExpired, IndexError):
-        return None
+    return engine.everywhere(Facts(engine.rank, HOST, engine.card or "CPU", values))
 
 
 def measure(engine: Engine, size: int) -> float:
@@ -119,7 +106,7 @@ def measure(engine: Engine, size: int) -> float:
     data = torch.full((size // 4,), engine.rank + 1.0, device=engine.device)
     _seconds(data, 1)  # connects, and gives a sum that can be checked
     right = bool((data == engine.world_size * (engine.world_size + 1) / 2).all())
-    wrong = sorted({host for host, good in engine.everywhere((host_name(), right)) if not good})
+    wrong = sorted({host for host, good in engine.everywhere((HOST, right)) if not good})
     if wrong:
         raise UserError(f"an all-reduce of {size / 1e6:g} MB gave wrong sums on {' and '.join(wrong)}; check the links")
     data.zero_()
@@ -143,7 +130,7 @@ def patience(seconds: float, doing: str) -> Iterator[None]:
 
     def give_up() -> None:  # the main thread hangs in a collective that nothing can interrupt
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            line = f"error: {host_name()}: no answer for {seconds:g} s while {doing}; {remedy}"
+            line = f"error: {HOST}: no answer for {seconds:g} s while {doing}; {remedy}"
             print(line, file=sys.stderr, flush=True)
         os._exit(2)
 
@@ -151,9 +138,9 @@ def patience(seconds: float, doing: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{host_name()}: {error}") from error
+        raise UserError(f"{HOST}: {error}") from error
     except RuntimeError as error:  # what torch.distributed raises when a peer cannot be reached or leaves
-        raise OneProcessError(f"{host_name()}: failed while {doing}: {str(error)[:300]}; {remedy}") from error
+        raise OneProcessError(f"{HOST}: failed while {doing}: {str(error)[:300]}; {remedy}") from error
     finally:
         timer.cancel()
 

@@ -73,7 +73,6 @@ def main() -> None:
         table = engine.on_main(lambda: opening.write_results(folder, jobs))
     terminal.line(table)
     terminal.line(f"written to {folder / opening.RESULTS_JSON} and {folder / opening.RESULTS_TABLE}")
-    engine.leave()
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def row_of(saved, texts: list[str], folder: Path):
 
     config, tokenizer, file = saved.config, saved.tokenizer, folder / "texts.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    how = dict(train_vocab_size=None, eval_fraction=0.0, join_lines=False, log=lambda line: None)
-    how |= dict(tokenizer=tokenizer, max_length=config.data.max_length)
+    how = dict(tokenizer=tokenizer, train_vocab_size=None, max_length=config.data.max_length, eval_fraction=0.0)
+    how |= dict(join_lines=False, log=lambda line: None)
     special_ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id)
     encoder = Encoder(tokenizer.backend_tokenizer.to_str(), special_ids, config.data.max_length, join_lines=False)
     for number, text in enumerate(texts, 1):
@@ -98,8 +98,8 @@ def main() -> None:
     from electra_accel.data.masking import example_streams, selected_count
     from electra_accel.model.rtd import ReplacedTokenDetection, encoder_inputs, predict_slots
     from electra_accel.randomness import Purpose, uniform
-    from electra_accel.text.encode import normalise
     from electra_accel.text.unknown import measure, told
+    from electra_accel.text.writing import normalise
 
     texts = asked.texts or [SENTENCE, *OTHERS]
     with TemporaryDirectory() as name:
@@ -138,8 +138,7 @@ def main() -> None:
 
     print("\n2 what is selected, and what the generator reads there (data/masking.py)")
     n, share, limit = len(ids) - 2, objective.mask_prob, objective.mask_token_prob
-    rule = "" if collator.masking.continues is None else ", whole words by their first token"
-    print(f"  {selected_count(n, share)} of {n} candidates ({share:.0%}): those with the lowest numbers{rule}")
+    print(f"  {selected_count(n, share)} of {n} candidates ({share:.0%}): {collator.masking.rule.order}")
     key = config.run.seed, collator.store.corpus, bins.passes[number : number + 1], np.zeros(1, np.int64)
     streams = [example_streams(*key, purpose) for purpose in (Purpose.SELECT, Purpose.CORRUPT)]
     first, second = (uniform(stream, np.arange(len(ids))) for stream in streams)

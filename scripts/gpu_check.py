@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.hardware import told_by_driver
 from electra_accel.engines.open import open_engine
 from electra_accel.errors import UserError
 from electra_accel.pretraining import config_parser
@@ -40,22 +41,20 @@ WARM_UP_STEPS = 40
 
 
 class TestResult(NamedTuple):
-    """One test. ``outcome`` is passed, failed or skipped; ``measured`` holds the properties that the test recorded."""
-
     name: str
-    outcome: str
-    measured: dict[str, str]
+    outcome: str  # passed, failed or skipped
+    measured: dict[str, str]  # properties that the test recorded
 
 
 class Speed(NamedTuple):
-    """One pre-training run. Speeds are medians over its log lines; mfu and memory are None where they are not known."""
+    """One pre-training run. Speeds are medians over its log lines."""
 
     size: str
     batch_tokens: int
     steps: int
     seconds: float
     tokens_per_second: float
-    mfu: float | None
+    mfu: float | None  # None: not known
     peak_memory_gb: float
     first_loss: float  # of the generator, nats per selected token
     last_loss: float
@@ -83,12 +82,7 @@ def _result(case: ElementTree.Element) -> TestResult:
 def measure(size: str, folder: Path, seconds: float, options: Sequence[str] = PYTHON_DOCS) -> Speed | None:
     """Pre-train ``size`` for about ``seconds``: some steps to find its speed, then a run of as many as fit.
 
-    Args:
-        folder: of both runs.
-        options: for pretrain.py: the text, and whatever else shall differ from the size's defaults.
-
-    Returns:
-        None if a run failed (pretrain.py has said why) or the generator learnt nothing.
+    ``options`` of pretrain.py name the text. None if a run failed (pretrain.py has said why) or the generator learnt nothing.
     """
     warm_up = _pretrain(size, folder / f"{size}-warm-up", WARM_UP_STEPS, options)
     if not warm_up:
@@ -119,12 +113,11 @@ def measure(size: str, folder: Path, seconds: float, options: Sequence[str] = PY
 def _pretrain(size: str, folder: Path, steps: int, options: Sequence[str]) -> list[dict]:
     """Run scripts/pretrain.py as a user does; its log lines as records, none if it failed."""
     print(f"\npre-training {size}, {steps} steps", flush=True)
-    every = max(1, steps // 20)
     recipe = {
         "model.size": size,
         "train.steps": steps,
         "optim.warmup_steps": steps // 10,
-        "tracking.log_every": every,
+        "tracking.log_every": max(1, steps // 20),
         "tracking.samples_every": steps,
         "eval.every": steps,
         "eval.batches": 2,
@@ -157,17 +150,11 @@ def failures(tests: list[TestResult], speeds: dict[str, Speed | None]) -> list[s
 def machine(engine: Engine) -> list[tuple[str, str]]:
     """What the figures depend on, as (name, value)."""
     facts = environment(engine)
-    try:
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        told = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
-        driver = told.stdout.partition("\n")[0]
-    except (OSError, subprocess.TimeoutExpired):
-        driver = ""
     return [
         ("date", f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"),
         ("commit", facts["commit"] or "unknown"),
         ("card", engine.card or "none"),
-        ("driver", driver or "unknown"),
+        ("driver", " ".join(told_by_driver("driver_version")) or "unknown"),
         ("torch", facts["versions"]["torch"]),
         ("Python", facts["python"]),
         ("precision", "fp32" if engine.precision == "no" else engine.precision),
@@ -180,7 +167,6 @@ def page(facts: list[tuple[str, str]], tests: list[TestResult], speeds: dict[str
     outcomes = Counter(test.outcome for test in tests)
     measured = [(name, value) for test in tests for name, value in test.measured.items()]
     lost = failures(tests, speeds)
-    known = [speed for speed in speeds.values() if speed]
     lines = [
         "| | |",
         "|---|---|",
@@ -193,16 +179,12 @@ def page(facts: list[tuple[str, str]], tests: list[TestResult], speeds: dict[str
         "|---|---|---|---|---|---|---|---|",
         *(
             f"| {speed.size} | {speed.batch_tokens:,} | {speed.steps:,} | {speed.seconds:.0f} | {speed.tokens_per_second:,.0f} "
-            f"| {_or_dash(speed.mfu, '.1%')} | {speed.peak_memory_gb:.2f} GB "
+            f"| {'-' if speed.mfu is None else f'{speed.mfu:.1%}'} | {speed.peak_memory_gb:.2f} GB "
             f"| {speed.first_loss:.2f} -> {speed.last_loss:.2f} |"
-            for speed in known
+            for speed in filter(None, speeds.values())
         ),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "-" if value is None else f"{value:{form}}"
 
 
 def write_page(file: Path, text: str) -> None:
@@ -215,13 +197,8 @@ def write_page(file: Path, text: str) -> None:
 def main() -> int:
     parser = argument_parser(__doc__)
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables into this page")
-    parser.add_argument(
-        "--text",
-        metavar="OPTIONS",
-        type=shlex.split,
-        default=PYTHON_DOCS,
-        help='of pretrain.py, in quotes, such as "--data.prepared FOLDER" [the built-in corpus]',
-    )
+    text = 'of pretrain.py, in quotes, such as "--data.prepared FOLDER" [the built-in corpus]'
+    parser.add_argument("--text", metavar="OPTIONS", type=shlex.split, default=PYTHON_DOCS, help=text)
     asked = parser.parse_args()
 
     began = time.monotonic()

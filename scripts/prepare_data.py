@@ -15,31 +15,20 @@ import sys
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
+from electra_accel.options.declare import kind_of, names
+from electra_accel.options.help import METAVARS
+from electra_accel.pretraining.config import Data, Tokenizer
 from electra_accel.runs.run_folder import require_creatable
+
+TEXT = "train_files dataset text_column eval_files eval_fraction eval_general_files replay_files max_length join_lines"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argument_parser(__doc__)
-    files = dict(nargs="+", metavar="FILE", default=[])
-    text = parser.add_argument_group("text (train_files or dataset)")
-    text.add_argument("--train_files", **files, help="training text; globs in quotes")
-    text.add_argument("--dataset", metavar="NAME", help="python_docs (built in), or a hub id NAME[:CONFIG[:SPLIT]]")
-    text.add_argument("--text_column", metavar="NAME", default="text", help="column with the text, not for txt [text]")
-    text.add_argument("--eval_files", **files, help="held-out text; loses what train has too")
-    share = "share held out if no eval_files are given [0.01]"
-    text.add_argument("--eval_fraction", type=float, metavar="X", default=0.01, help=share)
-    text.add_argument("--eval_general_files", **files, help="general text to judge by beside the domain's")
-    text.add_argument("--replay_files", **files, help="general text to be mixed into the training text")
+    add_options(parser.add_argument_group("text (train_files or dataset)"), Data, TEXT)
     tokens = parser.add_argument_group("tokens (tokenizer or train_vocab_size)")
     tokens.add_argument("--tokenizer", metavar="PATH", help="folder, vocab.txt or hub id")
-    tokens.add_argument(
-        "--train_vocab_size", type=int, metavar="N", help="train a WordPiece vocabulary of N tokens at most"
-    )
-    tokens.add_argument("--add_tokens", metavar="FILE", help="tokens to add to the tokenizer's, one a line")
-    saving = "add N tokens: those that save most on the training text"
-    tokens.add_argument("--learn_tokens", type=int, metavar="N", help=saving)
-    tokens.add_argument("--max_length", type=int, metavar="N", default=128, help="tokens of an example at most [128]")
-    tokens.add_argument("--join_lines", action="store_true", help="fill examples with consecutive lines of a document")
+    add_options(tokens, Tokenizer, "train_vocab_size add_tokens learn_tokens")
     parser.add_argument("--processes", type=int, metavar="N", help="that tokenise [by the number of cores]")
     out = dict(type=Path, metavar="FOLDER", default=Path("prepared"))
     parser.add_argument("--out", **out, help="of all prepared data [prepared]")
@@ -49,6 +38,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if not asked.out.is_dir():
         require_creatable(asked.out, "--out")
     return asked
+
+
+def add_options(group: argparse._ArgumentGroup, of: type, wanted: str) -> None:
+    """Options of pre-training with their help and defaults, here without the name of their group."""
+    known = dict(names(of))
+    for name in wanted.split():
+        (kind, several), default, about = kind_of(known[name].type), getattr(of(), name), known[name].metadata
+        how = (
+            {"action": "store_true"} if kind is bool else {"type": kind, "metavar": about["metavar"] or METAVARS[kind]}
+        )
+        how |= {"nargs": "+"} if several else {}
+        shown = f" [{default}]" if default else ""
+        group.add_argument(f"--{name}", default=default, help=(about["help"] + shown).replace("%", "%%"), **how)
 
 
 def main() -> None:
@@ -62,12 +64,11 @@ def main() -> None:
 
     files = {"held_out": asked.eval_files, "general": asked.eval_general_files, "replay": asked.replay_files}
     others = {name: Corpus(files=tuple(given), text_column=asked.text_column) for name, given in files.items() if given}
-    replay = others.pop("replay", None)
     folder = prepare(
         asked.out,
-        Corpus(files=tuple(asked.train_files), dataset=asked.dataset, text_column=asked.text_column),
-        others,
-        replay=replay,
+        Corpus(files=tuple(asked.train_files or ()), dataset=asked.dataset, text_column=asked.text_column),
+        replay=others.pop("replay", None),
+        held_out=others,
         add_tokens=tuple(read_tokens(asked.add_tokens)) if asked.add_tokens else (),
         learn_tokens=asked.learn_tokens,
         tokenizer=load_tokenizer(asked.tokenizer, log=print) if asked.tokenizer else None,

@@ -54,7 +54,6 @@ def main() -> None:
             train_networks(plan(warm, Path(warm.run.dir), engine, terminal), engine, stop, terminal)
             engine.release()
         train_networks(planned, engine, stop, terminal)
-    engine.leave()
 
 
 def train_networks(planned, engine, stop, terminal: Terminal) -> None:

@@ -20,9 +20,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("--files", nargs="+", metavar="FILE", default=[], help="text to learn from; globs in quotes")
     parser.add_argument("--dataset", metavar="NAME", help="instead: python_docs, or a hub id NAME[:CONFIG[:SPLIT]]")
-    parser.add_argument(
-        "--text_column", metavar="NAME", default="text", help="column with the text, not for txt [text]"
-    )
+    column = "column with the text, not for txt [text]"
+    parser.add_argument("--text_column", metavar="NAME", default="text", help=column)
     parser.add_argument("--vocab_size", type=int, metavar="N", required=True, help="tokens at most")
     parser.add_argument("--lowercase", action="store_true", help="make no difference between upper and lower case")
     parser.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="new folder for the tokenizer")

@@ -136,3 +136,35 @@ def test_two_processes_fail_together_and_one_speaks(tmp_path):
     assert len(ours) == 1, result.stderr
     for words in ("differs between hosts", "data of process 0", "data of process 1"):
         assert words in ours[0]
+
+
+LEAVING = """
+import atexit, sys
+from pathlib import Path
+import torch
+from electra_accel.cli import exit_with_one_line
+from electra_accel.engines.open import open_engine
+
+def main():
+    engine = open_engine(precision="no", cpu=True, trackers=[], folder=Path(sys.argv[1]))
+    is_open = torch.distributed.is_initialized
+    atexit.register(lambda: Path(sys.argv[1], f"left-{engine.rank}").write_text(f"{is_open()}"))
+    if engine.rank == 1 and sys.argv[2] == "fail":
+        raise RuntimeError("a bug")
+
+exit_with_one_line(main)
+"""
+
+
+@pytest.mark.parametrize("ending", ["well", "fail"])
+def test_processes_leave_together_and_nobody_waits_for_one_that_failed(tmp_path, ending):
+    (tmp_path / "leaving.py").write_text(LEAVING)
+    config = ROOT / "accelerate_configs" / "ddp.yaml"
+    launch = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
+    words = ["--main_process_port", "0", tmp_path / "leaving.py", tmp_path, ending]
+    result = run_script(*launch, *words, timeout=100, OMP_NUM_THREADS="1")
+    left = {path.name: path.read_text() for path in tmp_path.glob("left-*")}
+    if ending == "well":
+        assert result.returncode == 0 and left == {"left-0": "False", "left-1": "False"}, result.stderr
+    else:
+        assert result.returncode == 1 and "RuntimeError: a bug" in result.stderr and left["left-1"] == "True"

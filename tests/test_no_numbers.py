@@ -103,7 +103,6 @@ def test_damaged_weights_are_named_by_every_script(run):
     lines = {
         "detect.py": ["--discriminator=nan/discriminator", "a text"],
         "evaluate.py": [*pair, "--files", "text.txt"],
-        "benchmarks/rescale_embeddings.py": ["nan/discriminator", "--to", "out"],
     }
     for script, arguments in lines.items():
         code, _, err = run(script, *arguments)

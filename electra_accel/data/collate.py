@@ -15,22 +15,13 @@ from electra_accel.randomness import Purpose, uniform
 
 @dataclass
 class Collator:
-    """Turns up to ``rows`` bins into one micro-batch of exactly ``rows`` rows; plain data, so workers can have a copy.
-
-    Attributes:
-        store: the examples.
-        masking: of the objective.
-        limits: that the bins were packed under.
-        rows: of a micro-batch.
-        seed: of the run (of the evaluation for a fixed corruption).
-        pad_id: of [PAD].
-    """
+    """Turns up to ``rows`` bins into one micro-batch of exactly ``rows`` rows; plain data, so workers can have a copy."""
 
     store: TokenStore | MixedStore
     masking: Masking
-    limits: BinLimits
+    limits: BinLimits  # that the bins were packed under
     rows: int
-    seed: int
+    seed: int  # of the run, or of the evaluation
     pad_id: int
 
     def collate(self, bins: Bins) -> RTDBatch:

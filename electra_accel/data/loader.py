@@ -19,18 +19,10 @@ _PREFETCH = 4  # micro-batches that each worker makes ahead
 
 @dataclass
 class Step:
-    """What one process computes in one global step.
-
-    Attributes:
-        step: its number, from 0.
-        micro_batches: one per accumulation step, in order; global micro-batch a * world_size + rank.
-        tokens: real tokens of the whole global step, all processes together.
-        epoch: passes over the corpus finished with this step, as a fraction.
-        cursor: the place after this step, to go on from.
-    """
+    """What one process computes in one global step; the other attributes as of :class:`~electra_accel.data.plan.StepPlan`."""
 
     step: int
-    micro_batches: list[RTDBatch]
+    micro_batches: list[RTDBatch]  # one per accumulation step, in order; global micro-batch a * world_size + rank
     tokens: int
     epoch: float
     cursor: Cursor
@@ -38,23 +30,14 @@ class Step:
 
 @dataclass
 class StepLoader:
-    """The steps of one process.
+    """The steps of one process."""
 
-    Attributes:
-        plan: of the corpus; the same on every process.
-        layout: whose ``rows`` the collator was made for.
-        rank: of this process.
-        collator: makes the batches.
-        num_workers: worker processes; 0 collates in this one.
-        pin_memory: page-locked batches, for asynchronous copies to a GPU.
-    """
-
-    plan: Plan
+    plan: Plan  # the same on every process
     layout: Layout
-    rank: int
-    collator: Collator
-    num_workers: int = 0
-    pin_memory: bool = False
+    rank: int  # of this process
+    collator: Collator  # of as many rows as the layout
+    num_workers: int = 0  # worker processes; 0 collates in this one
+    pin_memory: bool = False  # for asynchronous copies to a GPU
 
     def steps(self, cursor: Cursor = START, step: int = 0) -> Iterator[Step]:
         """The steps from a place on, the first with the number ``step``; ends where the plan ends.

@@ -24,16 +24,14 @@ class SplitWriter:
         self.writer = TokenWriter(folder, vocab_size)
         self.digest = hashlib.blake2b(digest_size=16)
         self.histogram = np.zeros(max_length + 1, np.int64)
-        self.counts = dict.fromkeys(("documents", "unknown", "unknown_skipped"), 0)
+        self.counts, self.sources, self.skipped = Counter(), Counter(), Counter()
         self.worst: list[str] = []  # documents with unknown tokens
-        self.sources: Counter[str] = Counter()
-        self.skipped: Counter[str] = Counter()
 
     def add(self, source: str, examples: Examples) -> None:
         self.writer.append(examples.tokens, examples.lengths)
         self.digest.update(examples.tokens.tobytes())
         self.histogram += np.bincount(examples.lengths, minlength=len(self.histogram))
-        for name in self.counts:
+        for name in ("documents", "unknown", "unknown_skipped"):
             self.counts[name] += getattr(examples, name)
         if sum(map(len, self.worst)) < SAMPLE:
             self.worst += examples.worst
@@ -74,21 +72,15 @@ def nothing_in(name: str, split: dict) -> str:
 
 
 def read_manifest(folder: Path) -> dict:
-    """See :meth:`SplitWriter.close` and ``prepare._build``.
-
-    Raises:
-        UserError: not a prepared folder, or one of another format.
-    """
+    """See :meth:`SplitWriter.close` and ``prepare._build``. UserError: not a prepared folder, or one of another format."""
     try:
         manifest = json_text.loads((folder / MANIFEST).read_bytes())
         if not isinstance(manifest, dict):
             raise ValueError(f"{MANIFEST} is no record with named fields")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: not a folder of prepared data: {error} (option data.prepared)") from None
-    if manifest.get("format") != FORMAT:
-        raise UserError(
-            f"{folder}: prepared in format {manifest.get('format')}, this version reads {FORMAT}; prepare again"
-        )
+    if (found := manifest.get("format")) != FORMAT:
+        raise UserError(f"{folder}: prepared in format {found}, this version reads {FORMAT}; prepare again")
     return manifest
 
 

@@ -1,23 +1,24 @@
 """Which positions the generator is trained on, and what it reads there.
 
 Of an example with n candidates (real tokens except [CLS], [SEP], [PAD], [MASK]) k = :func:`selected_count` are selected
-without replacement: those with the k smallest keyed hashes, or whole words in the order of such hashes (see
-:class:`Masking`), which are k tokens too. Of the selected, ``mask_token_prob`` become [MASK],
+without replacement, by one of the rules in ``MASK_UNITS``. Of the selected, ``mask_token_prob`` become [MASK],
 ``random_token_prob`` a random token, the others keep theirs (ELECTRA's code: 85%, 0, 15%; BERT: 80%, 10%, 10%). Every draw is
 keyed by (seed, corpus, pass, purpose, example, position), so neither the other examples of a batch nor the process that
 collates it can change it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tokenizers.models import WordPiece
-from transformers import PreTrainedTokenizerFast
 
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS
 from electra_accel.errors import UserError
 from electra_accel.randomness import Purpose, bits, key, uniform
+
+if TYPE_CHECKING:  # the options read MASK_UNITS, and --help is answered at once
+    from transformers import PreTrainedTokenizerFast
 
 _POSITION_BITS = MAX_EXAMPLE_TOKENS.bit_length()
 _ROW_BITS = 20  # examples in a micro-batch
@@ -48,54 +49,89 @@ def example_streams(seed: int, corpus: int, passes: np.ndarray, examples: np.nda
     return bits(keys[which], examples)
 
 
-def word_continuations(tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
-    """Which ids go on with the word of the token before them (WordPiece "##…"): bool [vocabulary].
+class SingleTokens:
+    """A rule, as all in ``MASK_UNITS``: the k candidates with the smallest keyed hashes."""
 
-    Raises:
-        UserError: the tokenizer is of another kind, which does not mark them so.
+    order = "those with the lowest numbers"  # in words
+
+    def __call__(
+        self, tokens: np.ndarray, rows: np.ndarray, positions: np.ndarray, counts: np.ndarray, streams: np.ndarray
+    ) -> np.ndarray:
+        """Indices of the selected candidates: int64 [sum(counts)], ascending.
+
+        Args:
+            tokens, rows, positions: of each candidate its id, its example (0 … n-1) and its place in it; ascending by both.
+            counts: int64 [n], how many to select in each example; exactly so many must be.
+            streams: uint64 [n], of Purpose.SELECT.
+        """
+        order = _keyed_order(rows, positions, streams)
+        return np.sort(order[within(np.bincount(rows)) < counts[rows]])
+
+
+@dataclass
+class WholeWords:
+    """Whole words are selected (after the whole-word masking of BERT's code, 2019).
+
+    A word is a token that does not continue one, with those that continue it. Words are taken in keyed order; one that does
+    not fit into what is left of the k tokens is passed over. What no word fits into is filled by the first tokens of the
+    first word that was not taken. So exactly as many tokens are selected as with single tokens, and at most one word of an
+    example is broken. Long words in short texts are selected less often.
+
+    Attributes:
+        continues: bool [vocabulary], which ids go on with the word of the token before them.
     """
-    model = tokenizer.backend_tokenizer.model
-    if not isinstance(model, WordPiece):
-        raise UserError(
-            f"objective.mask_unit word needs a WordPiece tokenizer, and {tokenizer.name_or_path or 'this one'} is of the kind "
-            f"{type(model).__name__}: set objective.mask_unit token"
-        )
-    prefix = model.continuing_subword_prefix
-    return np.array([token.startswith(prefix) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
+
+    continues: np.ndarray
+    order = f"{SingleTokens.order}, whole words by their first token"
+
+    @classmethod
+    def of(cls, tokenizer: "PreTrainedTokenizerFast") -> "WholeWords":
+        """By the "##" of WordPiece. UserError: the tokenizer is of another kind, which does not mark words so."""
+        model = tokenizer.backend_tokenizer.model
+        prefix = getattr(model, "continuing_subword_prefix", None)
+        if type(model).__name__ != "WordPiece":
+            raise UserError(
+                f"objective.mask_unit word needs a WordPiece tokenizer, and {tokenizer.name_or_path or 'this one'} is of the "
+                f"kind {type(model).__name__}: set objective.mask_unit token"
+            )
+        tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        return cls(np.array([token.startswith(prefix) for token in tokens]))
+
+    def __call__(
+        self, tokens: np.ndarray, rows: np.ndarray, positions: np.ndarray, counts: np.ndarray, streams: np.ndarray
+    ) -> np.ndarray:
+        """As of :class:`SingleTokens`."""
+        begins_word = ~self.continues[tokens]
+        # A long document was cut inside a word, or what is never selected stands in it.
+        begins_word |= (np.diff(positions, prepend=-2) != 1) | (np.diff(rows, prepend=-1) > 0)
+        first = np.flatnonzero(begins_word)
+        order = _keyed_order(rows[first], positions[first], streams)
+        sizes = np.diff(first, append=len(rows))
+        taken = np.empty_like(sizes)
+        taken[order] = _tokens_taken(sizes[order], rows[first], counts)
+        return np.flatnonzero(within(sizes) < np.repeat(taken, sizes))
+
+
+Rule = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+# The choices of objective.mask_unit: what makes a rule for a tokenizer. A new rule is one entry.
+MASK_UNITS: dict[str, Callable[["PreTrainedTokenizerFast"], Rule]] = {
+    "token": lambda tokenizer: SingleTokens(),
+    "word": WholeWords.of,
+}
 
 
 @dataclass
 class Masking:
-    """The corruption of one objective and one tokenizer.
+    """The corruption of one objective and one tokenizer."""
 
-    With ``continues`` whole words are selected (after the whole-word masking of BERT's code, 2019): a word is a token that
-    does not continue one, with those that continue it. Words are taken in keyed order as long as they fit into what is left
-    of the k tokens; one that does not fit is passed over. What no word fits into is filled by the first tokens of the first
-    word, in that order, that was not taken. So an example has exactly as many selected tokens as with single tokens, and at
-    most one of its words is broken. Long words in short texts are selected less often: in Korean reviews of 20 tokens with
-    probability .10 (three tokens) instead of .25 (one), and 4% of the selected words are broken; in texts of more than 40
-    tokens .13, .19 and 0.3%.
-
-    Attributes:
-        mask_prob: share of the candidates that is selected.
-        mask_token_prob, random_token_prob: what becomes of the selected; the rest keep their token.
-        vocab_size: of the tokenizer.
-        mask_id: of [MASK].
-        never_selected: ids of [CLS], [SEP], [PAD], [MASK].
-        special_ids: ids that a random token never is.
-        continues: bool [vocab_size], see :func:`word_continuations`; None: single tokens are selected.
-    """
-
-    mask_prob: float
-    mask_token_prob: float
-    random_token_prob: float
+    mask_prob: float  # share of the candidates that is selected
+    mask_token_prob: float  # share of the selected that become [MASK]
+    random_token_prob: float  # a random token; the rest keep theirs
     vocab_size: int
     mask_id: int
-    never_selected: Sequence[int]
-    special_ids: Sequence[int]
-    continues: np.ndarray | None = None
-    _is_candidate: np.ndarray = field(init=False, repr=False)  # bool [vocab_size]
-    _random_ids: np.ndarray = field(init=False, repr=False)
+    never_selected: Sequence[int]  # [CLS], [SEP], [PAD], [MASK]
+    special_ids: Sequence[int]  # which a random token never is
+    rule: Rule = field(default_factory=SingleTokens)
 
     def __post_init__(self):
         self._is_candidate = np.ones(self.vocab_size, bool)
@@ -107,35 +143,24 @@ class Masking:
 
         Args:
             tokens: ids [sum(lengths)], one example after another, each from [CLS] to [SEP].
-            lengths: int64 [n].
-            streams: uint64 [n], of Purpose.SELECT.
+            lengths: int64 [n]; streams: uint64 [n], of Purpose.SELECT.
 
         Returns:
-            rows: int64 [k], the example (0 … n-1) of each selected position, ascending.
-            positions: int64 [k], the position within that example, ascending within an example.
+            The example (0 … n-1) of each selected position, and the position in it: int64 [k], ascending by both.
         """
         if len(lengths) > 1 << _ROW_BITS or (len(lengths) and lengths.max() > 1 << _POSITION_BITS):
             raise ValueError("more examples, or longer ones, than a batch may hold")
         candidate = np.flatnonzero(self._is_candidate[tokens])
         rows = np.repeat(np.arange(len(lengths)), lengths)[candidate]
         positions = candidate - (np.cumsum(lengths) - lengths)[rows]
-        candidates = np.bincount(rows, minlength=len(lengths))
-        counts = selected_count(candidates, self.mask_prob)
-        if self.continues is None:
-            order = _keyed_order(rows, positions, streams)
-            chosen = np.sort(order[within(candidates) < counts[rows]])
-        else:
-            begins_word = ~self.continues[tokens[candidate]]
-            begins_word |= np.diff(candidate, prepend=-2) > 1  # a long document was cut inside a word
-            chosen = _whole_words(begins_word, rows, positions, counts, streams)
+        counts = selected_count(np.bincount(rows, minlength=len(lengths)), self.mask_prob)
+        chosen = self.rule(tokens[candidate], rows, positions, counts, streams)
         return rows[chosen], positions[chosen]
 
     def corrupt(self, tokens: np.ndarray, positions: np.ndarray, corrupt: np.ndarray, random: np.ndarray) -> np.ndarray:
-        """What the generator reads at selected positions: int64 [k].
+        """What the generator reads at selected positions, where ``tokens`` are the original ids: int64 [k].
 
         Args:
-            tokens: ids [k], the originals.
-            positions: int64 [k], within the example.
             corrupt, random: uint64 [k], streams of the examples for Purpose.CORRUPT and Purpose.RANDOM_TOKEN.
         """
         choice = uniform(corrupt, positions)
@@ -148,12 +173,7 @@ class Masking:
 
 
 def _keyed_order(rows: np.ndarray, positions: np.ndarray, streams: np.ndarray) -> np.ndarray:
-    """Indices of the given places, example after example, those of one example by the hashes of their positions: int64 [n].
-
-    Args:
-        rows, positions: int64 [n], ascending by both.
-        streams: uint64, of each example.
-    """
+    """Indices of the given places, example after example, those of one example by the hashes of their positions: int64 [n]."""
     number = within(np.bincount(rows))  # of the place in its example
     # One integer that sorts by example, then by hash, then (hashes of 34 bits can be equal) by position.
     order = bits(streams[rows], positions)
@@ -166,32 +186,12 @@ def _keyed_order(rows: np.ndarray, positions: np.ndarray, streams: np.ndarray) -
     return np.arange(len(rows)) - number + order.astype(np.int64)
 
 
-def _whole_words(
-    begins_word: np.ndarray, rows: np.ndarray, positions: np.ndarray, counts: np.ndarray, streams: np.ndarray
-) -> np.ndarray:
-    """Indices of the selected candidates, ascending; the rule is in :class:`Masking`.
-
-    Args:
-        begins_word: bool, of each candidate.
-        rows, positions: int64, of each candidate, ascending by both.
-        counts: int64, tokens to select in each example.
-        streams: uint64, of each example.
-    """
-    first = np.flatnonzero(begins_word)
-    order = _keyed_order(rows[first], positions[first], streams)
-    sizes = np.diff(first, append=len(rows))
-    taken = np.empty_like(sizes)
-    taken[order] = _tokens_taken(sizes[order], rows[first], counts)
-    return np.flatnonzero(within(sizes) < np.repeat(taken, sizes))
-
-
 def _tokens_taken(sizes: np.ndarray, rows: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """How many of its tokens each word gives: all, none or, at most one word of an example, some.
+    """How many of its tokens each word gives: all, none or, at most one word of an example, some. int64 [words].
 
     Args:
-        sizes: int64 [words], example after example, in the order in which an example takes them.
-        rows: int64 [words], ascending.
-        room: int64, tokens that each example takes in all; no more than it has.
+        sizes, rows: of the words, example after example, in the order in which an example takes them.
+        room: tokens that each example takes in all; no more than it has.
     """
     taken = np.zeros_like(sizes)
     waiting = np.arange(len(sizes))

@@ -17,25 +17,18 @@ _LOSS = 0.002  # share of the bins that a limit on slots or on segments may cost
 
 @dataclass(frozen=True)
 class BinLimits:
-    """What one bin holds at most. Part of a run's identity: chosen from data and objective, never from hardware.
+    """What one bin holds at most. Part of a run's identity: chosen from data and objective, never from hardware."""
 
-    Attributes:
-        tokens: token slots of a row, T in :class:`~electra_accel.batch.RTDBatch`.
-        slots: selected positions, S.
-        segments: examples, G.
-    """
-
-    tokens: int
-    slots: int
-    segments: int
+    tokens: int  # token slots of a row, T in RTDBatch
+    slots: int  # selected positions, S
+    segments: int  # examples, G
 
 
 def pack(lengths: np.ndarray, slots: np.ndarray, limits: BinLimits) -> np.ndarray:
     """Best-fit in the given order: the bin of each example, numbered from 0 as they were opened, int64 [n].
 
     Args:
-        lengths: int64 [n], tokens of each example, at least 1.
-        slots: int64 [n], selected positions that each example may need at most.
+        lengths, slots: int64 [n], tokens of each example, at least 1, and positions selected in it at most.
 
     Raises:
         ValueError: an example that does not fit into an empty bin.
@@ -96,14 +89,11 @@ def choose_limits(
     """The fewest slots and segments per bin that cost hardly any token fill: each of the two at most 0.2% more bins.
 
     Found by packing a sample. Slots are what the generator's output layer computes on, used or not, so there are as few
-    as possible; segments are only table entries, so twice as many as necessary.
+    as possible; segments are only table entries, so twice as many as necessary. ValueError: an example longer than a bin.
 
     Args:
         histogram: int [longest + 1], number of examples of each length.
         slots_of_length: most slots that an example of a given length needs, vectorised.
-
-    Raises:
-        ValueError: an example longer than a bin.
     """
     lengths_of = lengths_like(histogram)
     total = int(np.sum(histogram))

@@ -27,19 +27,12 @@ WINDOW = 65_536  # examples; part of a run's identity
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place in the plan: what has been emitted is everything before it.
+    """A place in the plan: what has been emitted is everything before it."""
 
-    Attributes:
-        pass_number: pass over the corpus, from 0.
-        window: window of that pass, from 0.
-        bins: bins of the window already emitted.
-        carry: (pass, example) pairs, as in :class:`Bins`, that earlier windows left over for this one, in order.
-    """
-
-    pass_number: int = 0
-    window: int = 0
-    bins: int = 0
-    carry: tuple[tuple[int, int], ...] = ()
+    pass_number: int = 0  # pass over the corpus
+    window: int = 0  # of that pass
+    bins: int = 0  # of the window already emitted
+    carry: tuple[tuple[int, int], ...] = ()  # (pass, example), as in Bins: what earlier windows left over, in order
 
     def to_json(self) -> dict:
         """Plain numbers and lists, for the manifest of a checkpoint."""
@@ -56,17 +49,11 @@ START = Cursor()
 
 @dataclass(frozen=True)
 class Bins:
-    """A list of bins in flat form. ``bins[2:5]`` is a list of three of them; ``len(bins)`` counts bins.
+    """A list of bins in flat form. ``bins[2:5]`` is a list of three of them; ``len(bins)`` counts bins."""
 
-    Attributes:
-        examples: int64 [n], numbers in the store, bin after bin.
-        passes: int64 [n], the pass in which each of them appears; of a replay example, the cycle over the replay text.
-        offsets: int64 [bins + 1], where each bin begins in the two arrays; the first need not be 0.
-    """
-
-    examples: np.ndarray
-    passes: np.ndarray
-    offsets: np.ndarray
+    examples: np.ndarray  # int64 [n], numbers in the store, bin after bin
+    passes: np.ndarray  # int64 [n], in which each of them appears; of a replay example, the cycle over the replay text
+    offsets: np.ndarray  # int64 [bins + 1], where each bin begins in the two arrays; the first need not be 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -89,54 +76,33 @@ class Bins:
 
 
 class StepPlan(NamedTuple):
-    """One global step, the same on every process.
+    """One global step, the same on every process."""
 
-    Attributes:
-        step: number of the step, from 0.
-        bins: its bins; ``bins_per_step`` of them, fewer only in the last step of a plan that ends.
-        tokens: real tokens in them, the denominator of the discriminator's loss.
-        epoch: passes over the corpus finished with this step, as a fraction (2.5: half of the third).
-        cursor: the place after this step.
-    """
-
-    step: int
-    bins: Bins
-    tokens: int
-    epoch: float
-    cursor: Cursor
+    step: int  # its number, from 0
+    bins: Bins  # ``bins_per_step`` of them, fewer only in the last step of a plan that ends
+    tokens: int  # real tokens in them, the denominator of the discriminator's loss
+    epoch: float  # passes over the corpus finished with this step (2.5: half of the third)
+    cursor: Cursor  # the place after this step
 
 
 @dataclass
 class Plan:
-    """The sequence of global steps over one corpus.
+    """The sequence of global steps over one corpus."""
 
-    Attributes:
-        examples: number of examples that each pass holds once, at least 1.
-        lengths: tokens of the given examples (``TokenStore.lengths``).
-        slots: (examples, lengths) -> most selected positions that each of them needs.
-        limits: of a bin.
-        bins_per_step: bins in a global step.
-        seed: of the run.
-        corpus: names the content (``TokenStore.corpus``).
-        passes: the plan ends after so many; None: it never ends.
-        replay: what each pass holds besides; its examples have the numbers ``examples``, ``examples`` + 1, …
-        per_pass: examples of a pass, those of replay included.
-    """
-
-    examples: int
-    lengths: Callable[[np.ndarray], np.ndarray]
-    slots: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    examples: int  # that each pass holds once, at least 1
+    lengths: Callable[[np.ndarray], np.ndarray]  # tokens of the given examples (``TokenStore.lengths``)
+    slots: Callable[[np.ndarray, np.ndarray], np.ndarray]  # (examples, lengths) -> most positions selected in each
     limits: BinLimits
     bins_per_step: int
-    seed: int
-    corpus: int
-    passes: int | None = None
-    replay: Replay | None = None
+    seed: int  # of the run
+    corpus: int  # names the content (``TokenStore.corpus``)
+    passes: int | None = None  # the plan ends after so many; None: it never ends
+    replay: Replay | None = None  # what each pass holds besides, with the numbers ``examples``, ``examples`` + 1, …
 
     def __post_init__(self):
         if self.examples < 1:
             raise ValueError("a plan needs at least one example")
-        self.per_pass: int = self.examples + (self.replay.per_pass if self.replay else 0)
+        self.per_pass: int = self.examples + (self.replay.per_pass if self.replay else 0)  # with those of replay
 
     def steps(self, cursor: Cursor = START, step: int = 0) -> Iterator[StepPlan]:
         """The steps from a place on; the first of them gets the number ``step``."""
@@ -238,18 +204,12 @@ class Layout:
 
     Bin b of a step stands in row b % rows of global micro-batch g = b // rows; global micro-batch
     g = a * world_size + p is the a-th of process p. Rows beyond the last bin are empty bins with zero weight.
-
-    Attributes:
-        world_size: processes.
-        rows: bins in a micro-batch.
-        accumulation: micro-batches per process and step.
-        empty_bins: computed in vain in every step.
     """
 
     world_size: int
-    rows: int
-    accumulation: int
-    empty_bins: int
+    rows: int  # bins in a micro-batch
+    accumulation: int  # micro-batches per process and step
+    empty_bins: int  # computed in vain in every step
 
     @classmethod
     def derive(cls, bins_per_step: int, bin_tokens: int, micro_batch_tokens: int, world_size: int) -> "Layout":

@@ -60,7 +60,7 @@ def prepare(
         held_out: name -> corpus of each held-out set; texts that are also in train are left out of them. If none is named
             ``held_out``, that one is split off train by a hash of the text (the built-in corpus: by source file).
         tokenizer: a loaded one. None: a WordPiece vocabulary of ``train_vocab_size`` is trained on train.
-        replay: more text to train on; texts that are held out, given or split off, are left out of it.
+        replay: more text to train on; texts that are held out are left out of it.
         add_tokens, learn_tokens: more tokens for the given tokenizer; see :func:`~electra_accel.text.vocabulary.adapt`.
         max_length: tokens per example, [CLS] and [SEP] included.
         eval_fraction: share of train's documents that is split off; at least one document is, unless it is 0.
@@ -69,7 +69,7 @@ def prepare(
             fewer than 4 cores (there, the library's threads do as well).
 
     Raises:
-        UserError: see readers.py, corpus.py, tokenizer.py; too little space on the disk; no usable text.
+        UserError: text or tokenizer cannot be used; too little space on the disk.
     """
     if not 8 <= max_length <= MAX_EXAMPLE_TOKENS:
         raise UserError(f"data.max_length must lie between 8 and {MAX_EXAMPLE_TOKENS}, not {max_length}")
@@ -106,8 +106,8 @@ def prepare(
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            full = f"{root}: the disk became full while the corpus was prepared; free space or use another"
-            raise UserError(full) from None
+            full = "the disk became full while the corpus was prepared; free space or use another"
+            raise UserError(f"{root}: {full}") from None
 
     if folder.exists():
         log(f"found prepared data {folder}")
@@ -179,23 +179,13 @@ def _build(
         "settings": settings,
         "splits": closed,
     }
-    text = json.dumps(manifest, ensure_ascii=False)
     # The name of a file need not be UTF-8; what is escaped reads back as it was.
+    text = json.dumps(manifest, ensure_ascii=False)
     (folder / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 class Prepared:
-    """A prepared folder, opened.
-
-    Args:
-        folder: as :func:`prepare` returned it.
-        tokenizer: the tokenizer that the run uses; None: the one in the folder.
-
-    Attributes:
-        manifest: see :func:`read_manifest`.
-        fingerprint: 32 hexadecimal digits of all tokens and the tokenizer; equal on two hosts that prepared the same.
-        train, held_out: the examples; ``held_out`` by name of the set, empty if nothing was held out.
-        replay: more examples to train on; None if no replay was given.
+    """A prepared folder, opened with the tokenizer that the run uses, or else with the one in it.
 
     Raises:
         UserError: not a prepared folder, another format, damaged, or made with another tokenizer.
@@ -204,7 +194,7 @@ class Prepared:
     def __init__(self, folder: str | Path, tokenizer: PreTrainedTokenizerFast | None = None):
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
-        self.fingerprint: str = self.manifest["fingerprint"]
+        self.fingerprint: str = self.manifest["fingerprint"]  # of all tokens and the tokenizer: equal on two hosts
         self.tokenizer = tokenizer or load_tokenizer(self.folder / "tokenizer")
         if fingerprint(self.tokenizer) != self.manifest["tokenizer"]:
             why = "its tokenizer is not the one that the text was prepared with: changed since, or by an earlier version that "
@@ -217,12 +207,12 @@ class Prepared:
         for name, split in self.manifest["splits"].items():
             place = self.folder / name
             try:
-                corpus = int(split["fingerprint"][:16], 16)
-                stores[name] = store = TokenStore(place, self.manifest["vocab_size"], corpus)
+                store = TokenStore(place, self.manifest["vocab_size"], corpus=int(split["fingerprint"][:16], 16))
             except (OSError, ValueError) as error:
                 raise UserError(f"{place}: damaged: {error}; delete {self.folder} and prepare again") from None
             if (len(store), len(store.tokens)) != (split["examples"], split["tokens"]):
                 raise UserError(f"{place}: not as long as its manifest says; delete {self.folder} and prepare again")
+            stores[name] = store
         self.train: TokenStore = stores.pop("train")
         self.replay: TokenStore | None = stores.pop("replay", None)
-        self.held_out: dict[str, TokenStore] = stores
+        self.held_out: dict[str, TokenStore] = stores  # by name of the set

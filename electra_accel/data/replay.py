@@ -14,15 +14,10 @@ from electra_accel.randomness import Purpose, key, permute
 
 @dataclass(frozen=True)
 class Replay:
-    """How much replay text there is, and how much of it a pass takes.
+    """How much replay text there is, and how much of it a pass takes."""
 
-    Attributes:
-        examples: of the replay text, at least 1.
-        per_pass: places for them in each pass over the training text, at least 1.
-    """
-
-    examples: int
-    per_pass: int
+    examples: int  # of the replay text, at least 1
+    per_pass: int  # places for them in each pass over the training text, at least 1
 
     @classmethod
     def of_fraction(cls, fraction: float, lengths: np.ndarray, replay_lengths: np.ndarray) -> "Replay":

@@ -9,7 +9,7 @@ import numpy as np
 
 from electra_accel.randomness import Purpose, key, uniform
 from electra_accel.text.corpus import Batch, Corpus, read_documents
-from electra_accel.text.encode import normalise
+from electra_accel.text.writing import normalise
 
 _STREAM = key(Purpose.SPLIT)
 _NONE = np.empty(0, np.uint64)  # hashes
@@ -60,10 +60,8 @@ def assign(
     are not in train; then those of replay that are in no held-out split. ``left_out`` (of each split, by reason) counts the
     others as it goes. Memory: 8 bytes for each held-out document, nothing for those of train and replay.
     """
-    sets = [
-        text_hashes(batch.documents) for corpus in held_out.values() for batch in read_documents(corpus, join_lines)
-    ]
-    given = np.unique(np.concatenate([_NONE, *sets]))
+    batches = (batch for corpus in held_out.values() for batch in read_documents(corpus, join_lines))
+    given = np.unique(np.concatenate([_NONE, *(text_hashes(batch.documents) for batch in batches)]))
     in_train = np.zeros(len(given), bool)
     split_off = [_NONE]
     for batch in read_documents(train, join_lines):

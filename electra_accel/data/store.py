@@ -28,10 +28,8 @@ class TokenStore:
     """Read access to the examples of one prepared split; memory-mapped, so that processes of one host share the pages.
 
     Args:
-        folder: holds tokens.bin, offsets.bin, blocks.bin as written by :class:`TokenWriter`.
-        vocab_size: of the tokenizer; decides the width of a token.
-        corpus: an integer that names the content (from the manifest's fingerprint); every random draw about these examples
-            is keyed by it.
+        folder: as written by :class:`TokenWriter`.
+        corpus: names the content (from the manifest's fingerprint); every random draw about these examples is keyed by it.
     """
 
     def __init__(self, folder: Path, vocab_size: int, corpus: int):
@@ -65,32 +63,22 @@ class TokenStore:
 
 
 class MixedStore:
-    """The training examples and after them the replay examples, under one numbering; reads as a :class:`TokenStore` does.
-
-    Args:
-        train, replay: of one tokenizer.
-
-    Attributes:
-        corpus: names the content of both.
-    """
+    """The training examples and after them the replay examples, under one numbering; reads as a :class:`TokenStore` does."""
 
     def __init__(self, train: TokenStore, replay: TokenStore):
-        self.train = train
-        self.replay = replay
-        self.corpus = key(train.corpus, replay.corpus)
+        self.train, self.replay = train, replay
+        self.corpus = key(train.corpus, replay.corpus)  # names the content of both
 
     def __len__(self) -> int:
         return len(self.train) + len(self.replay)
 
     def lengths(self, examples: np.ndarray) -> np.ndarray:
-        """Number of tokens of each example, [CLS] and [SEP] included: int64, same shape."""
         result = np.empty(examples.shape, np.int64)
         for store, here, numbers in self._parts(examples):
             result[here] = store.lengths(numbers)
         return result
 
     def read(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The examples' tokens one after another (1-D, token dtype) and their lengths (int64 [n])."""
         lengths = self.lengths(examples)
         tokens = np.empty(lengths.sum(), self.train.tokens.dtype)
         for store, here, numbers in self._parts(examples):
@@ -98,7 +86,7 @@ class MixedStore:
         return tokens, lengths
 
     def _parts(self, examples: np.ndarray) -> Iterator[tuple[TokenStore, np.ndarray, np.ndarray]]:
-        """Each store, which of the examples it has (bool, same shape), and their numbers in it."""
+        """Each store, which of the examples it has (bool), and their numbers in it."""
         is_replay = examples >= len(self.train)
         yield self.train, ~is_replay, examples[~is_replay]
         yield self.replay, is_replay, examples[is_replay] - len(self.train)
@@ -110,9 +98,7 @@ class TokenWriter:
     def __init__(self, folder: Path, vocab_size: int):
         folder.mkdir(parents=True, exist_ok=True)
         self.dtype = token_dtype(vocab_size)
-        self.total = 0  # tokens written so far
-        self.count = 0  # examples written so far
-        self._block_start = 0
+        self.total = self.count = self._block_start = 0  # tokens and examples written so far
         self._files = {name: open(folder / f"{name}.bin", "wb") for name in ("tokens", "offsets", "blocks")}
 
     def append(self, tokens: np.ndarray, lengths: np.ndarray) -> None:

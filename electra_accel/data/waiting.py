@@ -1,8 +1,8 @@
 """One process makes a folder while all others wait for it, without any collective: over a lock file beside the folder.
 
 A collective would time out (NCCL after ten minutes) where preparing takes an hour, and it needs a process group, which a login
-node does not have. This works between processes of one host and between hosts that share the file system. The lock is a file
-that `filelock` creates and keeps touching; it needs no locks of the file system, which some NFS mounts keep to one host.
+node does not have. The lock is a file that `filelock` creates and keeps touching, so it works between hosts that share the
+file system; it needs no locks of the file system, which some NFS mounts keep to one host.
 """
 
 import json
@@ -15,13 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from filelock import SoftFileLease, Timeout
+from filelock import SoftFileLease, SoftFileLock, Timeout
 
 from electra_accel.errors import UserError, one_line
 
 _POLL_SECONDS = 0.2
 _NEVER = 1e9  # seconds: a person decides whether a silent process of another host is dead
-_CONTAINER = "?"  # filelock writes "?pidns-…" behind the name of the host where a process is in a container
 
 
 def build_once(
@@ -46,7 +45,7 @@ def build_once(
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder.parent}: cannot make this folder for the prepared data: {error.strerror}") from None
-    path, failure = (folder.with_name(folder.name + end) for end in (".lock", ".failed"))
+    path, failure = Path(f"{folder}.lock"), Path(f"{folder}.failed")
     lock = SoftFileLease(path, lease_duration=_NEVER, heartbeat_interval=beat_seconds)
     builders: dict[str, str] = {}  # whom this process has waited for: token of the lock -> name
     last, since = None, 0.0  # what the lock file was like when it last changed; the time is this process's own
@@ -54,12 +53,10 @@ def build_once(
         try:
             held = lock.acquire(timeout=0)
         except Timeout:
-            owner, beat = lock.owner, _last_beat(path)
-            name = (
-                f"host {owner.hostname.partition(_CONTAINER)[0]}, process {owner.pid}"
-                if owner
-                else "an unknown process"
-            )
+            owner, beat = lock.owner, None
+            with suppress(OSError):  # it may just have gone away
+                beat = path.stat().st_mtime_ns
+            name = f"host {_host(owner)}, process {owner.pid}" if owner else "an unknown process"
             if owner and owner.token not in builders:
                 builders[owner.token] = name
                 log(f"waiting for {name} to prepare {folder}")
@@ -67,7 +64,10 @@ def build_once(
                 last, since = (owner, beat), time.monotonic()
             silent = time.monotonic() - since
             if silent > dead_seconds and _is_dead(owner):
-                lock.force_break()
+                # One at a time, and only the lock that was judged: another may have taken over, and build by now.
+                with suppress(Timeout), SoftFileLock(f"{path}.breaking", timeout=0):
+                    if lock.owner == owner:
+                        lock.force_break()
             elif silent > silent_seconds:
                 raise UserError(
                     f"{name} was to prepare {folder} and has been silent for {silent / 60:.0f} minutes; "
@@ -78,7 +78,9 @@ def build_once(
         except OSError as error:
             raise UserError(f"{folder.parent}: cannot write there: {error.strerror}") from None
         with held:
-            failed = _read(failure)
+            failed = {}
+            with suppress(OSError, ValueError):
+                failed = json.loads(failure.read_text(encoding="utf-8"))
             if failed.get("attempt") in builders:
                 name = builders[failed["attempt"]]
                 raise UserError(f"{failed['message']} (in the process that prepared the data: {name})")
@@ -93,7 +95,7 @@ def _build(folder: Path, build: Callable[[Path], None], attempt: str, failure: P
     for abandoned in folder.parent.glob(f"{folder.name}.tmp-*"):
         shutil.rmtree(abandoned, ignore_errors=True)
     temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-    whole_message = failure.with_name(failure.name + ".log")
+    whole_message = Path(f"{failure}.log")
     try:
         temporary.mkdir()
         build(temporary)
@@ -117,25 +119,10 @@ def _build(folder: Path, build: Callable[[Path], None], attempt: str, failure: P
     whole_message.unlink(missing_ok=True)
 
 
-def _read(failure: Path) -> dict:
-    try:
-        return json.loads(failure.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _last_beat(lock: Path) -> int | None:
-    """When the lock was touched last; None where it has just gone away."""
-    try:
-        return lock.stat().st_mtime_ns
-    except OSError:
-        return None
+def _host(owner) -> str:
+    return owner.hostname.partition("?")[0]  # filelock writes "?pidns-…" behind it where a process is in a container
 
 
 def _is_dead(owner) -> bool:
     """Only what runs on this host can be known to be dead."""
-    return (
-        bool(owner)
-        and owner.hostname.partition(_CONTAINER)[0] == socket.gethostname()
-        and not psutil.pid_exists(owner.pid)
-    )
+    return bool(owner) and _host(owner) == socket.gethostname() and not psutil.pid_exists(owner.pid)

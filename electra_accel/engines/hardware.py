@@ -9,6 +9,17 @@ import torch
 from electra_accel.errors import UserError
 
 
+def told_by_driver(*facts: str) -> list[str]:
+    """``name`` or ``driver_version`` of the first NVIDIA card; [] where nvidia-smi cannot tell."""
+    query = ["nvidia-smi", f"--query-gpu={','.join(facts)}", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    said = found.stdout.strip() if found.returncode == 0 else ""
+    return [part.strip() for part in said.splitlines()[0].split(",")] if said else []
+
+
 def unusable_gpu(cpu_requested: bool) -> str | None:
     """Why a GPU that this machine has cannot be used by this torch, or None where there is nothing to complain about.
 
@@ -19,14 +30,9 @@ def unusable_gpu(cpu_requested: bool) -> str | None:
     hidden = visible is not None and visible.split(",")[0].strip() in ("", "-1", "NoDevFiles")
     if cpu_requested or hidden or torch.cuda.is_available():
         return None
-    try:
-        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        found = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
+    if len(told := told_by_driver("name", "driver_version")) < 2:
         return None  # no driver tools, so no NVIDIA GPU that anybody set up
-    if found.returncode != 0 or not found.stdout.strip():
-        return None
-    name, driver = (part.strip() for part in found.stdout.splitlines()[0].split(",")[:2])
+    name, driver = told[:2]
     if torch.version.cuda is None:
         remedy = "this torch is a CPU build: install a CUDA build of the same version"
     else:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from electra_accel.cli import at_good_end
 from electra_accel.engines import launch_environment
 from electra_accel.engines.deepspeed import DeepSpeed
 from electra_accel.engines.engine import Engine
@@ -29,7 +30,7 @@ def launched() -> type[Engine]:
 
 
 def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path) -> Engine:
-    """Called once on every process.
+    """Called once on every process. A script that ends well leaves it by itself, see :meth:`Engine.leave`.
 
     Args:
         precision: train.precision.
@@ -46,7 +47,9 @@ def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path)
     engine.require_runnable(cpu)
     cpu = cpu or not torch.cuda.is_available()
     precision = choose_precision(precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
-    return engine(precision=precision, cpu=cpu, trackers=trackers, folder=folder)
+    opened = engine(precision=precision, cpu=cpu, trackers=trackers, folder=folder)
+    at_good_end.append(opened.leave)
+    return opened
 
 
 def planned_device(precision: str, cpu: bool, warn: Callable[[str], None]) -> str:

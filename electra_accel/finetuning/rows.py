@@ -1,10 +1,9 @@
 """Labelled rows of a file or of a data set on the hub; what a row must hold says the task's kind.
 
-Files are read by ``text/readers.py`` and ``text/parquet.py``, lines of words by ``text/word_lines.py``.
+Files are read by ``text/readers.py``, lines of words by ``text/word_lines.py``.
 """
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ from electra_accel.errors import UserError, named, one_line
 from electra_accel.finetuning.config import Task
 from electra_accel.finetuning.kinds.kind import Row
 from electra_accel.finetuning.kinds.registry import KINDS
-from electra_accel.text import parquet, readers
+from electra_accel.text.columns import COLUMN_OPTION, Reader, column_index
+from electra_accel.text.files import file_errors, regular_file, require_content, suffix_of
+from electra_accel.text.readers import READERS, read_rows
 from electra_accel.text.word_lines import read_sentences
 
 SPLITS = {
@@ -29,9 +30,7 @@ def _our_options() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(
-            str(error).replace(readers.COLUMN_OPTION, "options task.text_columns and task.label_column")
-        ) from None
+        raise UserError(str(error).replace(COLUMN_OPTION, "options task.text_columns and task.label_column")) from None
 
 
 @_our_options()
@@ -44,9 +43,9 @@ def read_file(path: Path, task: Task, tell: Callable[[str], None] = lambda line:
     Raises:
         UserError: the file is missing, broken, empty, or lacks a column or a label; names it and the line or row.
     """
-    with readers.file_errors(path):
-        readers.regular_file(path)
-        readers.require_text(path)
+    with file_errors(path):
+        regular_file(path)
+        require_content(path, READERS.get(suffix_of(path), Reader).is_text)
         rows = [_row(f"{path}, {place}", cells, task) for place, cells in _cells(path, task, tell)]
     if not rows:
         raise UserError(f"{path} holds no rows")
@@ -55,40 +54,20 @@ def read_file(path: Path, task: Task, tell: Callable[[str], None] = lambda line:
 
 def has_lines_of_words(path: Path, task: Task) -> bool:
     """Whether a file has a word and its tag in a line, as in the CoNLL shared tasks, rather than records."""
-    suffix = "".join(path.suffixes[-2:-1] if path.suffix.lower() in (".gz", ".xz") else path.suffixes[-1:]).lower()
-    return KINDS[task.kind].words and (suffix not in readers.FORMATS or suffix in (".txt", ".tsv", ".csv"))
+    suffix = suffix_of(path)
+    return KINDS[task.kind].words and (suffix not in READERS or suffix in (".txt", ".tsv", ".csv"))
 
 
-def _cells(path: Path, task: Task, tell: Callable[[str], None]) -> Iterator[tuple[str, list]]:
+def _cells(path: Path, task: Task, tell: Callable[[str], None]) -> Iterator[tuple[str, Sequence[Any]]]:
     """The cells of each row, its label last, and where it stands, such as "line 3"."""
-    names = [*task.text_columns, task.label_column]
     if has_lines_of_words(path, task):
         yield from ((f"sentence {number}", cells) for number, cells in enumerate(read_sentences(path, tell), start=1))
-    elif (suffix := readers.format_of(path)) == ".txt":
-        raise UserError(f"{path}: a txt file has no columns; give csv, tsv, jsonl or parquet (option task.train_file)")
-    elif suffix in (".csv", ".tsv"):
-        columns = [list(readers.read_texts(path, name, join_lines=False)) for name in names]
-        yield from ((f"row {number}", cells) for number, cells in enumerate(zip(*columns, strict=True), start=1))
-    elif suffix == ".parquet":
-        of_text, of_label = KINDS[task.kind].cells
-        holds = [*(of_text for _ in task.text_columns), of_label]
-
-        def choose(columns: list[str]) -> list[tuple[int, str]]:
-            return [(readers.column_index(path, name, columns), cell) for name, cell in zip(names, holds, strict=True)]
-
-        with readers.open_bytes(path) as file:
-            rows = parquet.read_columns(path, file, choose, readers.COLUMN_OPTION)
-            yield from ((f"row {number}", cells) for number, cells in enumerate(rows, start=1))
     else:
-        with readers.open_bytes(path) as file:
-            for place, record in readers.json_records(path, io.TextIOWrapper(file, "utf-8-sig")):
-                if not isinstance(record, dict):
-                    raise UserError(f"{path}, {place}: not a record with named fields but {str(record)[:40]!r}")
-                fields = tuple(record)
-                yield place, [record[fields[readers.column_index(f"{path}, {place}", name, fields)]] for name in names]
+        of_text, of_label = KINDS[task.kind].cells
+        yield from read_rows(path, [*((name, of_text) for name in task.text_columns), (task.label_column, of_label)])
 
 
-def _row(where: str, cells: list, task: Task) -> Row:
+def _row(where: str, cells: Sequence[Any], task: Task) -> Row:
     with named(where):
         return KINDS[task.kind].row(cells, task.metric)
 
@@ -118,7 +97,7 @@ def read_dataset(task: Task) -> dict[str, list[Row]]:
         if split is None:
             continue
         known, where = split.column_names, f"{task.dataset} {ours}"
-        columns = [known[readers.column_index(where, name, known)] for name in (*task.text_columns, task.label_column)]
+        columns = [known[column_index(where, name, known)] for name in (*task.text_columns, task.label_column)]
         label = columns[-1]
         split = split.select_columns(list(dict.fromkeys(columns)))  # what the others hold is never looked at
         if ours == "test" and all(y == -1 for y in split[label]):

@@ -19,8 +19,8 @@ from electra_accel.finetuning.kinds.kind import IGNORED, Kind, Row
 from electra_accel.finetuning.kinds.registry import KINDS
 from electra_accel.finetuning.rows import has_lines_of_words, read_dataset, read_file
 from electra_accel.randomness import Purpose, key, permute, uniform
-from electra_accel.text.encode import normalise
 from electra_accel.text.unknown import Unknown, measure
+from electra_accel.text.writing import normalise
 
 
 @dataclass(frozen=True, eq=False)

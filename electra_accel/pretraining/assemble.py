@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from electra_accel.data.collate import Collator
 from electra_accel.data.loader import StepLoader
 from electra_accel.data.manifest import unknown_tokens
-from electra_accel.data.masking import Masking, slots_of_length, word_continuations
+from electra_accel.data.masking import MASK_UNITS, Masking, slots_of_length
 from electra_accel.data.packing import choose_limits
 from electra_accel.data.plan import Layout, Plan, steps_in_passes
 from electra_accel.data.prepare import Prepared, prepare, short_name
@@ -156,7 +156,7 @@ def step_loader(
             tokenizer.mask_token_id,
         ),
         special_ids=tokenizer.all_special_ids,
-        continues=None if held_out or objective.mask_unit == "token" else word_continuations(tokenizer),
+        rule=MASK_UNITS["token" if held_out else objective.mask_unit](tokenizer),
     )
     collator = Collator(store, masking, limits, layout.rows, seed, tokenizer.pad_token_id)
     workers = config.data.num_workers

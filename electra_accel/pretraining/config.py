@@ -9,11 +9,13 @@ import copy
 from dataclasses import dataclass, field
 from typing import Literal
 
+from electra_accel.data.masking import MASK_UNITS
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS
 from electra_accel.model.figures import METRICS
 from electra_accel.model.sizes import FROM_PAIR, SIZES
 from electra_accel.options import groups
 from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alternative, option
+from electra_accel.text.readers import READERS
 
 EXAMPLE = f"[8, {MAX_EXAMPLE_TOKENS}]"  # tokens
 WARM_START = "warm-start"  # model.generator where none was released
@@ -24,7 +26,7 @@ class Data:
     """the text; exactly one of train_files, dataset and prepared"""
 
     train_files: list[str] | None = option(
-        None, "txt, csv, tsv, json, jsonl, parquet, each also as .gz or .xz; globs in quotes", "FILE"
+        None, f"{', '.join(suffix[1:] for suffix in READERS)}, each also as .gz or .xz; globs in quotes", "FILE"
     )
     eval_files: list[str] | None = option(None, "held-out text; default: eval_fraction of the training text", "FILE")
     dataset: str | None = option(None, "python_docs (built in), or a hub id NAME[:CONFIG[:SPLIT]]", "NAME")
@@ -85,7 +87,7 @@ class Objective:
         "rtd", "replaced token detection; or masked language modelling with one network, the baseline"
     )
     mask_prob: float | None = option(None, "share of tokens selected; default: 0.15, size large 0.25", within="(0, 1]")
-    mask_unit: Literal["token", "word"] = option("token", "what is selected together: single tokens, or whole words")
+    mask_unit: Literal[*MASK_UNITS] = option("token", "what is selected together: single tokens, or whole words")
     mask_token_prob: float = option(0.85, "share of the selected tokens that become [MASK]", within="[0, 1]")
     random_token_prob: float = option(
         0.0, "share of them that become a random token; the rest is kept", within="[0, 1]"

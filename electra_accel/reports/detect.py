@@ -14,9 +14,9 @@ from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedTo
 
 from electra_accel.errors import UserError
 from electra_accel.model.loading import load_network
-from electra_accel.text.encode import normalise
 from electra_accel.text.tokenizer import load_tokenizer, vocabulary_conflict
 from electra_accel.text.unknown import SAMPLE, Unknown, cause_in, told
+from electra_accel.text.writing import normalise
 
 CONTINUES = "##"  # WordPiece's mark of a token that continues a word
 

@@ -11,7 +11,7 @@ from electra_accel.errors import UserError
 from electra_accel.pretraining import config_parser
 from electra_accel.runs import run_folder
 from electra_accel.text.corpus import Corpus, resolve
-from electra_accel.text.guess import wide_encoding
+from electra_accel.text.files import wide_encoding
 from electra_accel.text.readers import placed_texts
 
 

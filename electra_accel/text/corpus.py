@@ -11,14 +11,9 @@ from typing import NamedTuple
 
 from electra_accel.errors import UserError
 from electra_accel.text import python_docs
-from electra_accel.text.readers import (
-    column_index,
-    decompressed_bytes,
-    file_errors,
-    format_of,
-    read_texts,
-    regular_file,
-)
+from electra_accel.text.columns import column_index
+from electra_accel.text.files import file_errors, regular_file
+from electra_accel.text.readers import READERS, format_of, placed_texts
 
 _BATCH_DOCUMENTS = 1000
 _BATCH_CHARACTERS = 1 << 20
@@ -27,17 +22,11 @@ _WHOLE = 16 << 20  # bytes; smaller files are fingerprinted whole
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where documents come from: files or a data set, never both.
+    """Where documents come from: files or a data set, never both."""
 
-    Attributes:
-        files: paths or globs (``**`` too) of txt, csv, tsv, json, jsonl, parquet, plain or .gz or .xz.
-        dataset: ``python_docs`` (built in), or ``NAME[:CONFIG[:SPLIT]]`` on the hub (split train if not given).
-        text_column: the column or field with the text; not used for txt and the built-in corpus.
-    """
-
-    files: tuple[str, ...] = ()
-    dataset: str | None = None
-    text_column: str = "text"
+    files: tuple[str, ...] = ()  # paths or globs (``**`` too) of what readers.py reads
+    dataset: str | None = None  # ``python_docs``, or ``NAME[:CONFIG[:SPLIT]]`` on the hub (split train if not given)
+    text_column: str = "text"  # or field; not used for txt and the built-in corpus
 
     @property
     def split_by_source(self) -> bool:
@@ -53,9 +42,7 @@ class Batch(NamedTuple):
 def resolve(corpus: Corpus) -> list[Path]:
     """The files of a corpus, globs expanded and sorted, each once, however it is written and linked to; [] for a data set.
 
-    Raises:
-        UserError: no such file, a glob without match, a folder, a pipe, a link to nothing, an unknown suffix, an empty file, no
-            permission; files and a data set.
+    UserError: one is not there or cannot be read, or a glob matches nothing; files and a data set.
     """
     if bool(corpus.files) == bool(corpus.dataset):
         raise UserError("name the text to read: either files (data.train_files) or a data set (data.dataset), not both")
@@ -78,7 +65,7 @@ def resolve(corpus: Corpus) -> list[Path]:
 def read_documents(corpus: Corpus, join_lines: bool = False) -> Iterator[Batch]:
     """All documents in a fixed order, in batches of one source, at most 1,000 documents or about a million characters.
 
-    ``join_lines`` as in :func:`electra_accel.text.readers.read_texts`. Memory does not grow with the corpus.
+    ``join_lines`` as of ``readers.placed_texts``. Memory does not grow with the corpus.
     """
     if corpus.dataset == "python_docs":
         yield from map(Batch._make, _harvested())
@@ -86,7 +73,8 @@ def read_documents(corpus: Corpus, join_lines: bool = False) -> Iterator[Batch]:
         yield from _batches(corpus.dataset, _hub_texts(corpus.dataset, corpus.text_column))
     else:
         for path in resolve(corpus):
-            yield from _batches(str(path), read_texts(path, corpus.text_column, join_lines))
+            texts = (text for _, text in placed_texts(path, corpus.text_column, join_lines))
+            yield from _batches(str(path), texts)
 
 
 @cache
@@ -162,8 +150,5 @@ def content_key(corpus: Corpus) -> str:
 
 
 def text_bytes(corpus: Corpus) -> int:
-    """Estimated size of the decompressed files in bytes; 0 for data sets (unknown, or small). Parquet: four times its size."""
-    return sum(
-        4 * regular_file(path).st_size if format_of(path) == ".parquet" else decompressed_bytes(path)
-        for path in resolve(corpus)
-    )
+    """Estimated size of the decompressed files in bytes; 0 for data sets (unknown, or small)."""
+    return sum(READERS[format_of(path)].text_bytes(path) for path in resolve(corpus))

@@ -8,9 +8,8 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -22,8 +21,7 @@ _WORST, _SHOWN = 20, 2000  # documents of a batch, characters of each
 _SHORTEST_REST = 6  # tokens; the shortest data.max_length allows this many between [CLS] and [SEP]
 
 
-@dataclass
-class Examples:
+class Examples(NamedTuple):
     """What became of a batch of documents."""
 
     tokens: np.ndarray  # int32: ids of all examples one after another, [CLS] and [SEP] included
@@ -46,7 +44,7 @@ class Encoder:
     Special tokens written out in a text ("[MASK]") are plain characters: they never become special ids.
 
     Args:
-        tokenizer_json: the fast tokenizer, as ``backend_tokenizer.to_str()`` gives it (a string travels to any process).
+        tokenizer_json: what ``backend_tokenizer.to_str()`` gives (a string travels to any process).
         special_ids: of [CLS], [SEP], [UNK].
     """
 
@@ -84,10 +82,10 @@ class Encoder:
         for number in np.flatnonzero(used):
             if lengths[number] <= self._capacity:
                 pieces.append(lengths[number])
-            else:
-                lines = line_lengths[first_line[number] : first_line[number + 1]]
-                ends = self._ends(tokens[starts[number] : starts[number + 1]], lines)
-                pieces.extend(np.diff(ends, prepend=0))
+                continue
+            lines = line_lengths[first_line[number] : first_line[number + 1]]
+            ends = self._ends(tokens[starts[number] : starts[number + 1]], lines)
+            pieces.extend(np.diff(ends, prepend=0))
         return Examples(
             *self._framed(tokens[used[document]], np.array(pieces, np.int64)),
             documents=int(used.sum()),
@@ -155,9 +153,6 @@ def encode_all(
                 yield tag, result.result()
         for tag, result in in_flight:
             yield tag, result.result()
-
-
-_encoder: Encoder  # of a worker process
 
 
 def _start_worker(*encoder_arguments: Any) -> None:

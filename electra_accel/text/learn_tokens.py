@@ -22,13 +22,10 @@ def learn(words: Counter[str], tokenizer: PreTrainedTokenizerFast, number: int) 
     is exact: all words that it would change are cut anew. Candidates wait in a heap by an upper bound of their gain: the
     last one computed, or what their runs would save if that is less. (Where a token ends inside a present piece it may
     save a little more; that is neglected.) The top one is chosen if its gain is still true (lazy greedy, Minoux 1978), of
-    equal ones the token that sorts first. No token is chosen that would make one of the words [UNK]: what is left of a word
-    behind it may match nothing.
+    equal ones the token that sorts first. No token is chosen that would make one of the words [UNK].
 
-    Args:
-        words: as :func:`~electra_accel.text.wordpiece.count_words` gives them. Those that occur once give no candidates
-            and count for no gain.
-        number: how many tokens; fewer come back where no other would save anything.
+    Words that occur once give no candidates and count for no gain. Fewer tokens than ``number`` come back where no other
+    would save anything.
     """
     wordpiece = WordPiece(tokenizer)
     known = [word for word in sorted(words) if wordpiece.ends(word)]

@@ -20,10 +20,10 @@ _HANGUL = re.compile("[가-힣]")  # whole syllables
 
 
 class Letters(NamedTuple):
-    """``lowercase``: capitals become small letters; ``strip_accents``: accents are taken off, None: as ``lowercase``."""
+    """What becomes of capitals and accents, or what files say of it."""
 
-    lowercase: bool
-    strip_accents: bool | None = None
+    lowercase: bool | None = None  # capitals become small letters; None: nothing is said
+    strip_accents: bool | None = None  # accents are taken off; None: as ``lowercase``
 
     @property
     def strips(self) -> bool:
@@ -33,35 +33,24 @@ class Letters(NamedTuple):
         return (self.lowercase, self.strips) == (other.lowercase, other.strips)
 
 
-class Said(NamedTuple):
-    """What files say of :class:`Letters`; None: nothing."""
-
-    lowercase: bool | None = None
-    strip_accents: bool | None = None
-
-
 def about(name: str | Path, line: str) -> str:
     """The line with the name of what it is about; "warning: " stays in front."""
     mark = "warning: " if line.startswith("warning: ") else ""
     return f"{mark}{name}: {line.removeprefix(mark)}"
 
 
-def said_in(path_or_id: str | Path, revision: str | None = None) -> Said:
+def said_in(path_or_id: str | Path, revision: str | None = None) -> Letters:
     """What tokenizer_config.json says, and where that is silent tokenizer.json; UserError as of :func:`read_settings`."""
     settings = read_settings(path_or_id, revision)
     normalizer = read_description(path_or_id, DESCRIPTION, revision).get("normalizer") or {}
     if normalizer.get("type") != "BertNormalizer":
         normalizer = {}
     both = (("do_lower_case", "lowercase"), ("strip_accents", "strip_accents"))
-    return Said(*(normalizer.get(there) if settings.get(here) is None else settings[here] for here, there in both))
+    return Letters(*(normalizer.get(there) if settings.get(here) is None else settings[here] for here, there in both))
 
 
 def read_settings(path_or_id: str | Path, revision: str | None = None) -> dict:
-    """tokenizer_config.json; {} where there is none.
-
-    Raises:
-        UserError: it cannot be read, or says neither true nor false of letters.
-    """
+    """tokenizer_config.json; {} where there is none. UserError: unreadable, or it says neither true nor false of letters."""
     settings = read_description(path_or_id, SETTINGS, revision)
     for option in ("do_lower_case", "strip_accents"):
         if not isinstance(settings.get(option), bool | None):
@@ -72,11 +61,7 @@ def read_settings(path_or_id: str | Path, revision: str | None = None) -> dict:
 
 
 def read_description(path_or_id: str | Path, name: str, revision: str | None = None) -> dict:
-    """A json file of a tokenizer; that of an id on the hub from among what was fetched. {} where there is none.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """A json file of a tokenizer, of an id on the hub among what was fetched; {} where there is none. UserError: unreadable."""
     place = Path(path_or_id) / name
     if not Path(path_or_id).exists():
         from huggingface_hub import try_to_load_from_cache  # here: most tokenizers are folders
@@ -92,23 +77,18 @@ def read_description(path_or_id: str | Path, name: str, revision: str | None = N
     return found if isinstance(found, dict) else {}
 
 
-def settle(tokens: Iterable[str], said: Said, file: str = SETTINGS) -> tuple[Letters, list[str]]:
+def settle(tokens: Iterable[str], said: Letters, file: str = SETTINGS) -> tuple[Letters, list[str]]:
     """How letters are to be treated, and lines for a person: what was read off the vocabulary, and where it contradicts.
 
     What is said is done, also where tokens are never used then: some networks were trained so, on vocabularies made with
     accents by code that took accents off. But whole Hangul syllables stay whole where the vocabulary could not write them
-    otherwise: taken apart each is [UNK], which no network can have been meant to read.
-
-    Args:
-        tokens: of a WordPiece vocabulary.
-        file: where a person is to say it.
+    otherwise: taken apart each is [UNK], which no network can have been meant to read. ``file`` is where it is to be said.
     """
     words = [token.removeprefix("##") for token in tokens if not (token.startswith("[") and token.endswith("]"))]
     single = {word for word in words if len(word) == 1}
     capitals, accents = _lost(words, single, str.lower), _lost(words, single, without_accents)
     hangul = {word: without_accents(word) for word in words if _HANGUL.search(word)}
-    lines = []
-    letters = Letters(*said)
+    letters, lines = said, []
     if said.lowercase is None:
         lowercase = not capitals
         strips = (lowercase and not accents) if said.strip_accents is None else said.strip_accents
@@ -124,16 +104,15 @@ def settle(tokens: Iterable[str], said: Said, file: str = SETTINGS) -> tuple[Let
             f'warning: "{option}": true takes accents off, and Hangul syllables apart with them, but {len(hangul):,} tokens of '
             f'the vocabulary have whole ones: these stay whole, accents are kept; write "strip_accents": false into its {file}'
         )
-    if letters.lowercase and capitals:
-        lines.append(
-            f"warning: capitals become small letters, as its {file} says, but {capitals:,} tokens of the vocabulary have "
-            'capitals and are never used then; if its networks were trained with capitals, write "do_lower_case": false there'
-        )
-    if letters.strips and accents:
-        lines.append(
-            f"warning: accents are taken off, as its {file} says, but {accents:,} tokens of the vocabulary have accents and "
-            'are never used then; if its networks were trained with accents, write "strip_accents": false there'
-        )
+    for happens, number, kind, option in (
+        ("capitals become small letters", letters.lowercase and capitals, "capitals", "do_lower_case"),
+        ("accents are taken off", letters.strips and accents, "accents", "strip_accents"),
+    ):
+        if number:
+            lines.append(
+                f"warning: {happens}, as its {file} says, but {number:,} tokens of the vocabulary have {kind} and are never "
+                f'used then; if its networks were trained with {kind}, write "{option}": false there'
+            )
     if not letters.lowercase and not capitals and single >= _SMALL:
         lines.append(
             f"warning: capitals are kept, as its {file} says, but no token of the vocabulary has one, so that words with "
@@ -145,8 +124,7 @@ def settle(tokens: Iterable[str], said: Said, file: str = SETTINGS) -> tuple[Let
 def _lost(words: Iterable[str], single: set[str], change: Callable[[str], str]) -> int:
     """How many words a change of letters makes useless; 0 unless the vocabulary was made without it.
 
-    It was where a single letter changes, or a word into letters that the vocabulary lacks. Other words that change were put in
-    by hand, as in place of [unused1].
+    It was where a single letter changes, or a word into letters that it lacks. Other words that change were put in by hand.
     """
     changed = [(word, new) for word in words if (new := change(word)) != word]
     made_without = any(len(word) == 1 or not _can_write(single, word, new) for word, new in changed)

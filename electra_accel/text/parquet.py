@@ -1,55 +1,51 @@
 """Columns of a parquet file. Those that are asked for are read and no others: what those hold is no concern of ours."""
 
-from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from electra_accel.errors import UserError
+from electra_accel.text.columns import COLUMN_OPTION, LABEL, TAGS, TEXT, WORDS, Reader, column_index
+from electra_accel.text.files import regular_file
 
-TEXT, LABEL, WORDS, TAGS = "text", "labels", "lists of words", "lists of tags"  # what a column can be asked for as
 _BATCH_ROWS = 1000
 
 
-def read_columns(
-    path: Path, file: IO[bytes], choose: Callable[[list[str]], Sequence[tuple[int, str]]], option: str
-) -> Iterator[tuple[Any, ...]]:
-    """The rows of some columns, in order; an empty cell is None.
+class Parquet(Reader):
+    is_text = False
 
-    Args:
-        choose: from the names of all columns to the places of those that are wanted, and what each must hold: TEXT, LABEL (a
-            text, a number, true or false), WORDS or TAGS.
-        option: what mends a wrong choice, for errors.
+    def text_bytes(self, path):
+        return 4 * regular_file(path).st_size
 
-    Raises:
-        UserError: not a parquet file, or damaged; a column that holds something else.
-    """
-    import pyarrow  # here, so that workers and readers of other formats do not wait for it
-    import pyarrow.parquet
+    def rows(self, path, file, columns):
+        """An empty cell is None."""
+        import pyarrow  # here, so that workers and readers of other formats do not wait for it
+        import pyarrow.parquet
 
-    row = 0
-    try:
-        table = pyarrow.parquet.ParquetFile(file)
-        schema, chosen = table.schema_arrow, choose(table.schema_arrow.names)
-        for place, wanted in chosen:
-            kind = str(schema.types[place])
-            if not _holds(schema.types[place], wanted):
-                raise UserError(
-                    f"{path}: column {schema.names[place]!r} holds {kind[:60]}{'…' * (len(kind) > 60)}, not {wanted}: name "
-                    f"another, or make {wanted} of it ({option})"
-                )
-        names = list(dict.fromkeys(schema.names[place] for place, _ in chosen))
-        for batch in table.iter_batches(_BATCH_ROWS, columns=names):
-            cells = {name: batch.column(batch.schema.get_field_index(name)).to_pylist() for name in names}
-            yield from zip(*(cells[schema.names[place]] for place, _ in chosen), strict=True)
-            row += len(batch)
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{path}: text that is not UTF-8 in the rows {row + 1} to {row + _BATCH_ROWS} of {', '.join(names)}"
-        ) from None
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = next(chain(str(error).splitlines(), [type(error).__name__]))
-        raise UserError(f"{path}: not a readable parquet file: {reason}") from None
+        row = 0
+        try:
+            table = pyarrow.parquet.ParquetFile(file)
+            schema = table.schema_arrow
+            places = [column_index(path, name, schema.names) for name, _ in columns]
+            for place, (_, wanted) in zip(places, columns, strict=True):
+                kind = str(schema.types[place])
+                if not _holds(schema.types[place], wanted):
+                    raise UserError(
+                        f"{path}: column {schema.names[place]!r} holds {kind[:60]}{'…' * (len(kind) > 60)}, not {wanted}: "
+                        f"name another, or make {wanted} of it ({COLUMN_OPTION})"
+                    )
+            names = list(dict.fromkeys(schema.names[place] for place in places))
+            for batch in table.iter_batches(_BATCH_ROWS, columns=names):
+                cells = {name: batch.column(batch.schema.get_field_index(name)).to_pylist() for name in names}
+                rows = zip(*(cells[schema.names[place]] for place in places), strict=True)
+                yield from ((f"row {number}", found) for number, found in enumerate(rows, start=row + 1))
+                row += len(batch)
+        except UnicodeDecodeError:
+            raise UserError(
+                f"{path}: text that is not UTF-8 in the rows {row + 1} to {row + _BATCH_ROWS} of {', '.join(names)}"
+            ) from None
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = next(chain(str(error).splitlines(), [type(error).__name__]))
+            raise UserError(f"{path}: not a readable parquet file: {reason}") from None
 
 
 def _holds(kind: Any, wanted: str) -> bool:

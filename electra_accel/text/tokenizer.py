@@ -6,7 +6,7 @@ import os
 import re
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from electra_accel.errors import UserError
-from electra_accel.text.encode import normalise
-from electra_accel.text.letters import DESCRIPTION, SETTINGS, Letters, Said, about, read_settings, said_in, settle
+from electra_accel.text.letters import DESCRIPTION, SETTINGS, Letters, about, read_settings, said_in, settle
 from electra_accel.text.vocab_file import is_mended, read_vocab
+from electra_accel.text.writing import normalise
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # ids 0 to 4 of the vocabularies trained here
 MIN_VOCAB_SIZE = 64
@@ -36,7 +36,6 @@ def load_tokenizer(
 
     Args:
         path_or_id: a folder, a bare vocab.txt (WordPiece, one token a line), or an id on the Hugging Face hub.
-        revision: branch, tag or commit on the hub.
         log: told what the files do not say of capitals and accents, or say against the vocabulary (see letters.py).
 
     Raises:
@@ -110,7 +109,7 @@ def _treat_letters(
         return
     present = Letters(normalizer.lowercase, normalizer.strip_accents)
     is_general = type(tokenizer) is PreTrainedTokenizerFast  # which does what tokenizer.json says, and nothing else
-    said = Said(*present) if is_general else said_in(path_or_id, revision)
+    said = present if is_general else said_in(path_or_id, revision)
     letters, lines = settle(backend.get_vocab(with_added_tokens=False), said, DESCRIPTION if is_general else SETTINGS)
     if not letters.same_as(present):
         backend.normalizer = normalizers.BertNormalizer(
@@ -128,9 +127,7 @@ def _treat_letters(
 
 def _audit(tokenizer: PreTrainedTokenizerFast, name: str | Path) -> None:
     if not tokenizer.is_fast:
-        raise UserError(
-            f"{name}: only fast tokenizers can be used (a folder with tokenizer.json; option tokenizer.path)"
-        )
+        raise UserError(f"{name}: only fast tokenizers can be used (one with tokenizer.json; option tokenizer.path)")
     known = tokenizer.get_vocab()
     tokens = {kind: getattr(tokenizer, f"{kind}_token") for kind in ("pad", "unk", "cls", "sep", "mask")}
     _require(name, [f"[{kind.upper()}]" for kind, token in tokens.items() if token is None or token not in known])
@@ -154,8 +151,7 @@ def _require(name: str | Path, missing: list[str]) -> None:
 def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     """32 hexadecimal digits, equal for two tokenizers that turn text into ids in the same way, wherever they are stored.
 
-    Covers vocabulary, normalisation, splitting, added and special tokens. Left out: padding, truncation, decoding, and how
-    [CLS] and [SEP] are put around a text, which is done here and not by the tokenizer.
+    Padding, truncation, decoding, and how [CLS] and [SEP] are put around a text do not count.
     """
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     behaviour = {key: value for key, value in backend.items() if key in _TEXT_TO_IDS}
@@ -179,7 +175,7 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Trains a WordPiece vocabulary and saves it (see :func:`save_tokenizer`).
 
-    Text is composed (see ``encode.normalise``) and split as BERT does; accents are kept, and case too unless ``lowercase``.
+    Text is composed (``normalise``) and split as BERT does; accents are kept, and case too unless ``lowercase``.
     A character that makes up less than a millionth of the text, or is not among the vocab_size / 4 most frequent, becomes
     [UNK]. Words of more than ``LONGEST_WORD`` characters, which become [UNK] whatever the vocabulary, are left out and
     counted in a line to ``log``: the trainer takes time by the square of the longest one.
@@ -198,9 +194,13 @@ def train_tokenizer(
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     splitter = Tokenizer.from_str(backend.to_str())  # the trainer's own is locked while it asks for text
-    composed = ([_without_long_words(normalise(text), splitter) for text in batch] for batch in batches())
+
+    def cleaned() -> Iterator[list[tuple[str, int]]]:
+        for batch in batches():
+            yield [_without_long_words(normalise(text), splitter) for text in batch]
+
     characters, left_out = Counter(), 0
-    for text, long_words in chain.from_iterable(composed):
+    for text, long_words in chain.from_iterable(cleaned()):
         characters.update(text)
         left_out += long_words
     if left_out:
@@ -218,8 +218,7 @@ def train_tokenizer(
         special_tokens=SPECIAL_TOKENS + [f"##{c}" for c in inside],
         show_progress=False,
     )
-    texts = ([_without_long_words(normalise(text), splitter)[0] for text in batch] for batch in batches())
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator(([text for text, _ in batch] for batch in cleaned()), trainer)
     learned = backend.get_vocab()
     vocab = {token: number for number, token in enumerate(sorted(learned, key=learned.get))}
     tokenizer = BertTokenizer(vocab=vocab, do_lower_case=lowercase, strip_accents=False)

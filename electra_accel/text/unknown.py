@@ -11,9 +11,10 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from electra_accel.text.encode import MANY_UNKNOWN, normalise
-from electra_accel.text.letters import SETTINGS, Letters, Said, settle
+from electra_accel.text.encode import MANY_UNKNOWN
+from electra_accel.text.letters import SETTINGS, Letters, settle
 from electra_accel.text.wordpiece import WordPiece, count_words, never_used
+from electra_accel.text.writing import normalise
 
 SAMPLE = 200_000  # characters that the cause is looked for in
 _MOST_LACKING = 10  # characters named that a vocabulary lacks
@@ -21,11 +22,9 @@ _CAUSES = "a vocabulary of another language, or one made with capitals and accen
 
 
 class Unknown(NamedTuple):
-    """Of a text's ``tokens``, without [CLS] and [SEP], ``unknown`` are [UNK]; ``cause``: in words, where it was asked for."""
-
-    unknown: int
-    tokens: int
-    cause: str = ""
+    unknown: int  # tokens of a text that are [UNK]
+    tokens: int  # all of them but [CLS] and [SEP]
+    cause: str = ""  # in words, where it was asked for
 
     @property
     def share(self) -> float:
@@ -80,9 +79,8 @@ def _letters_cause(sample: list[str], backend: Tokenizer, unknown: int) -> str:
     present, now = backend.normalizer, _share(sample, backend, unknown)
     if not now or not isinstance(present, normalizers.BertNormalizer):
         return ""
-    shares = {}
-    clean, chinese = present.clean_text, present.handle_chinese_chars
-    shown, _ = settle(backend.get_vocab(with_added_tokens=False), Said())  # first: of equal ones the first is best
+    shares, clean, chinese = {}, present.clean_text, present.handle_chinese_chars
+    shown, _ = settle(backend.get_vocab(with_added_tokens=False), Letters())  # first: of equal ones the first is best
     for letters in (shown, Letters(False), Letters(True), Letters(True, False)):
         other = Tokenizer.from_str(backend.to_str())
         other.normalizer = normalizers.BertNormalizer(clean, chinese, letters.strips, letters.lowercase)
@@ -109,8 +107,7 @@ def _words_cause(sample: list[str], tokenizer: PreTrainedTokenizerFast) -> str:
     unknown = Counter({word: count for word, count in words.items() if wordpiece.ends(word) is None})
     if 2 * sum(count for word, count in unknown.items() if len(word) > wordpiece.limit) > unknown.total():
         return f"words of more than {wordpiece.limit} characters, which are never cut: are blanks missing, or is it no prose?"
-    lacking = lacking_in(unknown, tokenizer)
-    if not lacking:
+    if not (lacking := lacking_in(unknown, tokenizer)):
         return ""
     scripts = Counter()
     for token, count in lacking.items():

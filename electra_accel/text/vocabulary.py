@@ -13,12 +13,13 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from electra_accel.errors import UserError
-from electra_accel.text.encode import normalise
+from electra_accel.errors import UserError, named
+from electra_accel.text.files import file_errors, regular_file
 from electra_accel.text.learn_tokens import learn
 from electra_accel.text.tokenizer import fingerprint
 from electra_accel.text.unknown import lacking_in, name_tokens
 from electra_accel.text.wordpiece import WordPiece, count_tokens, count_words, never_used
+from electra_accel.text.writing import normalise
 
 
 def adapt(
@@ -33,9 +34,6 @@ def adapt(
     Returns:
         The tokenizer, and for the manifest: ``base`` (fingerprint of the given tokenizer), ``added``, ``words`` of the texts,
         their tokens before and after (whole words, nothing cut off), and how many of these are [UNK].
-
-    Raises:
-        UserError: see :func:`extend`.
     """
     extended = extend(tokenizer, add_tokens)
     words = count_words(batches, tokenizer)
@@ -65,8 +63,7 @@ def adapt(
 def extend(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> PreTrainedTokenizerFast:
     """A copy with ``tokens`` in its WordPiece vocabulary, ids from len(tokenizer) on; everything else is unchanged.
 
-    Raises:
-        UserError: not a WordPiece tokenizer; tokens that it has already or could never use, by their lines in the file.
+    UserError: not a WordPiece tokenizer; tokens that it has already or could never use, by their lines in the file.
     """
     wordpiece, special = WordPiece(tokenizer), tokenizer.get_added_vocab()
     problems = []
@@ -92,23 +89,16 @@ def extend(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> PreTrai
 
 def read_tokens(path: str | Path) -> list[str]:
     """The tokens in a file, one a line; those that only continue a word begin with "##". UserError names the line."""
-    option, path = "tokenizer.add_tokens", Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise UserError(f"{option}: {path} is a pipe or a device; it is read more than once: save it in a file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{option}: cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{option}: {path} is not UTF-8; save it as UTF-8") from None
-    if not text.strip():
-        raise UserError(f"{option}: {path} is empty; write one token a line")
+    path = Path(path)
     first: dict[str, int] = {}
-    for number, line in enumerate(text.rstrip().split("\n"), start=1):
-        if not (token := normalise(line.rstrip())):
-            raise UserError(f"{option}: {path}, line {number} is empty; delete it")
-        if first.setdefault(token, number) < number:
-            raise UserError(
-                f"{option}: {path}, line {number}: {token!r} stands in line {first[token]} already; delete one"
-            )
+    with named("tokenizer.add_tokens"), file_errors(path):
+        regular_file(path)
+        text = path.read_text(encoding="utf-8-sig").rstrip()
+        if not text:
+            raise UserError(f"{path} is empty; write one token a line")
+        for number, line in enumerate(text.split("\n"), start=1):
+            if not (token := normalise(line.rstrip())):
+                raise UserError(f"{path}, line {number} is empty; delete it")
+            if first.setdefault(token, number) < number:
+                raise UserError(f"{path}, line {number}: {token!r} stands in line {first[token]} already; delete one")
     return list(first)

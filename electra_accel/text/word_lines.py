@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from electra_accel.errors import UserError
-from electra_accel.text.readers import open_bytes
+from electra_accel.text.files import open_bytes
 from electra_accel.text.writing import normalise_name
 
 DOCUMENT = "-DOCSTART-"  # begins a document in CoNLL-2003

@@ -1,13 +1,13 @@
 """WordPiece without the library's encodings: words of a text, and the pieces of a word with a vocabulary that may grow."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from tokenizers import models
 from transformers import PreTrainedTokenizerFast
 
 from electra_accel.errors import UserError
-from electra_accel.text.encode import normalise
+from electra_accel.text.writing import normalise
 
 
 class WordPiece:
@@ -35,37 +35,33 @@ class WordPiece:
     def __contains__(self, token: str) -> bool:
         return token in self._tokens
 
-    def _end(self, word: str, start: int, continues: bool) -> int | None:
-        """Where the longest token ends that begins at this place; None where there is none."""
-        mark = self.prefix if continues else ""
-        for end in range(min(len(word), start + self._longest), start, -1):
-            if mark + word[start:end] in self._tokens:
-                return end
-        return None
+    def _cut(self, word: str, continues: bool = False) -> Iterator[tuple[int, int, bool]]:
+        """Where each piece begins and ends, and whether there is such a token; where none begins, one character is cut off."""
+        start = 0
+        while start < len(word):
+            mark = self.prefix if continues or start else ""
+            ends = range(min(len(word), start + self._longest), start, -1)
+            found = next((end for end in ends if mark + word[start:end] in self._tokens), None)
+            end = found or start + 1
+            yield start, end, found is not None
+            start = end
 
     def ends(self, word: str, continues: bool = False) -> list[int] | None:
         """Where the pieces of a normalised word end, in characters; None where it becomes [UNK].
 
         ``continues``: the word is the rest of a longer one, so that its first piece is a "##" token too.
         """
-        ends, start = [], 0
-        while start < len(word):
-            start = self._end(word, start, continues or start > 0) if len(word) <= self.limit else None
-            if start is None:
+        ends = []
+        for _, end, known in self._cut(word, continues):
+            if not known or len(word) > self.limit:
                 return None
-            ends.append(start)
+            ends.append(end)
         return ends
 
     def lacking(self, word: str) -> list[str]:
         """The tokens of one character for want of which a normalised word becomes [UNK]; with all of them it would not."""
-        tokens, start = [], 0
-        while start < len(word) <= self.limit:
-            end = self._end(word, start, start > 0)
-            if end is None:
-                end = start + 1
-                tokens.append(self.prefix * (start > 0) + word[start:end])
-            start = end
-        return tokens
+        cuts = self._cut(word) if len(word) <= self.limit else ()
+        return [self.prefix * (start > 0) + word[start:end] for start, end, known in cuts if not known]
 
     def pieces(self, token: str) -> list[str] | None:
         """The tokens that a word is cut into; of a token "##…" those that it is cut into inside a word."""

@@ -104,12 +104,10 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.huge:
         return huge()
-    with tempfile.TemporaryDirectory() as made_up:
-        vocab_size = asked.vocab_size
-        store = (
-            TokenStore(asked.prepared, vocab_size, 1) if asked.prepared else made_up_store(Path(made_up), vocab_size)
-        )
-        measure(store, asked.bin_tokens, vocab_size, asked.seconds, asked.workers)
+    with tempfile.TemporaryDirectory() as folder:
+        size = asked.vocab_size
+        store = TokenStore(asked.prepared, size, 1) if asked.prepared else made_up_store(Path(folder), size)
+        measure(store, asked.bin_tokens, size, asked.seconds, asked.workers)
 
 
 if __name__ == "__main__":

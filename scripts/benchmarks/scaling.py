@@ -13,7 +13,6 @@ master copies and fp32 gradient sums. Network traffic and time are for bf16.
 import argparse
 import gc
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -43,21 +42,18 @@ PUBLISHED = {name: (size.settings.sequences, size.settings.length) for name, siz
 
 
 class Memory(NamedTuple):
-    """Bytes per parameter on one GPU: ``whole + sharded / N``, and ``passing`` more from a forward to its backward pass.
-    Of DeepSpeed's reduce bucket: bytes per element."""
+    """Bytes per parameter on one GPU: ``whole + sharded / N``, and ``passing`` more from a forward to its backward pass."""
 
     whole: float
     sharded: float
     passing: float
-    bucket: int = 0
+    bucket: int = 0  # bytes per element of DeepSpeed's reduce bucket
 
 
 class Costs(NamedTuple):
-    """Memory by precision; bytes per parameter that one GPU sends around a ring in bf16, times (N - 1) / N."""
-
     bf16: Memory
     no: Memory  # fp32
-    per_step: float
+    per_step: float  # bytes per parameter that one GPU sends around a ring in bf16, times (N - 1) / N
     per_micro_batch: float
 
 
@@ -83,12 +79,12 @@ ENGINES = {
 
 
 class Shape(NamedTuple):
-    """What the formulas need of a pair: parameters, FLOPs per real token and per selected position, activations."""
+    """What the formulas need of a pair; per real token and per selected position."""
 
     parameters: int
     token_flops: float
     slot_flops: float
-    token_bytes: float  # kept for the backward pass, per token
+    token_bytes: float  # kept for the backward pass
     slot_bytes: float
 
 
@@ -116,18 +112,17 @@ def held(cost: Memory, parameters: int, gpus: int) -> float:
     return parameters * (cost.whole + cost.sharded / gpus + cost.passing) + cost.bucket * BUCKET
 
 
-def sent(engine: str, parameters: int, gpus: int, micro_batches: int) -> float:
+def sent(engine: str, pair: Shape, layout: Layout) -> float:
     """Bytes that one GPU sends in an optimizer step."""
-    cost = ENGINES[engine]
-    return parameters * (cost.per_step + micro_batches * cost.per_micro_batch) * (gpus - 1) / gpus
+    cost, gpus = ENGINES[engine], layout.world_size
+    return pair.parameters * (cost.per_step + layout.accumulation * cost.per_micro_batch) * (gpus - 1) / gpus
 
 
 def step_seconds(engine: str, pair: Shape, layout: Layout, asked: argparse.Namespace) -> tuple[float, float]:
     """Seconds of arithmetic and of traffic in one optimizer step; empty bins cost as much as full ones."""
     tokens = layout.slots(asked.bin_tokens) / layout.world_size
     flops = tokens * (pair.token_flops + asked.mask_prob * pair.slot_flops)
-    traffic = sent(engine, pair.parameters, layout.world_size, layout.accumulation)
-    return flops / (asked.flops * asked.utilisation), traffic / (asked.bandwidth * 1e9)
+    return flops / (asked.flops * asked.utilisation), sent(engine, pair, layout) / (asked.bandwidth * 1e9)
 
 
 def formula(cost: Memory) -> str:
@@ -144,9 +139,8 @@ def memory_table(precision: str) -> None:
         cells = (f"{held(getattr(costs, precision), s.parameters, 8) / 1e9:.2f}" for s in shapes.values())
         print(f"| {name} | {formula(costs.bf16)} | {formula(costs.no)} | {' | '.join(cells)} |")
     for name, field in (("activations, KB a token", "token_bytes"), ("LM head, KB a selected position", "slot_bytes")):
-        print(
-            f"| {name} | estimate | | " + " | ".join(f"{getattr(s, field) / 1e3:.0f}" for s in shapes.values()) + " |"
-        )
+        cells = (f"{getattr(s, field) / 1e3:.0f}" for s in shapes.values())
+        print(f"| {name} | estimate | | {' | '.join(cells)} |")
 
 
 def step_table(asked: argparse.Namespace) -> None:
@@ -157,17 +151,14 @@ def step_table(asked: argparse.Namespace) -> None:
     )
     print("| GPUs | A x bins | without work | compute ms | DDP: MB sent | ms ", end="")
     print("| ZeRO-2 ms | ZeRO-3 ms | DDP step ms | speed-up |\n" + "|---" * 10 + "|")
-
-    def layout_of(gpus: int) -> Layout:
-        return Layout.derive(bins, asked.bin_tokens, asked.micro_batch_tokens, gpus)
-
-    alone, _ = step_seconds("ddp", pair, layout_of(1), asked)
+    layouts = {n: Layout.derive(bins, asked.bin_tokens, asked.micro_batch_tokens, n) for n in (1, *asked.gpus)}
+    alone, _ = step_seconds("ddp", pair, layouts[1], asked)
     for gpus in asked.gpus:
-        layout = layout_of(gpus)
+        layout = layouts[gpus]
         compute, network = step_seconds("ddp", pair, layout, asked)
         others = (f"{step_seconds(name, pair, layout, asked)[1] * 1e3:.1f}" for name in ("zero2", "zero3"))
         idle = max(0, gpus - -(-bins // layout.rows))
-        megabytes = sent("ddp", pair.parameters, gpus, layout.accumulation) / 1e6
+        megabytes = sent("ddp", pair, layout) / 1e6
         print(
             f"| {gpus:,} | {layout.accumulation} x {layout.rows} | {idle} | {compute * 1e3:.1f} | {megabytes:,.0f} | "
             f"{network * 1e3:.1f} | {' | '.join(others)} | {max(compute, network) * 1e3:.1f} to "
@@ -178,11 +169,11 @@ def step_table(asked: argparse.Namespace) -> None:
 def made_up_batch(rows: int, tokens: int = 128, slots: int = 16) -> RTDBatch:
     """Bins of one example each, with tokens that mean nothing."""
     ids = torch.arange(rows * tokens).view(rows, tokens) % 1000 + 5
-    places = torch.arange(1, slots + 1).expand(rows, slots).contiguous()
+    places = torch.arange(1, slots + 1).repeat(rows, 1)
     return RTDBatch(
         input_ids=ids,
         corrupted_ids=ids.scatter(1, places, 4),
-        position_ids=torch.arange(tokens).expand(rows, tokens).contiguous(),
+        position_ids=torch.arange(tokens).repeat(rows, 1),
         token_type_ids=torch.zeros_like(ids),
         segment_ids=torch.ones_like(ids),
         slot_positions=places,
@@ -192,13 +183,14 @@ def made_up_batch(rows: int, tokens: int = 128, slots: int = 16) -> RTDBatch:
     )
 
 
-def storages() -> dict[int, int]:
-    """Bytes of every tensor that Python can see, by address, but for activations: views of one another count once."""
+def held_now() -> int:
+    """Bytes of all tensors that Python can see, but for activations: views of one another count once."""
     gc.collect()
     with warnings.catch_warnings(action="ignore"):  # looking at every object touches deprecated ones
         tensors = [found for found in gc.get_objects() if isinstance(found, torch.Tensor) and not found.grad_fn]
     tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
-    return {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors if t.device.type != "meta")}
+    storages = (tensor.untyped_storage() for tensor in tensors if tensor.device.type != "meta")
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def kept_for_backward(module: torch.nn.Module, forward: Callable[[], object]) -> int:
@@ -222,19 +214,15 @@ def measure(size: str, precision: str) -> tuple[str, int, float, float]:
     Returns: engine, parameters, bytes on the process that holds most at the worst of two moments of the second step (before
         and at the end of the last backward pass) without activations, and bytes of activations as a share of the formula's.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        engine = open_engine(precision=precision, cpu=False, trackers=[], folder=Path(folder))
+    engine = open_engine(precision=precision, cpu=False, trackers=[], folder=Path())
     module = joint(size, "cpu")
-    parameters, pair = sum(p.numel() for p in module.parameters()), shape(size)
+    pair = shape(size)
     model = engine.prepare(module, build_optimizer(module, Optim(learning_rate=1e-4)), max_norm=1.0, checkpoint=None)
     moments: list[int] = []
 
-    def at_the_end_of_backward(_gradient: torch.Tensor) -> None:
-        moments.append(sum(storages().values()))
-
     def watch(_module: torch.nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-        if output.requires_grad:
-            output.register_hook(at_the_end_of_backward)
+        if output.requires_grad:  # its gradient comes at the end of the backward pass
+            output.register_hook(lambda _gradient: moments.append(held_now()))
 
     module.generator.electra.embeddings.register_forward_hook(watch)
     one, two = (made_up_batch(rows).to(engine.device) for rows in (1, 2))
@@ -242,7 +230,7 @@ def measure(size: str, precision: str) -> tuple[str, int, float, float]:
         for last in (False, True):
             with engine.micro_step(last=last):
                 output = model(one)
-                moments = [sum(storages().values())]
+                moments[:] = [held_now()]
                 engine.backward(output.generator_loss_sum + output.discriminator_loss_sum)
         held_bytes = max(moments)
         engine.step(1e-4)
@@ -252,7 +240,7 @@ def measure(size: str, precision: str) -> tuple[str, int, float, float]:
     stage = getattr(engine, "zero_stage", None)
     name = f"zero{stage}" if stage else "ddp" if engine.world_size > 1 else "single"
     most = max(engine.everywhere(held_bytes + kept[0] - activations))
-    return name, parameters, most, activations / expected
+    return name, pair.parameters, most, activations / expected
 
 
 def main() -> None:

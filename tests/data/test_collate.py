@@ -7,7 +7,7 @@ import torch
 
 from electra_accel.batch import RTDBatch
 from electra_accel.data.collate import Collator
-from electra_accel.data.masking import Masking
+from electra_accel.data.masking import Masking, WholeWords
 from electra_accel.data.packing import BinLimits
 from electra_accel.data.plan import Bins, Layout, Plan
 from electra_accel.data.replay import Replay
@@ -124,7 +124,9 @@ def test_nor_with_whole_words_and_replay(store, tmp_path):
     plan = Plan(
         *(len(store), mixed.lengths, lambda _, n: slots_15(n), LIMITS, 48, SEED, mixed.corpus), replay=Replay(30, 60)
     )
-    words = Masking(0.15, 0.7, 0.1, VOCAB, MASK, [PAD, CLS, SEP, MASK], SPECIAL, continues=np.arange(VOCAB) % 2 == 0)
+    words = Masking(
+        0.15, 0.7, 0.1, VOCAB, MASK, [PAD, CLS, SEP, MASK], SPECIAL, rule=WholeWords(np.arange(VOCAB) % 2 == 0)
+    )
     corrupted: dict[int, set[tuple[int, ...]]] = {}
     for step in islice(plan.steps(), 12):  # more than a pass
         whole = Collator(mixed, words, LIMITS, 48, SEED, PAD).collate(step.bins)

@@ -5,12 +5,13 @@ from tokenizers import Tokenizer, models
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 from electra_accel.data.masking import (
+    MASK_UNITS,
     Masking,
+    WholeWords,
     example_streams,
     selected_count,
     slots_of_length,
     within,
-    word_continuations,
 )
 from electra_accel.errors import UserError
 from electra_accel.randomness import Purpose, bits, key
@@ -20,7 +21,7 @@ CONTINUES = np.arange(VOCAB) >= VOCAB // 2
 
 
 def word_masking(mask_prob=0.15, continues=CONTINUES):
-    return Masking(mask_prob, 0.85, 0.0, VOCAB, MASK, [PAD, CLS, SEP, MASK], SPECIAL, continues)
+    return Masking(mask_prob, 0.85, 0.0, VOCAB, MASK, [PAD, CLS, SEP, MASK], SPECIAL, WholeWords(continues))
 
 
 def flat_batch(lengths, first_example=0):
@@ -211,7 +212,7 @@ def test_continuations_of_wordpiece():
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "책", "##을", ",", "#", "읽"]
     tokenizer = BertTokenizer(vocab={token: number for number, token in enumerate(tokens)}, strip_accents=False)
     tokenizer.add_tokens(["블로그"])
-    continues = word_continuations(tokenizer)
+    continues = MASK_UNITS["word"](tokenizer).continues
     assert [tokenizer.convert_ids_to_tokens(int(n)) for n in np.flatnonzero(continues)] == ["##을"]
     assert continues.dtype == bool and len(continues) == len(tokenizer) == 11
 
@@ -219,7 +220,7 @@ def test_continuations_of_wordpiece():
 def test_other_tokenizers_have_no_whole_words():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
     with pytest.raises(UserError, match="objective.mask_unit .* BPE: set objective.mask_unit token"):
-        word_continuations(tokenizer)
+        MASK_UNITS["word"](tokenizer)
 
 
 def test_passes_far_apart_have_the_streams_that_they_have_alone():

@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from electra_accel.data import waiting
 from electra_accel.data.waiting import build_once
 from electra_accel.errors import UserError
 
@@ -77,6 +78,29 @@ def test_a_dead_builder_of_this_host_is_replaced(tmp_path, monkeypatch, exchange
     first.join()  # reaped: until then its number is taken
     assert results(folder, others) == {"b": "done", "c": "done"}
     assert len((tmp_path / "data.built").read_text()) == 2 and not list(tmp_path.glob("data.tmp-*"))
+
+
+def test_two_that_find_a_dead_builder_at_once_do_not_both_build(tmp_path, monkeypatch):
+    """On a file system that exchanges no files, as NFS: one of them is slow, and meanwhile the other has begun."""
+    monkeypatch.setattr(filelock._soft, "exchange_names", lambda *_: False)
+    folder, judge = tmp_path / "data", waiting._is_dead
+
+    def slow_judge(owner):
+        if dead := judge(owner):
+            time.sleep(2)
+        return dead
+
+    first = start(folder, "a", seconds=60)
+    while not list(tmp_path.glob("data.tmp-*/half")):
+        time.sleep(0.05)
+    others = {"b": start(folder, "b", seconds=3)}
+    monkeypatch.setattr(waiting, "_is_dead", slow_judge)
+    others["c"] = start(folder, "c", seconds=3)
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    assert results(folder, others) == {"b": "done", "c": "done"}
+    assert (tmp_path / "data.built").read_text() == "ab"
+    assert not list(tmp_path.glob("data.tmp-*")) and not list(tmp_path.glob("*.breaking"))
 
 
 def of_node17(lock: Path) -> None:

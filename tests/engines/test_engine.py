@@ -31,7 +31,7 @@ try:
     engine.together(lambda: work([0, 4], "no such file on this host"))
 except UserError as error:
     print(error, flush=True)
-torch.distributed.destroy_process_group()
+engine.leave()
 """
 
 

@@ -15,7 +15,7 @@ from electra_accel.finetuning.kinds.kind import Kind, Row, label_in
 from electra_accel.finetuning.kinds.registry import KINDS, by_kind
 from electra_accel.finetuning.loop import score
 from electra_accel.finetuning.tasks import encode, load_task
-from electra_accel.text import parquet
+from electra_accel.text import columns
 from tests.finetuning.small import make_encoder, rows, task, write_jsonl
 from tests.helpers import ROOT, run_script
 
@@ -26,7 +26,7 @@ class Topics(Kind):
     name, learns = "topics", "any number of labels a text"
     metrics = ("exact", "labels_right")
     label_column = "topics"
-    cells = (parquet.TEXT, parquet.TAGS)
+    cells = (columns.TEXT, columns.TAGS)
     problem = "multi_label_classification"
 
     @classmethod

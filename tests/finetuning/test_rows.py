@@ -114,7 +114,7 @@ BROKEN = {
     "columns.tsv": ("classification", "sentence\tlabel\na\tb\n", ["'text'", "sentence, label", "task.text_columns"]),
     "twice.tsv": ("classification", "text\tlabel\ttext\na\tx\tb\n", ["2 columns are called 'text'"]),
     "labels.csv": ("classification", "label,text,label\nx,a,y\n", ["2 columns are called 'label'"]),
-    "label.tsv": ("classification", "text\tlabel\na\tx\nb\t\n", ["row 2", "no label", "task.label_column"]),
+    "label.tsv": ("classification", "text\tlabel\na\tx\nb\t\n", ["line 3", "no label", "task.label_column"]),
     "cells.csv": ("classification", 'text,label\na,x\nb,"c\n', ["line 3", "csv"]),
     "cut.jsonl": ("classification", '{"text": "a", "label": 1}\n{"text": \n', ["line 2", "json"]),
     "list.jsonl": ("classification", '{"text": "a", "label": 1}\n[1, 2]\n', ["line 2", "[1, 2]"]),

@@ -22,7 +22,7 @@ TO_TRAIN = dict(revision=None, tokenizer_vocab_size=18, max_length=32, dropout=0
 LOADERS = {
     "pretrain": lambda folder: load_discriminator(folder, **TO_TRAIN),
     "pretrain mlm": lambda folder: load_encoder(folder, **TO_TRAIN),
-    "detect, evaluate, rescale": lambda folder: load_network("--discriminator", ElectraForPreTraining, folder),
+    "detect, evaluate": lambda folder: load_network("--discriminator", ElectraForPreTraining, folder),
     "finetune, linear_probe": lambda folder: build(open_encoder(folder, "x"), DATA, 1),
 }
 

@@ -90,6 +90,7 @@ def main(cases: list[list[str]]) -> None:
         rank = os.environ.get("RANK", "0")
         np.savez(Path(folder) / f"recorded-{rank}.npz", **{name: np.stack(values) for name, values in recorded.items()})
     if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # nobody leaves while another still talks to it
         torch.distributed.destroy_process_group()
 
 

@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from electra_accel.model.pair import build_pair
 from electra_accel.text.tokenizer import SPECIAL_TOKENS
-from tests.helpers import ROOT
-from tests.pretraining_runs import write_corpus
+from tests.helpers import ROOT, run_command
+from tests.pretraining_runs import options, write_corpus
 
 PROGRAM = """
 import json, sys
@@ -51,3 +52,47 @@ def test_the_tokenizer_of_a_pinned_pair_is_of_its_revision(tmp_path):
         assert done.returncode == 0, done.stderr
         letter = "a" if revision == "v1" else "A"
         assert json.loads(done.stdout.splitlines()[-1]) == [first, "!", letter, revision == "main"]
+
+
+NEW_RULE = """
+import sys
+import numpy as np
+from electra_accel.data.masking import MASK_UNITS, within
+
+class FirstTokens:
+    order = "the first ones"
+
+    def __init__(self, tokenizer):
+        assert tokenizer.mask_token == "[MASK]"
+
+    def __call__(self, tokens, rows, positions, counts, streams):
+        return np.flatnonzero(within(np.bincount(rows)) < counts[rows])
+
+MASK_UNITS["first"] = FirstTokens
+
+from electra_accel.pretraining.assemble import prepared_data, step_loader
+from electra_accel.pretraining.config import resolve
+from electra_accel.pretraining.config_checks import check
+from electra_accel.pretraining.config_parser import parse
+
+if __name__ == "__main__":
+    config = resolve(parse(sys.argv[1:], description="").config)
+    check(config)
+    prepared = prepared_data(config, lambda line: None)
+    place = {"world_size": 1, "rank": 0, "device": "cpu"}
+    loaders = [step_loader(config, prepared, held_out=held_out, **place) for held_out in (False, True)]
+    print([type(loader.collator.masking.rule).__name__ for loader in loaders])
+    batch = next(loaders[0].steps()).micro_batches[0]
+    selected, count = batch.slot_positions[0][batch.slot_used[0]].tolist(), int((batch.segment_ids[0] == 1).sum())
+    print(selected[:2] == [1, 2] and count > 12)
+"""
+
+
+def test_a_masking_rule_is_one_entry(tmp_path):
+    """A rule that is known here alone: the option takes its name, and a run selects by it; held-out text never does."""
+    write_corpus(tmp_path / "text.txt", most=40)
+    arguments = options(Path("text.txt"), Path("run"), objective__mask_unit="first")
+    (tmp_path / "program.py").write_text(NEW_RULE)
+    done = run_command([sys.executable, "program.py", *arguments], tmp_path, 100, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["['FirstTokens', 'SingleTokens']", "True"]

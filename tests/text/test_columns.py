@@ -1,5 +1,6 @@
 """A column is found by its name however that is written, and nothing is read but what was asked for."""
 
+import gzip
 import json
 import unicodedata
 from decimal import Decimal
@@ -9,11 +10,19 @@ import pyarrow.parquet
 import pytest
 
 from electra_accel.errors import UserError
-from electra_accel.text.readers import read_texts
+from electra_accel.finetuning.config import Task
+from electra_accel.finetuning.rows import read_file
+from electra_accel.text.columns import Reader, column_index
+from electra_accel.text.corpus import Corpus, read_documents, text_bytes
+from electra_accel.text.readers import READERS, placed_texts
 
 TEXTS = ["첫째", "둘째"]
 FORMATS = [".csv", ".tsv", ".json", ".jsonl", ".parquet"]
 NFD = unicodedata.normalize("NFD", "본문")
+
+
+def texts_of(path, column, join_lines):
+    return (text for _, text in placed_texts(path, column, join_lines))
 
 
 def write(path, names, *columns):
@@ -33,21 +42,21 @@ def write(path, names, *columns):
 @pytest.mark.parametrize("header", [NFD, "본문 ", "본\u200b문"], ids=["decomposed", "blank", "zero-width"])
 def test_a_name_in_another_writing_is_found(tmp_path, suffix, header):
     path = write(tmp_path / f"a{suffix}", ["id", header], ["1", "2"], TEXTS)
-    assert list(read_texts(path, "본문", False)) == TEXTS
-    assert list(read_texts(write(path, ["id", "본문"], ["1", "2"], TEXTS), header, False)) == TEXTS
+    assert list(texts_of(path, "본문", False)) == TEXTS
+    assert list(texts_of(write(path, ["id", "본문"], ["1", "2"], TEXTS), header, False)) == TEXTS
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_two_columns_that_look_alike_are_refused(tmp_path, suffix):
     path = write(tmp_path / f"a{suffix}", [NFD, "본문"], TEXTS, TEXTS)
     with pytest.raises(UserError, match=rf"a{suffix}.*2 columns are called '본문'.*rename"):
-        list(read_texts(path, "본문", False))
-    assert list(read_texts(write(path, [NFD, "본문", "other"], TEXTS, TEXTS, TEXTS), "other", False)) == TEXTS
+        list(texts_of(path, "본문", False))
+    assert list(texts_of(write(path, [NFD, "본문", "other"], TEXTS, TEXTS, TEXTS), "other", False)) == TEXTS
 
 
 def test_records_may_write_a_name_differently(tmp_path):
     (tmp_path / "a.jsonl").write_text(f'{{"{NFD}": "a"}}\n{{"x": "b"}}\n{{"본문": "c"}}\n')
-    assert list(read_texts(tmp_path / "a.jsonl", "본문", False)) == ["a", "", "c"]
+    assert list(texts_of(tmp_path / "a.jsonl", "본문", False)) == ["a", "", "c"]
 
 
 TROUBLE = {
@@ -67,7 +76,7 @@ def parquet(path, **columns):
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_other_columns_of_parquet_are_not_read(tmp_path, trouble):
     path = parquet(tmp_path / "a.parquet", when=TROUBLE[trouble], text=TEXTS)
-    assert list(read_texts(path, "text", False)) == TEXTS
+    assert list(texts_of(path, "text", False)) == TEXTS
 
 
 def test_a_column_is_not_taken_for_its_neighbour(tmp_path):
@@ -76,7 +85,7 @@ def test_a_column_is_not_taken_for_its_neighbour(tmp_path):
         [pa.array(["x"]), pa.array(["a"]), pa.array([1]), pa.array([2])], ["t.b", "t", "n", "n"]
     )
     pa.parquet.write_table(table, tmp_path / "a.parquet")
-    assert [list(read_texts(tmp_path / "a.parquet", name, False)) for name in ("t", "t.b")] == [["a"], ["x"]]
+    assert [list(texts_of(tmp_path / "a.parquet", name, False)) for name in ("t", "t.b")] == [["a"], ["x"]]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +93,7 @@ def test_a_column_is_not_taken_for_its_neighbour(tmp_path):
 )
 def test_text_of_every_kind_is_read(tmp_path, kind):
     path = parquet(tmp_path / "a.parquet", text=pa.array(["a", None, "c"]).cast(kind))
-    assert list(read_texts(path, "text", False)) == ["a", "", "c"]
+    assert list(texts_of(path, "text", False)) == ["a", "", "c"]
 
 
 NO_TEXT = {
@@ -102,10 +111,31 @@ NO_TEXT = {
 def test_a_column_without_text_is_named(tmp_path, kind):
     path = parquet(tmp_path / "a.parquet", text=NO_TEXT[kind])
     with pytest.raises(UserError, match=rf"a\.parquet: column 'text' holds {kind}.*, not text.*data\.text_column"):
-        list(read_texts(path, "text", False))
+        list(texts_of(path, "text", False))
 
 
 def test_text_that_is_not_utf8_is_named(tmp_path):
     path = parquet(tmp_path / "a.parquet", text=TROUBLE["bytes that are no text"])
     with pytest.raises(UserError, match=r"a\.parquet: .*not UTF-8.*rows 1 to .*text"):
-        list(read_texts(path, "text", False))
+        list(texts_of(path, "text", False))
+
+
+def test_a_reader_is_one_entry(tmp_path, monkeypatch):
+    """A format that is known here alone, cells between semicolons: both jobs read it, compressed too."""
+
+    class Semicolons(Reader):
+        def rows(self, path, file, columns):
+            header, *rows = (line.decode().rstrip().split(";") for line in file)
+            places = [column_index(path, name, header) for name, _ in columns]
+            for number, row in enumerate(rows, start=2):
+                yield f"line {number}", [row[place] for place in places]
+
+    monkeypatch.setitem(READERS, ".semi", Semicolons())
+    path = tmp_path / "a.semi.gz"
+    path.write_bytes(gzip.compress("label;text\n1;첫째\n2;둘째\n".encode()))
+    corpus = Corpus(files=(str(tmp_path / "*.semi.gz"),))
+    assert [batch.documents for batch in read_documents(corpus)] == [TEXTS] and text_bytes(corpus) > 20
+    rows = read_file(path, Task(kind="classification", text_columns=["text"], label_column="label"))
+    assert [(row.texts[0], row.label) for row in rows] == [("첫째", "1"), ("둘째", "2")]
+    with pytest.raises(UserError, match="no column 'labels'; it has: label, text .*task.label_column"):
+        read_file(path, Task(kind="classification", text_columns=["text"], label_column="labels"))

@@ -19,7 +19,7 @@ from electra_accel.errors import UserError
 from electra_accel.finetuning.config import Task
 from electra_accel.finetuning.rows import read_file
 from electra_accel.text.corpus import Corpus, content_key, read_documents, resolve, text_bytes
-from electra_accel.text.readers import regular_file
+from electra_accel.text.files import regular_file
 from tests.helpers import run_script, shared_data
 
 TEXTS = ['한 줄의 글, 쉼표와 "따옴표"도 있다', "NA", "007", "a second text", "끝"]
@@ -234,7 +234,7 @@ def test_a_file_that_vanishes_is_named(tmp_path, monkeypatch):
     found = regular_file(file)
     file.unlink()
     monkeypatch.setattr("electra_accel.text.corpus.regular_file", lambda path: found)
-    monkeypatch.setattr("electra_accel.text.readers.regular_file", lambda path: found)
+    monkeypatch.setattr("electra_accel.text.files.regular_file", lambda path: found)
     (tmp_path / "link.txt").symlink_to("a.txt")
     for use in (content_key, lambda corpus: list(read_documents(corpus))):
         for name, said in (("a.txt", "no such file"), ("link.txt", "a link to a.txt")):

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer, BertTokenizer, ElectraConfig
 
 from electra_accel.errors import UserError
-from electra_accel.text.letters import Letters, Said, settle
+from electra_accel.text.letters import Letters, settle
 from electra_accel.text.tokenizer import SPECIAL_TOKENS, fingerprint, load_tokenizer
 from tests.helpers import shared_data
 
@@ -103,22 +103,22 @@ def test_a_general_tokenizer_does_as_its_own_file_says(tmp_path):
 @pytest.mark.parametrize(
     ("vocabulary", "said", "letters", "lines"),
     [
-        (SMALL, Said(), Letters(True), 1),
-        (SMALL, Said(True), Letters(True), 0),
-        (SMALL, Said(False), Letters(False), 1),  # each capital is unknown
-        (CASED, Said(), Letters(False), 1),
-        (CASED, Said(True), Letters(True), 1),  # followed: capitals may have been trained so
-        (GERMAN, Said(), Letters(True, False), 1),
-        (GERMAN, Said(True), Letters(True), 1),  # followed: published vocabularies were trained so
-        (GERMAN, Said(True, False), Letters(True, False), 0),
-        ([*SMALL, "BRCA1", "Zürich"], Said(), Letters(True), 1),  # put in by hand, in place of [unused1]
-        ([*SMALL, "BRCA1"], Said(True), Letters(True), 0),
-        (["BRCA1", "word"], Said(), Letters(False), 1),  # a few words: B could not be written otherwise
-        (["word"], Said(), Letters(True), 1),
-        (["word"], Said(False), Letters(False), 0),  # too few to show anything
-        ([*SMALL, *"영화"], Said(), Letters(True, False), 1),
-        ([*SMALL, *"ᄀᄂᄃ", "##ᅡ"], Said(True), Letters(True), 0),  # Hangul taken apart when it was made
-        ([*SMALL, *"가ᄀ", "##ᅡ", "ᅡ"], Said(True), Letters(True), 1),  # and such that can be written both ways
+        (SMALL, Letters(), Letters(True), 1),
+        (SMALL, Letters(True), Letters(True), 0),
+        (SMALL, Letters(False), Letters(False), 1),  # each capital is unknown
+        (CASED, Letters(), Letters(False), 1),
+        (CASED, Letters(True), Letters(True), 1),  # followed: capitals may have been trained so
+        (GERMAN, Letters(), Letters(True, False), 1),
+        (GERMAN, Letters(True), Letters(True), 1),  # followed: published vocabularies were trained so
+        (GERMAN, Letters(True, False), Letters(True, False), 0),
+        ([*SMALL, "BRCA1", "Zürich"], Letters(), Letters(True), 1),  # put in by hand, in place of [unused1]
+        ([*SMALL, "BRCA1"], Letters(True), Letters(True), 0),
+        (["BRCA1", "word"], Letters(), Letters(False), 1),  # a few words: B could not be written otherwise
+        (["word"], Letters(), Letters(True), 1),
+        (["word"], Letters(False), Letters(False), 0),  # too few to show anything
+        ([*SMALL, *"영화"], Letters(), Letters(True, False), 1),
+        ([*SMALL, *"ᄀᄂᄃ", "##ᅡ"], Letters(True), Letters(True), 0),  # Hangul taken apart when it was made
+        ([*SMALL, *"가ᄀ", "##ᅡ", "ᅡ"], Letters(True), Letters(True), 1),  # and such that can be written both ways
     ],
     ids=str,
 )

@@ -100,7 +100,7 @@ def test_files_of_tokens(tmp_path):
     assert "line 2 is empty" in message(b"a\n\nb\n") and "line 2 is empty" in message(b"a\n  \nb\n")
     assert "is empty" in message(b"\n\n") and "is empty" in message(b"")
     assert "not UTF-8" in message("재".encode("cp949"))
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="none.txt: no such file"):
         read_tokens(tmp_path / "none.txt")
 
 

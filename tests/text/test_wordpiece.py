@@ -6,9 +6,9 @@ from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 from electra_accel.errors import UserError
 from electra_accel.text.corpus import Corpus, read_documents
-from electra_accel.text.encode import normalise
 from electra_accel.text.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
 from electra_accel.text.wordpiece import WordPiece, count_tokens, count_words
+from electra_accel.text.writing import normalise
 from tests.helpers import shared_data
 
 TEXTS = [f"영화가 {n}번 봐도 재밌다, 정말! Really good Café number {n % 7} 映画" for n in range(200)]

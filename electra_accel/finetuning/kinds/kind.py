@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from electra_accel.errors import UserError
-from electra_accel.text import parquet
+from electra_accel.text.columns import LABEL, TEXT
 from electra_accel.text.readers import LONE_SURROGATE
 from electra_accel.text.writing import normalise_name
 
@@ -48,7 +48,7 @@ class Kind:
     text_columns: tuple[str, ...] = ("text",)  # default of task.text_columns
     label_column = "label"  # default of task.label_column
     takes: tuple[int, ...] = (1,)  # how many text columns there can be
-    cells = (parquet.TEXT, parquet.LABEL)  # what a text column and the label column hold
+    cells = (TEXT, LABEL)  # what a text column and the label column hold
     words = False  # whether a text is a list of words; then files may also have a word and its tag in a line
     head = "ForSequenceClassification"  # transformers has it as AutoModel<head>
     pipeline = "text-classification"  # what transformers calls the task

@@ -9,7 +9,7 @@ import numpy as np
 
 from electra_accel.errors import UserError
 from electra_accel.finetuning.kinds.kind import IGNORED, Kind, Row, label_in, text_in
-from electra_accel.text import parquet
+from electra_accel.text.columns import TAGS, WORDS
 
 OUTSIDE = "O"  # tag of words that nothing is known of
 ENTITY_TAG = re.compile("O|[BIESLU]-.+")  # IOB, IOBES and BILOU
@@ -21,7 +21,7 @@ class Tagging(Kind):
     metrics = ("entity_f1", "entity_precision", "entity_recall", "accuracy")
     text_columns = ("tokens",)
     label_column = "tags"
-    cells = (parquet.WORDS, parquet.TAGS)
+    cells = (WORDS, TAGS)
     words = True
     head = "ForTokenClassification"
     pipeline = "token-classification"
