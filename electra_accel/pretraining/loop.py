@@ -33,7 +33,7 @@ def train(
         UserError: the loss is not finite; no space is left for a checkpoint.
         Preempted: a process was asked to stop; the state after its last step is saved.
     """
-    objective, patience, window = config.objective, config.eval.patience, log.window
+    objective, patience = config.objective, config.eval.patience
     intervals = config.tracking.log_every, config.eval.every, config.tracking.samples_every, config.checkpoint.every
     global_steps = loader.steps(progress.cursor, progress.step)
     sums, last_save = None, time.monotonic()
@@ -71,7 +71,7 @@ def train(
             log.terminal.line(f"stopped early: {progress.stopped_because}")
         preempted = not begins and not done and sums.asked_to_stop()
         if not begins:
-            progress.window = window.unfinished(progress.step) if preempted else {}
+            progress.window = log.unfinished(progress.step) if preempted else {}
         if save_due or preempted:
             save(log.recorder.folder, engine, progress, config, log.terminal.warn)
             last_save = time.monotonic()
@@ -82,12 +82,12 @@ def train(
         if begins:
             log.begin(progress)
             engine.model.train()
-        window.excluded += time.monotonic() - paused if not begins else 0.0
+        log.excluded += time.monotonic() - paused if not begins else 0.0
 
         # One step.
         asked = time.monotonic()
         global_step = next(global_steps)
-        window.data_wait += time.monotonic() - asked
+        log.data_wait += time.monotonic() - asked
         step = progress.step
         schedule = dict(warmup_steps=config.optim.warmup_steps, total_steps=total_steps, schedule=config.optim.schedule)
         rate = learning_rate(step, peak=config.optim.learning_rate, **schedule)
@@ -103,7 +103,7 @@ def train(
                 + objective.discriminator_weight * output.discriminator_loss_sum / tokens
             )
             engine.backward(loss)
-            window.add(loss, output.counters)
+            log.add(loss, output.counters)
         gradient_norm = engine.step(rate)
         progress.advance(global_step)
         log.end_step(progress.step, gradient_norm, rate)

@@ -18,7 +18,7 @@ class Progress:
     """With the weights and the optimizer this is all that a resume needs; kept in checkpoints as JSON.
 
     Attributes:
-        data: what the plan depends on (``assemble.data_identity``).
+        data: what the plan depends on: content of the prepared data, limits of bins.
         corruption: fingerprint of the fixed held-out corruption.
         step: optimizer steps done.
         cursor: where the plan goes on.
@@ -28,7 +28,7 @@ class Progress:
         flops: of forward and backward passes so far (``model.metrics.training_flops``).
         run_id: by which trackers know the run; empty where the run begins at another run's checkpoint.
         warned: health checks that were told of, and the last step at which each held.
-        window: figures of the steps since the last log line, where the run stopped between two (``Window.unfinished``).
+        window: figures of the steps since the last log line, where the run stopped between two (``Log.unfinished``).
         first, last: held-out figures of the untouched and of the present model; ``judged_step``: when the latter were taken.
         best, best_step, best_figures: the best ``eval.metric`` so far, its step, and all figures of that step.
         bad_evaluations: how many evaluations ago that was.

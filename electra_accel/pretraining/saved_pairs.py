@@ -49,7 +49,7 @@ def run_pair(run: Path, log: Log = print) -> SavedPair:
     generator, discriminator = run / "generator", run / "discriminator"
     if run_folder.read_status(run)["state"] == "done" and discriminator.is_dir() and generator.is_dir():
         weights, step = exported_weights(discriminator)
-        pair = _load("--run", generator, "--run", discriminator)
+        pair = _load("--run", str(generator), "--run", str(discriminator))
         return SavedPair(pair, load_tokenizer(discriminator, log=log), config, f"{weights}, as exported", step)
     newest = checkpoint.newest_valid(run / run_folder.CHECKPOINTS, log)
     if newest is None:
@@ -73,11 +73,9 @@ def given_pair(generator: str, discriminator: str, max_length: int, log: Log = p
     return SavedPair(pair, tokenizer, resolve(config), f"{generator} and {discriminator}")
 
 
-def _load(option: str, generator: str | Path, other_option: str, discriminator: str | Path) -> Pair:
-    return Pair(
-        load_network(option, ElectraForMaskedLM, str(generator)),
-        load_network(other_option, ElectraForPreTraining, str(discriminator)),
-    )
+def _load(option: str, generator: str, other_option: str, discriminator: str) -> Pair:
+    mine = load_network(option, ElectraForMaskedLM, generator)
+    return Pair(mine, load_network(other_option, ElectraForPreTraining, discriminator))
 
 
 def reference_generator(source: str, saved: SavedPair, max_length: int) -> ElectraForMaskedLM:
@@ -86,11 +84,10 @@ def reference_generator(source: str, saved: SavedPair, max_length: int) -> Elect
     Raises:
         UserError: it cannot be loaded, its ids mean other tokens, or it is too short for the examples.
     """
-    option = f"--reference_generator: {source}"
+    option, where = f"--reference_generator: {source}", ""
     generator, theirs = load_network("--reference_generator", ElectraForMaskedLM, source), load_tokenizer(source)
-    conflict, where = vocabulary_conflict(saved.tokenizer, theirs), ""
     here = len(saved.tokenizer), saved.pair.discriminator.config.vocab_size
-    if conflict:
+    if conflict := vocabulary_conflict(saved.tokenizer, theirs):
         number, ours, other = conflict
         where = f"id {number} is {other!r} there and {ours!r} here"
     elif here != (len(theirs), generator.config.vocab_size):

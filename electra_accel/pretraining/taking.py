@@ -35,12 +35,9 @@ def require_space(folder: Path, model: nn.Module, config: Config) -> None:
 def recorded_status(
     planned: Planned, progress: Progress, terminal: Terminal, report: Callable[[Path], object]
 ) -> AbstractContextManager[None]:
-    """Keeps status.json and the report true however the run ends.
+    """Keeps status.json and the report true however the run ends; ``report`` writes the run's page.
 
     The end of a warm start before its last step is that of its run too.
-
-    Args:
-        report: writes the run's page.
     """
     config, folder, rows = planned.config, planned.folder, planned.loader.layout.rows
     whole_run = folder.parent if config.is_warm_start else folder
