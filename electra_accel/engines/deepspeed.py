@@ -64,8 +64,12 @@ class ZeroParts(Parts):
 
         return {
             # One number for a whole flat part, as AdamW's step; else the parameter's share of the flat tensor.
-            key: safe_get_full_optimizer_state(parameter, key) if _is_flat(value) else torch.tensor(float(value))
-            for key, value in self._inner_state().items()
+            key: safe_get_full_optimizer_state(parameter, key)
+            if torch.is_tensor(value) and value.ndim
+            else torch.tensor(float(value))
+            for key, value in next(
+                iter(self.optimizer.optimizer.state.values()), {}
+            ).items()  # the same keys for each part
         }
 
     def set_optimizer_state(self, parameter: nn.Parameter, state: State) -> None:
@@ -82,7 +86,8 @@ class ZeroParts(Parts):
                     f"DeepSpeed cannot hold what the checkpoint's optimizer keeps for {name}: go on with another launch "
                     "file, such as accelerate_configs/ddp.yaml or fsdp2.yaml"
                 )
-        for part in self._flat_parts():
+        places = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
+        for part in next(getattr(self.optimizer, place) for place in places if hasattr(self.optimizer, place)):
             kept = base.state[part] = {}
             for key, value in example.items():
                 if value.ndim:
@@ -112,14 +117,6 @@ class ZeroParts(Parts):
         else:
             super().set_loss_scale(saved)
 
-    def _flat_parts(self) -> list[torch.Tensor]:
-        places = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
-        return next(getattr(self.optimizer, place) for place in places if hasattr(self.optimizer, place))
-
-    def _inner_state(self) -> dict[str, Any]:
-        """What the inner optimizer keeps for a flat part; the same keys for each. Empty before its first step."""
-        return next(iter(self.optimizer.optimizer.state.values()), {})
-
     def _set(self, parameter: nn.Parameter, whole: torch.Tensor, what: str, *key: str) -> None:
         """Write this process's part. ``what``: fp32_param or optimizer_state, as in the names of DeepSpeed's functions."""
         from deepspeed import utils
@@ -132,25 +129,13 @@ class ZeroParts(Parts):
         return getattr(utils, f"safe_set_local_{what}")(parameter, padded.narrow(0, size * rank, size), *key)
 
 
-def _is_flat(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.ndim > 0
-
-
 class DeepSpeed(Engine):
     Parts, launched_by = ZeroParts, "ACCELERATE_USE_DEEPSPEED"
     neutral = {
         # DeepSpeed clips by itself, to the launch file's norm in place of the run's.
-        "ACCELERATE_GRADIENT_CLIPPING": (
-            ("none", "auto"),
-            "gradient_clipping",
-            "optim.max_grad_norm clips (1 in fine-tuning)",
-        ),
-        "ACCELERATE_DEEPSPEED_MOE_LAYER_CLS_NAMES": (
-            ("", "none"),
-            "deepspeed_moe_layer_cls_names",
-            "ELECTRA has no such layers",
-        ),
-    }
+        "ACCELERATE_GRADIENT_CLIPPING": (("none", "auto"), "gradient_clipping", "optim.max_grad_norm clips (1 in fine-tuning)"),
+        "ACCELERATE_DEEPSPEED_MOE_LAYER_CLS_NAMES": (("", "none"), "deepspeed_moe_layer_cls_names", "no layer here is one"),
+    }  # fmt: skip
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
@@ -183,10 +168,7 @@ class DeepSpeed(Engine):
         settings = deepspeed_settings(self.precision)
         # DeepSpeed picks a backend that is not there; and told cpu=True, Accelerate would leave DeepSpeed out.
         backend = [InitProcessGroupKwargs(backend="gloo")] if cpu else []
-        return {
-            "kwargs_handlers": backend,
-            "deepspeed_plugin": settings and DeepSpeedPlugin(hf_ds_config=settings),
-        }
+        return {"kwargs_handlers": backend, "deepspeed_plugin": settings and DeepSpeedPlugin(hf_ds_config=settings)}
 
     @property
     def kind(self) -> str:

@@ -104,9 +104,8 @@ def count(
     selected = torch.zeros_like(judged).scatter(1, batch.slot_positions, batch.slot_used)
     positive = logits > 0
     correct = (positive == replaced) & judged
-    facts = Facts(
-        batch, slots, generator_loss, discriminator_loss, judged, selected, replaced, positive & judged, correct
-    )
+    losses = generator_loss, discriminator_loss
+    facts = Facts(batch, slots, *losses, judged, selected, replaced, positive & judged, correct)
     # Clamped before it is an integer, which infinity cannot be.
     places = ((logits.float() + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))).clamp(0, BINS - 1)
     bins = places.nan_to_num().long() + BINS * replaced
@@ -149,10 +148,8 @@ def summarise(counters: torch.Tensor) -> dict[str, float]:
 
 def standard_errors(counters: torch.Tensor) -> dict[str, float]:
     """Of the two mean losses, in nats: how far they may be off because the text is a sample. Tokens count as independent."""
-    c = dict(zip(SCALARS, counters.tolist(), strict=False))
-    errors = {}
-    tokens = c["tokens"] if c["judged"] else 0
-    for loss, number in (("generator_loss", c["selected"]), ("discriminator_loss", tokens)):
+    c, errors = dict(zip(SCALARS, counters.tolist(), strict=False)), {}
+    for loss, number in (("generator_loss", c["selected"]), ("discriminator_loss", c["tokens"] if c["judged"] else 0)):
         mean = ratio(c[loss], number)
         variance = max(ratio(c[f"{loss}_squared"], number) - mean**2, 0.0)
         errors[f"{loss}_se"] = math.sqrt(ratio(variance, number))
@@ -194,7 +191,7 @@ def training_flops(
     A matrix product of n inputs and m outputs costs 2nm, its backward twice that. Per layer of hidden size H and inner size
     F: four H x H projections, two H x F, and 4 * H * context for the scores and their weighted sum. The LM head (H x E, then
     E x V) runs at selected positions only, the discriminator's (H x H, then H x 1) at every token. Embedding look-ups,
-    LayerNorm and activations are left out, as is customary. Total: tokens * first + selected * second.
+    LayerNorm and activations are left out, as is customary.
 
     Args:
         discriminator: None for masked language modelling by the generator alone.
@@ -216,20 +213,9 @@ def training_flops(
 
 # Dense bf16 (V100: fp16) peak in FLOP/s, from the makers' data sheets. All words of a key must occur in the card's name.
 _PEAK_FLOPS = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "A40": 150e12,
-    "A10": 125e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "V100": 125e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-}
+    "B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "A100": 312e12, "A40": 150e12,
+    "A10": 125e12, "L40S": 362e12, "L4": 121e12, "V100": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
+}  # fmt: skip
 
 
 def peak_flops(card: str) -> float | None:

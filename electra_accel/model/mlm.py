@@ -25,9 +25,7 @@ class MaskedLanguageModeling(nn.Module):
         self, network: ElectraForMaskedLM, *, gradient_checkpointing: bool = False, attention_boundaries: bool = True
     ):
         super().__init__()
-        self.attention_boundaries = attention_boundaries
-        self.network = network
-        self.config = network.config
+        self.network, self.config, self.attention_boundaries = network, network.config, attention_boundaries
         prepare_network(network, gradient_checkpointing)
 
     def forward(self, batch: RTDBatch, replacements: torch.Tensor | None = None) -> RTDOutput:

@@ -48,9 +48,7 @@ class ReplacedTokenDetection(nn.Module):
         attention_boundaries: see :func:`encoder_inputs`; in eval mode they always hold.
     """
 
-    _no_split_modules = [
-        "ElectraLayer"
-    ]  # for FSDP: each layer is a unit, the (shared) embeddings stay in the root unit
+    _no_split_modules = ["ElectraLayer"]  # for FSDP: each is a unit; the (shared) embeddings stay in the root unit
 
     def __init__(
         self,
@@ -62,10 +60,8 @@ class ReplacedTokenDetection(nn.Module):
         attention_boundaries: bool = True,
     ):
         super().__init__()
-        self.generator = generator
-        self.discriminator = discriminator
-        self.temperature = temperature
-        self.attention_boundaries = attention_boundaries
+        self.generator, self.discriminator = generator, discriminator
+        self.temperature, self.attention_boundaries = temperature, attention_boundaries
         self.config = discriminator.config  # DeepSpeed sizes its buckets by config.hidden_size
         for network in (generator, discriminator):
             prepare_network(network, gradient_checkpointing)
@@ -89,10 +85,8 @@ class ReplacedTokenDetection(nn.Module):
 
         hidden = self.discriminator.electra(discriminator_ids, **inputs).last_hidden_state
         logits = at_least_fp32(self.discriminator.discriminator_predictions(hidden))  # [R, T]
-        token_loss = (
-            F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="none") * batch.real
-        )
-
+        token_loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="none")
+        token_loss = token_loss * batch.real
         logits = logits.detach()
         counters = metrics.count(batch, slots, slot_loss.detach(), token_loss.detach(), logits, replaced)
         return RTDOutput(slot_loss.sum(), token_loss.sum(), counters, slots.sampled, slots.argmax, logits)
@@ -157,9 +151,8 @@ def read_generator(log_probs: torch.Tensor, uniform: torch.Tensor, temperature: 
     chunk = max(1, (2**18 if log_probs.device.type == "cpu" else 2**26) // vocab_size)
     parts = []
     with torch.autocast(log_probs.device.type, enabled=False):
-        for piece, numbers in zip(
-            log_probs.detach().flatten(0, 1).split(chunk), uniform.flatten().split(chunk), strict=True
-        ):
+        pieces = log_probs.detach().flatten(0, 1).split(chunk), uniform.flatten().split(chunk)
+        for piece, numbers in zip(*pieces, strict=True):
             probs = piece.exp()
             weights = probs if temperature == 1 else torch.softmax(piece / temperature, dim=-1)
             parts.append((sample(weights, numbers), piece.argmax(-1), -(probs * piece).sum(-1)))
@@ -167,8 +160,7 @@ def read_generator(log_probs: torch.Tensor, uniform: torch.Tensor, temperature: 
 
 
 def sample(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Draws token i with probability weights[i] / sum, by inverse CDF: the first i whose cumulative sum exceeds
-    uniform * sum.
+    """Draws token i with probability weights[i] / sum, by inverse CDF: the first i whose cumulative sum is over uniform * sum.
 
     The cumulative sum is taken in fp64 in two levels (over groups of 128 tokens, then within the group that was hit), which
     gives the same token as one sum over the vocabulary while touching the weights once. Each level is a product with a
