@@ -89,14 +89,7 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
 
 
 def step_loader(
-    config: Config,
-    prepared: Prepared,
-    *,
-    held_out: bool,
-    world_size: int,
-    rank: int,
-    device: str,
-    split: str = "train",
+    config: Config, prepared: Prepared, *, held_out: bool, world_size: int, rank: int, device: str, split: str = "train"
 ) -> StepLoader:
     """Plan, layout and collation of one split on one process. Only the layout depends on world_size, rank and device.
 
@@ -130,12 +123,7 @@ def step_loader(
     )
     micro_batch_tokens = train.micro_batch_tokens or max(MICRO_BATCH_TOKENS[device], train.bin_tokens)
     layout = Layout.derive(bins_per_step, train.bin_tokens, micro_batch_tokens, world_size)
-    never_selected = (
-        tokenizer.cls_token_id,
-        tokenizer.sep_token_id,
-        tokenizer.pad_token_id,
-        tokenizer.mask_token_id,
-    )
+    never_selected = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id)
     masking = Masking(
         mask_prob=mask_prob,
         mask_token_prob=0.85 if held_out else objective.mask_token_prob,

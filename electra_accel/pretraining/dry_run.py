@@ -43,15 +43,8 @@ class Alone:
 def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> None:
     """Check everything, prepare the data, fetch or build the pair, print plan, memory and time; train nothing.
 
-    The plan is that of this machine's device, or of the CPU with ``cpu`` (``--cpu``). What only the machine of the run can
-    settle (no GPU here) is warned about. Memory is that of weights, gradients and AdamW's two moments in fp32, 16 bytes a
-    parameter; activations come on top. The hours suppose 40% of an A100's dense bf16 peak.
-
-    Args:
-        folder: of the run; nothing is written there.
-
-    Raises:
-        UserError: whatever would stop the run.
+    What only the machine of the run can settle (no GPU here) is warned about; UserError for all else that would stop the run.
+    Memory is that of weights, gradients and AdamW's two moments in fp32, 16 bytes a parameter.
     """
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
     device = planned_device(config.train.precision, cpu, terminal.warn)

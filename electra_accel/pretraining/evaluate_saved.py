@@ -25,25 +25,9 @@ from electra_accel.model.figures import standard_errors as figure_errors
 from electra_accel.model.metrics import SCALARS, calibration, standard_errors, summarise
 from electra_accel.model.pair import check_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
-from electra_accel.pretraining import assemble
+from electra_accel.pretraining import assemble, evaluate, saved_pairs
 from electra_accel.pretraining.config import Config
-from electra_accel.pretraining.evaluate import (
-    Draw,
-    build_held_out,
-    generator_draw,
-    identity_of,
-    totals,
-    unigram_counts,
-    unigram_draw,
-)
-from electra_accel.pretraining.saved_pairs import (
-    Log,
-    SavedPair,
-    held_out_identity,
-    reference_generator,
-    run_config,
-    text_of_run,
-)
+from electra_accel.pretraining.saved_pairs import Log, SavedPair
 from electra_accel.runs import run_folder
 from electra_accel.text.corpus import Corpus
 from electra_accel.text.tokenizer import fingerprint
@@ -90,17 +74,18 @@ def evaluate_files(
     corpus, how = Corpus(files=tuple(files), text_column=text_column), dict(train_vocab_size=None, eval_fraction=0)
     how |= dict(tokenizer=saved.tokenizer, max_length=length, join_lines=config.data.join_lines, log=log)
     prepared = Prepared(prepare(assemble.PREPARED, corpus, {}, **how), saved.tokenizer)
-    engine, loader, counts = _open(saved, config, prepared, "train", cpu)
-    draw, replacements = unigram_draw(counts), "token frequency of this text"
+    engine, loader, frequency = _open(saved, config, prepared, "train", cpu)
+    draw, replacements = evaluate.unigram_draw(frequency), "token frequency of this text"
     if reference:
-        model = ReplacedTokenDetection(reference_generator(reference, saved, length), saved.pair.discriminator)
-        draw, replacements = generator_draw(model.to(engine.device), engine.device, reference), f"generator {reference}"
-    corruption = _Corruption(loader, draw, int(counts.argmax()))
-    sums = totals(engine, corruption).cpu()
+        generator = saved_pairs.reference_generator(reference, saved, length)
+        model = ReplacedTokenDetection(generator, saved.pair.discriminator).to(engine.device)
+        draw, replacements = evaluate.generator_draw(model, engine.device, reference), f"generator {reference}"
+    corruption = _Corruption(loader, draw, int(frequency.argmax()))
+    sums = evaluate.totals(engine, corruption).cpu()
     counts = {"examples": prepared.manifest["splits"]["train"]["examples"]}
     counts |= {name: int(sums[0][SCALARS.index(name)]) for name in ("tokens", "judged", "selected", "replaced")}
-    common = (corruption.fingerprint, replacements, counts, corruption.hits)
-    return _result(config, sums, identity_of(config, prepared, "train", *common))
+    known = corruption.fingerprint, replacements, counts, corruption.hits
+    return _result(config, sums, evaluate.identity_of(config, prepared, "train", *known))
 
 
 def evaluate_held_out(saved: SavedPair, run: Path, *, cpu: bool = False, log: Log = print) -> dict[str, Any]:
@@ -112,31 +97,31 @@ def evaluate_held_out(saved: SavedPair, run: Path, *, cpu: bool = False, log: Lo
     Raises:
         UserError: the pair has another tokenizer; the text or the corruption is gone or has changed.
     """
-    config = run_config(run)
+    config = saved_pairs.run_config(run)
     file = run / run_folder.HELD_OUT / "held_out.npy"
     if not file.is_file():
         raise UserError(f"{run} has no held-out corruption ({file}); use --files")
-    prepared = text_of_run(run, config, log)
+    prepared = saved_pairs.text_of_run(run, config, log)
     if fingerprint(saved.tokenizer) != prepared.manifest["tokenizer"]:
         raise UserError(f"the pair has another tokenizer than {run}: its held-out tokens mean something else to it")
     _require_fitting(saved, config)
-    engine, loader, counts = _open(saved, config, prepared, "held_out", cpu)
-    draw = unigram_draw(counts)  # not asked: the file is there
-    replacements = held_out_identity(run).get("replacements", f"those kept in {run}")
-    common = dict(most_frequent=int(counts.argmax()), engine=engine, file=file)
-    held_out = build_held_out(config, prepared, "held_out", loader, draw, replacements, **common)
-    sums = totals(engine, zip(held_out.batches, held_out.replacements)).cpu()
+    engine, loader, frequency = _open(saved, config, prepared, "held_out", cpu)
+    draw = evaluate.unigram_draw(frequency)  # not asked: the file is there
+    replacements = saved_pairs.held_out_identity(run).get("replacements", f"those kept in {run}")
+    common = dict(most_frequent=int(frequency.argmax()), engine=engine, file=file)
+    held_out = evaluate.build_held_out(config, prepared, "held_out", loader, draw, replacements, **common)
+    sums = evaluate.totals(engine, zip(held_out.batches, held_out.replacements)).cpu()
     return _result(config, sums, held_out.identity)
 
 
 class _Corruption:
     """Batches of a text with their replacements, drawn while they are judged, so that a large text needs no memory.
 
-    When all have been gone through, ``fingerprint`` names the positions and replacements of the whole, and ``hits`` is how many
-    of the selected tokens are the most frequent one.
+    In the end ``fingerprint`` names all positions and replacements, and so many selected tokens (``hits``) are the most
+    frequent one.
     """
 
-    def __init__(self, loader: StepLoader, draw: Draw, most_frequent: int):
+    def __init__(self, loader: StepLoader, draw: evaluate.Draw, most_frequent: int):
         self.loader, self.draw, self.most_frequent = loader, draw, most_frequent
         self.hits, self._digest = 0, hashlib.sha256()
 
@@ -170,7 +155,7 @@ def _open(
     engine.model = model.to(engine.device)  # not prepared: nothing is trained
     place = {"world_size": 1, "rank": 0, "device": engine.device.type}
     loader = assemble.step_loader(config, prepared, held_out=True, split=split, **place)
-    return engine, loader, unigram_counts(prepared)
+    return engine, loader, evaluate.unigram_counts(prepared)
 
 
 def _result(config: Config, sums: torch.Tensor, identity: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """Judges a run on its held-out text and shows sentences of it."""
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from electra_accel.engines.engine import Engine
 from electra_accel.model.figures import BAR, in_words
-from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.evaluate import HeldOut, evaluate
+from electra_accel.pretraining.planned import Planned
 from electra_accel.pretraining.progress import Progress
 from electra_accel.randomness import Purpose, torch_seed
 from electra_accel.terminal import Terminal
@@ -20,16 +19,10 @@ class Judge:
     """Held-out figures and reconstructions of a run. Called on every process; the first one reports."""
 
     def __init__(
-        self,
-        config: Config,
-        engine: Engine,
-        held_out: list[HeldOut],
-        tokenizer: PreTrainedTokenizerBase,
-        recorder: Recorder,
-        terminal: Terminal,
+        self, planned: Planned, engine: Engine, held_out: list[HeldOut], recorder: Recorder, terminal: Terminal
     ):
-        self.config, self.engine, self.held_out, self.tokenizer = config, engine, held_out, tokenizer
-        self.recorder, self.terminal = recorder, terminal
+        self.config, self.tokenizer = planned.config, planned.prepared.tokenizer
+        self.engine, self.held_out, self.recorder, self.terminal = engine, held_out, recorder, terminal
 
     def judge(self, progress: Progress) -> bool:
         """Held-out figures into progress, files and the terminal; True if ``eval.metric`` is the best so far."""

@@ -4,11 +4,10 @@ import time
 
 import torch
 
-from electra_accel.data.loader import StepLoader
 from electra_accel.engines.engine import Engine
-from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.judge import Judge
 from electra_accel.pretraining.log import Log
+from electra_accel.pretraining.planned import Planned
 from electra_accel.pretraining.progress import Progress, save
 from electra_accel.runs.micro_steps import StepSums, micro_steps
 from electra_accel.runs.schedule import learning_rate
@@ -16,16 +15,9 @@ from electra_accel.runs.stopping import StopRequests
 
 
 def train(
-    config: Config,
-    engine: Engine,
-    loader: StepLoader,
-    progress: Progress,
-    total_steps: int,
-    log: Log,
-    judge: Judge,
-    stop_requests: StopRequests,
+    planned: Planned, engine: Engine, progress: Progress, log: Log, judge: Judge, stop_requests: StopRequests
 ) -> None:
-    """Train from ``progress`` on to ``total_steps``, or until ``eval.metric`` has stopped improving. Called on every process.
+    """Train from ``progress`` to the last step, or until ``eval.metric`` has stopped improving. Called on every process.
 
     ``progress`` is updated in place; the last checkpoint in the run folder is of its final state.
 
@@ -33,9 +25,10 @@ def train(
         UserError: the loss is not finite; no space is left for a checkpoint.
         Preempted: a process was asked to stop; the state after its last step is saved.
     """
+    config, total_steps = planned.config, planned.total_steps
     objective, patience = config.objective, config.eval.patience
     intervals = config.tracking.log_every, config.eval.every, config.tracking.samples_every, config.checkpoint.every
-    global_steps = loader.steps(progress.cursor, progress.step)
+    global_steps = planned.loader.steps(progress.cursor, progress.step)
     sums, last_save = None, time.monotonic()
     while True:
         # Between two steps: log, judge, show, save, stop, each at this one place.

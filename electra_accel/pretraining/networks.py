@@ -41,11 +41,10 @@ def given_networks(config: Config) -> dict[str, tuple[str, ElectraConfig]]:
 def given_tokenizer(config: Config, log: Log) -> PreTrainedTokenizerFast | None:
     """tokenizer.path, else the discriminator's; None where a vocabulary is to be trained, or comes with data.prepared.
 
-    Given networks are checked by their configuration files and vocabularies, before hours are spent on preparing text.
+    Before hours are spent on preparing text, the configuration files and vocabularies of given networks are checked.
 
     Raises:
-        UserError: no tokenizer there; no ELECTRA there; the networks or their vocabularies do not fit together or to the
-            tokenizer; data.max_length is over their positions.
+        UserError: they do not fit together, or to the tokenizer or data.max_length, or cannot be read.
     """
     model, path = config.model, config.tokenizer.path
     if not config.from_pair:

@@ -87,8 +87,7 @@ def plan(config: Config, folder: Path, engine: Engine, terminal: Terminal) -> Pl
     """Settle all that is random about the data, and open the folder; nothing in it is changed. Called on every process.
 
     Raises:
-        UserError: the folder is not this run's; text or vocabulary cannot be used, or differ between hosts or from what the run
-            read before; the configuration does not fit the number of steps.
+        UserError: the folder is another run's, or text or configuration cannot be used, here or on another host.
     """
     checkpoint = engine.on_main(lambda: opening.open_run(folder, config, terminal.warn))
     prepared = engine.together(lambda: assemble.prepared_data(config, terminal.line))

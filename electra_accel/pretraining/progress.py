@@ -95,11 +95,7 @@ class Progress:
 
 
 def save(folder: Path, engine: Engine, progress: Progress, config: Config, warn: Callable[[str], None]) -> None:
-    """Write a checkpoint of the run in ``folder``, and prune; where patience is set the best one stays. On every process.
-
-    Raises:
-        UserError: no space, or no permission.
-    """
+    """Write a checkpoint of the run in ``folder``, and prune; where patience is set the best one stays. On every process."""
     keep, protect = config.checkpoint.keep, {progress.best_step} if config.eval.patience else set()
     checkpoint.save(folder, engine, progress.step, progress.to_json(), warn, keep=keep, protect=protect)
     engine.on_main(lambda: run_folder.write_status(folder, "running", progress.step))
