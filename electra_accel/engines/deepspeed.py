@@ -62,15 +62,13 @@ class ZeroParts(Parts):
     def optimizer_state(self, parameter: nn.Parameter) -> State:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        return {
-            # One number for a whole flat part, as AdamW's step; else the parameter's share of the flat tensor.
-            key: safe_get_full_optimizer_state(parameter, key)
-            if torch.is_tensor(value) and value.ndim
-            else torch.tensor(float(value))
-            for key, value in next(
-                iter(self.optimizer.optimizer.state.values()), {}
-            ).items()  # the same keys for each part
-        }
+        found = {}
+        for key, value in next(
+            iter(self.optimizer.optimizer.state.values()), {}
+        ).items():  # the same keys for each flat part
+            flat = torch.is_tensor(value) and value.ndim  # else one number for a whole part, as AdamW's step
+            found[key] = safe_get_full_optimizer_state(parameter, key) if flat else torch.tensor(float(value))
+        return found
 
     def set_optimizer_state(self, parameter: nn.Parameter, state: State) -> None:
         for key, whole in state.items():

@@ -91,10 +91,8 @@ class Engine(Processes, ABC):
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradient of ``loss`` (this process's share of the global loss, already normalised).
-
-        All engines average gradients over processes, so the share is multiplied by their number.
-        """
+        """Add the gradient of ``loss``: this process's share of the global loss, already normalised."""
+        # All engines average gradients over processes.
         self.accelerator.backward(loss * self.world_size if self.world_size > 1 else loss)
 
     @abstractmethod
@@ -116,8 +114,7 @@ class Engine(Processes, ABC):
 
         Args:
             model: on the CPU, the same on every process.
-            checkpoint: a folder that :meth:`save` wrote, under any engine and number of processes: its state is taken over.
-                None: a fresh start.
+            checkpoint: a folder that :meth:`save` wrote, under any engine and number of processes; None: a fresh start.
             max_norm: gradients of a global step are clipped to it.
 
         Raises:

@@ -25,12 +25,7 @@ def launched() -> type[Engine]:
 
 
 def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path) -> Engine:
-    """Called once on every process.
-
-    Args:
-        precision: train.precision.
-        cpu: use the CPU although a GPU is there.
-        trackers: names for Accelerate's ``log_with``; those that write files do so in ``folder``.
+    """Called once on every process; arguments as of ``Engine``, with ``train.precision``.
 
     Raises:
         UserError: precision and launcher disagree; a GPU is present that torch cannot use; the launch file asks for an

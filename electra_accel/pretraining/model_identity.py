@@ -34,7 +34,7 @@ ARCHITECTURES = {each.__name__: each for each in (ElectraForMaskedLM, ElectraFor
 
 
 def write_model_identity(folder: Path, model: nn.Module, prepared: Prepared) -> None:
-    """Write ``folder/model``, of the joint module of a run; it appears whole. On the main process when a run begins or goes on."""
+    """Write ``folder/model`` of a run with this joint module; it appears whole. On the main process, at every start."""
     networks = {
         name: network.config.to_dict() | {"architectures": [type(network).__name__]}
         for name, network in model.named_children()
