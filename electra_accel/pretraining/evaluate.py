@@ -213,10 +213,8 @@ def evaluate(
     sets: list[HeldOut], engine: Engine, *, one_network: bool
 ) -> tuple[dict[str, float], list[tuple[float, float, int]] | None]:
     """All metrics of each set on its fixed corruption (``eval/…``) and against the own generator (``eval_own/…``), over all
-    processes; and the first set's calibration on the fixed one.
-
-    Args:
-        one_network: there is a generator (a masked language model) alone, and figures of nothing else.
+    processes; and the first set's calibration on the fixed one. Of ``one_network``, a masked language model, the generator's
+    metrics alone.
     """
     figures, calibrations = {}, []
     for held_out in sets:
@@ -225,11 +223,11 @@ def evaluate(
         calibrated = calibration(fixed)
         calibrations.append(calibrated.bins)
         found = summarise(fixed) | standard_errors(fixed) | {"calibration_error": calibrated.error}
-        if one_network:
-            figures |= {f"{name}/{key}": value for key, value in found.items() if key.startswith("generator_")}
-        else:
-            figures |= {f"{name}/{key}": value for key, value in found.items()}
-            figures |= {f"{name}_own/{key}": value for key, value in summarise(own).items()}
+        named = {f"{name}/{key}": value for key, value in found.items()}
+        named |= {f"{name}_own/{key}": value for key, value in summarise(own).items()}
+        figures |= {
+            key: value for key, value in named.items() if not one_network or key.startswith(f"{name}/generator_")
+        }
     return figures, None if one_network else calibrations[0] or None
 
 

@@ -21,14 +21,9 @@ from electra_accel.runs import opening as runs
 OF_A_WARM_START = {run_folder.WARM_START, run_folder.STATUS}  # before the run itself has begun
 # The values of config_checks.READ_BY_CONTENT, for messages.
 IN_WORDS = {
-    "train": "the training text",
-    "held_out": "the held-out text",
-    "general": "the general text",
-    "replay": "the replay text",
-    "tokenizer": "the vocabulary",
-    "generator": "the given generator",
-    "discriminator": "the given discriminator",
-}
+    "train": "the training text", "held_out": "the held-out text", "general": "the general text", "replay": "the replay text",
+    "tokenizer": "the vocabulary", "generator": "the given generator", "discriminator": "the given discriminator",
+}  # fmt: skip
 
 
 def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path | None:
@@ -91,23 +86,18 @@ def content_of(config: Config, prepared: Prepared) -> dict[str, str]:
 def require_same_content(
     folder: Path, checkpoint: Path | None, config: Config, content: dict[str, str], log: Callable[[str], None]
 ) -> None:
-    """What is read must be what the run in ``folder`` read, and the run of the checkpoint that it begins at. Changes nothing.
+    """Raises UserError, naming the parts that are others, where ``content`` (see :func:`content_of`) is not what the run in
+    ``folder`` read, or the run of the checkpoint that it begins at. Changes nothing.
 
-    Args:
-        content: see :func:`content_of`.
-        log: takes a line for each option that names another place with the same content.
-
-    Raises:
-        UserError: names the parts that are others.
+    ``log`` takes a line for each option that names another place with the same content.
     """
     for run in dict.fromkeys([folder, *([checkpoint.resolve().parent.parent] if checkpoint else [])]):
         known, changed = run_folder.read_json(run / run_folder.CONTENT), []
         for name, words in IN_WORDS.items() if known else ():  # an earlier version did not say what it read
             before, now = known.get(name), content.get(name)
             if before != now:
-                changed.append(
-                    f"{words} {'is new' if before is None else 'is missing' if now is None else 'has other content'}"
-                )
+                how = "is new" if before is None else "is missing" if now is None else "has other content"
+                changed.append(f"{words} {how}")
         runs.require_unchanged(run, changed)
     if (folder / run_folder.CONFIG).exists():
         for line in moved(load(folder / run_folder.CONFIG), config):
