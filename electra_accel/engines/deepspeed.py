@@ -150,13 +150,9 @@ class DeepSpeed(Engine):
         if deepspeed_version() is None:
             raise UserError("the launch file asks for DeepSpeed, which is not installed: pip install -e '.[deepspeed]'")
         if cpu and torch.cuda.is_available():
-            raise UserError(
-                "DeepSpeed uses the GPU where there is one: hide it (CUDA_VISIBLE_DEVICES=) or use ddp.yaml"
-            )
+            raise UserError("DeepSpeed uses a GPU that is there: hide it (CUDA_VISIBLE_DEVICES=) or use ddp.yaml")
         if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "0":
-            raise UserError(
-                "the launch file asks for ZeRO stage 0, which shards nothing: use ddp.yaml, or stage 1, 2 or 3"
-            )
+            raise UserError("ZeRO stage 0 of the launch file shards nothing: use ddp.yaml, or stage 1, 2 or 3")
 
     @staticmethod
     def require_launch_file(precision: str) -> None:

@@ -32,13 +32,8 @@ State = Mapping[str, torch.Tensor]  # what an optimizer keeps for a parameter; a
 
 
 class Parts:
-    """A model and its optimizer that are whole on every process. Engines that share them out override where the parts are.
-
-    Args:
-        model: unwrapped.
-        optimizer: what Accelerate wraps.
-        scaler: torch's GradScaler, or None.
-    """
+    """An unwrapped model and the optimizer that Accelerate wraps, whole on every process. Engines that share them out override
+    where the parts are. ``scaler`` is torch's GradScaler."""
 
     def __init__(self, model: nn.Module, optimizer: Any, scaler: Any = None):
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
@@ -51,7 +46,7 @@ class Parts:
 
     def weight(self, parameter: nn.Parameter) -> torch.Tensor:
         """The whole weight. Called on every process in the same order, as are all that follow."""
-        return parameter.detach()
+        return self.whole(parameter.detach())
 
     def optimizer_state(self, parameter: nn.Parameter) -> State:
         """All that the optimizer keeps for a parameter, whole; empty before its first step."""
