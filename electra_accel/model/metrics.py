@@ -160,7 +160,7 @@ class Calibration(NamedTuple):
     """Whether the discriminator's probabilities are true.
 
     Attributes:
-        error: expected calibration error, the mean of |probability - share that really was replaced| over tokens, taken by bin.
+        error: the mean of |probability - share that really was replaced| over tokens, taken by bin.
         bins: (mean probability, share really replaced, tokens) of each bin of the probability that has tokens.
     """
 
