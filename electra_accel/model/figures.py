@@ -19,33 +19,22 @@ EVERYWHERE = (STORY, COMPARISON, CURVES)
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure.
+    """One figure."""
 
-    Attributes:
-        key: in metrics.jsonl, after a prefix such as ``eval/``.
-        name: in words.
-        network: that it speaks of, "generator" or "discriminator".
-        better: "higher" or "lower"; "" where neither is.
-        note: unit or meaning.
-        of: makes it from the counters of ``metrics.SCALARS`` and ``ordered_pairs``; None: made elsewhere.
-        error: makes its standard error from its value and the counts of :func:`standard_errors`; None: not known.
-        shown: the places where it is shown.
-        chooses: may be eval.metric; W&B's summary is then its best value and not its last.
-        level: the value of a network that has learnt nothing; "chance": that of always guessing the most frequent token.
-        follows_share: changes with the share of replaced tokens in training, however well tokens are told apart.
-    """
-
-    key: str
-    name: str
-    network: str
-    better: str
-    note: str
+    key: str  # in metrics.jsonl, after a prefix such as ``eval/``
+    name: str  # in words
+    network: str  # that it speaks of, "generator" or "discriminator"
+    better: str  # "higher" or "lower"; "" where neither is
+    note: str  # unit or meaning
+    # Makes it from the counters of ``metrics.SCALARS`` and ``ordered_pairs``; None: made elsewhere.
     of: Callable[[Counts], float] | None = None
+    # Makes its standard error from its value and the counts of :func:`standard_errors`; None: not known.
     error: Callable[[float, Counts], float | None] | None = None
-    shown: tuple[str, ...] = EVERYWHERE
-    chooses: bool = False
+    shown: tuple[str, ...] = EVERYWHERE  # the places where it is shown
+    chooses: bool = False  # may be eval.metric; W&B's summary is then its best value and not its last
+    # Of a network that has learnt nothing; "chance": that of always guessing the most frequent token.
     level: float | str | None = None
-    follows_share: bool = False
+    follows_share: bool = False  # changes with the share of replaced tokens, however well tokens are told apart
 
     @property
     def full_name(self) -> str:

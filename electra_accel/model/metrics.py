@@ -15,38 +15,25 @@ from electra_accel.model.figures import FIGURES, ratio
 
 
 class SlotFigures(NamedTuple):
-    """What the generator said at the slots, without gradient.
+    """What the generator said at the slots, without gradient."""
 
-    Attributes:
-        sampled, argmax: int64 [R, S]; drawn replacement, most probable token.
-        entropy: [R, S]; of the generator's distribution, in nats.
-    """
-
-    sampled: torch.Tensor
-    argmax: torch.Tensor
-    entropy: torch.Tensor
+    sampled: torch.Tensor  # int64 [R, S]; drawn replacement
+    argmax: torch.Tensor  # int64 [R, S]; most probable token
+    entropy: torch.Tensor  # [R, S]; of the generator's distribution, in nats
 
 
 class Facts(NamedTuple):
-    """What a micro-batch is counted from; the last six are None where there is no discriminator.
-
-    Attributes:
-        loss: the generator's, [R, S] in nats, 0 at unused slots.
-        token_loss: the discriminator's, [R, T], 0 on padding.
-        judged: bool [R, T]; real tokens without [CLS] and [SEP].
-        selected: bool [R, T]; where a slot points at.
-        replaced, positive, correct: bool [R, T]; differs from the original; judged and called replaced; judged rightly.
-    """
+    """What a micro-batch is counted from; the last six are None where there is no discriminator."""
 
     batch: RTDBatch
     slots: SlotFigures
-    loss: torch.Tensor
-    token_loss: torch.Tensor | None = None
-    judged: torch.Tensor | None = None
-    selected: torch.Tensor | None = None
-    replaced: torch.Tensor | None = None
-    positive: torch.Tensor | None = None
-    correct: torch.Tensor | None = None
+    loss: torch.Tensor  # the generator's, [R, S] in nats, 0 at unused slots
+    token_loss: torch.Tensor | None = None  # the discriminator's, [R, T], 0 on padding
+    judged: torch.Tensor | None = None  # bool [R, T]; real tokens without [CLS] and [SEP]
+    selected: torch.Tensor | None = None  # bool [R, T]; where a slot points at
+    replaced: torch.Tensor | None = None  # bool [R, T]; differs from the original
+    positive: torch.Tensor | None = None  # bool [R, T]; judged and called replaced
+    correct: torch.Tensor | None = None  # bool [R, T]; judged rightly
 
 
 # Each counter is the sum of these terms over a micro-batch. What figures they make: see figures.py.
@@ -157,14 +144,10 @@ def standard_errors(counters: torch.Tensor) -> dict[str, float]:
 
 
 class Calibration(NamedTuple):
-    """Whether the discriminator's probabilities are true.
+    """Whether the discriminator's probabilities are true."""
 
-    Attributes:
-        error: the mean of |probability - share that really was replaced| over tokens, taken by bin.
-        bins: (mean probability, share really replaced, tokens) of each bin of the probability that has tokens.
-    """
-
-    error: float
+    error: float  # the mean of |probability - share that really was replaced| over tokens, taken by bin
+    # (mean probability, share really replaced, tokens) of each bin of the probability that has tokens.
     bins: list[tuple[float, float, int]]
 
 

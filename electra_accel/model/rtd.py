@@ -15,23 +15,14 @@ _GROUP = 128  # tokens per group of the two-level inverse CDF
 
 
 class RTDOutput(NamedTuple):
-    """Of one micro-batch. Only the loss sums carry gradients.
+    """Of one micro-batch. Only the loss sums carry gradients."""
 
-    Attributes:
-        generator_loss_sum: 0-d fp32 (fp64 for fp64 weights); cross entropy in nats, summed over used slots.
-        discriminator_loss_sum: 0-d, likewise; binary cross entropy, summed over real tokens.
-        counters: float64 vector, see ``metrics.count``.
-        sampled: int64 [R, S]; the tokens that the discriminator read at the slots (meaningless where a slot is unused).
-        generator_argmax: int64 [R, S]; the generator's most probable token.
-        discriminator_logits: [R, T]; positive: called replaced. None where there is no discriminator (``mlm.py``); its loss sum
-            is then a constant 0.
-    """
-
-    generator_loss_sum: torch.Tensor
-    discriminator_loss_sum: torch.Tensor
-    counters: torch.Tensor
-    sampled: torch.Tensor
-    generator_argmax: torch.Tensor
+    generator_loss_sum: torch.Tensor  # 0-d fp32 (fp64 for fp64 weights); cross entropy in nats, summed over used slots
+    discriminator_loss_sum: torch.Tensor  # likewise; binary cross entropy, summed over real tokens
+    counters: torch.Tensor  # float64 vector, see ``metrics.count``
+    sampled: torch.Tensor  # int64 [R, S]; what the discriminator read at the slots (meaningless in unused ones)
+    generator_argmax: torch.Tensor  # int64 [R, S]; the generator's most probable token
+    # [R, T]; positive: called replaced. None where there is no discriminator (``mlm.py``); its loss sum is then a constant 0.
     discriminator_logits: torch.Tensor | None
 
 

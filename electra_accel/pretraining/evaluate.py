@@ -38,19 +38,12 @@ Draw = Callable[[RTDBatch], torch.Tensor]  # gives the replacements of a batch, 
 
 @dataclass
 class HeldOut:
-    """This process's share of a held-out set.
+    """This process's share of a held-out set."""
 
-    Attributes:
-        name: prefix of its figures: ``eval`` gives eval/… and eval_own/….
-        batches: on the CPU.
-        replacements: int64 [R, S] per batch, the fixed replacement at each slot.
-        identity: see :func:`identity_of`; equal on every process and after every resume.
-    """
-
-    name: str
-    batches: list[RTDBatch]
-    replacements: list[torch.Tensor]
-    identity: dict[str, Any]
+    name: str  # prefix of its figures: ``eval`` gives eval/… and eval_own/…
+    batches: list[RTDBatch]  # on the CPU
+    replacements: list[torch.Tensor]  # int64 [R, S] per batch, the fixed replacement at each slot
+    identity: dict[str, Any]  # see :func:`identity_of`; equal on every process and after every resume
 
     def describe(self) -> str:
         """For the start-up lines."""

@@ -16,25 +16,17 @@ from electra_accel.terminal import Terminal
 
 @dataclass(frozen=True)
 class Planned:
-    """Text -> tokens -> plan, and what the run goes on from.
+    """Text -> tokens -> plan, and what the run goes on from."""
 
-    Attributes:
-        config: resolved, with the defaults that depend on the number of steps.
-        folder: of the run; ``checkpoint``: that it goes on from, None for step 0.
-        content: digests of what it reads, see ``opening.content_of``.
-        place: world size, rank and type of device of this process.
-        one_pass: over the training text; ``total_steps``: optimizer steps of the run.
-    """
-
-    config: Config
+    config: Config  # resolved, with the defaults that depend on the number of steps
     folder: Path
-    checkpoint: Path | None
+    checkpoint: Path | None  # that the run goes on from; None for step 0
     prepared: Prepared
-    content: dict[str, str]
-    place: dict
+    content: dict[str, str]  # digests of what it reads, see ``opening.content_of``
+    place: dict  # world size, rank and type of device of this process
     loader: StepLoader
-    one_pass: assemble.OnePass
-    total_steps: int
+    one_pass: assemble.OnePass  # over the training text
+    total_steps: int  # optimizer steps of the run
 
     def held_out_loaders(self) -> dict[str, StepLoader]:
         """By split, the domain's first."""

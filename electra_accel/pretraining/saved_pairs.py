@@ -23,18 +23,13 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class SavedPair:
-    """A pair to be judged.
-
-    Attributes:
-        config: of its run; the defaults where there was none.
-        weights: in words; ``step``: after which they were taken, None where that is not known.
-    """
+    """A pair to be judged."""
 
     pair: Pair
     tokenizer: PreTrainedTokenizerFast
-    config: Config
-    weights: str
-    step: int | None = None
+    config: Config  # of its run; the defaults where there was none
+    weights: str  # in words
+    step: int | None = None  # after which they were taken, where that is known
 
 
 def run_pair(run: Path, log: Log = print) -> SavedPair:
