@@ -18,7 +18,7 @@ from electra_accel.engines.engine import Engine
 from electra_accel.engines.fsdp2 import Fsdp2Parts
 from electra_accel.engines.open import open_engine
 from electra_accel.model.mlm import MaskedLanguageModeling
-from electra_accel.model.pair import Pair, freeze_embeddings
+from electra_accel.model.pair import Pair
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import share
 from electra_accel.pretraining.config import Optim
@@ -61,7 +61,7 @@ def drifted_pair() -> Pair:
 def build(case: Case) -> nn.Module:
     pair = drifted_pair()
     if case.frozen:
-        freeze_embeddings(pair.generator)
+        pair.generator.electra.embeddings.requires_grad_(False)
         return MaskedLanguageModeling(pair.generator)
     return ReplacedTokenDetection(*pair)
 

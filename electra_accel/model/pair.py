@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
+from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_accel import randomness
 from electra_accel.errors import UserError
@@ -71,7 +71,7 @@ def build_pair(size: str, *, dropout: float, seed: int, sharing: str = "tied", *
         initialise(network, role, seed)
         set_dropout(network, dropout)
     if sharing == "gdes":
-        copy_embeddings(pair.discriminator, pair.generator)
+        pair.generator.electra.embeddings.load_state_dict(pair.discriminator.electra.embeddings.state_dict())
     share(*pair, sharing)
     return pair
 
@@ -105,19 +105,9 @@ def warm_start_generator(
     generator = ElectraForMaskedLM(config)
     initialise(generator, "generator", seed)
     set_dropout(generator, dropout)
-    copy_embeddings(discriminator, generator)
+    generator.electra.embeddings.load_state_dict(discriminator.electra.embeddings.state_dict())
     shape = f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}, {config.num_attention_heads} heads"
     return generator, [f"generator: new ({shape}), but for the embeddings, which are the discriminator's"]
-
-
-def copy_embeddings(source: PreTrainedModel, target: PreTrainedModel) -> None:
-    """The values of the tables and of the LayerNorm behind them."""
-    target.electra.embeddings.load_state_dict(source.electra.embeddings.state_dict())
-
-
-def freeze_embeddings(network: PreTrainedModel) -> None:
-    """No gradient for the tables, the LayerNorm behind them and an LM head tied to them; the head's bias learns."""
-    network.electra.embeddings.requires_grad_(False)
 
 
 @torch.no_grad()

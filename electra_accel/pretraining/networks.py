@@ -110,7 +110,9 @@ def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, folde
     if config.is_mlm:
         pair = Pair(pair.generator, None)
         if config.is_warm_start:
-            pairs.freeze_embeddings(pair.generator)
+            pair.generator.electra.embeddings.requires_grad_(
+                False
+            )  # nor an LM head that is tied to them; its bias learns
     else:
         if config.warm_starts and folder:
             source = str(generator_of(folder))
