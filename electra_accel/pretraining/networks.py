@@ -110,9 +110,8 @@ def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, folde
     if config.is_mlm:
         pair = Pair(pair.generator, None)
         if config.is_warm_start:
-            pair.generator.electra.embeddings.requires_grad_(
-                False
-            )  # nor an LM head that is tied to them; its bias learns
+            # Nor does an LM head that is tied to them learn; its bias does.
+            pair.generator.electra.embeddings.requires_grad_(False)
     else:
         if config.warm_starts and folder:
             source = str(generator_of(folder))
