@@ -52,10 +52,7 @@ def check_warmup(config: Config, steps: int) -> list[str]:
 
 def small_held_out(selected: int | None, has_files: bool) -> str | None:
     """What to say where the held-out text is too small to see what an adaptation changes: fewer than ``FEW_SELECTED`` tokens.
-
-    Args:
-        has_files: it was given as data.eval_files, not taken from the training text.
-    """
+    ``has_files``: it was given as data.eval_files, not taken from the training text."""
     if selected is None or selected >= FEW_SELECTED:
         return None
     more = "give more of it (data.eval_files)" if has_files else "raise data.eval_fraction, or give data.eval_files"

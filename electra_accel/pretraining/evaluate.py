@@ -172,10 +172,7 @@ def build_held_out(
 
 def fixed_held_out(planned: Planned, engine: Engine, progress: Progress) -> list[HeldOut]:
     """The held-out sets of a run, the domain's first: replacements by the starting pair's generator, or by token frequency from
-    scratch.
-
-    Args:
-        progress: takes up the corruptions' fingerprint; one that it has already must be the same.
+    scratch. ``progress`` takes up the corruptions' fingerprint.
 
     Raises:
         UserError: the corruption that a resumed run was judged by is gone, so its figures would no longer compare.

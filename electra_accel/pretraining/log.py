@@ -60,11 +60,7 @@ class Log:
         return self.earlier_seconds + time.monotonic() - self.began - self.excluded
 
     def unfinished(self, step: int) -> dict:
-        """What a run that stops after ``step`` steps, between two lines, must remember, as JSON. On every process.
-
-        Raises:
-            UserError: the loss or its gradient was not finite in one of them.
-        """
+        """What a run that stops after ``step`` steps, between two lines, must remember, as JSON. Errors as of :meth:`write`."""
         self._require_finite(step)
         if self.counters is None:
             return {}

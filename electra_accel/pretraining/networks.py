@@ -27,10 +27,7 @@ def generator_of(folder: Path) -> Path:
 
 def given_networks(config: Config) -> dict[str, tuple[str, ElectraConfig]]:
     """{option: (folder or hub id, its configuration)} of the networks that a run starts from, the discriminator's last.
-
-    Raises:
-        UserError: one of them cannot be found, or is no ELECTRA.
-    """
+    UserError where one of them cannot be found, or is no ELECTRA."""
     model, found = config.model, {}
     for option, source in (("model.generator", model.generator), ("model.discriminator", model.discriminator)):
         if option == "model.discriminator" or not (config.is_mlm or config.warm_starts):

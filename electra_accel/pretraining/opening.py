@@ -66,11 +66,8 @@ def require_same(folder: Path, config: Config) -> None:
 
 
 def content_of(config: Config, prepared: Prepared) -> dict[str, str]:
-    """A digest of each part that the run has, by the names of ``IN_WORDS``: tokens of a text, files of a network.
-
-    Raises:
-        UserError: a given network cannot be found or read.
-    """
+    """A digest of each part that the run has, by the names of ``IN_WORDS``: tokens of a text, files of a network. UserError
+    where a given network cannot be read."""
     found = {name: split["fingerprint"] for name, split in prepared.manifest["splits"].items()}
     found["tokenizer"] = prepared.manifest["tokenizer"]
     model = config.model

@@ -33,11 +33,8 @@ class SavedPair:
 
 
 def run_pair(run: Path, log: Log = print) -> SavedPair:
-    """The pair that a finished run exported, or that is in the newest whole checkpoint of another one.
-
-    Raises:
-        UserError: not a run, or one without weights or without a pair; a damaged file.
-    """
+    """The pair that a finished run exported, or that is in the newest whole checkpoint of another one; UserError where there is
+    none, or a file is damaged."""
     config = run_config(run)
     if config.is_mlm:
         raise UserError(f"--run {run}: one network was trained (objective.kind mlm), there is no pair to judge")
@@ -56,11 +53,7 @@ def run_pair(run: Path, log: Log = print) -> SavedPair:
 
 
 def given_pair(generator: str, discriminator: str, max_length: int, log: Log = print) -> SavedPair:
-    """Two folders or hub ids, as they are: their embeddings need not be tied.
-
-    Raises:
-        UserError: they cannot be loaded, or do not fit together.
-    """
+    """Two folders or hub ids, as they are: their embeddings need not be tied. UserError where they do not fit together."""
     config = Config()
     config.model.generator, config.model.discriminator, config.data.max_length = generator, discriminator, max_length
     tokenizer = networks.given_tokenizer(config, log)
@@ -74,11 +67,8 @@ def _load(option: str, generator: str, other_option: str, discriminator: str) ->
 
 
 def reference_generator(source: str, saved: SavedPair, max_length: int) -> ElectraForMaskedLM:
-    """A generator that draws replacements for the pair's discriminator and is not judged itself.
-
-    Raises:
-        UserError: it cannot be loaded, its ids mean other tokens, or it is too short for the examples.
-    """
+    """A generator that draws replacements for the pair's discriminator and is not judged itself. UserError where it cannot be
+    loaded, its ids mean other tokens, or it is too short for the examples."""
     option, where = f"--reference_generator: {source}", ""
     generator, theirs = load_network("--reference_generator", ElectraForMaskedLM, source), load_tokenizer(source)
     here = len(saved.tokenizer), saved.pair.discriminator.config.vocab_size
@@ -109,10 +99,7 @@ def held_out_identity(run: Path) -> dict:
 
 def text_of_run(run: Path, config: Config, log: Log) -> Prepared:
     """The text that a run was trained and judged on: by its fingerprints where it is still prepared, else prepared again.
-
-    Raises:
-        UserError: it is gone, or has changed.
-    """
+    UserError where it is gone, or has changed."""
     identity = held_out_identity(run)
     for manifest in sorted(assemble.PREPARED.glob(f"*/{MANIFEST}")) if identity else ():
         try:
