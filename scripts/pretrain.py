@@ -15,7 +15,7 @@ from pathlib import Path
 
 from electra_accel.cli import exit_with_one_line
 from electra_accel.pretraining.config import resolve
-from electra_accel.pretraining.config_checks import check, check_asked
+from electra_accel.pretraining.config_checks import check
 from electra_accel.pretraining.config_parser import parse
 from electra_accel.terminal import Terminal, quiet_libraries
 
@@ -23,7 +23,6 @@ from electra_accel.terminal import Terminal, quiet_libraries
 def main() -> None:
     asked = parse(sys.argv[1:], description=__doc__)
     config = resolve(asked.config)
-    check_asked(config)
     warnings = check(config)
     quiet_libraries()
     terminal = Terminal(speaks=os.environ.get("RANK", "0") == "0")
@@ -58,7 +57,7 @@ def main() -> None:
 
 def train_networks(planned, engine, stop, terminal: Terminal) -> None:
     """From the networks' start to their export. Called on every process."""
-    from electra_accel.pretraining import assemble, summary, taking
+    from electra_accel.pretraining import taking
     from electra_accel.pretraining.evaluate import fixed_held_out
     from electra_accel.pretraining.exporting import export_run
     from electra_accel.pretraining.judge import Judge
@@ -94,12 +93,12 @@ def train_networks(planned, engine, stop, terminal: Terminal) -> None:
         records = start_trackers(recorder, config, progress) if engine.is_main else ""
         recorder.report()
         judged_on = "; ".join(each.describe() for each in held_out)
-        for line in summary.opening_lines(planned, engine.describe(), judged_on, records, progress.step):
+        for line in planned.opening_lines(engine.describe(), judged_on, records, progress.step):
             terminal.line(line)
-        window = assemble.window(config, engine, planned.loader, pair, prepared)
-        log = Log(config, planned.total_steps, window, recorder, terminal)
-        judge = Judge(config, engine, held_out, prepared.tokenizer, recorder, terminal)
-        train(config, engine, planned.loader, progress, planned.total_steps, log, judge, stop)
+        costs = planned.one_pass.costs(*(network and network.config for network in pair))
+        log = Log(planned, engine, costs, recorder, terminal)
+        judge = Judge(planned, engine, held_out, recorder, terminal)
+        train(planned, engine, progress, log, judge, stop)
         exported = export_run(config, engine, progress, folder, story.card, terminal.warn)
         told = engine.on_main(lambda: story_of_run(folder, exported))
         recorder.summary(story.summary_values(told), progress.step)

@@ -18,14 +18,15 @@ from electra_accel.engines.engine import Engine
 from electra_accel.engines.fsdp2 import Fsdp2Parts
 from electra_accel.engines.open import open_engine
 from electra_accel.model.mlm import MaskedLanguageModeling
-from electra_accel.model.pair import Pair, freeze_embeddings
+from electra_accel.model.pair import Pair
 from electra_accel.model.rtd import ReplacedTokenDetection
-from electra_accel.model.sharing import assert_shared, share
+from electra_accel.model.sharing import share
 from electra_accel.pretraining.config import Optim
 from electra_accel.pretraining.optim import build_optimizer
 from tests.engines import fsdp2_worker
 from tests.helpers import ROOT
 from tests.model.batches import pack_examples, toy_examples, toy_pair
+from tests.shared_embeddings import assert_shared
 
 RATE = 1e-3
 
@@ -60,7 +61,7 @@ def drifted_pair() -> Pair:
 def build(case: Case) -> nn.Module:
     pair = drifted_pair()
     if case.frozen:
-        freeze_embeddings(pair.generator)
+        pair.generator.electra.embeddings.requires_grad_(False)
         return MaskedLanguageModeling(pair.generator)
     return ReplacedTokenDetection(*pair)
 

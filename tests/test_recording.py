@@ -74,7 +74,7 @@ def test_the_bar_is_shown_on_a_terminal_alone(runs):
     _, shown = runs["terminal"]
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     bars = [line for line in re.split(r"[\r\n]", text) if re.match(rf"[━╸╺ ]+\d/{STEPS}", line)]
-    last = rf"{STEPS}/{STEPS} 0s left  loss [\d.]+  AUC [\d.]+  [\d,]+ tokens/s  data wait \d+%"
+    last = rf"{STEPS}/{STEPS} 0s left  loss [\d.]+  ROC-AUC [\d.]+  [\d,]+ tokens/s  data wait \d+%"
     assert any(re.search(last, line) for line in bars), bars
     assert f"step {STEPS}/{STEPS}  loss" in text, "log lines stand above the bar"
     _, out = runs["file"]

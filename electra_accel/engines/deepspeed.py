@@ -62,11 +62,13 @@ class ZeroParts(Parts):
     def optimizer_state(self, parameter: nn.Parameter) -> State:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        return {
-            # One number for a whole flat part, as AdamW's step; else the parameter's share of the flat tensor.
-            key: safe_get_full_optimizer_state(parameter, key) if _is_flat(value) else torch.tensor(float(value))
-            for key, value in self._inner_state().items()
-        }
+        found = {}
+        for key, value in next(
+            iter(self.optimizer.optimizer.state.values()), {}
+        ).items():  # the same keys for each flat part
+            flat = torch.is_tensor(value) and value.ndim  # else one number for a whole part, as AdamW's step
+            found[key] = safe_get_full_optimizer_state(parameter, key) if flat else torch.tensor(float(value))
+        return found
 
     def set_optimizer_state(self, parameter: nn.Parameter, state: State) -> None:
         for key, whole in state.items():
@@ -82,7 +84,8 @@ class ZeroParts(Parts):
                     f"DeepSpeed cannot hold what the checkpoint's optimizer keeps for {name}: go on with another launch "
                     "file, such as accelerate_configs/ddp.yaml or fsdp2.yaml"
                 )
-        for part in self._flat_parts():
+        places = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
+        for part in next(getattr(self.optimizer, place) for place in places if hasattr(self.optimizer, place)):
             kept = base.state[part] = {}
             for key, value in example.items():
                 if value.ndim:
@@ -112,14 +115,6 @@ class ZeroParts(Parts):
         else:
             super().set_loss_scale(saved)
 
-    def _flat_parts(self) -> list[torch.Tensor]:
-        places = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
-        return next(getattr(self.optimizer, place) for place in places if hasattr(self.optimizer, place))
-
-    def _inner_state(self) -> dict[str, Any]:
-        """What the inner optimizer keeps for a flat part; the same keys for each. Empty before its first step."""
-        return next(iter(self.optimizer.optimizer.state.values()), {})
-
     def _set(self, parameter: nn.Parameter, whole: torch.Tensor, what: str, *key: str) -> None:
         """Write this process's part. ``what``: fp32_param or optimizer_state, as in the names of DeepSpeed's functions."""
         from deepspeed import utils
@@ -132,25 +127,13 @@ class ZeroParts(Parts):
         return getattr(utils, f"safe_set_local_{what}")(parameter, padded.narrow(0, size * rank, size), *key)
 
 
-def _is_flat(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.ndim > 0
-
-
 class DeepSpeed(Engine):
     Parts, launched_by = ZeroParts, "ACCELERATE_USE_DEEPSPEED"
     neutral = {
         # DeepSpeed clips by itself, to the launch file's norm in place of the run's.
-        "ACCELERATE_GRADIENT_CLIPPING": (
-            ("none", "auto"),
-            "gradient_clipping",
-            "optim.max_grad_norm clips (1 in fine-tuning)",
-        ),
-        "ACCELERATE_DEEPSPEED_MOE_LAYER_CLS_NAMES": (
-            ("", "none"),
-            "deepspeed_moe_layer_cls_names",
-            "ELECTRA has no such layers",
-        ),
-    }
+        "ACCELERATE_GRADIENT_CLIPPING": (("none", "auto"), "gradient_clipping", "optim.max_grad_norm clips (1 in fine-tuning)"),
+        "ACCELERATE_DEEPSPEED_MOE_LAYER_CLS_NAMES": (("", "none"), "deepspeed_moe_layer_cls_names", "no layer here is one"),
+    }  # fmt: skip
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
@@ -167,13 +150,9 @@ class DeepSpeed(Engine):
         if deepspeed_version() is None:
             raise UserError("the launch file asks for DeepSpeed, which is not installed: pip install -e '.[deepspeed]'")
         if cpu and torch.cuda.is_available():
-            raise UserError(
-                "DeepSpeed uses the GPU where there is one: hide it (CUDA_VISIBLE_DEVICES=) or use ddp.yaml"
-            )
+            raise UserError("DeepSpeed uses a GPU that is there: hide it (CUDA_VISIBLE_DEVICES=) or use ddp.yaml")
         if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "0":
-            raise UserError(
-                "the launch file asks for ZeRO stage 0, which shards nothing: use ddp.yaml, or stage 1, 2 or 3"
-            )
+            raise UserError("ZeRO stage 0 of the launch file shards nothing: use ddp.yaml, or stage 1, 2 or 3")
 
     @staticmethod
     def require_launch_file(precision: str) -> None:
@@ -188,10 +167,7 @@ class DeepSpeed(Engine):
 
             # Else DeepSpeed probes its extensions and compiles one, for minutes, that only inference uses (shm_comm).
             deepspeed.ops.__compatible_ops__ = {}
-        return {
-            "kwargs_handlers": backend,
-            "deepspeed_plugin": settings and DeepSpeedPlugin(hf_ds_config=settings),
-        }
+        return {"kwargs_handlers": backend, "deepspeed_plugin": settings and DeepSpeedPlugin(hf_ds_config=settings)}
 
     @property
     def kind(self) -> str:

@@ -41,6 +41,7 @@ class Engine(Processes, ABC):
     def __init__(self, *, precision: str, cpu: bool, trackers: list[str], folder: Path):
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         self.precision = precision
+        self.has_loss_scale = precision == "fp16"  # a step whose gradient overflows is skipped
         # The networks have no buffers that change, so DDP need not broadcast them before each forward.
         handlers = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
         more = self.accelerator_arguments(cpu)
@@ -90,10 +91,8 @@ class Engine(Processes, ABC):
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradient of ``loss`` (this process's share of the global loss, already normalised).
-
-        All engines average gradients over processes, so the share is multiplied by their number.
-        """
+        """Add the gradient of ``loss``: this process's share of the global loss, already normalised."""
+        # All engines average gradients over processes.
         self.accelerator.backward(loss * self.world_size if self.world_size > 1 else loss)
 
     @abstractmethod
@@ -115,21 +114,20 @@ class Engine(Processes, ABC):
 
         Args:
             model: on the CPU, the same on every process.
-            checkpoint: a folder that :meth:`save` wrote, under any engine and number of processes: its state is taken over.
-                None: a fresh start.
+            checkpoint: a folder that :meth:`save` wrote, under any engine and number of processes; None: a fresh start.
             max_norm: gradients of a global step are clipped to it.
 
         Raises:
             UserError: the checkpoint is of another model or another kind of optimizer.
         """
-        self.max_norm, self.optimizer_kind = max_norm, type(optimizer).__name__
+        self.max_norm, self._optimizer_kind = max_norm, type(optimizer).__name__
         if checkpoint:  # before any engine makes its own copies of the weights
             state.load_weights(model, checkpoint)
         if compile:
             model.compile(dynamic=False)  # shapes are static (invariant 5): one compilation
         self.wrap(model, optimizer)
         if checkpoint:
-            state.load_optimizer(checkpoint, self._parts(), self.optimizer_kind)
+            state.load_optimizer(checkpoint, self._parts(), self._optimizer_kind)
         return self.model
 
     def release(self) -> None:
@@ -145,24 +143,15 @@ class Engine(Processes, ABC):
     def step(self, learning_rate: float) -> torch.Tensor:
         """Clip the gradient of the global loss, make one optimizer step, clear gradients. Called on every process.
 
-        Returns:
-            The norm of the gradient before it was clipped, 0-d, the same on every process.
+        Returns its norm before it was clipped, 0-d, the same on every process.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         return self.clip_and_step()
 
-    @property
-    def has_loss_scale(self) -> bool:
-        """Whether losses are scaled (fp16), so that a step whose gradient overflows is skipped."""
-        return self.precision == "fp16"
-
     def save(self, folder: Path) -> None:
-        """Write the state of model and optimizer into ``folder``, whole and in the same form under every engine.
-
-        Called on every process; the first writes.
-        """
-        state.save(folder, self._parts(), self.optimizer_kind, writes=self.is_main)
+        """Write model and optimizer into ``folder``, in one form under every engine. Called on every process."""
+        state.save(folder, self._parts(), self._optimizer_kind, writes=self.is_main)
 
     def _parts(self) -> state.Parts:
         return self.Parts(self.unwrapped(), self.optimizer.optimizer, self.accelerator.scaler)

@@ -24,11 +24,8 @@ class Fsdp2Parts(Parts):
             if isinstance(module, FSDPModule):
                 module.reshard()  # an evaluation, which has no backward pass, leaves the root's weights gathered, as others
 
-    def weight(self, parameter: nn.Parameter) -> torch.Tensor:
-        return self.whole(parameter)
-
     def whole(self, part: torch.Tensor) -> torch.Tensor:
-        return part.full_tensor() if isinstance(part, DTensor) else part.detach()
+        return part.full_tensor() if isinstance(part, DTensor) else part
 
     def part(self, parameter: nn.Parameter, whole: torch.Tensor) -> torch.Tensor:
         whole = whole.to(parameter.device)

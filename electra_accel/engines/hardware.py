@@ -36,9 +36,7 @@ def unusable_gpu(cpu_requested: bool) -> str | None:
     if torch.version.cuda is None:
         remedy = "this torch is a CPU build: install a CUDA build of the same version"
     else:
-        remedy = (
-            f"torch was built for CUDA {torch.version.cuda}: update the driver or install a torch for an older CUDA"
-        )
+        remedy = f"torch was built for CUDA {torch.version.cuda}: update the driver or install one for an older CUDA"
         if visible is not None:
             remedy += f"; or CUDA_VISIBLE_DEVICES={visible} names none of its GPUs"
     return f"{name} is present (driver {driver}) but torch {torch.__version__} cannot use it; {remedy}, or pass --cpu"
@@ -50,14 +48,11 @@ def wants_cpu(asked: bool) -> bool:
 
 
 def choose_precision(wanted: str, launcher: str | None, cpu: bool) -> str:
-    """Mixed precision of the run: "no", "bf16" or "fp16".
+    """Mixed precision of the run, "no", "bf16" or "fp16". UserError: fp16 on a CPU, or ``wanted`` and ``launcher`` disagree.
 
     Args:
         wanted: train.precision: auto, no, bf16, fp16. auto is the launcher's, else bf16 on a GPU that has it, else no.
         launcher: what ``accelerate launch`` says; its "no" is also what it says when it was told nothing.
-
-    Raises:
-        UserError: fp16 on a CPU; or the launcher asks for something else than train.precision.
     """
     launcher = None if launcher in (None, "", "no") else launcher
     if launcher and wanted not in ("auto", launcher):

@@ -16,13 +16,10 @@ ON_OR_OFF = (*OFF, "true")
 
 # {variable: (values that leave the numbers alone, the key of a launch file that sets it, what decides instead)}
 Variables = dict[str, tuple[tuple[str, ...], str, str]]
+# fmt: off
 ALWAYS: Variables = {
     # Accelerate divides every gradient by it; our losses are normalised already.
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (
-        ("1",),
-        "gradient_accumulation_steps",
-        "train.micro_batch_tokens divides a step into micro-steps",
-    ),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (("1",), "gradient_accumulation_steps", "train.micro_batch_tokens splits a step"),
     # Compiles behind our back and, in fp32 on a GPU, turns TF32 on.
     "ACCELERATE_DYNAMO_BACKEND": (("no",), "dynamo_backend", "train.compile compiles"),
     # Chooses the device after our precision was chosen for another.
@@ -45,6 +42,7 @@ ALWAYS: Variables = {
     "TORCHINDUCTOR_USE_FAST_MATH": (OFF, "", "compiled code computes as precisely as other code"),
     "TORCHINDUCTOR_CPP_ENABLE_UNSAFE_MATH_OPT_FLAG": (OFF, "", "compiled code computes as precisely as other code"),
 }
+# fmt: on
 
 
 def require_neutral(of_the_engine: Variables) -> None:

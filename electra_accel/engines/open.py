@@ -19,23 +19,15 @@ ENGINES = (DeepSpeed, Fsdp2)  # by their variables; where none is set: Plain
 
 
 def launched() -> type[Engine]:
-    """The engine that ``accelerate launch`` asks for.
-
-    Raises:
-        UserError: a variable of the environment would change the run's numbers.
-    """
+    """The engine that ``accelerate launch`` asks for. UserError where the environment would change the run's numbers."""
     found = next((each for each in ENGINES if launch_environment.value(each.launched_by) == "true"), Plain)
     launch_environment.require_neutral(found.neutral)
     return found
 
 
 def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path) -> Engine:
-    """Called once on every process. A script that ends well leaves it by itself, see :meth:`Engine.leave`.
-
-    Args:
-        precision: train.precision.
-        cpu: use the CPU although a GPU is there.
-        trackers: names for Accelerate's ``log_with``; those that write files do so in ``folder``.
+    """Called once on every process; arguments as of ``Engine``, with ``train.precision``. A script that ends well leaves it
+    by itself, see :meth:`Engine.leave`.
 
     Raises:
         UserError: precision and launcher disagree; a GPU is present that torch cannot use; the launch file asks for an
@@ -55,12 +47,7 @@ def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path)
 def planned_device(precision: str, cpu: bool, warn: Callable[[str], None]) -> str:
     """ "cpu" or "cuda": where a run would compute that is only planned, on a machine that may be another one.
 
-    Args:
-        precision, cpu: as of :func:`open_engine`.
-        warn: is told what would stop a run on this machine.
-
-    Raises:
-        UserError: what would stop it on any.
+    ``warn`` is told what would stop a run on this machine; UserError for what would stop it on any.
     """
     engine, cpu = launched(), wants_cpu(cpu)
     precision = choose_precision(precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)

@@ -34,9 +34,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch
 
     On a CPU torch sums the squares of a matrix one after the other, in fp32 off by 1e-5 and more: there each row is summed by
     itself and the rows in fp64, in the same time (DeepSpeed sums in fp64 throughout). On a GPU torch's sum is a tree.
-
-    Returns:
-        The norm before clipping, 0-d, in the gradients' dtype.
+    Returns the norm before clipping, 0-d, in the gradients' dtype.
     """
     parameters = [p for p in parameters if p.grad is not None]
     gradients = [p.grad for p in parameters]

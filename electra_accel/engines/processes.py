@@ -14,12 +14,7 @@ from electra_accel.errors import UserError
 
 
 class Processes:
-    """This process among the others of the run.
-
-    Attributes:
-        rank, world_size: its number, and how many there are; ``is_main``: it is the first.
-        device: it computes on.
-    """
+    """This process among the others of the run: its number ``rank``, their number ``world_size``, the ``device`` it uses."""
 
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator
@@ -49,11 +44,7 @@ class Processes:
         return gather_object([value]) if self.world_size > 1 else [value]
 
     def together(self, function: Callable[[], Any]) -> Any:
-        """Call on every process; where one raises UserError, all raise it, so that nobody waits for a process that left.
-
-        Processes may differ by hours: hosts that share no disk prepare the data one by one, or the first process writes to a
-        slow disk.
-        """
+        """Call on every process, however long it takes; where one raises UserError, all do, so that nobody waits for it."""
         result, problem = None, None
         try:
             result = function()
@@ -82,9 +73,10 @@ class Processes:
             torch.distributed.destroy_process_group()
 
     def _wait_for_all(self) -> None:
-        """Until every process has come here, however long: a collective would time out (NCCL after ten minutes).
+        """Until every process has come here, which may take hours (hosts that share no disk prepare the data one by one).
 
-        Arrivals are counted in the process group's key-value store. If a process dies, the launcher stops the others.
+        A collective would time out (NCCL after ten minutes), so arrivals are counted in the process group's key-value store. If
+        a process dies, the launcher stops the others.
         """
         if self.world_size == 1:
             return

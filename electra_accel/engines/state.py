@@ -32,13 +32,8 @@ State = Mapping[str, torch.Tensor]  # what an optimizer keeps for a parameter; a
 
 
 class Parts:
-    """A model and its optimizer that are whole on every process. Engines that share them out override where the parts are.
-
-    Args:
-        model: unwrapped.
-        optimizer: what Accelerate wraps.
-        scaler: torch's GradScaler, or None.
-    """
+    """An unwrapped model and the optimizer that Accelerate wraps, whole on every process. Engines that share them out override
+    where the parts are. ``scaler`` is torch's GradScaler."""
 
     def __init__(self, model: nn.Module, optimizer: Any, scaler: Any = None):
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
@@ -47,15 +42,11 @@ class Parts:
         """Bring the parts into the form in which they can be read or written."""
 
     def prepare_optimizer_state(self, states: Mapping[str, State]) -> None:
-        """Make room in a fresh optimizer for ``{name of a parameter: its state}``.
-
-        Raises:
-            UserError: the engine cannot hold it.
-        """
+        """Make room in a fresh optimizer for ``{name of a parameter: its state}``; UserError where that cannot be held."""
 
     def weight(self, parameter: nn.Parameter) -> torch.Tensor:
         """The whole weight. Called on every process in the same order, as are all that follow."""
-        return parameter.detach()
+        return self.whole(parameter.detach())
 
     def optimizer_state(self, parameter: nn.Parameter) -> State:
         """All that the optimizer keeps for a parameter, whole; empty before its first step."""
@@ -73,12 +64,9 @@ class Parts:
         return whole.to(parameter.device, copy=True)
 
     def loss_scale(self) -> State:
-        if self.scaler is None or not (state := self.scaler.state_dict()):
-            return {}
-        return {
-            "loss_scale": torch.tensor(state["scale"]),
-            "growth_tracker": torch.tensor(state["_growth_tracker"]),
-        }
+        state = self.scaler.state_dict() if self.scaler is not None else {}
+        names = {"loss_scale": "scale", "growth_tracker": "_growth_tracker"}
+        return {name: torch.tensor(state[theirs]) for name, theirs in names.items() if state}
 
     def set_loss_scale(self, saved: State) -> None:
         if self.scaler is not None:
@@ -88,14 +76,9 @@ class Parts:
 
 @torch.no_grad()
 def save(folder: Path, parts: Parts, kind: str, *, writes: bool) -> None:
-    """Gather the state and write it into ``folder``. Called on every process.
+    """Gather the state and write it into ``folder`` where ``writes`` is true. Called on every process.
 
-    Args:
-        kind: of the optimizer, such as "AdamW".
-        writes: on this process.
-
-    Raises:
-        OSError: where the files cannot be written.
+    ``kind`` is the optimizer's, such as "AdamW". OSError where the files cannot be written.
     """
     weights, states = {}, {}
     parts.begin()
@@ -116,15 +99,12 @@ def save(folder: Path, parts: Parts, kind: str, *, writes: bool) -> None:
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Copy the weights of a checkpoint into ``model`` in place, so that tied weights stay tied.
 
-    Raises:
-        UserError: they are those of another model, or not finite.
+    UserError where they are those of another model, or not finite.
     """
     saved = _read(folder / MODEL_FILE)
     parameters = dict(model.named_parameters())
-    differing = sorted(saved.keys() ^ parameters.keys()) or sorted(
-        name for name in saved if saved[name].shape != parameters[name].shape
-    )
-    if differing:
+    differing = sorted(saved.keys() ^ parameters.keys())
+    if differing := differing or sorted(name for name in saved if saved[name].shape != parameters[name].shape):
         raise UserError(f"{folder}: its weights do not fit the model ({', '.join(differing[:3])})")
     for name, parameter in parameters.items():
         parameter.copy_(saved[name])
@@ -134,8 +114,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 def load_optimizer(folder: Path, parts: Parts, kind: str) -> None:
     """Put the state of a checkpoint into a fresh optimizer, in the parts that its engine keeps. On every process.
 
-    Raises:
-        UserError: it is of another kind of optimizer, or not finite.
+    UserError where it is of another ``kind`` of optimizer, or not finite.
     """
     file = folder / OPTIMIZER_FILE
     with safe_open(file, framework="pt") as opened:

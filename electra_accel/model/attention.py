@@ -91,9 +91,7 @@ def packed_attention(
     Args:
         query, key, value: [R, heads, T, head size].
         attention_mask: None; transformers builds no mask for an attention function that is not its own.
-        packing: travels from the call of the network to here as a keyword argument.
-        _ignored: dropout (see the top of this file), scaling (the published 1 / sqrt(head size), the default of both
-            kernels), position ids.
+        _ignored: dropout, position ids, and scaling, which is the default of both kernels, 1 / sqrt(head size).
 
     Returns:
         [R, T, heads, head size], and None in place of the attention weights.

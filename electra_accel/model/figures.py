@@ -12,42 +12,29 @@ from typing import Any
 from electra_accel import intervals
 
 Counts = Mapping[str, float]
-EVERYWHERE = (
-    "story",
-    "comparison",
-    "curves",
-)  # the tables before and after, those of compare_runs.py, the page of a run
+# The tables before and after, those of compare_runs.py, the page of a run; and in the terminal: lines, beside the progress bar.
+STORY, COMPARISON, CURVES, LINES, BAR = "story", "comparison", "curves", "lines", "bar"
+EVERYWHERE = (STORY, COMPARISON, CURVES)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure.
+    """One figure."""
 
-    Attributes:
-        key: in metrics.jsonl, after a prefix such as ``eval/``.
-        name: in words.
-        network: that it speaks of, "generator" or "discriminator".
-        better: "higher" or "lower"; "" where neither is.
-        note: unit or meaning.
-        of: makes it from the counters of ``metrics.SCALARS`` and ``ordered_pairs``; None: made elsewhere.
-        error: makes its standard error from its value and the counts of :func:`standard_errors`; None: not known.
-        shown: where it is shown, some of ``EVERYWHERE``.
-        chooses: may be eval.metric; W&B's summary is then its best value and not its last.
-        level: the value of a network that has learnt nothing; "chance": that of always guessing the most frequent token.
-        follows_share: changes with the share of replaced tokens in training, however well tokens are told apart.
-    """
-
-    key: str
-    name: str
-    network: str
-    better: str
-    note: str
+    key: str  # in metrics.jsonl, after a prefix such as ``eval/``
+    name: str  # in words
+    network: str  # that it speaks of, "generator" or "discriminator"
+    better: str  # "higher" or "lower"; "" where neither is
+    note: str  # unit or meaning
+    # Makes it from the counters of ``metrics.SCALARS`` and ``ordered_pairs``; None: made elsewhere.
     of: Callable[[Counts], float] | None = None
+    # Makes its standard error from its value and the counts of :func:`standard_errors`; None: not known.
     error: Callable[[float, Counts], float | None] | None = None
-    shown: tuple[str, ...] = EVERYWHERE
-    chooses: bool = False
+    shown: tuple[str, ...] = EVERYWHERE  # the places where it is shown
+    chooses: bool = False  # may be eval.metric; W&B's summary is then its best value and not its last
+    # Of a network that has learnt nothing; "chance": that of always guessing the most frequent token.
     level: float | str | None = None
-    follows_share: bool = False
+    follows_share: bool = False  # changes with the share of replaced tokens, however well tokens are told apart
 
     @property
     def full_name(self) -> str:
@@ -101,48 +88,40 @@ def _balanced_error(value: float, c: Counts) -> float | None:
     return intervals.balanced_error(value, c["discriminator_accuracy"], selected, unselected)
 
 
-def _auc_error(value: float, c: Counts) -> float:
-    return intervals.auc_error(value, c["replaced"], c["judged"] - c["replaced"])
-
-
-def _f1_error(value: float, c: Counts) -> float:
-    return intervals.f1_error(value, c["called"] + c["replaced"] - c["caught"])
-
-
 G, D = "generator", "discriminator"
-CURVES = ("curves",)
 # fmt: off
 _FIGURES = (
     Figure("generator_loss", "generator loss", G, "lower", "nats per selected token",
-           _ratio_of("generator_loss", "selected"), _mean_loss(G), chooses=True),
+           _ratio_of("generator_loss", "selected"), _mean_loss(G), (*EVERYWHERE, LINES), chooses=True),
     Figure("generator_accuracy", "generator accuracy", G, "higher", "the most probable token is the original",
-           _ratio_of("generator_correct", "selected"), _share_of("selected"), level="chance"),
+           _ratio_of("generator_correct", "selected"), _share_of("selected"), (*EVERYWHERE, LINES), level="chance"),
     Figure("generator_entropy", "generator entropy", G, "", "nats; near 0 it has collapsed",
-           _ratio_of("generator_entropy", "selected"), shown=CURVES),
+           _ratio_of("generator_entropy", "selected"), shown=(CURVES,)),
     Figure("discriminator_loss", "discriminator loss", D, "lower", "nats per token",
-           lambda c: ratio(c["discriminator_loss"], c["tokens"] if c["judged"] else 0), _mean_loss(D),
+           lambda c: ratio(c["discriminator_loss"], c["tokens"] if c["judged"] else 0), _mean_loss(D), (*EVERYWHERE, LINES),
            chooses=True, follows_share=True),
     # The probability that a replaced token has the higher logit than an original one, ties counting half.
     Figure("auc", "ROC-AUC", D, "higher", "0.5 is chance",
-           lambda c: ratio(c["ordered_pairs"], c["replaced"] * (c["judged"] - c["replaced"])), _auc_error,
-           chooses=True, level=0.5),
+           lambda c: ratio(c["ordered_pairs"], c["replaced"] * (c["judged"] - c["replaced"])),
+           lambda value, c: intervals.auc_error(value, c["replaced"], c["judged"] - c["replaced"]),
+           (*EVERYWHERE, LINES, BAR), chooses=True, level=0.5),
     Figure("balanced_accuracy", "balanced accuracy", D, "higher", "mean over selected and other tokens",
            _balanced, _balanced_error, level=0.5, follows_share=True),
     Figure("recall", "recall", D, "higher", "share of the replaced tokens that it finds",
-           _ratio_of("true_positives", "replaced"), _share_of("replaced"), ("comparison", "curves"), follows_share=True),
+           _ratio_of("true_positives", "replaced"), _share_of("replaced"), (COMPARISON, CURVES), follows_share=True),
     Figure("precision", "precision", D, "higher", "share of its finds that were replaced",
-           lambda c: ratio(c["true_positives"], c["true_positives"] + c["false_positives"]), _share_of("called"), CURVES),
+           lambda c: ratio(c["true_positives"], c["true_positives"] + c["false_positives"]), _share_of("called"), (CURVES,)),
     Figure("f1", "F1", D, "higher", "harmonic mean of precision and recall",
            lambda c: ratio(2 * c["true_positives"], c["true_positives"] + c["false_positives"] + c["replaced"]),
-           _f1_error, ()),
+           lambda value, c: intervals.f1_error(value, c["called"] + c["replaced"] - c["caught"]), ()),
     Figure("discriminator_accuracy", "discriminator accuracy", D, "higher", "share of the tokens that it judges rightly",
-           lambda c: ratio(c["correct_selected"] + c["correct_unselected"], c["judged"]), _share_of("judged"), ()),
+           lambda c: ratio(c["correct_selected"] + c["correct_unselected"], c["judged"]), _share_of("judged"), (LINES,)),
     Figure("predicted_positive_rate", "called replaced", D, "", "share of the tokens",
            lambda c: ratio(c["true_positives"] + c["false_positives"], c["judged"]), _share_of("judged"), ()),
     Figure("replaced_fraction", "replaced", D, "", "share of the tokens",
            _ratio_of("replaced", "judged"), _share_of("judged"), ()),
     Figure("calibration_error", "calibration error", D, "lower", "mean distance of its probabilities from the truth",
-           shown=("comparison",), follows_share=True),
+           shown=(COMPARISON,), follows_share=True),
 )
 # fmt: on
 FIGURES = {figure.key: figure for figure in _FIGURES}
@@ -150,8 +129,15 @@ METRICS = tuple(key for key, figure in FIGURES.items() if figure.chooses)  # wha
 
 
 def shown(where: str) -> list[Figure]:
-    """The figures that are shown in one of ``EVERYWHERE``; in tables only those of which higher or lower is better."""
-    return [figure for figure in FIGURES.values() if where in figure.shown and (figure.better or where == "curves")]
+    """The figures that are shown in a place; but for curves only those of which higher or lower is better."""
+    return [figure for figure in FIGURES.values() if where in figure.shown and (figure.better or where == CURVES)]
+
+
+def in_words(values: Mapping[str, float], prefix: str, where: str = LINES) -> str:
+    """``generator loss 5.3301, …``: what is shown in a place, of the values whose names begin with ``prefix/``."""
+    known = {figure: values.get(f"{prefix}/{figure.key}") for figure in shown(where)}
+    named = {figure.name if where == BAR else figure.full_name: value for figure, value in known.items()}
+    return ", ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)
 
 
 def standard_errors(figures: Mapping[str, float | None], *, selected: int, judged: int) -> dict[str, float]:
@@ -166,13 +152,11 @@ def standard_errors(figures: Mapping[str, float | None], *, selected: int, judge
     """
     known = {key: value for key, value in figures.items() if isinstance(value, float | int) and math.isfinite(value)}
     replaced = known.get("replaced_fraction", 0.0) * judged
-    counts = {
-        "selected": selected,
-        "judged": judged,
-        "replaced": replaced,
+    counts = {"selected": selected, "judged": judged, "replaced": replaced}
+    counts |= {
         "caught": known.get("recall", 0.0) * replaced,
+        "called": known.get("predicted_positive_rate", 0.0) * judged,
     }
-    counts["called"] = known.get("predicted_positive_rate", 0.0) * judged
     rules = {key: figure.error for key, figure in FIGURES.items() if figure.error and key in known}
     errors = {key: rule(known[key], known | counts) for key, rule in rules.items()}
     return {key: error for key, error in errors.items() if error is not None}

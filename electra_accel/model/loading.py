@@ -39,8 +39,8 @@ def load_networks(generator: str, discriminator: str, *, sharing: str, **setting
         begin with "warning: " tell of weights that training has to make good.
 
     Raises:
-        UserError: not a folder and not to be had from the hub; not an ELECTRA; files that cannot be read; a checkpoint
-            without its encoder, or with the other network's head instead of its own; a pair that does not fit.
+        UserError: no ELECTRA there; files that cannot be read; a checkpoint without its encoder, or with the other network's
+            head instead of its own; a pair that does not fit.
     """
     given = {"generator": (ElectraForMaskedLM, generator), "discriminator": (ElectraForPreTraining, discriminator)}
     networks, report = _load(given, sharing=sharing, **settings)
@@ -116,11 +116,8 @@ def _tie_lm_head(network: ElectraForMaskedLM, title: str) -> list[str]:
 
 
 def share_loaded(pair: Pair, how: str) -> list[str]:
-    """``sharing.share``, in place, for two networks that come with embeddings of their own.
-
-    Returns:
-        Lines for a person: how far the embeddings had drifted apart, and what was made of them.
-    """
+    """``sharing.share``, in place, for two networks that come with embeddings of their own; returns lines for a person: how far
+    these had drifted apart, and what was made of them."""
     mine, drift = dict(pair.generator.electra.embeddings.named_parameters()), []
     for name, parameter in pair.discriminator.electra.embeddings.named_parameters():
         if mine[name].shape != parameter.shape:
@@ -128,9 +125,8 @@ def share_loaded(pair: Pair, how: str) -> list[str]:
         elif not torch.equal(mine[name], parameter):
             drift.append(f"{name} by {_difference(mine[name], parameter)}")
     share(*pair, how)
-    if not drift:
-        return [f"embeddings: {_SHARED[how]} (were equal)"]
-    return [f"embeddings: {_SHARED[how]}; the generator's differed from the discriminator's: {'; '.join(drift)}"]
+    differed = f"; the generator's differed from the discriminator's: {'; '.join(drift)}" if drift else " (were equal)"
+    return [f"embeddings: {_SHARED[how]}{differed}"]
 
 
 def load_network(option: str, architecture: type[PreTrainedModel], source: str) -> PreTrainedModel:

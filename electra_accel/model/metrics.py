@@ -15,38 +15,25 @@ from electra_accel.model.figures import FIGURES, ratio
 
 
 class SlotFigures(NamedTuple):
-    """What the generator said at the slots, without gradient.
+    """What the generator said at the slots, without gradient."""
 
-    Attributes:
-        sampled, argmax: int64 [R, S]; drawn replacement, most probable token.
-        entropy: [R, S]; of the generator's distribution, in nats.
-    """
-
-    sampled: torch.Tensor
-    argmax: torch.Tensor
-    entropy: torch.Tensor
+    sampled: torch.Tensor  # int64 [R, S]; drawn replacement
+    argmax: torch.Tensor  # int64 [R, S]; most probable token
+    entropy: torch.Tensor  # [R, S]; of the generator's distribution, in nats
 
 
 class Facts(NamedTuple):
-    """What a micro-batch is counted from; the last six are None where there is no discriminator.
-
-    Attributes:
-        loss: the generator's, [R, S] in nats, 0 at unused slots.
-        token_loss: the discriminator's, [R, T], 0 on padding.
-        judged: bool [R, T]; real tokens without [CLS] and [SEP].
-        selected: bool [R, T]; where a slot points at.
-        replaced, positive, correct: bool [R, T]; differs from the original; judged and called replaced; judged rightly.
-    """
+    """What a micro-batch is counted from; the last six are None where there is no discriminator."""
 
     batch: RTDBatch
     slots: SlotFigures
-    loss: torch.Tensor
-    token_loss: torch.Tensor | None = None
-    judged: torch.Tensor | None = None
-    selected: torch.Tensor | None = None
-    replaced: torch.Tensor | None = None
-    positive: torch.Tensor | None = None
-    correct: torch.Tensor | None = None
+    loss: torch.Tensor  # the generator's, [R, S] in nats, 0 at unused slots
+    token_loss: torch.Tensor | None = None  # the discriminator's, [R, T], 0 on padding
+    judged: torch.Tensor | None = None  # bool [R, T]; real tokens without [CLS] and [SEP]
+    selected: torch.Tensor | None = None  # bool [R, T]; where a slot points at
+    replaced: torch.Tensor | None = None  # bool [R, T]; differs from the original
+    positive: torch.Tensor | None = None  # bool [R, T]; judged and called replaced
+    correct: torch.Tensor | None = None  # bool [R, T]; judged rightly
 
 
 # Each counter is the sum of these terms over a micro-batch. What figures they make: see figures.py.
@@ -104,9 +91,8 @@ def count(
     selected = torch.zeros_like(judged).scatter(1, batch.slot_positions, batch.slot_used)
     positive = logits > 0
     correct = (positive == replaced) & judged
-    facts = Facts(
-        batch, slots, generator_loss, discriminator_loss, judged, selected, replaced, positive & judged, correct
-    )
+    losses = generator_loss, discriminator_loss
+    facts = Facts(batch, slots, *losses, judged, selected, replaced, positive & judged, correct)
     # Clamped before it is an integer, which infinity cannot be.
     places = ((logits.float() + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))).clamp(0, BINS - 1)
     bins = places.nan_to_num().long() + BINS * replaced
@@ -149,10 +135,8 @@ def summarise(counters: torch.Tensor) -> dict[str, float]:
 
 def standard_errors(counters: torch.Tensor) -> dict[str, float]:
     """Of the two mean losses, in nats: how far they may be off because the text is a sample. Tokens count as independent."""
-    c = dict(zip(SCALARS, counters.tolist(), strict=False))
-    errors = {}
-    tokens = c["tokens"] if c["judged"] else 0
-    for loss, number in (("generator_loss", c["selected"]), ("discriminator_loss", tokens)):
+    c, errors = dict(zip(SCALARS, counters.tolist(), strict=False)), {}
+    for loss, number in (("generator_loss", c["selected"]), ("discriminator_loss", c["tokens"] if c["judged"] else 0)):
         mean = ratio(c[loss], number)
         variance = max(ratio(c[f"{loss}_squared"], number) - mean**2, 0.0)
         errors[f"{loss}_se"] = math.sqrt(ratio(variance, number))
@@ -160,14 +144,10 @@ def standard_errors(counters: torch.Tensor) -> dict[str, float]:
 
 
 class Calibration(NamedTuple):
-    """Whether the discriminator's probabilities are true.
+    """Whether the discriminator's probabilities are true."""
 
-    Attributes:
-        error: expected calibration error, the mean of |probability - share that really was replaced| over tokens, taken by bin.
-        bins: (mean probability, share really replaced, tokens) of each bin of the probability that has tokens.
-    """
-
-    error: float
+    error: float  # the mean of |probability - share that really was replaced| over tokens, taken by bin
+    # (mean probability, share really replaced, tokens) of each bin of the probability that has tokens.
     bins: list[tuple[float, float, int]]
 
 
@@ -194,7 +174,7 @@ def training_flops(
     A matrix product of n inputs and m outputs costs 2nm, its backward twice that. Per layer of hidden size H and inner size
     F: four H x H projections, two H x F, and 4 * H * context for the scores and their weighted sum. The LM head (H x E, then
     E x V) runs at selected positions only, the discriminator's (H x H, then H x 1) at every token. Embedding look-ups,
-    LayerNorm and activations are left out, as is customary. Total: tokens * first + selected * second.
+    LayerNorm and activations are left out, as is customary.
 
     Args:
         discriminator: None for masked language modelling by the generator alone.
@@ -216,20 +196,9 @@ def training_flops(
 
 # Dense bf16 (V100: fp16) peak in FLOP/s, from the makers' data sheets. All words of a key must occur in the card's name.
 _PEAK_FLOPS = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "A40": 150e12,
-    "A10": 125e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "V100": 125e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-}
+    "B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "A100": 312e12, "A40": 150e12,
+    "A10": 125e12, "L40S": 362e12, "L4": 121e12, "V100": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
+}  # fmt: skip
 
 
 def peak_flops(card: str) -> float | None:

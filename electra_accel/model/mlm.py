@@ -11,23 +11,13 @@ from electra_accel.model.rtd import RTDOutput, encoder_inputs, predict_slots, pr
 
 
 class MaskedLanguageModeling(nn.Module):
-    """One network in the place of ``ReplacedTokenDetection``: what is said there holds here.
-
-    Args:
-        network: encoder and LM head; switched to attention over packed bins.
-        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
-        attention_boundaries: see ``rtd.encoder_inputs``; in eval mode they always hold.
-    """
+    """One network, encoder and LM head, in the place of ``ReplacedTokenDetection``: what is said there holds here."""
 
     _no_split_modules = ["ElectraLayer"]
 
-    def __init__(
-        self, network: ElectraForMaskedLM, *, gradient_checkpointing: bool = False, attention_boundaries: bool = True
-    ):
+    def __init__(self, network: ElectraForMaskedLM, *, gradient_checkpointing=False, attention_boundaries=True):
         super().__init__()
-        self.attention_boundaries = attention_boundaries
-        self.network = network
-        self.config = network.config
+        self.network, self.config, self.attention_boundaries = network, network.config, attention_boundaries
         prepare_network(network, gradient_checkpointing)
 
     def forward(self, batch: RTDBatch, replacements: torch.Tensor | None = None) -> RTDOutput:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
+from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_accel import randomness
 from electra_accel.errors import UserError
@@ -34,8 +34,7 @@ def pair_configs(
         size: a key of ``SIZES``.
         vocab_size: of the tokenizer.
         max_length: tokens of the longest example; models have 512 positions, or this many if it is more.
-        generator_width: the generator's hidden size, heads and ffn as a share of the discriminator's, rounded to whole heads;
-            None for the size's own.
+        generator_width: see :func:`narrower`; None for the size's own.
     """
     shape = SIZES[size]
     discriminator = ElectraConfig(
@@ -72,7 +71,7 @@ def build_pair(size: str, *, dropout: float, seed: int, sharing: str = "tied", *
         initialise(network, role, seed)
         set_dropout(network, dropout)
     if sharing == "gdes":
-        copy_embeddings(pair.discriminator, pair.generator)
+        pair.generator.electra.embeddings.load_state_dict(pair.discriminator.electra.embeddings.state_dict())
     share(*pair, sharing)
     return pair
 
@@ -91,38 +90,24 @@ def build_encoder(size: str, *, dropout: float, seed: int, **shape) -> ElectraFo
 def warm_start_generator(
     discriminator: ElectraForPreTraining, *, width: float | None, dropout: float, seed: int
 ) -> tuple[ElectraForMaskedLM, list[str]]:
-    """A generator for a discriminator that was released alone: its embeddings, and fresh layers to be trained by MLM first.
+    """A generator for a discriminator that was released alone: fresh layers to be trained by MLM first, on copies of the
+    discriminator's embeddings with the LM head tied to them, in fp32 on the CPU; and a line for a person.
 
     Args:
-        width: the generator's hidden size, heads and ffn as a share of the discriminator's, rounded to whole heads; None for
-            what the published pairs of its hidden size have (1/4 where there is none).
+        width: see :func:`narrower`; None for what the published pairs of its hidden size have (1/4 where there is none).
         dropout: see :func:`set_dropout`; seed: see :func:`initialise`.
-
-    Returns:
-        The generator in fp32 on the CPU, with copies of the discriminator's embeddings (tables and LayerNorm) and its LM head
-        tied to them; and a line for a person.
     """
-    theirs = discriminator.config
+    hidden = discriminator.config.hidden_size
     if width is None:
-        width = next((size.generator_width for size in SIZES.values() if size.hidden == theirs.hidden_size), 1 / 4)
-    config = narrower(theirs, width)
+        width = next((size.generator_width for size in SIZES.values() if size.hidden == hidden), 1 / 4)
+    config = narrower(discriminator.config, width)
     config.architectures, config.tie_word_embeddings = None, True
     generator = ElectraForMaskedLM(config)
     initialise(generator, "generator", seed)
     set_dropout(generator, dropout)
-    copy_embeddings(discriminator, generator)
+    generator.electra.embeddings.load_state_dict(discriminator.electra.embeddings.state_dict())
     shape = f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}, {config.num_attention_heads} heads"
     return generator, [f"generator: new ({shape}), but for the embeddings, which are the discriminator's"]
-
-
-def copy_embeddings(source: PreTrainedModel, target: PreTrainedModel) -> None:
-    """The values of word, position and token-type tables and of the LayerNorm behind them."""
-    target.electra.embeddings.load_state_dict(source.electra.embeddings.state_dict())
-
-
-def freeze_embeddings(network: PreTrainedModel) -> None:
-    """No gradient for the tables, the LayerNorm behind them and an LM head tied to them; the head's bias learns."""
-    network.electra.embeddings.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -168,8 +153,7 @@ def check_pair(
 
     Args:
         discriminator: None where ``generator`` is one network alone.
-        tokenizer_vocab_size: greatest token id plus one.
-        max_length: tokens of the longest example.
+        tokenizer_vocab_size: greatest token id plus one; ``max_length``: tokens of the longest example.
         sharing: tables that are shared must have one shape; with ``"none"`` only the vocabulary must be the same.
     """
     networks, problems = [generator, discriminator or generator], []

@@ -116,11 +116,8 @@ def impossible(config: PretrainedConfig) -> list[str]:
 
 
 def require_whole_encoder(option: str, source: str, unexpected: Iterable[str]) -> None:
-    """Raises UserError where weights of the encoder were left unread, such as those of layers that config.json does not count.
-
-    Args:
-        unexpected: names of weights that have no place in the network, as transformers found them.
-    """
+    """Raises UserError where weights of the encoder were left unread, such as those of layers that config.json does not count;
+    ``unexpected`` are the names of weights that have no place in the network."""
     if left := sorted(name for name in unexpected if _LAYER.search(name)):
         raise UserError(
             f"{option}: cannot load {source}: config.json is that of another model: {len(left)} of its weights have no place "
@@ -179,9 +176,7 @@ def one_line_errors(option: str, source: str) -> Iterator[None]:
         reason = one_line(error)
         if isinstance(error, SafetensorError):
             reason = f"model.safetensors is damaged or incomplete, fetch it again ({reason})"
-        elif isinstance(
-            error, pickle.UnpicklingError | EOFError
-        ):  # torch's own words recommend to load it all the same
+        elif isinstance(error, pickle.UnpicklingError | EOFError):  # torch's own words advise to load it all the same
             reason = (
                 "pytorch_model.bin is damaged, or holds more than tensors: loading that would run foreign code and is refused; "
                 "take a release with model.safetensors"

@@ -15,23 +15,14 @@ _GROUP = 128  # tokens per group of the two-level inverse CDF
 
 
 class RTDOutput(NamedTuple):
-    """Of one micro-batch. Only the loss sums carry gradients.
+    """Of one micro-batch. Only the loss sums carry gradients."""
 
-    Attributes:
-        generator_loss_sum: 0-d fp32 (fp64 for fp64 weights); cross entropy in nats, summed over used slots.
-        discriminator_loss_sum: 0-d, likewise; binary cross entropy, summed over real tokens.
-        counters: float64 vector, see ``metrics.count``.
-        sampled: int64 [R, S]; the tokens that the discriminator read at the slots (meaningless where a slot is unused).
-        generator_argmax: int64 [R, S]; the generator's most probable token.
-        discriminator_logits: [R, T]; positive: called replaced. None where there is no discriminator (``mlm.py``); its loss sum
-            is then a constant 0.
-    """
-
-    generator_loss_sum: torch.Tensor
-    discriminator_loss_sum: torch.Tensor
-    counters: torch.Tensor
-    sampled: torch.Tensor
-    generator_argmax: torch.Tensor
+    generator_loss_sum: torch.Tensor  # 0-d fp32 (fp64 for fp64 weights); cross entropy in nats, summed over used slots
+    discriminator_loss_sum: torch.Tensor  # likewise; binary cross entropy, summed over real tokens
+    counters: torch.Tensor  # float64 vector, see ``metrics.count``
+    sampled: torch.Tensor  # int64 [R, S]; what the discriminator read at the slots (meaningless in unused ones)
+    generator_argmax: torch.Tensor  # int64 [R, S]; the generator's most probable token
+    # [R, T]; positive: called replaced. None where there is no discriminator (``mlm.py``); its loss sum is then a constant 0.
     discriminator_logits: torch.Tensor | None
 
 
@@ -48,9 +39,7 @@ class ReplacedTokenDetection(nn.Module):
         attention_boundaries: see :func:`encoder_inputs`; in eval mode they always hold.
     """
 
-    _no_split_modules = [
-        "ElectraLayer"
-    ]  # for FSDP: each layer is a unit, the (shared) embeddings stay in the root unit
+    _no_split_modules = ["ElectraLayer"]  # for FSDP: each is a unit; the (shared) embeddings stay in the root unit
 
     def __init__(
         self,
@@ -62,10 +51,8 @@ class ReplacedTokenDetection(nn.Module):
         attention_boundaries: bool = True,
     ):
         super().__init__()
-        self.generator = generator
-        self.discriminator = discriminator
-        self.temperature = temperature
-        self.attention_boundaries = attention_boundaries
+        self.generator, self.discriminator = generator, discriminator
+        self.temperature, self.attention_boundaries = temperature, attention_boundaries
         self.config = discriminator.config  # DeepSpeed sizes its buckets by config.hidden_size
         for network in (generator, discriminator):
             prepare_network(network, gradient_checkpointing)
@@ -89,10 +76,8 @@ class ReplacedTokenDetection(nn.Module):
 
         hidden = self.discriminator.electra(discriminator_ids, **inputs).last_hidden_state
         logits = at_least_fp32(self.discriminator.discriminator_predictions(hidden))  # [R, T]
-        token_loss = (
-            F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="none") * batch.real
-        )
-
+        token_loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="none")
+        token_loss = token_loss * batch.real
         logits = logits.detach()
         counters = metrics.count(batch, slots, slot_loss.detach(), token_loss.detach(), logits, replaced)
         return RTDOutput(slot_loss.sum(), token_loss.sum(), counters, slots.sampled, slots.argmax, logits)
@@ -157,9 +142,8 @@ def read_generator(log_probs: torch.Tensor, uniform: torch.Tensor, temperature: 
     chunk = max(1, (2**18 if log_probs.device.type == "cpu" else 2**26) // vocab_size)
     parts = []
     with torch.autocast(log_probs.device.type, enabled=False):
-        for piece, numbers in zip(
-            log_probs.detach().flatten(0, 1).split(chunk), uniform.flatten().split(chunk), strict=True
-        ):
+        pieces = log_probs.detach().flatten(0, 1).split(chunk), uniform.flatten().split(chunk)
+        for piece, numbers in zip(*pieces, strict=True):
             probs = piece.exp()
             weights = probs if temperature == 1 else torch.softmax(piece / temperature, dim=-1)
             parts.append((sample(weights, numbers), piece.argmax(-1), -(probs * piece).sum(-1)))
@@ -167,8 +151,7 @@ def read_generator(log_probs: torch.Tensor, uniform: torch.Tensor, temperature: 
 
 
 def sample(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Draws token i with probability weights[i] / sum, by inverse CDF: the first i whose cumulative sum exceeds
-    uniform * sum.
+    """Draws token i with probability weights[i] / sum, by inverse CDF: the first i whose cumulative sum is over uniform * sum.
 
     The cumulative sum is taken in fp64 in two levels (over groups of 128 tokens, then within the group that was hit), which
     gives the same token as one sum over the vocabulary while touching the weights once. Each level is a product with a

@@ -122,9 +122,7 @@ class Train:
     steps: int | None = option(None, "optimizer steps; exactly one of steps, epochs and flops", within=COUNT)
     epochs: float | None = option(None, "passes over the training text; default from a pair: 3", within=POSITIVE)
     flops: float | None = option(
-        None,
-        "as many steps as fit into so many floating point operations, as train/flops counts",
-        within=POSITIVE,
+        None, "as many steps as fit into so many floating point operations, as train/flops counts", within=POSITIVE
     )
     batch_tokens: int | None = option(
         None,

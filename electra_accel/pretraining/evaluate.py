@@ -11,16 +11,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from electra_accel.batch import RTDBatch
 from electra_accel.data.loader import StepLoader
 from electra_accel.data.manifest import unknown_tokens
+from electra_accel.data.prepare import Prepared
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import SCALARS, calibration, standard_errors, summarise
+from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.planned import Planned
 from electra_accel.pretraining.progress import Progress
 from electra_accel.runs import run_folder
@@ -29,50 +33,62 @@ PREFIX = {"held_out": "eval", "general": "general"}  # of the figures of each he
 GENERATOR_LOSS = SCALARS.index("generator_loss")
 UNIGRAM_SAMPLE = 20_000_000  # tokens of the training buffer that are counted
 
+Draw = Callable[[RTDBatch], torch.Tensor]  # gives the replacements of a batch, int64 [R, S]
+
 
 @dataclass
 class HeldOut:
-    """This process's share of a held-out set.
+    """This process's share of a held-out set."""
 
-    Attributes:
-        name: prefix of its figures: ``eval`` gives eval/… and eval_own/….
-        batches: on the CPU.
-        replacements: int64 [R, S] per batch, the fixed replacement at each slot.
-        fingerprint: of positions and replacements of the whole set, equal on every process and after every resume.
-        counts: of the whole set: examples, tokens, judged (tokens without [CLS] and [SEP]), selected, replaced.
-        chance: generator accuracy of always guessing the most frequent token.
-    """
-
-    name: str
-    batches: list[RTDBatch]
-    replacements: list[torch.Tensor]
-    fingerprint: str
-    counts: dict[str, int]
-    chance: float
+    name: str  # prefix of its figures: ``eval`` gives eval/… and eval_own/…
+    batches: list[RTDBatch]  # on the CPU
+    replacements: list[torch.Tensor]  # int64 [R, S] per batch, the fixed replacement at each slot
+    identity: dict[str, Any]  # see :func:`identity_of`; equal on every process and after every resume
 
     def describe(self) -> str:
         """For the start-up lines."""
         name = "" if self.name == PREFIX["held_out"] else f"{self.name} text, "
-        return f"{name}{self.counts['examples']:,} examples, corruption {self.fingerprint}"
+        return f"{name}{self.identity['examples']:,} examples, corruption {self.identity['corruption']}"
 
 
-@dataclass
-class Evaluation:
-    """Held-out figures by name (``eval/…``, ``eval_own/…``), and the calibration on the fixed corruption."""
+def identity_of(
+    config: Config,
+    prepared: Prepared,
+    split: str,
+    corruption: str,
+    replacements: str,
+    counts: dict[str, int],
+    hits: int,
+) -> dict[str, Any]:
+    """What figures of two pairs must share to be compared, and counts of the whole set.
 
-    figures: dict[str, float]
-    calibration: list[tuple[float, float, int]]
+    Args:
+        corruption: fingerprint of positions and replacements; ``replacements``: who drew them, in words.
+        counts: examples, tokens, judged (tokens without [CLS] and [SEP]), selected, replaced.
+        hits: selected tokens that are the most frequent one; ``chance`` is the accuracy of always guessing it.
+    """
+    return {
+        "corruption": corruption,
+        "replacements": replacements,
+        "mask_prob": config.eval.mask_prob,
+        "seed": config.eval.seed,
+        "data": prepared.manifest["splits"][split]["fingerprint"],
+        "tokenizer": prepared.manifest["tokenizer"],
+        **counts,
+        "chance": hits / max(counts["selected"], 1),
+        "unknown": round(unknown_tokens(prepared.manifest)[split].share, 6),
+    }
 
 
-def unigram_counts(tokens: np.ndarray, vocab_size: int, special_ids: Iterable[int]) -> np.ndarray:
-    """How often each token occurs at the start of the training buffer (int64 [vocab_size]); special tokens count as 0."""
-    counts = np.bincount(tokens[:UNIGRAM_SAMPLE], minlength=vocab_size)
-    counts[list(special_ids)] = 0
+def unigram_counts(prepared: Prepared) -> np.ndarray:
+    """How often each token occurs at the start of the training buffer (int64 [vocabulary]); special tokens count as 0."""
+    counts = np.bincount(prepared.train.tokens[:UNIGRAM_SAMPLE], minlength=len(prepared.tokenizer))
+    counts[prepared.tokenizer.all_special_ids] = 0
     return counts
 
 
-def unigram_draw(counts: np.ndarray) -> Callable[[RTDBatch], torch.Tensor]:
-    """A drawer of replacements by token frequency: int64 [R, S] from the batch's keyed uniform numbers."""
+def unigram_draw(counts: np.ndarray) -> Draw:
+    """Draws by token frequency, from the batch's keyed uniform numbers."""
     cumulative = torch.from_numpy(np.cumsum(counts, dtype=np.float64))
 
     def draw(batch: RTDBatch) -> torch.Tensor:
@@ -81,34 +97,38 @@ def unigram_draw(counts: np.ndarray) -> Callable[[RTDBatch], torch.Tensor]:
     return draw
 
 
-def generator_draw(engine: Engine) -> Callable[[RTDBatch], torch.Tensor]:
-    """A drawer of replacements that are samples of the present generator."""
+def generator_draw(model: nn.Module, device: torch.device, source: str = "") -> Draw:
+    """Samples of the present generator of a joint module; UserError where one with a ``source`` answers with NaN."""
 
     @torch.no_grad()
     def draw(batch: RTDBatch) -> torch.Tensor:
-        engine.model.eval()
-        return engine.model(batch.to(engine.device)).sampled.cpu()
+        model.eval()
+        output = model(batch.to(device))
+        if source and output.generator_loss_sum.isnan():
+            raise UserError(f"--reference_generator: {source} answers with NaN: its weights are damaged")
+        return output.sampled.cpu()
 
     return draw
 
 
 def build_held_out(
-    name: str,
+    config: Config,
+    prepared: Prepared,
+    split: str,
     loader: StepLoader,
-    steps: int,
-    draw: Callable[[RTDBatch], torch.Tensor],
+    draw: Draw,
+    replacements: str,
     *,
     most_frequent: int,
     engine: Engine,
     file: Path,
-    origin: Path | None,
+    origin: Path | None = None,
 ) -> HeldOut:
     """Fix the corruption, or take it from ``file`` when the run is resumed. Called on every process.
 
     Args:
-        loader: of the held-out text: one pass, keyed by ``eval.seed``.
-        steps: how many of its steps are used at most.
-        draw: gives the replacements of a batch, int64 [R, S].
+        loader: of the held-out text: one pass, keyed by ``eval.seed``, of which ``eval.batches`` steps are used at most.
+        replacements: who drew them, in words.
         most_frequent: token of the baseline ``chance``.
         file: .npy in the run folder, int64 [2, bins, S]: positions and replacements of every bin.
         origin: the same file of the run that this one was resumed from, if it was another.
@@ -117,7 +137,7 @@ def build_held_out(
         UserError: the file does not belong to this held-out set.
     """
     layout, bins_per_step = loader.layout, loader.plan.bins_per_step
-    planned = [step.micro_batches for step in islice(loader.steps(), steps)]
+    planned = [step.micro_batches for step in islice(loader.steps(), config.eval.batches)]
     batches = [batch for micro_batches in planned for batch in micro_batches]
     rows, inside = [], []  # for each batch: which bins of the set its rows are; False where the layout filled up a step
     for index, micro_batches in enumerate(planned):
@@ -134,100 +154,71 @@ def build_held_out(
         drawn = engine.sum(drawn.to(engine.device)).cpu().numpy()
     engine.on_main(lambda: file.exists() or _save(file, drawn))
     drawn = torch.from_numpy(drawn)
-    replacements = []
+    fixed, sums = [], torch.zeros(6, dtype=torch.int64)
     for batch, row, real in zip(batches, rows, inside):
         if not torch.equal(drawn[0, row], batch.slot_positions[real]):
             raise UserError(f"{file} does not belong to this held-out set; use another --run.dir")
-        replacements.append(torch.zeros_like(batch.slot_positions))
-        replacements[-1][real] = drawn[1, row]
-    sums = torch.zeros(6, dtype=torch.int64)
-    for batch, replacement in zip(batches, replacements):
-        hits, replaced = batch.slot_labels == most_frequent, batch.slot_labels != replacement
-        sums += torch.stack(
-            [
-                (batch.examples >= 0).sum(),
-                batch.real.sum(),
-                batch.inner.sum(),
-                batch.slot_used.sum(),
-                (replaced & batch.slot_used).sum(),
-                (hits & batch.slot_used).sum(),
-            ]
-        )
+        fixed.append(torch.zeros_like(batch.slot_positions))
+        fixed[-1][real] = drawn[1, row]
+        replaced, hits = batch.slot_labels != fixed[-1], batch.slot_labels == most_frequent
+        counted = (batch.examples >= 0, batch.real, batch.inner, batch.slot_used, replaced & batch.slot_used)
+        sums += torch.stack([which.sum() for which in (*counted, hits & batch.slot_used)])
     *counts, hits = engine.sum(sums.to(engine.device)).tolist()
     counts = dict(zip(("examples", "tokens", "judged", "selected", "replaced"), counts, strict=True))
     fingerprint = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()[:16]
-    return HeldOut(name, batches, replacements, fingerprint, counts, chance=hits / max(counts["selected"], 1))
+    identity = identity_of(config, prepared, split, fingerprint, replacements, counts, hits)
+    return HeldOut(PREFIX[split], batches, fixed, identity)
 
 
 def fixed_held_out(planned: Planned, engine: Engine, progress: Progress) -> list[HeldOut]:
     """The held-out sets of a run, the domain's first: replacements by the starting pair's generator, or by token frequency from
-    scratch.
-
-    Args:
-        progress: takes up the corruptions' fingerprint; one that it has already must be the same.
+    scratch. ``progress`` takes up the corruptions' fingerprint.
 
     Raises:
         UserError: the corruption that a resumed run was judged by is gone, so its figures would no longer compare.
     """
-    config, folder, prepared, loaders = planned.config, planned.folder, planned.prepared, planned.held_out_loaders()
-    tokenizer = prepared.tokenizer
-    counts = unigram_counts(prepared.train.tokens, len(tokenizer), tokenizer.all_special_ids)
-    by_generator = config.from_pair and not config.is_mlm
-    sets, identities = [], {}
-    for split, loader in loaders.items():
-        file = Path(run_folder.HELD_OUT) / f"{split}.npy"
-        held_out = build_held_out(
-            PREFIX[split],
-            loader,
-            config.eval.batches,
-            generator_draw(engine) if by_generator else unigram_draw(counts),
-            most_frequent=int(counts.argmax()),
-            engine=engine,
-            file=folder / file,
-            origin=planned.checkpoint.resolve().parent.parent / file if planned.checkpoint else None,
-        )
-        identities[folder / file.with_suffix(".json")] = {
-            "corruption": held_out.fingerprint,
-            "replacements": "generator of the starting pair" if by_generator else "token frequency",
-            "mask_prob": config.eval.mask_prob,
-            "seed": config.eval.seed,
-            "data": prepared.manifest["splits"][split]["fingerprint"],
-            "tokenizer": prepared.manifest["tokenizer"],
-            **held_out.counts,
-            "chance": held_out.chance,
-            "unknown": round(unknown_tokens(prepared.manifest)[split].share, 6),
-        }
-        sets.append(held_out)
-    fingerprint = "+".join(held_out.fingerprint for held_out in sets)
+    config, folder, prepared = planned.config, planned.folder / run_folder.HELD_OUT, planned.prepared
+    counts = unigram_counts(prepared)
+    draw, replacements = unigram_draw(counts), "token frequency"
+    if config.from_pair and not config.is_mlm:
+        draw, replacements = generator_draw(engine.model, engine.device), "generator of the starting pair"
+    origin = planned.checkpoint and planned.checkpoint.resolve().parent.parent / run_folder.HELD_OUT
+    common, sets = dict(most_frequent=int(counts.argmax()), engine=engine), {}
+    for split, loader in planned.held_out_loaders().items():
+        files = dict(file=folder / f"{split}.npy", origin=origin and origin / f"{split}.npy")
+        sets[split] = build_held_out(config, prepared, split, loader, draw, replacements, **files, **common)
+    fingerprint = "+".join(each.identity["corruption"] for each in sets.values())
     if progress.corruption not in ("", fingerprint):
         raise UserError(
-            f"{folder / run_folder.HELD_OUT}: {', '.join(f'{split}.npy' for split in loaders)} is not the held-out corruption "
+            f"{folder}: {', '.join(f'{split}.npy' for split in sets)} is not the held-out corruption "
             "of this run: restore it, or use another --run.dir"
         )
     progress.corruption = fingerprint
-    engine.on_main(lambda: [run_folder.write_json(file, identity) for file, identity in identities.items()])
-    return sets
+    for split, held_out in sets.items():
+        engine.on_main(lambda s=split, h=held_out: run_folder.write_json(folder / f"{s}.json", h.identity))
+    return list(sets.values())
 
 
-def evaluate(sets: list[HeldOut], engine: Engine, *, one_network: bool) -> Evaluation:
+def evaluate(
+    sets: list[HeldOut], engine: Engine, *, one_network: bool
+) -> tuple[dict[str, float], list[tuple[float, float, int]] | None]:
     """All metrics of each set on its fixed corruption (``eval/…``) and against the own generator (``eval_own/…``), over all
-    processes. The calibration is the first set's.
-
-    Args:
-        one_network: there is a generator (a masked language model) alone, and figures of nothing else.
+    processes; and the first set's calibration on the fixed one. Of ``one_network``, a masked language model, the generator's
+    metrics alone.
     """
     figures, calibrations = {}, []
     for held_out in sets:
+        name = held_out.name
         fixed, own = engine.sum(totals(engine, zip(held_out.batches, held_out.replacements))).cpu()
         calibrated = calibration(fixed)
-        found = summarise(fixed) | standard_errors(fixed) | {"calibration_error": calibrated.error}
         calibrations.append(calibrated.bins)
-        named = {f"{held_out.name}/{key}": value for key, value in found.items()}
-        named |= {f"{held_out.name}_own/{key}": value for key, value in summarise(own).items()}
-        if one_network:
-            named = {name: value for name, value in named.items() if name.startswith(f"{held_out.name}/generator_")}
-        figures |= named
-    return Evaluation(figures, [] if one_network else calibrations[0])
+        found = summarise(fixed) | standard_errors(fixed) | {"calibration_error": calibrated.error}
+        named = {f"{name}/{key}": value for key, value in found.items()}
+        named |= {f"{name}_own/{key}": value for key, value in summarise(own).items()}
+        figures |= {
+            key: value for key, value in named.items() if not one_network or key.startswith(f"{name}/generator_")
+        }
+    return figures, None if one_network else calibrations[0] or None
 
 
 @torch.no_grad()

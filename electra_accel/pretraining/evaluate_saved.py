@@ -8,7 +8,7 @@ that is being trained is judged by ``pretraining/evaluate.py``.
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import torch
 
 from electra_accel.batch import RTDBatch
 from electra_accel.data.loader import StepLoader
-from electra_accel.data.manifest import unknown_tokens
 from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.open import open_engine
@@ -26,24 +25,14 @@ from electra_accel.model.figures import standard_errors as figure_errors
 from electra_accel.model.metrics import SCALARS, calibration, standard_errors, summarise
 from electra_accel.model.pair import check_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
-from electra_accel.pretraining import assemble
+from electra_accel.pretraining import assemble, evaluate, saved_pairs
 from electra_accel.pretraining.config import Config
-from electra_accel.pretraining.evaluate import build_held_out, totals, unigram_counts, unigram_draw
-from electra_accel.pretraining.saved_pairs import (
-    Log,
-    SavedPair,
-    held_out_identity,
-    reference_generator,
-    run_config,
-    text_of_run,
-)
+from electra_accel.pretraining.saved_pairs import Log, SavedPair
 from electra_accel.runs import run_folder
 from electra_accel.text.corpus import Corpus
 from electra_accel.text.tokenizer import fingerprint
 
 BINS_PER_STEP = 64  # of a text that no run was judged on; the figures do not depend on it
-
-Draw = Callable[[RTDBatch], torch.Tensor]
 
 
 def evaluate_files(
@@ -85,16 +74,18 @@ def evaluate_files(
     corpus, how = Corpus(files=tuple(files), text_column=text_column), dict(train_vocab_size=None, eval_fraction=0)
     how |= dict(tokenizer=saved.tokenizer, max_length=length, join_lines=config.data.join_lines, log=log)
     prepared = Prepared(prepare(assemble.PREPARED, corpus, {}, **how), saved.tokenizer)
-    engine, loader, counts = _open(saved, config, prepared, "train", cpu)
-    draw, replacements = unigram_draw(counts), "token frequency of this text"
+    engine, loader, frequency = _open(saved, config, prepared, "train", cpu)
+    draw, replacements = evaluate.unigram_draw(frequency), "token frequency of this text"
     if reference:
-        generator = reference_generator(reference, saved, length)
-        draw, replacements = _draw_of(generator, reference, saved, engine), f"generator {reference}"
-    corruption = _Corruption(loader, draw, int(counts.argmax()))
-    sums = totals(engine, corruption).cpu()
-    identity = {"corruption": corruption.fingerprint, "replacements": replacements}
-    identity["examples"] = prepared.manifest["splits"]["train"]["examples"]
-    return _result(config, sums, prepared, "train", identity, corruption.hits)
+        generator = saved_pairs.reference_generator(reference, saved, length)
+        model = ReplacedTokenDetection(generator, saved.pair.discriminator).to(engine.device)
+        draw, replacements = evaluate.generator_draw(model, engine.device, reference), f"generator {reference}"
+    corruption = _Corruption(loader, draw, int(frequency.argmax()))
+    sums = evaluate.totals(engine, corruption).cpu()
+    counts = {"examples": prepared.manifest["splits"]["train"]["examples"]}
+    counts |= {name: int(sums[0][SCALARS.index(name)]) for name in ("tokens", "judged", "selected", "replaced")}
+    known = corruption.fingerprint, replacements, counts, corruption.hits
+    return _result(config, sums, evaluate.identity_of(config, prepared, "train", *known))
 
 
 def evaluate_held_out(saved: SavedPair, run: Path, *, cpu: bool = False, log: Log = print) -> dict[str, Any]:
@@ -106,39 +97,33 @@ def evaluate_held_out(saved: SavedPair, run: Path, *, cpu: bool = False, log: Lo
     Raises:
         UserError: the pair has another tokenizer; the text or the corruption is gone or has changed.
     """
-    config = run_config(run)
+    config = saved_pairs.run_config(run)
     file = run / run_folder.HELD_OUT / "held_out.npy"
     if not file.is_file():
         raise UserError(f"{run} has no held-out corruption ({file}); use --files")
-    prepared = text_of_run(run, config, log)
+    prepared = saved_pairs.text_of_run(run, config, log)
     if fingerprint(saved.tokenizer) != prepared.manifest["tokenizer"]:
         raise UserError(f"the pair has another tokenizer than {run}: its held-out tokens mean something else to it")
     _require_fitting(saved, config)
-    engine, loader, counts = _open(saved, config, prepared, "held_out", cpu)
-    common = dict(most_frequent=int(counts.argmax()), engine=engine, file=file, origin=None)
-    draw = unigram_draw(counts)  # not asked: the file is there
-    held_out = build_held_out("eval", loader, config.eval.batches, draw, **common)
-    sums = totals(engine, zip(held_out.batches, held_out.replacements)).cpu()
-    replacements = held_out_identity(run).get("replacements", f"those kept in {run}")
-    identity = {"corruption": held_out.fingerprint, "replacements": replacements}
-    identity["examples"] = held_out.counts["examples"]
-    hits = round(held_out.chance * held_out.counts["selected"])
-    return _result(config, sums, prepared, "held_out", identity, hits)
+    engine, loader, frequency = _open(saved, config, prepared, "held_out", cpu)
+    draw = evaluate.unigram_draw(frequency)  # not asked: the file is there
+    replacements = saved_pairs.held_out_identity(run).get("replacements", f"those kept in {run}")
+    common = dict(most_frequent=int(frequency.argmax()), engine=engine, file=file)
+    held_out = evaluate.build_held_out(config, prepared, "held_out", loader, draw, replacements, **common)
+    sums = evaluate.totals(engine, zip(held_out.batches, held_out.replacements)).cpu()
+    return _result(config, sums, held_out.identity)
 
 
 class _Corruption:
     """Batches of a text with their replacements, drawn while they are judged, so that a large text needs no memory.
 
-    When all have been gone through, ``fingerprint`` names the positions and replacements of the whole, and ``hits`` is how many
-    of the selected tokens are the most frequent one.
+    In the end ``fingerprint`` names all positions and replacements, and so many selected tokens (``hits``) are the most
+    frequent one.
     """
 
-    def __init__(self, loader: StepLoader, draw: Draw, most_frequent: int):
-        self.loader = loader
-        self.draw = draw
-        self.most_frequent = most_frequent
-        self.hits = 0
-        self._digest = hashlib.sha256()
+    def __init__(self, loader: StepLoader, draw: evaluate.Draw, most_frequent: int):
+        self.loader, self.draw, self.most_frequent = loader, draw, most_frequent
+        self.hits, self._digest = 0, hashlib.sha256()
 
     def __iter__(self) -> Iterator[tuple[RTDBatch, torch.Tensor]]:
         for step in self.loader.steps():
@@ -168,46 +153,19 @@ def _open(
         raise UserError("a pair is judged on one process: start this with plain python, not with accelerate launch")
     model = ReplacedTokenDetection(*saved.pair, temperature=saved.config.objective.temperature)
     engine.model = model.to(engine.device)  # not prepared: nothing is trained
-    place = {"world_size": engine.world_size, "rank": engine.rank, "device": engine.device.type}
+    place = {"world_size": 1, "rank": 0, "device": engine.device.type}
     loader = assemble.step_loader(config, prepared, held_out=True, split=split, **place)
-    tokenizer = prepared.tokenizer
-    return engine, loader, unigram_counts(prepared.train.tokens, len(tokenizer), tokenizer.all_special_ids)
+    return engine, loader, evaluate.unigram_counts(prepared)
 
 
-def _draw_of(generator: torch.nn.Module, source: str, saved: SavedPair, engine: Engine) -> Draw:
-    """Samples of a generator beside the pair's discriminator."""
-    model = ReplacedTokenDetection(generator, saved.pair.discriminator).to(engine.device)
-
-    def draw(batch: RTDBatch) -> torch.Tensor:
-        output = model(batch.to(engine.device))
-        if output.generator_loss_sum.isnan():
-            raise UserError(f"--reference_generator: {source} answers with NaN: its weights are damaged")
-        return output.sampled.cpu()
-
-    return draw
-
-
-def _result(
-    config: Config, sums: torch.Tensor, prepared: Prepared, split: str, identity: dict, hits: int
-) -> dict[str, Any]:
-    """Args: sums: counters as ``evaluate.totals`` gives them; hits: selected tokens that are the most frequent one."""
-    counts = {name: int(sums[0][SCALARS.index(name)]) for name in ("tokens", "judged", "selected", "replaced")}
-    held_out = identity | {
-        "mask_prob": config.eval.mask_prob,
-        "seed": config.eval.seed,
-        "max_length": config.data.max_length,
-        "data": prepared.manifest["splits"][split]["fingerprint"],
-        "tokenizer": prepared.manifest["tokenizer"],
-        "unknown": round(unknown_tokens(prepared.manifest)[split].share, 6),
-        **counts,
-        "chance": hits / max(counts["selected"], 1),
-    }
-    calibrated = calibration(sums[0])
-    found, errors = {}, {}
+def _result(config: Config, sums: torch.Tensor, identity: dict[str, Any]) -> dict[str, Any]:
+    """Args: sums: counters as ``evaluate.totals`` gives them."""
+    calibrated, found, errors = calibration(sums[0]), {}, {}
     for kind, counters in zip(("eval", "eval_own"), sums):
         figures = summarise(counters) | standard_errors(counters)
         if kind == "eval":
             figures["calibration_error"] = calibrated.error
-        errors[kind] = figure_errors(figures, selected=counts["selected"], judged=counts["judged"])
+        errors[kind] = figure_errors(figures, selected=identity["selected"], judged=identity["judged"])
         found[kind] = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    held_out = identity | {"max_length": config.data.max_length}
     return {"held_out": held_out, **found, "standard_errors": errors, "calibration": calibrated.bins}

@@ -1,11 +1,11 @@
 """Judges a run on its held-out text and shows sentences of it."""
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from electra_accel.engines.engine import Engine
-from electra_accel.pretraining.config import Config
+from electra_accel.model.figures import BAR, in_words
 from electra_accel.pretraining.evaluate import HeldOut, evaluate
+from electra_accel.pretraining.planned import Planned
 from electra_accel.pretraining.progress import Progress
 from electra_accel.randomness import Purpose, torch_seed
 from electra_accel.terminal import Terminal
@@ -19,33 +19,20 @@ class Judge:
     """Held-out figures and reconstructions of a run. Called on every process; the first one reports."""
 
     def __init__(
-        self,
-        config: Config,
-        engine: Engine,
-        held_out: list[HeldOut],
-        tokenizer: PreTrainedTokenizerBase,
-        recorder: Recorder,
-        terminal: Terminal,
+        self, planned: Planned, engine: Engine, held_out: list[HeldOut], recorder: Recorder, terminal: Terminal
     ):
-        self.config, self.engine, self.held_out, self.tokenizer = config, engine, held_out, tokenizer
-        self.recorder, self.terminal = recorder, terminal
+        self.config, self.tokenizer = planned.config, planned.prepared.tokenizer
+        self.engine, self.held_out, self.recorder, self.terminal = engine, held_out, recorder, terminal
 
     def judge(self, progress: Progress) -> bool:
         """Held-out figures into progress, files and the terminal; True if ``eval.metric`` is the best so far."""
-        found = evaluate(self.held_out, self.engine, one_network=self.config.is_mlm)
-        figures = found.figures
-        self.recorder.metrics(figures | progress.axes(), found.calibration or None)
+        figures, calibration = evaluate(self.held_out, self.engine, one_network=self.config.is_mlm)
+        self.recorder.metrics(figures | progress.axes(), calibration)
         for name in (each.name for each in self.held_out):
-            line = (
-                f"{'held out' if name == 'eval' else name + ' text'} at step {progress.step}: generator loss "
-                f"{figures[f'{name}/generator_loss']:.3f}, accuracy {figures[f'{name}/generator_accuracy']:.3f}"
-            )
-            if not self.config.is_mlm:
-                line += (
-                    f"; discriminator AUC {figures[f'{name}/auc']:.3f} on the fixed corruption, "
-                    f"{figures[f'{name}_own/auc']:.3f} on its own generator's"
-                )
-            self.terminal.line(line)
+            text = "held out" if name == "eval" else f"{name} text"
+            own = in_words(figures, f"{name}_own", BAR)
+            own = f"; on its own generator's replacements {own}" if own else ""
+            self.terminal.line(f"{text} at step {progress.step}: {in_words(figures, name)}{own}")
         return progress.judge(figures, self.config.eval.metric)
 
     @torch.no_grad()
@@ -63,14 +50,11 @@ class Judge:
         first += chance // len(sizes) % (last - first + 1)
         engine, found = self.engine, []
         engine.model.eval()
-        for which, wanted, fixed in (
-            (0, range(FIXED_SHOWN), True),
-            (number, range(first, first + RANDOM_SHOWN), False),
-        ):
+        for which, start, count, fixed in ((0, 0, FIXED_SHOWN, True), (number, first, RANDOM_SHOWN, False)):
             batch = batches[which].to(engine.device)
             output = engine.model(batch)
             if engine.is_main:
-                found += reconstruct(batch, output, self.tokenizer, wanted=wanted, fixed=fixed)
+                found += reconstruct(batch, output, self.tokenizer, wanted=range(start, start + count), fixed=fixed)
         engine.model.train()
         if not engine.is_main:
             return

@@ -1,51 +1,147 @@
-"""The log line of a run: figures since the last one go to metrics.jsonl, to the trackers and to the terminal."""
+"""Figures between two log lines. They stay on the device until a line is due (invariant 8); then they go to metrics.jsonl, to
+the trackers and to the terminal."""
+
+import time
 
 import torch
 
-from electra_accel.pretraining.config import Config
+from electra_accel.engines.engine import Engine
+from electra_accel.engines.hardware import peak_memory
+from electra_accel.errors import UserError
+from electra_accel.model.figures import in_words
+from electra_accel.model.metrics import SCALARS, summarise
+from electra_accel.pretraining.planned import Planned
 from electra_accel.pretraining.progress import Progress
-from electra_accel.pretraining.window import Window
 from electra_accel.terminal import Terminal, duration
 from electra_accel.tracking.health import CHECKS, REMIND_STEPS, diagnose, watched_from
 from electra_accel.tracking.recorder import Recorder
 
 
 class Log:
-    """Collects the figures of each step and writes them when a line is due. Used on every process."""
+    """Sums of losses and counters since the last line. Used on every process.
 
-    def __init__(self, config: Config, total_steps: int, window: Window, recorder: Recorder, terminal: Terminal):
-        self.config, self.total_steps, self.window = config, total_steps, window
-        self.recorder, self.terminal = recorder, terminal
+    Args:
+        flops: forward and backward, per real token and per selected position (``model.metrics.training_flops``).
+
+    Attributes:
+        data_wait, excluded: seconds since the last line in which the loop waited for data, and did not train; it adds to them.
+    """
+
+    def __init__(
+        self, planned: Planned, engine: Engine, flops: tuple[float, float], recorder: Recorder, terminal: Terminal
+    ):
+        self.config, self.total_steps = planned.config, planned.total_steps
+        self.slots_per_step = planned.loader.layout.slots(
+            self.config.train.bin_tokens
+        )  # of tokens, empty ones included
+        self.engine, self.flops, self.recorder, self.terminal = engine, flops, recorder, terminal
         self.learning_rate = 0.0
+        self._restart({})
 
     def begin(self, progress: Progress) -> None:
-        """The first step comes next."""
+        """The first step comes next. Goes on with what :meth:`unfinished` gave: the next line is that of an undisturbed run."""
         self.terminal.start(progress.step, self.total_steps)
-        self.window.go_on(progress.window)
+        self._restart(progress.window)
+
+    def _restart(self, unfinished: dict) -> None:
+        self.counters: torch.Tensor | None = None
+        if unfinished:
+            counters = torch.tensor(unfinished["counters"], dtype=torch.float64, device=self.engine.device)
+            self.counters = counters if self.engine.is_main else torch.zeros_like(counters)
+        self.losses: list[torch.Tensor] = []  # of each step, this process's share
+        self.norms: list[torch.Tensor] = []  # of the gradient of each step
+        self.step_loss: torch.Tensor | float = 0.0
+        self.earlier_steps, self.earlier_seconds = unfinished.get("steps", 0), unfinished.get("seconds", 0.0)
+        self.data_wait, self.excluded, self.began = unfinished.get("data_wait", 0.0), 0.0, time.monotonic()
+
+    @property
+    def _seconds(self) -> float:
+        """Spent on training, without evaluation, samples and checkpoints."""
+        return self.earlier_seconds + time.monotonic() - self.began - self.excluded
+
+    def unfinished(self, step: int) -> dict:
+        """What a run that stops after ``step`` steps, between two lines, must remember, as JSON. Errors as of :meth:`write`."""
+        self._require_finite(step)
+        if self.counters is None:
+            return {}
+        return {
+            "counters": self.engine.sum(self.counters).tolist(),
+            "steps": self.earlier_steps + len(self.losses),
+            "seconds": self._seconds,
+            "data_wait": self.data_wait,
+        }
+
+    def add(self, loss: torch.Tensor, counters: torch.Tensor) -> None:
+        """Take in a micro-step."""
+        self.step_loss = self.step_loss + loss.detach()
+        self.counters = counters if self.counters is None else self.counters + counters
 
     def end_step(self, step: int, gradient_norm: torch.Tensor, learning_rate: float) -> None:
-        """Take in a step: ``step`` are done now."""
-        self.window.end_step(gradient_norm)
-        self.learning_rate = learning_rate
+        """Take in the end of a step: ``step`` are done now. ``gradient_norm`` is the same on every process."""
+        self.losses.append(self.step_loss)
+        self.norms.append(gradient_norm)
+        self.step_loss, self.learning_rate = 0.0, learning_rate
         self.terminal.update(step)
 
+    def _require_finite(self, step: int) -> None:
+        """Raises UserError, on every process alike, naming the first step since the last line that was not finite.
+
+        With a loss scale (fp16) the gradient may overflow now and then: such a step is skipped, the scale lowered.
+        """
+        if not self.losses:
+            return
+        finite = self.engine.sum(torch.stack(self.losses)).isfinite()
+        if not self.engine.has_loss_scale:
+            finite &= torch.stack(self.norms).isfinite()
+        finite = finite.tolist()
+        if not all(finite):
+            first = step - len(finite) + finite.index(False) + 1
+            raise UserError(
+                f"the loss or its gradient is not finite at step {first}: lower --optim.learning_rate or "
+                "--optim.max_grad_norm, or use --train.precision no; start again from the last checkpoint, which is untouched"
+            )
+
     def write(self, progress: Progress) -> None:
-        """Write a line of the steps since the last one.
+        """Write a line of the steps since the last one; ``progress`` takes up the time and the floating point operations.
 
         Raises:
             UserError: the loss or its gradient was not finite in one of them.
         """
-        self.window.require_finite(progress.step)
-        figures = self.window.figures(progress) | {
-            "train/learning_rate": self.learning_rate,
-            "train/gradient_norm": self.window.norms[-1].item(),
-            **progress.axes(),
-        }
+        self._require_finite(progress.step)
+        figures = self._figures(progress)
         if progress.step >= watched_from(self.config.optim.warmup_steps, self.total_steps):
             figures |= self._watch(figures, progress)
         self.recorder.metrics(figures)
         self._show(figures)
-        self.window.restart()
+        self._restart({})
+
+    def _figures(self, progress: Progress) -> dict[str, float]:
+        """train/… over the tokens of all processes, and speed/…"""
+        engine, objective = self.engine, self.config.objective
+        counters = engine.sum(self.counters).cpu()
+        metrics = summarise(counters)
+        if self.config.is_mlm:
+            metrics = {name: value for name, value in metrics.items() if name.startswith("generator_")}
+        tokens, selected = (counters[SCALARS.index(name)].item() for name in ("tokens", "selected"))
+        seconds, steps = self._seconds, self.earlier_steps + len(self.losses)
+        flops, peak_flops = self.flops[0] * tokens + self.flops[1] * selected, engine.peak_flops()
+        progress.seconds += seconds
+        progress.device_seconds += seconds * engine.world_size
+        progress.flops += flops
+        return {
+            "train/loss": objective.generator_weight * metrics["generator_loss"]
+            + objective.discriminator_weight * metrics.get("discriminator_loss", 0.0),
+            **{f"train/{name}": value for name, value in metrics.items()},
+            "speed/tokens_per_second": tokens / seconds,
+            "speed/slots_per_second": steps * self.slots_per_step / seconds,
+            "speed/seconds_per_step": seconds / steps,
+            "speed/data_wait": self.data_wait / seconds,
+            **({"speed/mfu": flops / seconds / peak_flops} if peak_flops else {}),
+            "speed/peak_memory_gb": peak_memory(engine.device) / 1e9,
+            "train/learning_rate": self.learning_rate,
+            "train/gradient_norm": self.norms[-1].item(),
+            **progress.axes(),
+        }
 
     def _watch(self, figures: dict[str, float], progress: Progress) -> dict[str, int]:
         """``health/…``. What looks like a collapse is told once, and again if it comes back much later."""
@@ -58,24 +154,13 @@ class Log:
 
     def _show(self, figures: dict[str, float]) -> None:
         """One line, and the figures beside the progress bar."""
-        step = figures["train/step"]
-        left = duration((self.total_steps - step) * figures["speed/seconds_per_step"])
+        step, loss = figures["train/step"], figures["train/loss"]
+        left = duration((self.total_steps - step) * figures["speed/seconds_per_step"]) + " left"
         speed = f"{figures['speed/tokens_per_second']:,.0f} tokens/s"
         mfu = f", MFU {figures['speed/mfu']:.1%}" if "speed/mfu" in figures else ""
-        loss, accuracy = f"loss {figures['train/loss']:.3f}", f"accuracy {figures['train/generator_accuracy']:.3f}"
-        short = f"loss {figures['train/loss']:.2f}"
-        if "train/auc" in figures:
-            loss += f" (generator {figures['train/generator_loss']:.3f}"
-            loss += f", discriminator {figures['train/discriminator_loss']:.4f})"
-            accuracy = (
-                f"accuracy: generator {figures['train/generator_accuracy']:.3f}, discriminator "
-                f"{figures['train/discriminator_accuracy']:.3f}, AUC {figures['train/auc']:.3f}"
-            )
-            short += f"  AUC {figures['train/auc']:.3f}"
         self.terminal.line(
-            f"step {step}/{self.total_steps}  {loss}  {accuracy}  lr {figures['train/learning_rate']:.2e}  {speed} "
-            f"({figures['speed/slots_per_second']:,.0f} slots/s{mfu})  {left} left"
+            f"step {step}/{self.total_steps}  loss {loss:.3f}  {in_words(figures, 'train')}  "
+            f"lr {self.learning_rate:.2e}  {speed} ({figures['speed/slots_per_second']:,.0f} slots/s{mfu})  {left}"
         )
-        self.terminal.update(
-            step, f"{left} left  {short}  {speed}", f"{mfu}  data wait {figures['speed/data_wait']:.0%}"
-        )
+        short = "  ".join(filter(None, [left, f"loss {loss:.2f}", in_words(figures, "train", "bar"), speed]))
+        self.terminal.update(step, short, f"{mfu}  data wait {figures['speed/data_wait']:.0%}")

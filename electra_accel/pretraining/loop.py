@@ -4,11 +4,10 @@ import time
 
 import torch
 
-from electra_accel.data.loader import StepLoader
 from electra_accel.engines.engine import Engine
-from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.judge import Judge
 from electra_accel.pretraining.log import Log
+from electra_accel.pretraining.planned import Planned
 from electra_accel.pretraining.progress import Progress, save
 from electra_accel.runs.micro_steps import StepSums, micro_steps
 from electra_accel.runs.schedule import learning_rate
@@ -16,16 +15,9 @@ from electra_accel.runs.stopping import StopRequests
 
 
 def train(
-    config: Config,
-    engine: Engine,
-    loader: StepLoader,
-    progress: Progress,
-    total_steps: int,
-    log: Log,
-    judge: Judge,
-    stop_requests: StopRequests,
+    planned: Planned, engine: Engine, progress: Progress, log: Log, judge: Judge, stop_requests: StopRequests
 ) -> None:
-    """Train from ``progress`` on to ``total_steps``, or until ``eval.metric`` has stopped improving. Called on every process.
+    """Train from ``progress`` to the last step, or until ``eval.metric`` has stopped improving. Called on every process.
 
     ``progress`` is updated in place; the last checkpoint in the run folder is of its final state.
 
@@ -33,9 +25,10 @@ def train(
         UserError: the loss is not finite; no space is left for a checkpoint.
         Preempted: a process was asked to stop; the state after its last step is saved.
     """
-    objective, patience, window = config.objective, config.eval.patience, log.window
+    config, total_steps = planned.config, planned.total_steps
+    objective, patience = config.objective, config.eval.patience
     intervals = config.tracking.log_every, config.eval.every, config.tracking.samples_every, config.checkpoint.every
-    global_steps = loader.steps(progress.cursor, progress.step)
+    global_steps = planned.loader.steps(progress.cursor, progress.step)
     sums, last_save = None, time.monotonic()
     while True:
         # Between two steps: log, judge, show, save, stop, each at this one place.
@@ -71,7 +64,7 @@ def train(
             log.terminal.line(f"stopped early: {progress.stopped_because}")
         preempted = not begins and not done and sums.asked_to_stop()
         if not begins:
-            progress.window = window.unfinished(progress.step) if preempted else {}
+            progress.window = log.unfinished(progress.step) if preempted else {}
         if save_due or preempted:
             save(log.recorder.folder, engine, progress, config, log.terminal.warn)
             last_save = time.monotonic()
@@ -82,12 +75,12 @@ def train(
         if begins:
             log.begin(progress)
             engine.model.train()
-        window.excluded += time.monotonic() - paused if not begins else 0.0
+        log.excluded += time.monotonic() - paused if not begins else 0.0
 
         # One step.
         asked = time.monotonic()
         global_step = next(global_steps)
-        window.data_wait += time.monotonic() - asked
+        log.data_wait += time.monotonic() - asked
         step = progress.step
         schedule = dict(warmup_steps=config.optim.warmup_steps, total_steps=total_steps, schedule=config.optim.schedule)
         rate = learning_rate(step, peak=config.optim.learning_rate, **schedule)
@@ -103,7 +96,7 @@ def train(
                 + objective.discriminator_weight * output.discriminator_loss_sum / tokens
             )
             engine.backward(loss)
-            window.add(loss, output.counters)
+            log.add(loss, output.counters)
         gradient_norm = engine.step(rate)
         progress.advance(global_step)
         log.end_step(progress.step, gradient_norm, rate)

@@ -34,12 +34,7 @@ ARCHITECTURES = {each.__name__: each for each in (ElectraForMaskedLM, ElectraFor
 
 
 def write_model_identity(folder: Path, model: nn.Module, prepared: Prepared) -> None:
-    """Write ``folder/model``; it appears whole. Called on the main process when a run begins or goes on.
-
-    Args:
-        folder: of the run.
-        model: the joint module; each of its children is a network.
-    """
+    """Write ``folder/model`` of a run with this joint module; it appears whole. On the main process, at every start."""
     networks = {
         name: network.config.to_dict() | {"architectures": [type(network).__name__]}
         for name, network in model.named_children()

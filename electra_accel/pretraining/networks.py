@@ -7,25 +7,10 @@ from torch import nn
 from transformers import ElectraConfig, ElectraForMaskedLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from electra_accel.errors import UserError
-from electra_accel.model.loading import (
-    load_config,
-    load_discriminator,
-    load_encoder,
-    load_network,
-    load_networks,
-    share_loaded,
-)
-from electra_accel.model.metrics import training_flops
+from electra_accel.model import loading
+from electra_accel.model import pair as pairs
 from electra_accel.model.mlm import MaskedLanguageModeling
-from electra_accel.model.pair import (
-    Pair,
-    build_encoder,
-    build_pair,
-    check_pair,
-    freeze_embeddings,
-    pair_configs,
-    warm_start_generator,
-)
+from electra_accel.model.pair import Pair
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.vocabulary import extend_networks
 from electra_accel.pretraining.config import Config
@@ -40,28 +25,34 @@ def generator_of(folder: Path) -> Path:
     return folder / run_folder.WARM_START / "generator"
 
 
+def given_networks(config: Config) -> dict[str, tuple[str, ElectraConfig]]:
+    """{option: (folder or hub id, its configuration)} of the networks that a run starts from, the discriminator's last.
+    UserError where one of them cannot be found, or is no ELECTRA."""
+    model, found = config.model, {}
+    for option, source in (("model.generator", model.generator), ("model.discriminator", model.discriminator)):
+        if option == "model.discriminator" or not (config.is_mlm or config.warm_starts):
+            found[option] = source, loading.load_config(option, source, model.revision)
+    return found
+
+
 def given_tokenizer(config: Config, log: Log) -> PreTrainedTokenizerFast | None:
     """tokenizer.path, else the discriminator's; None where a vocabulary is to be trained, or comes with data.prepared.
 
-    Given networks are checked by their configuration files and vocabularies, before hours are spent on preparing text.
+    Before hours are spent on preparing text, the configuration files and vocabularies of given networks are checked.
 
     Raises:
-        UserError: no tokenizer there; no ELECTRA there; the networks or their vocabularies do not fit together or to the
-            tokenizer; data.max_length is over their positions.
+        UserError: they do not fit together, or to the tokenizer or data.max_length, or cannot be read.
     """
     model, path = config.model, config.tokenizer.path
     if not config.from_pair:
         return load_tokenizer(path, log=log) if path else None
-    sources = {"model.discriminator": model.discriminator}
-    if not (config.is_mlm or config.warm_starts):
-        sources = {"model.generator": model.generator} | sources
-    configs = [load_config(option, source, model.revision) for option, source in sources.items()]
-    max_length, sharing = config.data.max_length, model.sharing
-    pair = (*configs, None)[:2]
-    check_pair(*pair, 0, max_length, sharing)
+    given = given_networks(config)
+    fitting = dict(max_length=config.data.max_length, sharing=model.sharing)
+    shapes = (*(shape for _, shape in given.values()), None)[:2]
+    pairs.check_pair(*shapes, 0, **fitting)
     tokenizer = load_tokenizer(path, log=log) if path else load_tokenizer(model.discriminator, model.revision, log)
-    check_pair(*pair, len(tokenizer), max_length, sharing)
-    for option, source in sources.items():
+    pairs.check_pair(*shapes, len(tokenizer), **fitting)
+    for option, (source, _) in given.items():
         try:
             theirs = load_tokenizer(source, model.revision)
         except UserError:
@@ -89,42 +80,42 @@ def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, folde
     Raises:
         UserError: they do not fit together, or cannot be loaded.
     """
-    model, data = config.model, config.data
-    common = dict(max_length=data.max_length, dropout=model.dropout, seed=config.run.seed)
+    model = config.model
+    common = dict(max_length=config.data.max_length, dropout=model.dropout, seed=config.run.seed)
     if not config.from_pair:
-        fresh = dict(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **common)
+        common |= dict(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
         if config.is_mlm:
-            return Pair(build_encoder(model.size, **fresh), None)
-        return build_pair(model.size, generator_width=model.generator_width, sharing=model.sharing, **fresh)
+            return Pair(pairs.build_encoder(model.size, **common), None)
+        return pairs.build_pair(model.size, generator_width=model.generator_width, sharing=model.sharing, **common)
 
     known = given_tokenizer(config, lambda line: None)
     common |= dict(revision=model.revision, tokenizer_vocab_size=len(known))
     if config.warm_starts:
-        discriminator, report = load_discriminator(model.discriminator, **common)
-        generator, line = warm_start_generator(
+        discriminator, report = loading.load_discriminator(model.discriminator, **common)
+        generator, line = pairs.warm_start_generator(
             discriminator, width=model.generator_width, dropout=model.dropout, seed=config.run.seed
         )
         report += line
         pair = Pair(generator, discriminator)
     elif config.is_mlm:
-        network, report = load_encoder(model.discriminator, **common)
+        network, report = loading.load_encoder(model.discriminator, **common)
         pair = Pair(network, None)
     else:
-        pair, report = load_networks(model.generator, model.discriminator, sharing=model.sharing, **common)
+        pair, report = loading.load_networks(model.generator, model.discriminator, sharing=model.sharing, **common)
     if len(tokenizer) > len(known):
-        extend_networks([network for network in pair if network is not None], known, tokenizer)
+        extend_networks(filter(None, pair), known, tokenizer)
     if config.is_mlm:
         pair = Pair(pair.generator, None)
         if config.is_warm_start:
-            freeze_embeddings(pair.generator)
+            # Nor does an LM head that is tied to them learn; its bias does.
+            pair.generator.electra.embeddings.requires_grad_(False)
     else:
         if config.warm_starts and folder:
-            warm_started = generator_of(folder)
-            pair.generator.load_state_dict(
-                load_network("model.generator", ElectraForMaskedLM, str(warm_started)).state_dict()
-            )
-            report.append(f"generator: its weights are those of the warm start, {warm_started}")
-        report += share_loaded(pair, model.sharing)
+            source = str(generator_of(folder))
+            warm_started = loading.load_network("model.generator", ElectraForMaskedLM, source)
+            pair.generator.load_state_dict(warm_started.state_dict())
+            report.append(f"generator: its weights are those of the warm start, {source}")
+        report += loading.share_loaded(pair, model.sharing)
     for line in report:
         log(line)
     return pair
@@ -141,28 +132,19 @@ def joint_module(config: Config, pair: Pair) -> nn.Module:
     return ReplacedTokenDetection(*pair, temperature=config.objective.temperature, **common)
 
 
-def flops(pair: Pair, context: float) -> tuple[float, float]:
-    """Forward and backward, per real token and per selected position; see ``metrics.training_flops``."""
-    return training_flops(pair.generator.config, pair.discriminator and pair.discriminator.config, context)
-
-
 def shapes(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[ElectraConfig, ElectraConfig | None]:
     """The configurations of the networks that :func:`networks` will give, before there are any weights; one network: None last.
 
-    Raises:
-        UserError: those of given networks cannot be loaded.
+    Not known for a run that warm-starts its generator.
     """
     model = config.model
     if config.from_pair:
-        sources = {"model.discriminator": model.discriminator}
-        if not config.is_mlm:
-            sources = {"model.generator": model.generator} | sources
-        found = [load_config(option, source, model.revision) for option, source in sources.items()]
+        found = [shape for _, shape in given_networks(config).values()]
         for each in found:
             each.vocab_size = max(each.vocab_size, len(tokenizer))  # tokens may have been added
     else:
         common = dict(max_length=config.data.max_length, pad_token_id=tokenizer.pad_token_id)
         width = model.generator_width
-        found = pair_configs(model.size, vocab_size=len(tokenizer), generator_width=width, **common)
+        found = pairs.pair_configs(model.size, vocab_size=len(tokenizer), generator_width=width, **common)
         found = found[1:] if config.is_mlm else found
     return (*found, None)[:2]

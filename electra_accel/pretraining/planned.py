@@ -9,7 +9,6 @@ from electra_accel.engines.engine import Engine
 from electra_accel.pretraining import assemble, opening
 from electra_accel.pretraining.config import Config, resolve
 from electra_accel.pretraining.config_checks import check_warmup
-from electra_accel.pretraining.content import content_of
 from electra_accel.pretraining.progress import Progress, read
 from electra_accel.runs.environment import require_equal_data
 from electra_accel.terminal import Terminal
@@ -17,51 +16,81 @@ from electra_accel.terminal import Terminal
 
 @dataclass(frozen=True)
 class Planned:
-    """Text -> tokens -> plan, and what the run goes on from.
+    """Text -> tokens -> plan, and what the run goes on from."""
 
-    Attributes:
-        config: resolved, with the defaults that depend on the number of steps.
-        folder: of the run; ``checkpoint``: that it goes on from, None for step 0.
-        content: digests of what it reads, see ``content.content_of``.
-        place: world size, rank and type of device of this process.
-        total_steps: optimizer steps of the run; ``one_pass``: of a pass over the training text.
-    """
-
-    config: Config
+    config: Config  # resolved, with the defaults that depend on the number of steps
     folder: Path
-    checkpoint: Path | None
+    checkpoint: Path | None  # that the run goes on from; None for step 0
     prepared: Prepared
-    content: dict[str, str]
-    place: dict
+    content: dict[str, str]  # digests of what it reads, see ``opening.content_of``
+    place: dict  # world size, rank and type of device of this process
     loader: StepLoader
-    total_steps: int
-    one_pass: float
+    one_pass: assemble.OnePass  # over the training text
+    total_steps: int  # optimizer steps of the run
 
     def held_out_loaders(self) -> dict[str, StepLoader]:
-        return assemble.held_out_loaders(self.config, self.prepared, **self.place)
+        """By split, the domain's first."""
+        return {
+            split: assemble.step_loader(self.config, self.prepared, held_out=True, split=split, **self.place)
+            for split in ("held_out", "general")
+            if split in self.prepared.held_out
+        }
 
     def progress(self) -> Progress:
         """Where the run stands. UserError where its checkpoint is of other data, or beyond the last step."""
-        data = assemble.data_identity(self.loader, self.prepared)
+        limits = self.loader.plan.limits  # that bins are packed under
+        data = f"{self.prepared.fingerprint[:16]}, bins of {limits.tokens} tokens, {limits.slots} slots, "
+        data += f"{limits.segments} examples"
         return read(self.checkpoint, self.folder, data, self.total_steps) if self.checkpoint else Progress(data)
+
+    def lines(self) -> list[str]:
+        """Data, plan and waste, as a person wants to know them before a long run."""
+        plan, layout, manifest = self.loader.plan, self.loader.layout, self.prepared.manifest
+        limits, split = plan.limits, manifest["splits"]["train"]
+        slots, replayed, waste = plan.bins_per_step * limits.tokens, "", ""
+        if plan.replay:
+            general = manifest["splits"]["replay"]
+            replayed = f"; replay: {plan.replay.per_pass:,} of {general['examples']:,} general examples in each pass"
+        if layout.empty_bins:
+            waste = f", {layout.empty_bins} of them empty"
+        return [
+            f"data      {split['documents']:,} documents, {split['examples']:,} examples, {split['tokens']:,} tokens "
+            f"({manifest['fingerprint'][:12]}){replayed}",
+            f"plan      bins of {limits.tokens} tokens, {limits.slots} selected slots, {limits.segments} examples at most; "
+            f"{self.one_pass.tokens / (self.one_pass.steps * slots):.1%} filled",
+            f"step      {plan.bins_per_step} bins = {slots:,} token slots: {layout.world_size} processes x "
+            f"{layout.accumulation} micro-batches x {layout.rows} bins{waste}",
+            f"length    {self.total_steps:,} steps, {self.total_steps / self.one_pass.steps:.2f} passes over the text",
+        ]
+
+    def opening_lines(self, engine: str, held_out: str, records: str, step: int) -> list[str]:
+        """What the run is about to do from ``step`` on, where it is written to and how to watch it; the others in words."""
+        return [
+            f"engine    {engine}",
+            *self.lines(),
+            f"held out  {held_out}",
+            f"records   {records}",
+            f"run       {self.folder}, from step {step}",
+            f"watch     {self.folder}/report.html in a browser: brought up to date at each evaluation",
+        ]
 
 
 def plan(config: Config, folder: Path, engine: Engine, terminal: Terminal) -> Planned:
     """Settle all that is random about the data, and open the folder; nothing in it is changed. Called on every process.
 
     Raises:
-        UserError: the folder is not this run's; text or vocabulary cannot be used, or differ between hosts or from what the run
-            read before; the configuration does not fit the number of steps.
+        UserError: the folder is another run's, or text or configuration cannot be used, here or on another host.
     """
     checkpoint = engine.on_main(lambda: opening.open_run(folder, config, terminal.warn))
     prepared = engine.together(lambda: assemble.prepared_data(config, terminal.line))
     require_equal_data(engine, prepared.fingerprint)
-    content = engine.on_main(lambda: content_of(config, prepared))
+    content = engine.on_main(lambda: opening.content_of(config, prepared))
     engine.on_main(lambda: opening.require_same_content(folder, checkpoint, config, content, terminal.line))
     place = {"world_size": engine.world_size, "rank": engine.rank, "device": engine.device.type}
     loader = assemble.step_loader(config, prepared, held_out=False, **place)
-    total_steps, one_pass = assemble.total_steps(config, loader, prepared)
+    one_pass = assemble.OnePass(config, loader, prepared)
+    total_steps = assemble.total_steps(config, one_pass, prepared.tokenizer)
     steps_were_known, config = config.train.steps is not None, resolve(config, total_steps)
     for warning in () if steps_were_known else check_warmup(config, total_steps):
         terminal.warn(warning)
-    return Planned(config, folder, checkpoint, prepared, content, place, loader, total_steps, one_pass)
+    return Planned(config, folder, checkpoint, prepared, content, place, loader, one_pass, total_steps)

@@ -15,46 +15,28 @@ from electra_accel.runs import checkpoint, run_folder
 
 @dataclass
 class Progress:
-    """With the weights and the optimizer this is all that a resume needs; kept in checkpoints as JSON.
+    """With the weights and the optimizer this is all that a resume needs; kept in checkpoints as JSON."""
 
-    Attributes:
-        data: what the plan depends on (``assemble.data_identity``).
-        corruption: fingerprint of the fixed held-out corruption.
-        step: optimizer steps done.
-        cursor: where the plan goes on.
-        tokens: real tokens seen.
-        epoch: passes over the corpus.
-        seconds: of training so far, over all resumes; ``device_seconds``: times the number of processes.
-        flops: of forward and backward passes so far (``model.metrics.training_flops``).
-        run_id: by which trackers know the run; empty where the run begins at another run's checkpoint.
-        warned: health checks that were told of, and the last step at which each held.
-        window: figures of the steps since the last log line, where the run stopped between two (``Window.unfinished``).
-        first, last: held-out figures of the untouched and of the present model; ``judged_step``: when the latter were taken.
-        best, best_step, best_figures: the best ``eval.metric`` so far, its step, and all figures of that step.
-        bad_evaluations: how many evaluations ago that was.
-        stopped_because: why the run ended before its last step; empty otherwise.
-    """
-
-    data: str
-    corruption: str = ""
-    step: int = 0
-    cursor: Cursor = Cursor()
-    tokens: int = 0
-    epoch: float = 0.0
-    seconds: float = 0.0
-    device_seconds: float = 0.0
-    flops: float = 0.0
-    run_id: str = ""
-    warned: dict[str, int] = field(default_factory=dict)
-    window: dict = field(default_factory=dict)
-    first: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
-    judged_step: int = -1
-    best: float | None = None
+    data: str  # what the plan depends on: content of the prepared data, limits of bins
+    corruption: str = ""  # fingerprint of the fixed held-out corruption
+    step: int = 0  # optimizer steps done
+    cursor: Cursor = Cursor()  # where the plan goes on
+    tokens: int = 0  # real ones seen
+    epoch: float = 0.0  # passes over the corpus
+    seconds: float = 0.0  # of training so far, over all resumes
+    device_seconds: float = 0.0  # times the number of processes
+    flops: float = 0.0  # of forward and backward passes so far (``model.metrics.training_flops``)
+    run_id: str = ""  # by which trackers know the run; empty where it begins at another run's checkpoint
+    warned: dict[str, int] = field(default_factory=dict)  # health checks that were told of, and when each held last
+    window: dict = field(default_factory=dict)  # ``Log.unfinished``, where the run stopped between two log lines
+    first: dict[str, float] = field(default_factory=dict)  # held-out figures of the untouched model
+    last: dict[str, float] = field(default_factory=dict)  # and of the present one
+    judged_step: int = -1  # when these were taken
+    best: float | None = None  # the best ``eval.metric`` so far
     best_step: int = 0
-    best_figures: dict[str, float] = field(default_factory=dict)
-    bad_evaluations: int = 0
-    stopped_because: str = ""
+    best_figures: dict[str, float] = field(default_factory=dict)  # all figures of that step
+    bad_evaluations: int = 0  # how many evaluations ago that was
+    stopped_because: str = ""  # why the run ended before its last step
 
     def to_json(self) -> dict:
         return asdict(self) | {"cursor": self.cursor.to_json()}
@@ -95,11 +77,7 @@ class Progress:
 
 
 def save(folder: Path, engine: Engine, progress: Progress, config: Config, warn: Callable[[str], None]) -> None:
-    """Write a checkpoint of the run in ``folder``, and prune; where patience is set the best one stays. On every process.
-
-    Raises:
-        UserError: no space, or no permission.
-    """
+    """Write a checkpoint of the run in ``folder``, and prune; where patience is set the best one stays. On every process."""
     keep, protect = config.checkpoint.keep, {progress.best_step} if config.eval.patience else set()
     checkpoint.save(folder, engine, progress.step, progress.to_json(), warn, keep=keep, protect=protect)
     engine.on_main(lambda: run_folder.write_status(folder, "running", progress.step))

@@ -23,33 +23,25 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class SavedPair:
-    """A pair to be judged.
-
-    Attributes:
-        config: of its run; the defaults where there was none.
-        weights: in words; ``step``: after which they were taken, None where that is not known.
-    """
+    """A pair to be judged."""
 
     pair: Pair
     tokenizer: PreTrainedTokenizerFast
-    config: Config
-    weights: str
-    step: int | None = None
+    config: Config  # of its run; the defaults where there was none
+    weights: str  # in words
+    step: int | None = None  # after which they were taken, where that is known
 
 
 def run_pair(run: Path, log: Log = print) -> SavedPair:
-    """The pair that a finished run exported, or that is in the newest whole checkpoint of another one.
-
-    Raises:
-        UserError: not a run, or one without weights or without a pair; a damaged file.
-    """
+    """The pair that a finished run exported, or that is in the newest whole checkpoint of another one; UserError where there is
+    none, or a file is damaged."""
     config = run_config(run)
     if config.is_mlm:
         raise UserError(f"--run {run}: one network was trained (objective.kind mlm), there is no pair to judge")
     generator, discriminator = run / "generator", run / "discriminator"
     if run_folder.read_status(run)["state"] == "done" and discriminator.is_dir() and generator.is_dir():
         weights, step = exported_weights(discriminator)
-        pair = _load("--run", generator, "--run", discriminator)
+        pair = _load("--run", str(generator), "--run", str(discriminator))
         return SavedPair(pair, load_tokenizer(discriminator, log=log), config, f"{weights}, as exported", step)
     newest = checkpoint.newest_valid(run / run_folder.CHECKPOINTS, log)
     if newest is None:
@@ -61,11 +53,7 @@ def run_pair(run: Path, log: Log = print) -> SavedPair:
 
 
 def given_pair(generator: str, discriminator: str, max_length: int, log: Log = print) -> SavedPair:
-    """Two folders or hub ids, as they are: their embeddings need not be tied.
-
-    Raises:
-        UserError: they cannot be loaded, or do not fit together.
-    """
+    """Two folders or hub ids, as they are: their embeddings need not be tied. UserError where they do not fit together."""
     config = Config()
     config.model.generator, config.model.discriminator, config.data.max_length = generator, discriminator, max_length
     tokenizer = networks.given_tokenizer(config, log)
@@ -73,24 +61,18 @@ def given_pair(generator: str, discriminator: str, max_length: int, log: Log = p
     return SavedPair(pair, tokenizer, resolve(config), f"{generator} and {discriminator}")
 
 
-def _load(option: str, generator: str | Path, other_option: str, discriminator: str | Path) -> Pair:
-    return Pair(
-        load_network(option, ElectraForMaskedLM, str(generator)),
-        load_network(other_option, ElectraForPreTraining, str(discriminator)),
-    )
+def _load(option: str, generator: str, other_option: str, discriminator: str) -> Pair:
+    mine = load_network(option, ElectraForMaskedLM, generator)
+    return Pair(mine, load_network(other_option, ElectraForPreTraining, discriminator))
 
 
 def reference_generator(source: str, saved: SavedPair, max_length: int) -> ElectraForMaskedLM:
-    """A generator that draws replacements for the pair's discriminator and is not judged itself.
-
-    Raises:
-        UserError: it cannot be loaded, its ids mean other tokens, or it is too short for the examples.
-    """
-    option = f"--reference_generator: {source}"
+    """A generator that draws replacements for the pair's discriminator and is not judged itself. UserError where it cannot be
+    loaded, its ids mean other tokens, or it is too short for the examples."""
+    option, where = f"--reference_generator: {source}", ""
     generator, theirs = load_network("--reference_generator", ElectraForMaskedLM, source), load_tokenizer(source)
-    conflict, where = vocabulary_conflict(saved.tokenizer, theirs), ""
     here = len(saved.tokenizer), saved.pair.discriminator.config.vocab_size
-    if conflict:
+    if conflict := vocabulary_conflict(saved.tokenizer, theirs):
         number, ours, other = conflict
         where = f"id {number} is {other!r} there and {ours!r} here"
     elif here != (len(theirs), generator.config.vocab_size):
@@ -117,10 +99,7 @@ def held_out_identity(run: Path) -> dict:
 
 def text_of_run(run: Path, config: Config, log: Log) -> Prepared:
     """The text that a run was trained and judged on: by its fingerprints where it is still prepared, else prepared again.
-
-    Raises:
-        UserError: it is gone, or has changed.
-    """
+    UserError where it is gone, or has changed."""
     identity = held_out_identity(run)
     for manifest in sorted(assemble.PREPARED.glob(f"*/{MANIFEST}")) if identity else ():
         try:

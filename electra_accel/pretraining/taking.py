@@ -21,10 +21,8 @@ def require_space(folder: Path, model: nn.Module, config: Config) -> None:
     """Room for the checkpoints that are still to come, and the exported pair.
 
     A checkpoint is weights and AdamW's two moments, 12 bytes a parameter. There are ``checkpoint.keep`` of them, the best where
-    patience is set, and one that is being written; those of earlier starts are among them, or make way.
-
-    Raises:
-        UserError: too little is free, or the folder cannot be written.
+    patience is set, and one that is being written; those of earlier starts are among them, or make way. UserError where too
+    little is free, or the folder cannot be written.
     """
     parameters = sum(p.numel() for p in model.parameters())
     most = config.checkpoint.keep + 1 + (config.eval.patience > 0)
@@ -35,12 +33,9 @@ def require_space(folder: Path, model: nn.Module, config: Config) -> None:
 def recorded_status(
     planned: Planned, progress: Progress, terminal: Terminal, report: Callable[[Path], object]
 ) -> AbstractContextManager[None]:
-    """Keeps status.json and the report true however the run ends.
+    """Keeps status.json and the report true however the run ends; ``report`` writes the run's page.
 
     The end of a warm start before its last step is that of its run too.
-
-    Args:
-        report: writes the run's page.
     """
     config, folder, rows = planned.config, planned.folder, planned.loader.layout.rows
     whole_run = folder.parent if config.is_warm_start else folder
@@ -68,10 +63,7 @@ def begin(planned: Planned, engine: Engine, progress: Progress) -> None:
     """Take the run folder. On the main process, when all is known to be well.
 
     A run that begins at another run's checkpoint takes over that run's evaluation of step 0: both started from the same
-    networks, and "before" means these.
-
-    Raises:
-        UserError: another process trains in this folder.
+    networks, and "before" means these. UserError where another process trains in this folder.
     """
     folder, step = planned.folder, progress.step if planned.checkpoint else -1
     opening.take(folder, engine, dump(planned.config), step, {run_folder.CONTENT: planned.content})

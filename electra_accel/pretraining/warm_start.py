@@ -19,11 +19,7 @@ from electra_accel.runs import run_folder
 
 
 def is_due(planned: Planned) -> bool:
-    """Whether a run needs a generator that is not there yet.
-
-    Raises:
-        UserError: the one that is there was made with other settings.
-    """
+    """Whether a run needs a generator that is not there yet; UserError where the one there was made with other settings."""
     config, folder = planned.config, planned.folder
     if planned.checkpoint or config.is_mlm or not config.warm_starts:
         return False
@@ -39,10 +35,7 @@ def configuration(config: Config, folder: Path) -> Config:
     """The run that comes before the one in ``folder``.
 
     Its peak learning rate is the published one for a run from scratch at the discriminator's width (base's for a width that
-    was not published), because the generator's layers are fresh.
-
-    Raises:
-        UserError: there is no such discriminator.
+    was not published), because the generator's layers are fresh. UserError where there is no such discriminator.
     """
     discriminator = load_config("model.discriminator", config.model.discriminator, config.model.revision)
     size = next((size for size in SIZES.values() if size.hidden == discriminator.hidden_size), SIZES["base"])

@@ -16,8 +16,8 @@ from typing import Any
 
 from electra_accel.errors import UserError
 from electra_accel.pretraining.config import WARM_START
+from electra_accel.pretraining.config_checks import small_held_out
 from electra_accel.pretraining.cost import Cost, cost_of, warm_start_cost
-from electra_accel.pretraining.held_out_size import small
 from electra_accel.reports import advice, settings
 from electra_accel.reports.judgements import Change, Judgement, changes, exported
 from electra_accel.reports.tasks import TaskChange
@@ -118,7 +118,7 @@ def tell(
         "collapse": advice.collapse(records, step),
         "forgetting": advice.forgetting(general) if start in TRAINED else None,
         "rising": advice.rising(evaluations),
-        "small": small(counts.get("selected"), bool(options.get("data.eval_files"))),
+        "small": small_held_out(counts.get("selected"), bool(options.get("data.eval_files"))),
     }
     return Story(
         name=name,

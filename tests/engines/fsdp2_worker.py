@@ -14,8 +14,8 @@ from electra_accel.engines import state
 from electra_accel.engines.fsdp2 import FSDP_PRECISION, Fsdp2Parts
 from electra_accel.model.pair import build_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
-from electra_accel.model.sharing import assert_shared
 from tests.model.batches import PAD, pack_examples, toy_examples
+from tests.shared_embeddings import assert_shared
 
 VOCABULARY, STEPS, RATE, MAX_NORM = 1001, 3, 1e-3, 1.0
 

@@ -7,8 +7,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 from electra_accel.errors import UserError
 from electra_accel.model.loading import load_networks, share_loaded
-from electra_accel.model.sharing import assert_shared
 from tests.model.batches import VOCAB, toy_pair
+from tests.shared_embeddings import assert_shared
 
 
 @pytest.fixture

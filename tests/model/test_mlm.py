@@ -5,7 +5,7 @@ import torch
 
 from electra_accel.model.metrics import SCALARS, standard_errors, summarise
 from electra_accel.model.mlm import MaskedLanguageModeling
-from electra_accel.model.pair import build_encoder, freeze_embeddings
+from electra_accel.model.pair import build_encoder
 from electra_accel.model.rtd import ReplacedTokenDetection
 from tests.model.batches import PAD, VOCAB, pack_examples, toy_examples, toy_pair
 from tests.model.test_static import no_synchronisation
@@ -111,7 +111,7 @@ def test_a_fresh_encoder_is_the_discriminators_of_the_same_seed():
 
 def test_frozen_embeddings_get_no_gradient_and_all_else_learns():
     network = encoder()
-    freeze_embeddings(network)
+    network.electra.embeddings.requires_grad_(False)  # as networks.networks does for a warm start
     batch, _ = pack_examples(toy_examples(40))
     MaskedLanguageModeling(network, gradient_checkpointing=True).train()(batch).generator_loss_sum.backward()
     still = {name for name, parameter in network.named_parameters() if parameter.grad is None}

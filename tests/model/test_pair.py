@@ -13,8 +13,9 @@ from electra_accel.model.pair import (
     warm_start_generator,
 )
 from electra_accel.model.rtd import ReplacedTokenDetection
-from electra_accel.model.sharing import assert_shared, share
+from electra_accel.model.sharing import share
 from tests.model.batches import VOCAB, pack_examples, toy_examples, toy_pair
+from tests.shared_embeddings import assert_shared
 
 
 def configs(size="tiny", **changes):

@@ -9,10 +9,10 @@ from transformers import BertTokenizer, ElectraForMaskedLM
 from electra_accel.errors import UserError
 from electra_accel.model.loading import load_discriminator, load_encoder, load_networks, share_loaded
 from electra_accel.model.pair import Pair, build_encoder
-from electra_accel.model.sharing import assert_shared
 from electra_accel.text.tokenizer import load_tokenizer
 from tests.model.batches import VOCAB, toy_pair
 from tests.published import write_published
+from tests.shared_embeddings import assert_shared
 
 
 def load(folder, sharing="tied"):

@@ -6,8 +6,9 @@ from transformers import ElectraForPreTraining
 
 from electra_accel.model.pair import Pair
 from electra_accel.model.rtd import ReplacedTokenDetection
-from electra_accel.model.sharing import TABLES, assert_shared, fold, share
+from electra_accel.model.sharing import TABLES, fold, share
 from tests.model.batches import VOCAB, pack_examples, total_loss, toy_examples, toy_pair
+from tests.shared_embeddings import assert_shared
 
 
 def separate_pair() -> Pair:

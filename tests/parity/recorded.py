@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT))
 from electra_accel.batch import RTDBatch  # noqa: E402
 from electra_accel.engines.engine import Engine  # noqa: E402
 from electra_accel.model.rtd import ReplacedTokenDetection, RTDOutput  # noqa: E402
-from electra_accel.model.sharing import assert_shared  # noqa: E402
 from electra_accel.pretraining import networks  # noqa: E402
+from tests.shared_embeddings import assert_shared  # noqa: E402
 
 recorded: dict[str, list[np.ndarray]] = defaultdict(list)
 float64 = False
