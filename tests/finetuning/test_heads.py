@@ -143,7 +143,7 @@ def test_fingerprint_knows_how_a_vocabulary_is_used(tmp_path):
 def test_a_mistyped_folder_is_no_hub_id(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # which need not be asked half a minute long
-    with pytest.raises(UserError, match="there is no folder no-such-model, and as a hub id it cannot be loaded"):
+    with pytest.raises(UserError, match="folder no-such-model.* hub "):
         open_encoder("no-such-model", "x")
 
 
@@ -163,9 +163,9 @@ def test_what_is_no_encoder_is_named(folder, tmp_path):
     weights = load_file(lacking / "model.safetensors")
     weights.pop("electra.encoder.layer.1.output.dense.weight")
     save_file(weights, lacking / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match="lacks 1 of the encoder's parameters .electra.encoder.layer.1.output"):
+    with pytest.raises(UserError, match=" 1 .*electra.encoder.layer.1.output"):
         build(open_encoder(str(lacking), "x"), data(), 1)
-    with pytest.raises(UserError, match="128 positions, fewer than task.max_length 200"):
+    with pytest.raises(UserError, match="128 positions.* task.max_length 200"):
         require_positions(open_encoder(str(folder), "x"), 200)
     counts_from_padding = RobertaConfig(
         vocab_size=18,
@@ -178,7 +178,7 @@ def test_what_is_no_encoder_is_named(folder, tmp_path):
     )
     roberta = replace(open_encoder(str(folder), "x"), config=counts_from_padding)
     require_positions(roberta, 128)
-    with pytest.raises(UserError, match="128 positions, fewer than task.max_length 129"):
+    with pytest.raises(UserError, match="128 positions.* task.max_length 129"):
         require_positions(roberta, 129)
     config = json.loads((short / "config.json").read_text())
     (short / "config.json").write_text(json.dumps(config | {"vocab_size": 5}))

@@ -87,7 +87,7 @@ def test_a_dataset_as_on_the_hub(tmp_path):
     found = read_dataset(task(train_file=None, dataset=str(tmp_path), kind="tagging"))
     assert found["test"] == [Row(("a",), ("B-X",)), Row(("b", "c"), ("O", "B-X"))]
     write_split("validation", [-1, 1])
-    with pytest.raises(UserError, match="dev, row 1: the label -1 is none of the 2 classes"):
+    with pytest.raises(UserError, match="dev, row 1: .* -1 "):
         read_dataset(task(train_file=None, dataset=str(tmp_path)))
 
 

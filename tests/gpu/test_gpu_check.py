@@ -32,7 +32,7 @@ def test_without_a_gpu_it_says_so_in_one_line():
         pytest.skip("this machine has a GPU")
     done = run_script("scripts/gpu_check.py", timeout=100)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: no NVIDIA GPU on this machine; make test covers what can be tested without one\n"
+    assert done.stderr.startswith("error: no NVIDIA GPU ") and done.stderr.count("\n") == 1
 
 
 def test_outcomes_and_figures_of_tests_are_read_back(tmp_path):

@@ -201,5 +201,5 @@ def test_a_discriminator_alone(tmp_path):
     network, _ = alone(load_discriminator, folder / "discriminator")
     theirs = dict(saved.discriminator.named_parameters())
     assert all(torch.equal(parameter, theirs[name]) for name, parameter in network.named_parameters())
-    with pytest.raises(UserError, match="max_length 600 is over the model's 512 positions"):
+    with pytest.raises(UserError, match="max_length 600 .* 512"):
         alone(load_discriminator, folder / "discriminator", max_length=600)

@@ -184,7 +184,7 @@ def test_missing_files_and_columns(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(UserError, match="no column 'sen'; it has: id, text"):
         read(tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="it has: id,sen, one column: its cells are separated by commas, not as"):
+    with pytest.raises(UserError, match="id,sen, one column: .* commas"):
         read(write(tmp_path / "commas.tsv", "id,sen\n1,good\n"))
     with pytest.raises(UserError, match="'id' holds int64"):
         read(tmp_path / "a.parquet", column="id")

@@ -112,7 +112,7 @@ def test_a_vocabulary_whose_ids_have_gaps_is_refused(tmp_path):
         (folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "a", "b", "a", "c"]) + "\n")
         if folder.name == "described":
             (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
-        with pytest.raises(UserError, match="vocab.txt, line 8: 'a' stands in line 6 already") as caught:
+        with pytest.raises(UserError, match="vocab.txt, line 8: 'a' .*line 6") as caught:
             load_tokenizer(folder)
         assert "\n" not in str(caught.value)
     trained(tmp_path / "trained")

@@ -77,7 +77,7 @@ def test_tokens_that_cannot_be_added_are_named_by_line(tokenizer):
 
 def test_capitals_under_lower_casing_could_never_be_used(tmp_path):
     uncased = train_tokenizer(lambda: [TEXTS], 120, tmp_path, lowercase=True)
-    with pytest.raises(UserError, match="change line 2: 'Goodness' .* reads 'Goodness' as 'goodness'$"):
+    with pytest.raises(UserError, match="line 2: 'Goodness' .*'goodness'$"):
         extend(uncased, ["badness", "Goodness"])
 
 
