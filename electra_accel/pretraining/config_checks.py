@@ -15,7 +15,7 @@ FREE_OPTIONS = (
     "run.dir", "run.resume", "run.deadline", "data.num_workers", "model.gradient_checkpointing", "train.steps", "train.epochs",
     "train.flops", "train.micro_batch_tokens", "train.precision", "train.compile", "eval.every",
 )  # fmt: skip
-# Options that say where something is read from. Not the place but the content makes a run what it is: pretraining/content.py.
+# Options that say where something is read from. Not the place but the content makes a run what it is: pretraining/opening.py.
 READ_BY_CONTENT = {
     "data.train_files": "train", "data.dataset": "train", "data.prepared": "train", "data.eval_files": "held_out",
     "data.eval_general_files": "general", "data.replay_files": "replay", "tokenizer.path": "tokenizer",
