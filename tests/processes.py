@@ -141,13 +141,13 @@ def _run_words(words: list[str]) -> None:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    if words[0] != "-m":
-        sys.argv, sys.path[0:0] = words, [str(Path(words[0]).resolve().parent)]
-        runpy.run_path(words[0], run_name="__main__")
+    first = words[0]
+    if first not in ("-m", "-c"):
+        sys.argv, sys.path[0:0] = words, [str(Path(first).resolve().parent)]
+        runpy.run_path(first, run_name="__main__")
         return
-    sys.argv, sys.path[0:0] = words[1:], [os.getcwd()]
-    if words[0] == "-c":
-        sys.argv[0] = "-c"
+    sys.argv, sys.path[0:0] = [first, *words[2:]], [os.getcwd()]
+    if first == "-c":
         exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
     elif words[1] in LAUNCHERS:
         _launch(words[1])

@@ -60,6 +60,7 @@ def test_a_run_leaves_everything_a_person_needs(undisturbed, place):
     status = run_folder.read_status(run)
     assert (status["state"], status["step"], status["exit_code"]) == ("done", STEPS, 0)
     assert [step for step, _ in checkpoint.existing(run / "checkpoints")] == [15, 20]
+    assert json.loads((run / "checkpoints/step-00000020/manifest.json").read_text())["optimizer"] == "AdamW"
     assert [record["step"] for record in metrics(run) if "train/loss" in record] == list(range(1, STEPS + 1))
     assert [record["step"] for record in metrics(run) if "eval/auc" in record] == [0, 10, 20]
     assert {sample["step"] for sample in run_folder.read_jsonl(run / run_folder.SAMPLES)} == {0, 10, 20}

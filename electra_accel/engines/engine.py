@@ -120,14 +120,14 @@ class Engine(Processes, ABC):
         Raises:
             UserError: the checkpoint is of another model or another kind of optimizer.
         """
-        self.max_norm, self._optimizer_kind = max_norm, type(optimizer).__name__
+        self.max_norm, self.optimizer_kind = max_norm, type(optimizer).__name__
         if checkpoint:  # before any engine makes its own copies of the weights
             state.load_weights(model, checkpoint)
         if compile:
             model.compile(dynamic=False)  # shapes are static (invariant 5): one compilation
         self.wrap(model, optimizer)
         if checkpoint:
-            state.load_optimizer(checkpoint, self._parts(), self._optimizer_kind)
+            state.load_optimizer(checkpoint, self._parts(), self.optimizer_kind)
         return self.model
 
     def release(self) -> None:
@@ -151,7 +151,7 @@ class Engine(Processes, ABC):
 
     def save(self, folder: Path) -> None:
         """Write model and optimizer into ``folder``, in one form under every engine. Called on every process."""
-        state.save(folder, self._parts(), self._optimizer_kind, writes=self.is_main)
+        state.save(folder, self._parts(), self.optimizer_kind, writes=self.is_main)
 
     def _parts(self) -> state.Parts:
         return self.Parts(self.unwrapped(), self.optimizer.optimizer, self.accelerator.scaler)

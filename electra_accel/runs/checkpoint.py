@@ -55,7 +55,7 @@ def save(
 
     def finish() -> None:
         write_json(partial_path_of(checkpoints, step) / STATE, state)
-        commit(checkpoints, step)
+        commit(checkpoints, step, engine.optimizer_kind)
         prune(checkpoints, keep, protect, warn)
 
     engine.on_main(guarded(lambda: begin(checkpoints, step)))
@@ -89,10 +89,11 @@ def begin(folder: Path, step: int) -> Path:
     return partial
 
 
-def commit(folder: Path, step: int) -> Path:
+def commit(folder: Path, step: int, optimizer: str = "") -> Path:
     """Make the files under the hidden folder a checkpoint: hash, flush, manifest last, rename.
 
-    One of the same step goes away after that: there is a whole one at every moment.
+    One of the same step goes away after that: there is a whole one at every moment. The manifest names the ``optimizer`` for
+    whoever looks into the folder; what is loaded is checked by the optimizer's file itself.
     """
     partial, final = partial_path_of(folder, step), folder / f"step-{step:08d}"
     replaced = final.with_name(final.name + REPLACED)
@@ -102,7 +103,7 @@ def commit(folder: Path, step: int) -> Path:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
         files[path.relative_to(partial).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
-    write_json(partial / MANIFEST, {"format": FORMAT, "step": step, "files": files})
+    write_json(partial / MANIFEST, {"format": FORMAT, "step": step, "optimizer": optimizer, "files": files})
     _flush_folder(partial)
     if final.exists():  # the same step saved again
         discard(replaced)
