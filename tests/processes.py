@@ -31,11 +31,11 @@ LAUNCHERS = ("accelerate.commands.launch", "torch.distributed.run")
 
 
 def can_fork(words: list[str], environment: dict[str, str]) -> bool:
-    """Whether ``words`` are this Python with a script, a module or a program, and nothing changes that is read at the start."""
+    """Whether ``words`` are this Python with a script or a module, and nothing changes that is read at the start."""
     if words[0] != sys.executable or len(words) < 2:
         return False
-    if not (words[1].endswith(".py") or (words[1] in ("-m", "-c") and len(words) > 2)):
-        return False
+    if not (words[1].endswith(".py") or (words[1] == "-m" and len(words) > 2)):
+        return False  # a program of -c tests imports, or is quick
     if Path(
         "/dev/nvidiactl"
     ).exists():  # CUDA does not survive a fork, and libraries look for GPUs when they are loaded
@@ -61,7 +61,7 @@ def of_this_python(words: list[str]) -> list[str]:
 
 
 class Forked(subprocess.Popen):
-    """``subprocess.Popen`` of ``[python, script, -m module or -c program, arguments …]`` in a process that the server forks."""
+    """``subprocess.Popen`` of ``[python, script or -m module, arguments …]`` in a process that the server forks."""
 
     def _execute_child(
         self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
@@ -141,15 +141,12 @@ def _run_words(words: list[str]) -> None:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    first = words[0]
-    if first not in ("-m", "-c"):
-        sys.argv, sys.path[0:0] = words, [str(Path(first).resolve().parent)]
-        runpy.run_path(first, run_name="__main__")
+    if words[0] != "-m":
+        sys.argv, sys.path[0:0] = words, [str(Path(words[0]).resolve().parent)]
+        runpy.run_path(words[0], run_name="__main__")
         return
-    sys.argv, sys.path[0:0] = [first, *words[2:]], [os.getcwd()]
-    if first == "-c":
-        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
-    elif words[1] in LAUNCHERS:
+    sys.argv, sys.path[0:0] = words[1:], [os.getcwd()]
+    if words[1] in LAUNCHERS:
         _launch(words[1])
     else:
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
