@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.preloaded"])
 # Variables that the interpreter or a library reads once, when it begins.
-READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "HF_", "TORCH_", "MKL_", "OPENBLAS_")
+READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "HF_", "TORCH_", "TRANSFORMERS_", "MKL_", "OPENBLAS_")
 LAUNCHERS = ("accelerate.commands.launch", "torch.distributed.run")
 
 
@@ -36,9 +36,8 @@ def can_fork(words: list[str], environment: dict[str, str]) -> bool:
         return False
     if not (words[1].endswith(".py") or (words[1] == "-m" and len(words) > 2)):
         return False  # a program of -c tests imports, or is quick
-    if Path(
-        "/dev/nvidiactl"
-    ).exists():  # CUDA does not survive a fork, and libraries look for GPUs when they are loaded
+    # CUDA does not survive a fork, and libraries look for GPUs when they are loaded.
+    if Path("/dev/nvidiactl").exists():
         return False
     changed = {name for name in environment.keys() | os.environ.keys() if environment.get(name) != os.environ.get(name)}
     return not any(name.startswith(READ_AT_START) for name in changed)
@@ -123,7 +122,10 @@ def _run(words: list[str], cwd: str, environment: dict[str, str], files: list[in
     try:
         _run_words(words)
     except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        code = ended.code or 0
+        if not isinstance(code, int):  # a text, which Python prints
+            print(code, file=sys.stderr)
+            code = 1
     except BaseException:
         traceback.print_exc()
         code = 1
