@@ -9,7 +9,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
@@ -34,16 +34,19 @@ def shared_data(name: str) -> Path:
     return folder / name
 
 
-def run_script(*arguments: str | Path, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs ``python <arguments>`` from the repository root."""
-    return run_command([sys.executable, *arguments], ROOT, timeout, **environment)
+def run_script(*arguments: str | Path, timeout: float = 240, **more: str) -> subprocess.CompletedProcess[str]:
+    """Runs ``python <arguments>`` from the repository root, see :func:`run_command`."""
+    return run_command([sys.executable, *arguments], ROOT, timeout, **more)
 
 
 def run_command(
-    command: list[str | Path], cwd: Path, timeout: float, **environment: str
+    command: list[str | Path], cwd: Path, timeout: float, *, begin: Callable = popen, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Text output captured, no terminal on stdin. After ``timeout`` seconds everything that it started is killed."""
-    process = popen(
+    """Text output captured, no terminal on stdin. After ``timeout`` seconds everything that it started is killed.
+
+    ``begin`` is ``subprocess.Popen`` for tests of what forked processes do not show (see ``tests/processes.py``).
+    """
+    process = begin(
         list(map(str, command)),
         cwd=cwd,
         env={**os.environ, **environment},
@@ -135,7 +138,7 @@ def _process_restored() -> Iterator[None]:
 
 def wait_for(process: subprocess.Popen[str], timeout: float) -> tuple[int, str, str]:
     """Exit code, stdout, stderr. One that hangs is killed with all its descendants (launchers give workers sessions of their
-    own, which outlive them) and fails the test."""
+    own, which outlive them; forked workers end with their launcher) and fails the test."""
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

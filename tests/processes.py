@@ -1,9 +1,14 @@
 """Processes of Python that start in a tenth of a second: forked from a server that has loaded the libraries once.
 
 A run of ours imports for four seconds before it does anything, and the tests start some two hundred. A forked process is a
-process as any other: its own memory, signals, exit code, folder, environment and descriptors. What it shares with the others is
-what an import leaves behind, so tests of imports, of the interpreter's own options, of locales and of what libraries read from
-the environment when they are loaded start a new interpreter (see :func:`can_fork`).
+process as any other: its own memory, signals, exit code, folder, environment and descriptors. What differs:
+
+- Libraries are loaded. Tests of imports, of the interpreter's own options, of locales and of what libraries read from the
+  environment when they are loaded start a new interpreter (see :func:`can_fork`).
+- Its parent is the server, and it is killed when a launcher above it ends. Tests that look for processes in the system's table,
+  or for orphans, use ``subprocess.Popen``.
+- It ends by ``os._exit``: what native libraries do at the very end is seen where new interpreters run, as in test_two_hosts,
+  test_scaling and test_preemption.
 """
 
 import atexit
@@ -25,13 +30,28 @@ from types import SimpleNamespace
 ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.preloaded"])
-# Variables that the interpreter or a library reads once, when it begins.
-READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "HF_", "TORCH_", "TRANSFORMERS_", "MKL_", "OPENBLAS_")
+# Variables that may differ from ours: nobody reads them when a library is loaded. Launchers set the second half.
+MAY_DIFFER = (
+    *(
+        "CUDA_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS",
+        "WANDB_",
+        "PATH",
+        "SLURM_",
+        "GLOO_",
+        "COLUMNS",
+        "TERM",
+        "PYTEST_",
+        "CI",
+    ),
+    *("ACCELERATE_", "FSDP_", "RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_"),
+    *("TORCH_NCCL_", "PYTHONPATH"),
+)
 LAUNCHERS = ("accelerate.commands.launch", "torch.distributed.run")
 
 
 def can_fork(words: list[str], environment: dict[str, str]) -> bool:
-    """Whether ``words`` are this Python with a script or a module, and nothing changes that is read at the start."""
+    """Whether ``words`` are this Python with a script or a module, and no variable changes that is read at the start."""
     if words[0] != sys.executable or len(words) < 2:
         return False
     if not (words[1].endswith(".py") or (words[1] == "-m" and len(words) > 2)):
@@ -40,7 +60,7 @@ def can_fork(words: list[str], environment: dict[str, str]) -> bool:
     if Path("/dev/nvidiactl").exists():
         return False
     changed = {name for name in environment.keys() | os.environ.keys() if environment.get(name) != os.environ.get(name)}
-    return not any(name.startswith(READ_AT_START) for name in changed)
+    return all(name.startswith(MAY_DIFFER) for name in changed)
 
 
 def popen(args: Sequence[str | Path], **options) -> subprocess.Popen:
@@ -67,6 +87,7 @@ class Forked(subprocess.Popen):
         p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, restore_signals, gid, gids, uid, umask,
         start_new_session, process_group,
     ):  # fmt: skip
+        assert not (preexec_fn or pass_fds or shell or process_group not in (None, -1)), "not for forked processes"
         ours = [own if given == -1 else given for own, given in enumerate((p2cread, c2pwrite, errwrite))]
         environment = dict(os.environ if env is None else env)
         settings = (args[1:], str(cwd or Path.cwd()), environment, _Descriptors(ours), start_new_session)
@@ -143,6 +164,8 @@ def _run_words(words: list[str]) -> None:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    search = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[0:0] = [path for path in search if path not in sys.path]
     if words[0] != "-m":
         sys.argv, sys.path[0:0] = words, [str(Path(words[0]).resolve().parent)]
         runpy.run_path(words[0], run_name="__main__")
