@@ -88,7 +88,7 @@ def main() -> None:
     if asked.add_tokens or asked.learn_tokens:  # only given networks can get rows for them
         start = "--model.generator GENERATOR --model.discriminator DISCRIMINATOR"
     print(
-        f"{folder}\nnext: accelerate launch scripts/pretrain.py {start} "
+        f"{folder}\nnext: accelerate launch --config_file accelerate_configs/single.yaml scripts/pretrain.py {start} "
         f"--data.prepared {shlex.quote(str(folder))} --data.max_length {asked.max_length}"
     )
 

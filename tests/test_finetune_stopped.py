@@ -12,7 +12,7 @@ from electra_accel.errors import UserError
 from electra_accel.finetuning import job
 from electra_accel.finetuning.config import Settings
 from electra_accel.finetuning.heads import Encoder
-from electra_accel.runs import run_folder
+from electra_accel.runs import run_folder, stopping
 from tests.finetuning.small import task_data
 from tests.finetuning_runs import PREDICTIONS, SCRIPT, line, make_place
 from tests.helpers import ROOT
@@ -79,6 +79,19 @@ def test_a_stop_in_a_later_epoch_is_progress(place):
     one = job.Job(Settings(), task, Encoder("m", "m", False, None, None, ""), 1, place / "later")
     one.folder.mkdir(parents=True)
     assert [job.stopped_here_before(one, step) for step in (0, 10, 10, 0)] == [False, False, True, False]
+
+
+def test_only_time_that_runs_out_is_counted(place, monkeypatch, capfd):
+    """Who stops a run by hand, or takes its place, says nothing about the next start."""
+    reason = "signal SIGTERM"
+    monkeypatch.setattr(stopping.StopRequests, "reason", lambda self: reason)
+    for expected in (75, 75):
+        code, out, err = run_here(line("by-hand"), place, monkeypatch, capfd, SCRIPT)
+        assert (code, err) == (expected, "") and "step 1 of 10 of epoch 1" in out
+    reason = "signal SIGUSR1"
+    for expected in (75, 2):
+        code, out, err = run_here(line("by-hand"), place, monkeypatch, capfd, SCRIPT)
+        assert code == expected, out + err
 
 
 def test_a_damaged_best_checkpoint_is_named_and_not_scored(place, monkeypatch, capfd):

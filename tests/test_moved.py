@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from electra_accel.pretraining.config_parser import load
 from electra_accel.runs import run_folder
 from tests.pretraining_runs import exported_weights, options, run_here, write_corpus
 
@@ -84,3 +85,18 @@ def test_a_given_pair_is_what_its_files_hold(run, tmp_path: Path):
     os.replace(tmp_path / "general" / "generator" / "model.safetensors", weights)
     code, _, err = adapt("copy", **SHORT | {"train__steps": 9})
     assert (code, err.count("\n")) == (2, 1) and "the given discriminator has other content" in err
+
+
+def test_a_run_goes_on_with_more_or_fewer_steps_without_its_own_warmup(run, tmp_path: Path):
+    """The default warmup is a tenth of the steps: the recorded one stays."""
+    shape = SHORT | {"optim__warmup_steps": None}
+    assert run("own", **shape | {"train__steps": 20})[0] == 0
+    for steps in (30, 10):
+        code, _, err = run("own", **shape | {"train__steps": steps})
+        assert code == 0, err
+        assert load(tmp_path / "own" / run_folder.CONFIG).optim.warmup_steps == 2
+    at = sorted((tmp_path / "own" / "checkpoints").glob("step-*"))[0]
+    code, _, err = run("branch", **shape | {"train__steps": 40, "run__resume": at})
+    assert code == 0, err
+    code, _, err = run("own", **shape | {"train__steps": 30, "optim__warmup_steps": 3})
+    assert code == 2 and "optim.warmup_steps: 2 -> 3" in err

@@ -113,7 +113,8 @@ class WholeWords:
 
 
 Rule = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-# The choices of objective.mask_unit: what makes a rule for a tokenizer. A new rule is one entry.
+# The choices of objective.mask_unit: what makes a rule for a tokenizer. A new rule is one entry; it says its
+# ``order`` in words, as SingleTokens does.
 MASK_UNITS: dict[str, Callable[["PreTrainedTokenizerFast"], Rule]] = {
     "token": lambda tokenizer: SingleTokens(),
     "word": WholeWords.of,

@@ -17,6 +17,7 @@ from electra_accel.finetuning.kinds.registry import KINDS, METRIC_NAMES, by_kind
 from electra_accel.model.fingerprint import UNTRAINED
 from electra_accel.options import groups
 from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alternative, option, outside_intervals
+from electra_accel.text.readers import READERS
 from electra_accel.text.writing import normalise_name
 
 FRACTIONS = {"dev": 0.1, "test": 0.0}  # of the training texts, unless said otherwise
@@ -35,8 +36,8 @@ class Task:
     name: str | None = option(None, "in tables; default: that of the training file or data set", "NAME")
     train_file: str | None = option(
         None,
-        "csv, tsv, json, jsonl, parquet, each also as .gz or .xz; tagging also columns (word first, tag last, blank line "
-        "between sentences) under any other suffix",
+        f"{', '.join(suffix[1:] for suffix in READERS if suffix != '.txt')}, each also as .gz or .xz; tagging also columns "
+        "(word first, tag last, blank line between sentences) under any other suffix",
         "FILE",
     )
     dev_file: str | None = option(None, "chooses the best epoch; default: dev_fraction of the training texts", "FILE")

@@ -37,8 +37,8 @@ def parse(argv: list[str], description: str) -> Arguments:
 def _arguments(files: list[parser.Layer], line: parser.Layer) -> Arguments:
     suite: tuple[str, Any] | None = None  # the file whose tasks count, and what it has under that name
     for given, source in files:
-        given.pop("checkpoint.every", None)  # in config.yaml of older runs: now every whole epoch is saved
         if TASKS in given:
+            given.pop("checkpoint.every", None)  # in config.yaml of older runs: now every whole epoch is saved
             if given.get("suite", [None]) != [None]:
                 raise UserError(f"{source}: suite and tasks exclude each other; give only one of them")
             suite = source, given.pop(TASKS)

@@ -166,7 +166,7 @@ def remove_checkpoints(job: Job) -> None:
 
 
 def stopped_here_before(job: Job, step: int) -> bool:
-    """Whether the start before this one was stopped inside the same epoch, which begins at ``step``; notes that this one is.
+    """Whether a start before this one ran out of time inside the same epoch, which begins at ``step``; notes that this one did.
 
     On the main process.
     """

@@ -32,6 +32,7 @@ from electra_accel.text.unknown import told
 from electra_accel.tracking.recorder import Recorder
 
 LOWER_RATE = "give a lower --optim.learning_rate, and another --run.dir"
+OUT_OF_TIME = ("run.deadline", "signal SIGUSR1")  # of a stop that the next start will meet too; Slurm sends the signal
 LONGER = "give more time, or fewer examples (--task.train_rows, with another --run.dir)"
 MAX_GRAD_NORM = 1.0  # as in the released code
 CPU_MICRO_BATCH = 16  # half of a batch: film reviews of 20 tokens, padded to their longest, train 1.5 times as fast
@@ -171,8 +172,12 @@ def train(
                 targets_so_far = 0.0
                 loss_so_far.zero_()
             if not epoch_ends and sums.asked_to_stop():
-                seconds = time.monotonic() - epoch_began
-                terminal.line(_lost(job, engine, state.step, steps_an_epoch, seconds))
+                seconds, out_of_time = time.monotonic() - epoch_began, sums.why() in OUT_OF_TIME
+                line, again = _lost(job, engine, state.step, steps_an_epoch, seconds, out_of_time)
+                if again:
+                    engine.on_main(recorder.close)
+                    raise UserError(line)
+                terminal.line(line)
                 sums.stop(recorder.close)
         records = score(engine, dev, job)
         found = job.data.kind.figures(records)
@@ -191,21 +196,24 @@ def train(
     terminal.stop()
 
 
-def _lost(job: Job, engine: Engine, step: int, steps_an_epoch: int, seconds: float) -> str:
+def _lost(
+    job: Job, engine: Engine, step: int, steps_an_epoch: int, seconds: float, out_of_time: bool
+) -> tuple[str, bool]:
     """What a stop inside an epoch means, ``seconds`` after that began. Called on every process.
 
-    Raises:
-        UserError: the start before this one was stopped inside the same epoch: a job that requeues itself must end.
+    Returns: the line to print; and whether the time ran out in the start before this one too, inside the same epoch. Then the
+        job must end with an error: it would requeue itself for ever.
     """
     done, epoch = step % steps_an_epoch, step // steps_an_epoch + 1
-    again = engine.on_main(lambda: jobs.stopped_here_before(job, step - done))
+    again = out_of_time and engine.on_main(lambda: jobs.stopped_here_before(job, step - done))
     where = f"{job.name}: stopped{' again' * again} at step {done} of {steps_an_epoch} of epoch {epoch}"
-    then = "another start would end in the same way" if again else "the next start begins this epoch again"
+    then = (
+        "with as little time another start would end in the same way"
+        if again
+        else "the next start begins this epoch again"
+    )
     takes = duration(seconds / done * steps_an_epoch)
-    line = f"{where}. Only whole epochs are saved, so {then}. An epoch takes about {takes}: {LONGER}"
-    if again:
-        raise UserError(line)
-    return line
+    return f"{where}. Only whole epochs are saved: {then}. An epoch takes about {takes}: {LONGER}", again
 
 
 def split_over(examples: np.ndarray, engine: Engine, most: int) -> list[np.ndarray]:

@@ -29,7 +29,7 @@ from electra_accel.finetuning.tasks import TaskData, load_task
 from electra_accel.options.declare import flatten
 from electra_accel.runs import run_folder
 from electra_accel.runs.ending import recorded_end
-from electra_accel.runs.opening import FINE_TUNING, require_own
+from electra_accel.runs.opening import require_own
 from electra_accel.terminal import Terminal
 from electra_accel.tracking.recorder import Recorder
 from electra_accel.tracking.trackers import run_id
@@ -68,7 +68,7 @@ def open_run(folder: Path, jobs: list[Job]) -> None:
         UserError: it holds something else, or figures of another configuration; a model is too short for its task, or was to
             be saved and is gone.
     """
-    require_own(folder, FINE_TUNING)
+    require_own(folder, run_folder.FINE_TUNING)
     for job in jobs:
         require_positions(job.encoder, job.data.task.max_length)
         require_models(job)

@@ -21,6 +21,11 @@ EXAMPLE = f"[8, {MAX_EXAMPLE_TOKENS}]"  # tokens
 WARM_START = "warm-start"  # model.generator where none was released
 
 
+def _by_size(name: str) -> str:
+    """The recommended value of each size, for the help."""
+    return ", ".join(f"{size} {getattr(shape.settings, name):g}" for size, shape in SIZES.items())
+
+
 @dataclass
 class Data:
     """the text; exactly one of train_files, dataset and prepared"""
@@ -63,7 +68,7 @@ class Model:
 
     size: Literal[*SIZES] | None = option(None, "train from scratch at this size")
     generator: str | None = option(
-        None, "folder or hub id; or the word warm-start: none was released, train a new one first", "PATH"
+        None, "folder or hub id; or warm-start: trains a new generator first, where none was released", "PATH"
     )
     discriminator: str | None = option(None, "folder or hub id", "PATH")
     revision: str | None = option(None, "branch, tag or commit of the hub ids; default: main", "NAME")
@@ -86,7 +91,9 @@ class Objective:
     kind: Literal["rtd", "mlm"] = option(
         "rtd", "replaced token detection; or masked language modelling with one network, the baseline"
     )
-    mask_prob: float | None = option(None, "share of tokens selected; default: 0.15, size large 0.25", within="(0, 1]")
+    mask_prob: float | None = option(
+        None, f"share of tokens selected; default: {_by_size('mask_prob')}", within="(0, 1]"
+    )
     mask_unit: Literal[*MASK_UNITS] = option("token", "what is selected together: single tokens, or whole words")
     mask_token_prob: float = option(0.85, "share of the selected tokens that become [MASK]", within="[0, 1]")
     random_token_prob: float = option(
@@ -102,13 +109,13 @@ class Optim(groups.Optim):
     """AdamW and its learning rate"""
 
     learning_rate: float | None = option(
-        None, "peak; default: tiny 1e-3, small 5e-4, base and large 2e-4, from a pair 5e-5", within=POSITIVE
+        None, f"peak; default: {_by_size('learning_rate')}, from a pair {FROM_PAIR.learning_rate:g}", within=POSITIVE
     )
     betas: list[float] = option([0.9, 0.999], "decay of the two moment estimates", within="[0, 1)")
     eps: float = option(1e-6, "added to the denominator", within=POSITIVE)
     warmup_steps: int | None = option(
         None,
-        "linear warmup; default: tiny 100, other sizes 10000, at most a tenth of the steps; from a pair 6% of them",
+        f"linear warmup; default: {_by_size('warmup_steps')}, at most a tenth of the steps; from a pair 6% of them",
         within=NOT_NEGATIVE,
     )
     schedule: Literal["linear", "cosine", "constant"] = option("linear", "linear and cosine go down towards 0")

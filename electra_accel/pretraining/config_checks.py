@@ -134,7 +134,8 @@ def _learning(config: Config) -> Iterator[str]:
     if objective.generator_weight == 0 and (config.is_mlm or objective.discriminator_weight == 0):
         both = "objective.generator_weight and objective.discriminator_weight are both"
         yield f"{'objective.generator_weight is' if config.is_mlm else both} 0: nothing would be learnt"
-    if train.steps is None and train.epochs is None and train.flops is None:
+    given = config.from_pair or config.model.generator is not None  # a pair has a default; half of one is complained of
+    if train.steps is None and train.epochs is None and train.flops is None and not given:
         yield "give one of train.steps, train.epochs and train.flops"
     if train.flops and config.warm_starts:
         yield "train.flops does not count a generator's warm start: give train.steps or train.epochs"

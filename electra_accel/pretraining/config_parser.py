@@ -4,7 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from electra_accel.options import parser
+from electra_accel.options.yaml_file import read_yaml
 from electra_accel.pretraining.config import CHOICES, Config, resolve
+from electra_accel.runs.run_folder import CONFIG
+
+_LENGTHS = ("train.steps", "optim.warmup_steps")
 
 
 @dataclass
@@ -21,12 +25,27 @@ def parse(argv: list[str], description: str) -> Arguments:
 
 
 def _arguments(files: list[parser.Layer], line: parser.Layer) -> Arguments:
-    config, given = parser.read(Config, [*files, line], CHOICES), line[0]
-    if "train.steps" in given and "optim.warmup_steps" not in given:
-        # A recipe's warmup was chosen for its own length: where the command line's is shorter, the default goes with it.
+    config, layers = parser.read(Config, [*files, line], CHOICES), [*files, line]
+    last = {name: max((n for n, (given, _) in enumerate(layers) if name in given), default=-1) for name in _LENGTHS}
+    if last["train.steps"] > last["optim.warmup_steps"]:
+        # A recipe's warmup was chosen for its own length: where a later layer's is shorter, the default takes its place.
         if config.train.steps and (config.optim.warmup_steps or 0) > config.train.steps:
             config.optim.warmup_steps = None
     return Arguments(config, Path(files[-1][1]).stem if files else "run")
+
+
+def keep_warmup(config: Config) -> None:
+    """Give ``config`` the warmup of the run that it goes on with, unless it has its own: the default would follow more steps.
+
+    A folder that is no pre-training run is left for ``opening`` to refuse.
+    """
+    origin = Path(config.run.resume).resolve().parent.parent  # where run.resume names a checkpoint
+    for folder in (Path(config.run.dir or ""), origin):
+        if config.optim.warmup_steps is None and (folder / CONFIG).is_file():
+            recorded = read_yaml(folder / CONFIG, typed=True)
+            optim = recorded.get("optim") if isinstance(recorded, dict) else None
+            steps = optim.get("warmup_steps") if isinstance(optim, dict) else None
+            config.optim.warmup_steps = steps if isinstance(steps, int) else None
 
 
 def load(path: Path) -> Config:

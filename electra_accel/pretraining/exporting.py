@@ -64,6 +64,7 @@ def checkpoint_to_export(given: Path, warn: Log) -> Path:
     if (given / run_folder.CONFIG).is_file():
         if newest := checkpoint.newest_valid(given / run_folder.CHECKPOINTS, warn):
             return newest
+        run_folder.require_pre_training(given)
         raise UserError(f"{given} has no checkpoint yet; wait for its first one")
     if any((given / name / CONFIG_NAME).is_file() for name in ("", *WHAT)):
         raise UserError(f"{given} is an export already: stock transformers loads it; to export again, name its run")

@@ -35,7 +35,7 @@ def open_run(folder: Path, config: Config, warn: Callable[[str], None]) -> Path 
     """
     # A status alone is of a run that has lost the rest: to begin at step 0 there would hide that.
     others = OF_A_WARM_START if (folder / run_folder.WARM_START).exists() else ()
-    if runs.require_own(folder, runs.PRE_TRAINING, others):
+    if runs.require_own(folder, run_folder.PRE_TRAINING, others):
         if config.run.resume == "never":
             raise UserError(f"run.dir {folder} holds a run already and run.resume is never; choose another --run.dir")
         require_same(folder, config)

@@ -23,7 +23,10 @@ def closing_lines(folder: Path, told: Story | None) -> list[str]:
     }
     made = [name for name in uses if (folder / name).is_dir()]
     records = [name for name in (run_folder.METRICS, run_folder.SAMPLES) if (folder / name).exists()]
-    typed, more = shlex.quote(str(folder)), "your own text: see README.md"
+    typed, more = (
+        shlex.quote(str(folder)),
+        f"judge it on other text: python scripts/evaluate.py --run {shlex.quote(str(folder))} --files FILE",
+    )
     if told and told.start != SCRATCH:
         more = f"before and after, also of several runs:  python scripts/adaptation.py {typed}"
     network = json.dumps("/".join([str(folder), *made[:1]]), ensure_ascii=False)

@@ -28,8 +28,8 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / run_folder.CONFIG
     content = read_yaml(path, typed=True) if path.exists() else {}
-    if isinstance(content, dict) and "models" in content:
-        raise UserError(f"{folder} holds fine-tunings, no pre-training: see its results.md")
+    if content:
+        run_folder.require_pre_training(folder)
     if not isinstance(content, dict) or not all(isinstance(options, dict) for options in content.values()):
         raise UserError(f"{path} is damaged (it should hold groups of options); restore or remove it")
     return {f"{group}.{name}": value for group, options in content.items() for name, value in options.items()}

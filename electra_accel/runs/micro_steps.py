@@ -33,6 +33,10 @@ class StepSums:
         """Whether any process was asked to stop, the same on every process."""
         return self._votes() > 0
 
+    def why(self) -> str:
+        """Who asked to stop, the same on every process. Called on every process."""
+        return next(filter(None, self.engine.everywhere(self.asked)))
+
     def stop(self, close: Callable[[], None]) -> NoReturn:
         """Leave the run, whose state is saved. Called on every process.
 
@@ -41,7 +45,7 @@ class StepSums:
                 the others.
         """
         self.engine.on_main(close)
-        raise Preempted(next(filter(None, self.engine.everywhere(self.asked))))
+        raise Preempted(self.why())
 
 
 def micro_steps(engine: Engine, seed: int, step: int, micro_batches: Sequence[Batch]) -> Iterator[Batch]:

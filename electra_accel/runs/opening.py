@@ -6,13 +6,10 @@ from typing import Any
 
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
-from electra_accel.options.yaml_file import read_yaml
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.environment import environment
 from electra_accel.runs.stopping import STOP_FILE
 
-PRE_TRAINING, FINE_TUNING = "a pre-training run", "fine-tunings"
-MODELS = "models"  # option that fine-tunings have and no other job has: by it config.yaml says whose it is
 EMPTY = {STOP_FILE, run_folder.LOCK, run_folder.PROBE}  # a kill before the first file of a run may leave the last two
 
 
@@ -20,7 +17,7 @@ def require_own(folder: Path, job: str, others: Container[str] = ()) -> bool:
     """Whether ``folder`` holds a run of this job already; False where it is new or empty.
 
     Args:
-        job: ``PRE_TRAINING`` or ``FINE_TUNING``.
+        job: ``run_folder.PRE_TRAINING`` or ``run_folder.FINE_TUNING``.
         others: names that may stand in the folder of a new run.
 
     Raises:
@@ -28,9 +25,7 @@ def require_own(folder: Path, job: str, others: Container[str] = ()) -> bool:
     """
     config = folder / run_folder.CONFIG
     if config.exists():
-        content = read_yaml(str(config), "run.dir")
-        there = FINE_TUNING if isinstance(content, dict) and MODELS in content else PRE_TRAINING
-        if there != job:
+        if (there := run_folder.job_in(folder)) != job:
             raise UserError(f"run.dir {folder} holds {there}; choose another --run.dir")
     elif folder.is_dir() and any(path.name not in EMPTY and path.name not in others for path in folder.iterdir()):
         raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")

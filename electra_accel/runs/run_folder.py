@@ -23,8 +23,11 @@ from typing import Any, TextIO
 
 from electra_accel import json_text
 from electra_accel.errors import UserError, one_line
+from electra_accel.options.yaml_file import read_yaml
 
 CONFIG, CONTENT, ENVIRONMENT, STATUS = "config.yaml", "content.json", "environment.json", "status.json"
+PRE_TRAINING, FINE_TUNING = "a pre-training run", "fine-tunings"
+MODELS = "models"  # option that fine-tunings have and no other job has: by it config.yaml says whose it is
 METRICS, SAMPLES, RUN_ID, FAILURE = "metrics.jsonl", "samples.jsonl", "run_id", "failure.log"
 HELD_OUT_IDENTITY = "held_out.json"  # in HELD_OUT: what figures of two runs must share to be compared
 CHECKPOINTS, HELD_OUT, WARM_START = "checkpoints", "held_out", "warm-start"
@@ -104,6 +107,18 @@ def _names_and_values(text: bytes) -> dict:
     if not isinstance(value, dict):
         raise ValueError(f"it should hold names and values, not {str(value)[:40]}")
     return value
+
+
+def require_pre_training(folder: Path) -> None:
+    """Raises UserError where the run in ``folder`` is another job's."""
+    if (there := job_in(folder)) != PRE_TRAINING:
+        raise UserError(f"{folder} holds {there}, no pre-training: see its results.md")
+
+
+def job_in(folder: Path) -> str:
+    """Whose run ``folder`` holds, by its config.yaml: PRE_TRAINING or FINE_TUNING."""
+    content = read_yaml(folder / CONFIG, "run.dir")
+    return FINE_TUNING if isinstance(content, dict) and MODELS in content else PRE_TRAINING
 
 
 def write_status(folder: Path, state: str, step: int, reason: str = "", exit_code: int | None = None) -> None:

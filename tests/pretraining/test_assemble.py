@@ -93,6 +93,8 @@ def test_a_masking_rule_is_one_entry(tmp_path):
     write_corpus(tmp_path / "text.txt", most=40)
     arguments = options(Path("text.txt"), Path("run"), objective__mask_unit="first")
     (tmp_path / "program.py").write_text(NEW_RULE)
-    done = run_command([sys.executable, "program.py", *arguments], tmp_path, 100, PYTHONPATH=str(ROOT))
+    done = run_command(
+        [sys.executable, "program.py", *arguments], tmp_path, 100, begin=subprocess.Popen, PYTHONPATH=str(ROOT)
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["['FirstTokens', 'SingleTokens']", "True"]
