@@ -6,7 +6,7 @@
 
 A run that stopped goes on when the same command is given again with its --run.dir. Exit codes: 0 done, 2 the input is wrong,
 75 asked to stop (a signal, a file run.dir/stop, run.deadline) and saved, 1 a bug. ``accelerate launch`` turns all but 0 into
-1; run.dir/status.json has the truth.
+1; the real one is in run.dir/status.json.
 """
 
 import os

@@ -53,7 +53,7 @@ def _notes(models: dict[str, dict]) -> list[str]:
         judged = "test" if any("test" in result for result in results) else "dev"
         if blind := [seed for seed, found in model["seeds"].items() if found.get(judged, {}).get("matthews") == 0]:
             notes.append(
-                f"{name}, seed {', '.join(blind)}: nothing was learnt (matthews 0 on {judged}, as of one label for all rows)"
+                f"{name}, seed {', '.join(blind)}: nothing was learnt (matthews is 0 on {judged}, as if all rows had one label)"
             )
         for split in ("train", "dev", "test"):
             if cut := max((result.get("cut_texts", {}).get(split, 0) for result in results), default=0):

@@ -58,7 +58,7 @@ class Tokenizer:
     train_vocab_size: int | None = option(None, "train a WordPiece vocabulary of so many tokens", within="[100, inf)")
     add_tokens: str | None = option(None, "add the tokens in this file, one a line, to a pair's vocabulary", "FILE")
     learn_tokens: int | None = option(
-        None, "add so many tokens to a pair's vocabulary: those that save most text", within=COUNT
+        None, "add N tokens to a pair's vocabulary: those that shorten the text most", within=COUNT
     )
 
 

@@ -9,7 +9,7 @@ from electra_accel.pretraining.config import Optim
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Every trainable parameter in exactly one group: matrices decay, biases and LayerNorm (one-dimensional) do not.
 
-    Nor does delta, the difference between two embedding tables (``model/sharing.py``): to decay it would draw the
+    Delta, the difference between two embedding tables (``model/sharing.py``), does not decay either: decay would pull the
     discriminator's table towards the generator's, not towards 0. Shared parameters are counted once. An empty group is left
     out, since some engines refuse it.
     """

@@ -86,8 +86,7 @@ def lines(story: Story) -> list[str]:
         auc = "" if story.one_network else "; an AUC of 0.5 is chance"
         rows.append(f"  always guessing the most frequent token has generator accuracy {story.chance:.4f}{auc}")
     if story.domain[story.primary].error:
-        apart = "as if before and after were judged on different text"
-        rows.append(f"  ± is a 95% interval {apart}: too wide, not too narrow")
+        rows.append("  ± is a 95% interval; the true one is narrower, since before and after were judged on the same text")
     rows.append(f"  {verdict(story)}")
     return rows + told
 

@@ -119,8 +119,8 @@ def _words_cause(sample: list[str], tokenizer: PreTrainedTokenizerFast) -> str:
     )
     if known < missing:
         return (
-            f"a vocabulary of another language, or too small a one: it has {known:,} {script} letters and lacks "
-            f"{missing:,} of a sample; take one that was made for such text"
+            f"the vocabulary is of another language or too small: it has {known:,} {script} letters and lacks "
+            f"{missing:,} of a sample; choose one that was made for such text"
         )
     return (
         f"the vocabulary lacks {name_tokens(lacking, tokenizer)}; train a larger one, or where networks are given name "
