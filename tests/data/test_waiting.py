@@ -99,7 +99,7 @@ def test_two_that_find_a_dead_builder_at_once_do_not_both_build(tmp_path, monkey
     os.kill(first.pid, signal.SIGKILL)
     first.join()
     assert results(folder, others) == {"b": "done", "c": "done"}
-    assert (tmp_path / "data.built").read_text() == "ab"
+    assert (tmp_path / "data.built").read_text() in ("ab", "ac"), "on a busy machine the slow one may come first"
     assert not list(tmp_path.glob("data.tmp-*")) and not list(tmp_path.glob("*.breaking"))
 
 
