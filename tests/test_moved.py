@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from electra_accel.pretraining.config_parser import load
+from electra_accel.pretraining.config import Config
+from electra_accel.pretraining.config_parser import keep_warmup, load
 from electra_accel.runs import run_folder
 from tests.pretraining_runs import exported_weights, options, run_here, write_corpus
 
@@ -100,3 +101,13 @@ def test_a_run_goes_on_with_more_or_fewer_steps_without_its_own_warmup(run, tmp_
     assert code == 0, err
     code, _, err = run("own", **shape | {"train__steps": 30, "optim__warmup_steps": 3})
     assert code == 2 and "optim.warmup_steps: 2 -> 3" in err
+
+
+def test_a_configuration_that_is_no_runs_gives_no_warmup(tmp_path: Path, monkeypatch):
+    """``auto`` is no path, though a file may stand where it would lead to."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / run_folder.CONFIG).write_text("optim: {warmup_steps: 1}")
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    config = Config()
+    keep_warmup(config)
+    assert config.optim.warmup_steps is None

@@ -39,8 +39,10 @@ def keep_warmup(config: Config) -> None:
 
     A folder that is no pre-training run is left for ``opening`` to refuse.
     """
-    origin = Path(config.run.resume).resolve().parent.parent  # where run.resume names a checkpoint
-    for folder in (Path(config.run.dir or ""), origin):
+    folders = [Path(config.run.dir)] if config.run.dir else []
+    if config.run.resume not in ("auto", "never"):
+        folders.append(Path(config.run.resume).resolve().parent.parent)  # the run of a checkpoint
+    for folder in folders:
         if config.optim.warmup_steps is None and (folder / CONFIG).is_file():
             recorded = read_yaml(folder / CONFIG, typed=True)
             optim = recorded.get("optim") if isinstance(recorded, dict) else None

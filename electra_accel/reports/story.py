@@ -86,7 +86,9 @@ def lines(story: Story) -> list[str]:
         auc = "" if story.one_network else "; an AUC of 0.5 is chance"
         rows.append(f"  always guessing the most frequent token has generator accuracy {story.chance:.4f}{auc}")
     if story.domain[story.primary].error:
-        rows.append("  ± is a 95% interval; the true one is narrower, since before and after were judged on the same text")
+        rows.append(
+            "  ± is a 95% interval; the true one is narrower, since before and after were judged on the same text"
+        )
     rows.append(f"  {verdict(story)}")
     return rows + told
 
