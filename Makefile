@@ -3,8 +3,8 @@
 # make check        lint, format, import direction, file length
 # make style        formats the code
 # make gpu-check    what only a machine with an NVIDIA GPU can show
-# make parity       one run on every engine, precision and arrangement: a table of the differences; about 15 minutes;
-#                   ARGS="--cut ci" is a part of it for four minutes
+# make parity       one run on every engine, precision and arrangement: a table of the differences; about 10 minutes;
+#                   ARGS="--cut ci" is a part of it for two minutes
 # make ablations    one choice changed at a time, pre-trained and fine-tuned: DATA=folder PAIR=folder, see recipes/studies/ablations.yaml
 # make golden       rewrites the golden losses of tests/golden/, when training was changed on purpose
 # make slurm-test   scripts/slurm/pretrain.sbatch on a two-node Slurm that is started here; needs root and apt-get

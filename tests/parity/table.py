@@ -2,7 +2,7 @@
 
     make parity                                  # all of it; a table in markdown
     python -m tests.parity.table --only ddp      # the rows of some engines (and the single process)
-    python -m tests.parity.table --cut ci        # a few rows of every engine, in about four minutes
+    python -m tests.parity.table --cut ci        # a few rows of every engine, in about two minutes
 
 The same 20 steps of a tiny pair on real text (the language reference that ``help()`` shows), a vocabulary of 1,001 that no
 number of processes here divides, clipping active throughout.
