@@ -34,8 +34,8 @@ def tokenizer(tokens=TOKENS, **how) -> BertTokenizer:
     [
         (KOREAN, {"do_lower_case": True}, '"do_lower_case": true, "strip_accents": false'),
         (["The Cat Sat", "A Dog"], {}, '"do_lower_case": true'),
-        (["кот сидит на ковре", "собака"], {}, "another language, or too small a one: it has 0 Cyrillic"),
-        (["한국어 어휘 쀍뷁똠방각하", *KOREAN], {}, "another language, or too small a one: it has 7 Hangul"),
+        (["кот сидит на ковре", "собака"], {}, "0 Cyrillic letters"),
+        (["한국어 어휘 쀍뷁똠방각하", *KOREAN], {}, "7 Hangul letters"),
         (["영화가 재미있다 쀍 재쀍"] * 20, {}, "lacks 쀍 (20), ##쀍 (20)"),
         (["a" * 150, "the " + "b" * 3000], {}, "more than 100 characters"),
     ],
