@@ -10,6 +10,7 @@ import io
 import json
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -47,7 +48,7 @@ class Txt(Reader):
             yield f"line {begin}", "\n".join(block)
 
 
-class Table(Reader):
+class Table(Reader, ABC):
     """A header and rows of as many cells."""
 
     def rows(self, path, file, columns):
@@ -62,9 +63,9 @@ class Table(Reader):
                 )
             yield f"line {number}", [row[place] for place in places]
 
+    @abstractmethod
     def lines(self, path: Path, file: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
         """Rows, the header first, with the line each begins on; blank lines are left out."""
-        raise NotImplementedError
 
 
 class Csv(Table):
