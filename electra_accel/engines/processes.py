@@ -68,9 +68,17 @@ class Processes:
         launcher of its host waiting five minutes for the rest. ``cli.exit_with_one_line`` does this; where one process has
         failed, the launcher ends those that wait here.
         """
-        if torch.distributed.is_initialized():
-            self._wait_for_all()
-            torch.distributed.destroy_process_group()
+        if not torch.distributed.is_initialized():
+            return
+        self._wait_for_all()
+        store = _get_default_store()
+        torch.distributed.destroy_process_group()
+        # The store may live in the first process: it goes last. ``set`` waits for no answer, so nobody needs it afterwards.
+        others = [f"electra_accel/left/{rank}" for rank in range(1, self.world_size)]
+        if not self.is_main:
+            store.set(others[self.rank - 1], "")
+        while self.is_main and not store.check(others):
+            time.sleep(0.02)
 
     def _wait_for_all(self) -> None:
         """Until every process has come here, which may take hours (hosts that share no disk prepare the data one by one).
