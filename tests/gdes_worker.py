@@ -89,7 +89,7 @@ def under_engine(name: str, folder: Path) -> None:
     checkpoint = folder / case.after / "last" if case.after else None
     model = engine.prepare(module, optimizer, checkpoint, max_norm=1.0)
     save(engine.is_main, folder / name / "start", engine.everywhere, engine.save)
-    train(case, model, engine.rank, engine.world_size, backward_of(engine), lambda: engine.step(RATE))
+    train(case, model, engine.rank, engine.world_size, backward_of(engine), lambda: engine.step(lambda peak: peak))
     if not case.frozen:
         assert_shared(engine.unwrapped().generator, engine.unwrapped().discriminator, "gdes")
     save(engine.is_main, folder / name / "last", engine.everywhere, engine.save)

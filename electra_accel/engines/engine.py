@@ -6,6 +6,7 @@ around is explained there. open.py chooses.
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
 from electra_accel.engines import launch_environment, state
+from electra_accel.engines.muon import Muon, WholeMatrices
 from electra_accel.engines.processes import Processes
 from electra_accel.errors import UserError
 from electra_accel.model.attention import attention_path
@@ -86,6 +88,10 @@ class Engine(Processes, ABC):
         """Place, shard and wrap; sets ``model`` and ``optimizer``."""
         self.model, self.optimizer = self.accelerator.prepare(model.to(self.device), optimizer)
 
+    def whole_matrices(self) -> WholeMatrices:
+        """Where Muon finds its matrices; after :meth:`wrap`."""
+        return WholeMatrices()
+
     def micro_step(self, *, last: bool) -> AbstractContextManager:
         """Context of a forward and backward pass: no gradient exchange before the last micro-step of a step."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
@@ -126,6 +132,10 @@ class Engine(Processes, ABC):
         if compile:
             model.compile(dynamic=False)  # shapes are static (invariant 5): one compilation
         self.wrap(model, optimizer)
+        if isinstance(optimizer, Muon):
+            # On CPUs products in bfloat16 are the slower ones.
+            optimizer.half = self.precision == "bf16" and self.device.type == "cuda"
+            optimizer.matrices = self.whole_matrices()
         if checkpoint:
             state.load_optimizer(checkpoint, self._parts(), self.optimizer_kind)
         return self.model
@@ -140,13 +150,16 @@ class Engine(Processes, ABC):
         """The module that was prepared; under ZeRO-3 and FSDP2 its parameters are in parts."""
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
-    def step(self, learning_rate: float) -> torch.Tensor:
+    def step(self, rate: Callable[[float], float]) -> torch.Tensor:
         """Clip the gradient of the global loss, make one optimizer step, clear gradients. Called on every process.
 
-        Returns its norm before it was clipped, 0-d, the same on every process.
+        Args:
+            rate: the learning rate now, from a parameter group's ``peak``.
+
+        Returns the gradient's norm before it was clipped, 0-d, the same on every process.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = rate(group["peak"])
         return self.clip_and_step()
 
     def save(self, folder: Path) -> None:

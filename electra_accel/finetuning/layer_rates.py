@@ -14,9 +14,7 @@ LAYER = re.compile(r"\blayers?\.(\d+)\.")  # in the name of a parameter
 
 
 def build_adamw(model: PreTrainedModel, optim: Optim) -> torch.optim.AdamW:
-    """AdamW whose learning rate, when it is set equally for all groups before a step, holds for the head.
-
-    A hook scales it down for the layers below at the step itself, so that whoever sets it need not know of layers.
+    """AdamW whose parameter groups say their ``peak`` learning rate: the head's is the full one.
 
     Raises:
         UserError: optim.layer_decay is not 1, and the model has no layers that can be told apart.
@@ -24,23 +22,14 @@ def build_adamw(model: PreTrainedModel, optim: Optim) -> torch.optim.AdamW:
     decay = layer_decay(optim, model.config)
     if decay != 1:
         _require_layers(model)
+    peak = peak_learning_rate(optim, model.config)
     groups: dict[tuple[float, float], dict] = {}
     for name, parameter in model.named_parameters():
         scale = decay ** (model.config.num_hidden_layers + 1 - depth_of(name, model))
         weight_decay = optim.weight_decay if parameter.ndim >= 2 else 0.0
-        group = groups.setdefault((scale, weight_decay), {"params": [], "scale": scale, "weight_decay": weight_decay})
-        group["params"].append(parameter)
-    peak = peak_learning_rate(optim, model.config)
-    optimizer = torch.optim.AdamW([*groups.values()], lr=peak, betas=(0.9, 0.999), eps=1e-6, fused=True)
-    optimizer.register_step_pre_hook(_scale_rates)
-    return optimizer
-
-
-def _scale_rates(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
-    """From the head's rate, which stays as it is: ZeRO-3 makes several steps of the optimizer out of one."""
-    whole = next(group["lr"] for group in optimizer.param_groups if group["scale"] == 1)
-    for group in optimizer.param_groups:
-        group["lr"] = whole * group["scale"]
+        group = {"params": [], "peak": peak * scale, "weight_decay": weight_decay}
+        groups.setdefault((scale, weight_decay), group)["params"].append(parameter)
+    return torch.optim.AdamW([*groups.values()], lr=peak, betas=(0.9, 0.999), eps=1e-6, fused=True)
 
 
 def depth_of(name: str, model: nn.Module) -> int:

@@ -7,6 +7,7 @@ with the same bits. A step is ``train.batch_size`` examples whatever the hardwar
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ def train(
                 loss = job.data.kind.loss_sum(engine.model(**inputs).logits, wanted) * (len(piece) > 0)
                 engine.backward(loss / targets)
                 loss_so_far += loss.detach()
-            rate = learning_rate(state.step, peak=peak, warmup_steps=warmup, total_steps=total, schedule="linear")
+            rate = partial(learning_rate, state.step, warmup_steps=warmup, total_steps=total, schedule="linear")
             norm = engine.step(rate)
             state.step, targets_so_far = state.step + 1, targets_so_far + targets
             terminal.update(state.step)
@@ -163,7 +164,7 @@ def train(
                     "train/step": state.step,
                     "train/epoch": state.step / steps_an_epoch,
                     "train/loss": whole / targets_so_far,
-                    "train/learning_rate": rate,
+                    "train/learning_rate": rate(peak),
                     "train/gradient_norm": norm.item(),
                     "speed/examples_per_second": state.step * size / state.seconds,
                 }

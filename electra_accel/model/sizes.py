@@ -13,6 +13,7 @@ class Settings:
     length: int
     warmup_steps: int | None = 10_000  # None: a share of the steps
     epochs: float | None = None
+    optimizer: str = "adamw"
 
     @property
     def batch_tokens(self) -> int:

@@ -18,7 +18,14 @@ from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alterna
 from electra_accel.text.readers import READERS
 
 EXAMPLE = f"[8, {MAX_EXAMPLE_TOKENS}]"  # tokens
+MATRIX_FACTOR = 4.0  # docs/first-run.md: 2, 4 and 8 were tried
 WARM_START = "warm-start"  # model.generator where none was released
+
+
+def _kinds() -> str:
+    """The recommended optimizer of each start, for the help."""
+    starts = {size: shape.settings for size, shape in SIZES.items()} | {"from a pair": FROM_PAIR}
+    return ", ".join(f"{start} {settings.optimizer}" for start, settings in starts.items())
 
 
 def _by_size(name: str) -> str:
@@ -106,13 +113,24 @@ class Objective:
 
 @dataclass
 class Optim(groups.Optim):
-    """AdamW and its learning rate"""
+    """the optimizer and its learning rates"""
 
-    learning_rate: float | None = option(
-        None, f"peak; default: {_by_size('learning_rate')}, from a pair {FROM_PAIR.learning_rate:g}", within=POSITIVE
+    kind: Literal["adamw", "muon"] | None = option(
+        None, f"muon: for matrices between hidden states; adamw for the rest, or for all; default: {_kinds()}"
     )
-    betas: list[float] = option([0.9, 0.999], "decay of the two moment estimates", within="[0, 1)")
-    eps: float = option(1e-6, "added to the denominator", within=POSITIVE)
+    learning_rate: float | None = option(
+        None,
+        f"peak of adamw; default: {_by_size('learning_rate')}, from a pair {FROM_PAIR.learning_rate:g}",
+        within=POSITIVE,
+    )
+    matrix_learning_rate: float | None = option(
+        None, f"peak of muon; default: {MATRIX_FACTOR:g} times optim.learning_rate", within=POSITIVE
+    )
+    generator_factor: float = option(
+        1.0, "the rates of what only the generator has are multiplied by it", within=POSITIVE
+    )
+    betas: list[float] = option([0.9, 0.999], "decay of adamw's two moment estimates", within="[0, 1)")
+    eps: float = option(1e-6, "added to adamw's denominator", within=POSITIVE)
     warmup_steps: int | None = option(
         None,
         f"linear warmup; default: {_by_size('warmup_steps')}, at most a tenth of the steps; from a pair 6% of them",
@@ -216,7 +234,14 @@ _GIVEN_PAIR = ("model.generator", "model.discriminator")
 _VOCABULARY = ("tokenizer.path", "tokenizer.train_vocab_size")
 _ADDED = ("tokenizer.add_tokens", "tokenizer.learn_tokens")
 # Good from scratch is too much for a pair, and the other way round.
-_OF_A_START = ("optim.learning_rate", "optim.warmup_steps", "train.batch_tokens", "objective.mask_prob")
+_OF_A_START = (
+    "optim.kind",
+    "optim.learning_rate",
+    "optim.matrix_learning_rate",
+    "optim.warmup_steps",
+    "train.batch_tokens",
+    "objective.mask_prob",
+)
 SETTLED_BY_PREPARED = (*_VOCABULARY, *_ADDED, "data.eval_files", "data.eval_general_files", "data.replay_files")
 CHOICES = (
     tuple(Alternative((name,)) for name in ("train.steps", "train.epochs", "train.flops")),
@@ -251,6 +276,10 @@ def resolve(config: Config, steps: int | None = None) -> Config:
         objective.mask_prob = recommended.mask_prob
     if optim.learning_rate is None:
         optim.learning_rate = recommended.learning_rate
+    if optim.kind is None:
+        optim.kind = recommended.optimizer
+    if optim.kind == "muon" and optim.matrix_learning_rate is None:
+        optim.matrix_learning_rate = MATRIX_FACTOR * optim.learning_rate
     if config.eval.metric is None:
         config.eval.metric = "generator_loss" if config.is_mlm else "discriminator_loss"
     if train.bin_tokens is None:

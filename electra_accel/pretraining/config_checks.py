@@ -129,6 +129,10 @@ def _learning(config: Config) -> Iterator[str]:
     objective, optim, train = config.objective, config.optim, config.train
     if len(optim.betas) != 2:
         yield f"optim.betas must be two numbers, not {optim.betas}"
+    if optim.kind != "muon" and optim.matrix_learning_rate is not None:
+        yield f"optim.matrix_learning_rate is for optim.kind muon, not {optim.kind}; leave it out"
+    if config.is_mlm and optim.generator_factor != 1:
+        yield f"optim.generator_factor {optim.generator_factor:g} is for two networks, objective.kind mlm trains one; leave it out"
     if objective.mask_token_prob + objective.random_token_prob > 1:
         yield "objective.mask_token_prob + objective.random_token_prob is more than 1"
     if objective.generator_weight == 0 and (config.is_mlm or objective.discriminator_weight == 0):

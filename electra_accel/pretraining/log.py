@@ -2,6 +2,7 @@
 the trackers and to the terminal."""
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -35,7 +36,6 @@ class Log:
             self.config.train.bin_tokens
         )  # of tokens, empty ones included
         self.engine, self.flops, self.recorder, self.terminal = engine, flops, recorder, terminal
-        self.learning_rate = 0.0
         self._restart({})
 
     def begin(self, progress: Progress) -> None:
@@ -76,11 +76,12 @@ class Log:
         self.step_loss = self.step_loss + loss.detach()
         self.counters = counters if self.counters is None else self.counters + counters
 
-    def end_step(self, step: int, gradient_norm: torch.Tensor, learning_rate: float) -> None:
-        """Take in the end of a step: ``step`` are done now. ``gradient_norm`` is the same on every process."""
+    def end_step(self, step: int, gradient_norm: torch.Tensor, rate: Callable[[float], float]) -> None:
+        """Take in the end of a step: ``step`` are done now. ``gradient_norm`` is the same on every process; ``rate`` gives the
+        learning rate that belongs to a peak."""
         self.losses.append(self.step_loss)
         self.norms.append(gradient_norm)
-        self.step_loss, self.learning_rate = 0.0, learning_rate
+        self.step_loss, self.rate = 0.0, rate
         self.terminal.update(step)
 
     def _require_finite(self, step: int) -> None:
@@ -117,7 +118,7 @@ class Log:
 
     def _figures(self, progress: Progress) -> dict[str, float]:
         """train/… over the tokens of all processes, and speed/…"""
-        engine, objective = self.engine, self.config.objective
+        engine, objective, optim = self.engine, self.config.objective, self.config.optim
         counters = engine.sum(self.counters).cpu()
         metrics = summarise(counters)
         if self.config.is_mlm:
@@ -138,7 +139,8 @@ class Log:
             "speed/data_wait": self.data_wait / seconds,
             **({"speed/mfu": flops / seconds / peak_flops} if peak_flops else {}),
             "speed/peak_memory_gb": peak_memory(engine.device) / 1e9,
-            "train/learning_rate": self.learning_rate,
+            "train/learning_rate": self.rate(optim.learning_rate),
+            **({"train/matrix_learning_rate": self.rate(optim.matrix_learning_rate)} if optim.kind == "muon" else {}),
             "train/gradient_norm": self.norms[-1].item(),
             **progress.axes(),
         }
@@ -160,7 +162,7 @@ class Log:
         mfu = f", MFU {figures['speed/mfu']:.1%}" if "speed/mfu" in figures else ""
         self.terminal.line(
             f"step {step}/{self.total_steps}  loss {loss:.3f}  {in_words(figures, 'train')}  "
-            f"lr {self.learning_rate:.2e}  {speed} ({figures['speed/slots_per_second']:,.0f} slots/s{mfu})  {left}"
+            f"lr {figures['train/learning_rate']:.2e}  {speed} ({figures['speed/slots_per_second']:,.0f} slots/s{mfu})  {left}"
         )
         short = "  ".join(filter(None, [left, f"loss {loss:.2f}", in_words(figures, "train", "bar"), speed]))
         self.terminal.update(step, short, f"{mfu}  data wait {figures['speed/data_wait']:.0%}")

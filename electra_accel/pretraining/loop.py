@@ -1,6 +1,7 @@
 """The training loop: log -> judge -> show -> save -> stop, then one step: learning rate -> micro-steps -> clip and step."""
 
 import time
+from functools import partial
 
 import torch
 
@@ -83,7 +84,6 @@ def train(
         log.data_wait += time.monotonic() - asked
         step = progress.step
         schedule = dict(warmup_steps=config.optim.warmup_steps, total_steps=total_steps, schedule=config.optim.schedule)
-        rate = learning_rate(step, peak=config.optim.learning_rate, **schedule)
         # Both denominators are those of the whole global step, known before the first backward (invariant 3).
         counts = torch.stack([batch.counts() for batch in global_step.micro_batches]).sum(0)
         sums = StepSums(engine, stop_requests, counts)
@@ -97,6 +97,7 @@ def train(
             )
             engine.backward(loss)
             log.add(loss, output.counters)
+        rate = partial(learning_rate, step, **schedule)
         gradient_norm = engine.step(rate)
         progress.advance(global_step)
         log.end_step(progress.step, gradient_norm, rate)

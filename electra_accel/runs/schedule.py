@@ -3,7 +3,7 @@
 import math
 
 
-def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int, schedule: str) -> float:
+def learning_rate(step: int, peak: float, *, warmup_steps: int, total_steps: int, schedule: str) -> float:
     """Learning rate of optimizer step ``step`` (0-based), in [0, peak]; a pure function, so nothing has to be resumed.
 
     Counting from n = step + 1: linear warmup n / warmup_steps, which reaches ``peak`` at n = warmup_steps; then constant,

@@ -136,7 +136,7 @@ class Launched:
         for step in steps:
             with self.engine.micro_step(last=True):
                 self.engine.backward(loss_of(self.engine.model, step, self.engine.rank, self.engine.world_size))
-            self.engine.step(RATE)
+            self.engine.step(lambda peak: peak)
 
     def save(self, folder: Path) -> None:
         self.engine.on_main(lambda: folder.mkdir(parents=True))

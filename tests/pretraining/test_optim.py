@@ -13,7 +13,7 @@ from tests.model.batches import toy_pair
 
 
 def rate(step, schedule="linear", warmup=4, total=10):
-    return learning_rate(step, peak=2.0, warmup_steps=warmup, total_steps=total, schedule=schedule)
+    return learning_rate(step, 2.0, warmup_steps=warmup, total_steps=total, schedule=schedule)
 
 
 def test_warmup_counts_from_one_and_reaches_the_peak():
