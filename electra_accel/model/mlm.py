@@ -32,4 +32,5 @@ class MaskedLanguageModeling(nn.Module):
         slots = read_generator(log_probs, batch.slot_uniform, temperature=1.0)
         counters = metrics.count_generator(batch, slots, slot_loss.detach())
         sampled = slots.sampled if replacements is None else replacements
-        return RTDOutput(slot_loss.sum(), slot_loss.new_zeros(()), counters, sampled, slots.argmax, None)
+        zero = slot_loss.new_zeros(())
+        return RTDOutput(slot_loss.sum(), zero, counters, sampled, slots.argmax, None, zero, None)

@@ -10,6 +10,7 @@ from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedMo
 from electra_accel.batch import RTDBatch
 from electra_accel.model import metrics
 from electra_accel.model.attention import PACKED, compute_dtype, pack
+from electra_accel.model.corrective import CorrectiveHead
 
 _GROUP = 128  # tokens per group of the two-level inverse CDF
 
@@ -24,6 +25,10 @@ class RTDOutput(NamedTuple):
     generator_argmax: torch.Tensor  # int64 [R, S]; the generator's most probable token
     # [R, T]; positive: called replaced. None where there is no discriminator (``mlm.py``); its loss sum is then a constant 0.
     discriminator_logits: torch.Tensor | None
+    # Of the corrective head (``corrective.py``): cross entropy like the generator's, and int64 [R, S], its most probable token.
+    # Without it a constant 0 and None.
+    corrective_loss_sum: torch.Tensor
+    corrected: torch.Tensor | None
 
 
 class ReplacedTokenDetection(nn.Module):
@@ -37,6 +42,9 @@ class ReplacedTokenDetection(nn.Module):
         temperature: of the distribution that replacements are drawn from.
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
         attention_boundaries: see :func:`encoder_inputs`; in eval mode they always hold.
+        corrective: whether the discriminator also learns to name the original tokens; the attribute ``corrector`` is its head
+            for that, else None.
+        seed: of the fresh weights of that head.
     """
 
     _no_split_modules = ["ElectraLayer"]  # for FSDP: each is a unit; the (shared) embeddings stay in the root unit
@@ -49,9 +57,12 @@ class ReplacedTokenDetection(nn.Module):
         temperature: float = 1.0,
         gradient_checkpointing: bool = False,
         attention_boundaries: bool = True,
+        corrective: bool = False,
+        seed: int = 0,
     ):
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
+        self.corrector = CorrectiveHead(discriminator, seed) if corrective else None
         self.temperature, self.attention_boundaries = temperature, attention_boundaries
         self.config = discriminator.config  # DeepSpeed sizes its buckets by config.hidden_size
         for network in (generator, discriminator):
@@ -78,9 +89,13 @@ class ReplacedTokenDetection(nn.Module):
         logits = at_least_fp32(self.discriminator.discriminator_predictions(hidden))  # [R, T]
         token_loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="none")
         token_loss = token_loss * batch.real
+        corrective_loss, corrected = token_loss.new_zeros(()), None
+        if self.corrector is not None:
+            corrective_loss, corrected = correct_slots(self.corrector, batch, hidden)
         logits = logits.detach()
         counters = metrics.count(batch, slots, slot_loss.detach(), token_loss.detach(), logits, replaced)
-        return RTDOutput(slot_loss.sum(), token_loss.sum(), counters, slots.sampled, slots.argmax, logits)
+        sums = slot_loss.sum(), token_loss.sum(), corrective_loss.sum()
+        return RTDOutput(*sums[:2], counters, slots.sampled, slots.argmax, logits, sums[2], corrected)
 
 
 def prepare_network(network: PreTrainedModel, gradient_checkpointing: bool) -> None:
@@ -115,10 +130,28 @@ def predict_slots(
         Cross entropy in nats [R, S], 0 at unused slots; log-probabilities [R, S, vocabulary]. Both fp32 or fp64.
     """
     hidden = network.electra(batch.corrupted_ids, **inputs).last_hidden_state
-    hidden = hidden.gather(1, batch.slot_positions[:, :, None].expand(-1, -1, hidden.shape[-1]))  # [R, S, hidden]
-    slot_logits = network.generator_lm_head(network.generator_predictions(hidden))
+    slot_logits = network.generator_lm_head(network.generator_predictions(at_slots(hidden, batch)))
     log_probs = F.log_softmax(at_least_fp32(slot_logits), dim=-1)
     return -log_probs.gather(2, batch.slot_labels[:, :, None]).squeeze(2) * batch.slot_used, log_probs
+
+
+def correct_slots(head: CorrectiveHead, batch: RTDBatch, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The original tokens, named at the slots only by what the discriminator has read.
+
+    Args:
+        hidden: [R, T, hidden size]; the last hidden states of the discriminator.
+
+    Returns:
+        Cross entropy in nats [R, S], 0 at unused slots, fp32 or fp64; the most probable token, int64 [R, S].
+    """
+    logits = at_least_fp32(head(at_slots(hidden, batch)))  # [R, S, vocabulary]
+    loss = F.cross_entropy(logits.flatten(0, 1), batch.slot_labels.flatten(), reduction="none")
+    return loss.view_as(batch.slot_labels) * batch.slot_used, logits.detach().argmax(-1)
+
+
+def at_slots(hidden: torch.Tensor, batch: RTDBatch) -> torch.Tensor:
+    """Of [R, T, hidden size] what stands at the slots, [R, S, hidden size]."""
+    return hidden.gather(1, batch.slot_positions[:, :, None].expand(-1, -1, hidden.shape[-1]))
 
 
 def at_least_fp32(tensor: torch.Tensor) -> torch.Tensor:

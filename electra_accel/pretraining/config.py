@@ -108,6 +108,11 @@ class Objective:
     )
     generator_weight: float = option(1.0, "weight of the generator loss", within=NOT_NEGATIVE)
     discriminator_weight: float = option(50.0, "weight of the discriminator loss", within=NOT_NEGATIVE)
+    corrective_weight: float = option(
+        0.0,
+        "weight of the corrective loss: the discriminator also names the original of every selected token; 0: it does not",
+        within=NOT_NEGATIVE,
+    )
     temperature: float = option(1.0, "temperature of the softmax that replacements are drawn from", within=POSITIVE)
 
 
@@ -223,6 +228,11 @@ class Config:
     def is_mlm(self) -> bool:
         """Whether one network learns masked language modelling: the baseline, or a generator's warm start."""
         return self.objective.kind == "mlm"
+
+    @property
+    def is_corrective(self) -> bool:
+        """Whether the discriminator also learns to name the original tokens."""
+        return self.objective.corrective_weight > 0 and not self.is_mlm
 
     @property
     def is_warm_start(self) -> bool:

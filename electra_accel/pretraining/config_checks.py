@@ -7,7 +7,7 @@ from typing import Any
 from electra_accel.errors import UserError
 from electra_accel.options.declare import flatten, is_given, outside_intervals, value_of
 from electra_accel.options.groups import deadline_problems
-from electra_accel.pretraining.config import SETTLED_BY_PREPARED, WARM_START, Config, Data, Model
+from electra_accel.pretraining.config import SETTLED_BY_PREPARED, WARM_START, Config, Data, Model, Objective
 
 # What may change when a run is resumed: where and how it runs, what is recorded, how long it goes on.
 FREE_GROUPS = ("checkpoint", "tracking")
@@ -83,6 +83,9 @@ def _networks(config: Config) -> Iterator[str]:
         yield "model.revision is for networks from the hub; leave it out"
     if config.is_mlm and model.sharing != "tied":
         yield f"model.sharing {model.sharing} is for two networks, objective.kind mlm trains one; leave it out"
+    weight = config.objective.corrective_weight
+    if config.is_mlm and weight not in (0, Objective().corrective_weight):
+        yield f"objective.corrective_weight {weight:g} is for two networks, objective.kind mlm trains one; leave it out"
     if config.is_mlm and metric != "generator_loss":
         yield f"eval.metric {metric} needs a discriminator; objective.kind mlm has generator_loss"
 
@@ -135,7 +138,8 @@ def _learning(config: Config) -> Iterator[str]:
         yield f"optim.generator_factor {optim.generator_factor:g} is for two networks, objective.kind mlm trains one; leave it out"
     if objective.mask_token_prob + objective.random_token_prob > 1:
         yield "objective.mask_token_prob + objective.random_token_prob is more than 1"
-    if objective.generator_weight == 0 and (config.is_mlm or objective.discriminator_weight == 0):
+    of_discriminator = 0 if config.is_mlm else objective.discriminator_weight + objective.corrective_weight
+    if objective.generator_weight == 0 == of_discriminator:
         both = "objective.generator_weight and objective.discriminator_weight are both"
         yield f"{'objective.generator_weight is' if config.is_mlm else both} 0: nothing would be learnt"
     given = config.from_pair or config.model.generator is not None  # a pair has a default; half of one is complained of

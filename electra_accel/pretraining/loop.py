@@ -94,6 +94,7 @@ def train(
             loss = (
                 objective.generator_weight * output.generator_loss_sum / selected
                 + objective.discriminator_weight * output.discriminator_loss_sum / tokens
+                + objective.corrective_weight * output.corrective_loss_sum / selected
             )
             engine.backward(loss)
             log.add(loss, output.counters)

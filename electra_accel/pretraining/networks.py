@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import ElectraConfig, ElectraForMaskedLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -123,12 +124,13 @@ def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, folde
 
 def joint_module(config: Config, pair: Pair) -> nn.Module:
     """What is trained, as one module: the two networks, or the one."""
-    common = dict(
+    common: dict[str, Any] = dict(
         gradient_checkpointing=config.model.gradient_checkpointing,
         attention_boundaries=config.train.attention_boundaries,
     )
     if pair.discriminator is None:
         return MaskedLanguageModeling(pair.generator, **common)
+    common |= dict(corrective=config.is_corrective, seed=config.run.seed)
     return ReplacedTokenDetection(*pair, temperature=config.objective.temperature, **common)
 
 

@@ -44,6 +44,7 @@ def configuration(config: Config, folder: Path) -> Config:
     warm.objective.kind, warm.model.sharing = "mlm", "tied"
     warm.objective.generator_weight = default.generator_weight
     warm.objective.discriminator_weight = default.discriminator_weight
+    warm.objective.corrective_weight = default.corrective_weight
     warm.train.steps, warm.train.epochs, warm.train.flops = config.model.warm_start_steps, None, None
     warm.optim.learning_rate, warm.optim.warmup_steps = size.settings.learning_rate, None
     warm.eval.metric, warm.eval.patience = None, 0

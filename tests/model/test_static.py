@@ -52,16 +52,18 @@ def no_synchronisation():
 def micro_step(model, batch):
     counts = batch.counts()
     output = model(batch)
-    (output.generator_loss_sum / counts[0] + 50 * output.discriminator_loss_sum / counts[1]).backward()
+    at_slots = output.generator_loss_sum + output.corrective_loss_sum
+    (at_slots / counts[0] + 50 * output.discriminator_loss_sum / counts[1]).backward()
     return output
 
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
 @pytest.mark.parametrize("sharing", ["tied", "gdes"])
-def test_a_micro_step_never_waits_for_the_device(autocast, gradient_checkpointing, sharing):
-    pair = toy_pair(dropout=0.1, sharing=sharing)
-    model = ReplacedTokenDetection(*pair, gradient_checkpointing=gradient_checkpointing).train()
+@pytest.mark.parametrize("corrective", [False, True])
+def test_a_micro_step_never_waits_for_the_device(autocast, gradient_checkpointing, sharing, corrective):
+    more = dict(gradient_checkpointing=gradient_checkpointing, corrective=corrective)
+    model = ReplacedTokenDetection(*toy_pair(dropout=0.1, sharing=sharing), **more).train()
     batch, _ = pack_examples(toy_examples(20), rows=9)
     with no_synchronisation(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         output = micro_step(model, batch)
@@ -97,17 +99,17 @@ def test_a_planted_synchronisation_is_caught(planted):
         micro_step(model, batch)
 
 
-@pytest.mark.parametrize("sharing", ["tied", "gdes"])
-def test_compiles_to_one_graph_that_serves_every_batch(sharing):
+@pytest.mark.parametrize(("sharing", "corrective"), [("tied", False), ("gdes", False), ("tied", True), ("gdes", True)])
+def test_compiles_to_one_graph_that_serves_every_batch(sharing, corrective):
     torch._dynamo.reset()
-    model = ReplacedTokenDetection(*toy_pair(sharing=sharing)).train()
+    model = ReplacedTokenDetection(*toy_pair(sharing=sharing), corrective=corrective).train()
     compiled = torch.compile(model, backend="eager", fullgraph=True)  # fullgraph: a graph break is an error
     with torch._dynamo.config.patch(error_on_recompile=True):
         for seed, count in enumerate((20, 3, 0, 12)):
             batch, _ = pack_examples(toy_examples(count, seed=seed), rows=8)
             assert len(batch.input_ids) == 8
             output = compiled(batch)
-            total_loss(output, batch).backward()
+            (total_loss(output, batch) + output.corrective_loss_sum).backward()
             torch.testing.assert_close(output.counters, model(batch).counters)
 
 

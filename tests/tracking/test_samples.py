@@ -75,7 +75,7 @@ def test_reconstruction_follows_the_batch_across_segments():
     )
     logits = torch.full((1, 10), -5.0)
     logits[0, 6] = 5.0
-    output = RTDOutput(None, None, None, torch.tensor([[10, 11, 9]]), torch.tensor([[12, 6, 9]]), logits)
+    output = RTDOutput(None, None, None, torch.tensor([[10, 11, 9]]), torch.tensor([[12, 6, 9]]), logits, None, None)
     first, second = reconstruct(batch, output, tokenizer, wanted=range(5))
     assert (join(first.input_pieces()), join(first.output_pieces())) == ("읽고 (법)~", "읽고 (쓰는)=")
     assert (join(second.input_pieces()), join(second.output_pieces())) == ("알[MASK]", "알[카]+")
