@@ -10,15 +10,14 @@ for LLM training" (arXiv 2502.16982), equation 4. For a matrix W of m rows and n
 The entries of a full-rank O have a root mean square of 1 / sqrt(max(m, n)). With the factor it is 0.2, about that of AdamW's
 update, so one learning rate means the same at every width.
 
-Muon is for matrices between hidden states. Tables, heads of one row and vectors are AdamW's (``pretraining/optim.py`` tells them
-apart); both are in the one optimizer that an engine sees.
+Muon is for matrices between hidden states. Tables, heads of one row and vectors are AdamW's (``pretraining/optim.py`` tells
+them apart); both are in the one optimizer that an engine sees.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 MOMENTUM = 0.95
 # The quintic of Jordan et al.: x -> a x + b x^3 + c x^5 brings singular values of 0.002 and more near 1 in five rounds.
@@ -27,7 +26,7 @@ ROUNDS = 5
 
 
 class WholeMatrices:
-    """Where the matrices are: here, each parameter is one, whole on every process. Engines that share them out override this."""
+    """Where the matrices are: here, each parameter is one, whole on every process. Some engines share them out."""
 
     def gather(self, parameter: torch.Tensor, part: torch.Tensor) -> list[torch.Tensor]:
         """The whole matrices of which ``part``, shaped like ``parameter``, is this process's share. On every process."""
