@@ -36,6 +36,28 @@ class WholeMatrices:
         """The opposite: this process's share of whole matrices."""
         return matrices[0]
 
+    def orthogonalize(self, matrices: Sequence[torch.Tensor], *, half: bool) -> list[torch.Tensor]:
+        """:func:`orthogonalize`; the processes share out the work, so that it does not grow beside less and less other work."""
+        world_size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        if world_size == 1 or not matrices:
+            return orthogonalize(matrices, half=half)
+        # Equal shapes go around, so each process has as much to do, give or take a matrix of each shape.
+        order = sorted(range(len(matrices)), key=lambda number: sorted(matrices[number].shape))
+        of_rank = [order[rank::world_size] for rank in range(world_size)]
+        own = orthogonalize([matrices[number] for number in of_rank[torch.distributed.get_rank()]], half=half)
+        longest = max(sum(matrices[number].numel() for number in numbers) for numbers in of_rank)
+        made = matrices[0].new_zeros(longest)
+        flat = torch.cat([matrices[0].new_empty(0), *(matrix.flatten() for matrix in own)])
+        made[: len(flat)] = flat
+        gathered = [torch.empty_like(made) for _ in of_rank]
+        torch.distributed.all_gather(gathered, made)
+        found: list[torch.Tensor] = [None] * len(matrices)
+        for numbers, flat in zip(of_rank, gathered, strict=True):
+            sizes = [matrices[number].numel() for number in numbers]
+            for number, piece in zip(numbers, flat.split([*sizes, longest - sum(sizes)]), strict=False):
+                found[number] = piece.view(matrices[number].shape)
+        return found
+
 
 class Muon(torch.optim.AdamW):
     """Muon for groups with ``"matrices": True``, AdamW for the others.
@@ -78,7 +100,8 @@ class Muon(torch.optim.AdamW):
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             momentum = state["momentum_buffer"].lerp_(parameter.grad, 1 - MOMENTUM)
             wholes.append(self.matrices.gather(parameter, parameter.grad.lerp(momentum, MOMENTUM)))
-        updates = iter(orthogonalize([matrix for whole in wholes for matrix in whole], half=self.half))
+        matrices = [matrix for whole in wholes for matrix in whole]
+        updates = iter(self.matrices.orthogonalize(matrices, half=self.half))
         for (parameter, group), whole in zip(learning, wholes, strict=True):
             scaled = [0.2 * max(matrix.shape) ** 0.5 * next(updates) for matrix in whole]
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
