@@ -56,8 +56,13 @@ def keep_recorded(config: Config) -> None:
 
 
 def load(path: Path) -> Config:
-    """The configuration in a YAML file, such as config.yaml of a run; errors as in :func:`parse`."""
-    config = parser.read(Config, [parser.read_layer(Config, path)])
+    """The configuration in a YAML file; errors as in :func:`parse`."""
+    return parser.read(Config, [parser.read_layer(Config, path)])
+
+
+def recorded(folder: Path) -> Config:
+    """The configuration of the run in ``folder``, what an earlier version did not record filled in."""
+    config = load(folder / CONFIG)
     if config.optim.kind is None:
         config.optim.kind = _KEPT["optim.kind"]
     return config

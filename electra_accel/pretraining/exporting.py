@@ -109,7 +109,7 @@ def export_checkpoint(
         raise UserError(
             f"{path} is not in a run folder, so its configuration is not known: export it from its run folder"
         )
-    config = config_parser.load(folder / run_folder.CONFIG)
+    config = config_parser.recorded(folder)
     try:
         progress = Progress.from_json(checkpoint.read_state(path))
         networks = model_identity.networks_of(folder, path, config.model.sharing)

@@ -49,19 +49,22 @@ def test_matrices_of_one_shape_do_not_mix_and_nothing_stays_nothing():
 
 
 def test_torchs_muon_takes_the_same_steps_as_far_as_bfloat16_can_tell():
-    """``torch.optim.Muon`` always computes in bfloat16 and knows no vectors, which AdamW updates here as by itself."""
+    """``torch.optim.Muon``, in which all is computed in bfloat16, on random gradients, whose singular values are not tiny."""
     ours, theirs = build(), build()
-    optimizer = Muon(groups(ours, 0.02), eps=1e-6)
-    optimizer.half = True
-    train(ours, optimizer, 5)
-    of_muon, of_adamw = groups(theirs, 0.02)
-    rest = torch.optim.AdamW([of_adamw], eps=1e-6)
-    muon = torch.optim.Muon(of_muon["params"], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    muon.register_step_post_hook(lambda *_: rest.step())
-    before = [p.detach().clone() for p in theirs.parameters()]
-    train(theirs, muon, 5)
-    for mine, other, start in zip(ours.parameters(), theirs.parameters(), before, strict=True):
-        assert (mine - other).norm() < 0.08 * (other - start).norm()  # bfloat16 is off by 2% in each step
+    before = [p.detach().clone() for p in ours.parameters() if p.ndim == 2]
+    matrices = [p for p in theirs.parameters() if p.ndim == 2]
+    optimizers = (
+        (ours, Muon(groups(ours, 0.02))),
+        (theirs, torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")),
+    )
+    for step in range(5):
+        for model, optimizer in optimizers:
+            torch.manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+    for mine, other, start in zip((p for p in ours.parameters() if p.ndim == 2), matrices, before, strict=True):
+        assert (mine - other).norm() < 0.03 * (other - start).norm()
 
 
 def test_a_larger_loss_takes_the_same_steps():
