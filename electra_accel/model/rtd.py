@@ -89,11 +89,13 @@ class ReplacedTokenDetection(nn.Module):
         logits = at_least_fp32(self.discriminator.discriminator_predictions(hidden))  # [R, T]
         token_loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="none")
         token_loss = token_loss * batch.real
-        corrective_loss, corrected = token_loss.new_zeros(()), None
+        corrective_loss, corrected, corrections = token_loss.new_zeros(()), None, None
         if self.corrector is not None:
             corrective_loss, corrected = correct_slots(self.corrector, batch, hidden)
+            corrections = metrics.Corrections(corrective_loss.detach(), corrected)
         logits = logits.detach()
-        counters = metrics.count(batch, slots, slot_loss.detach(), token_loss.detach(), logits, replaced)
+        losses = slot_loss.detach(), token_loss.detach()
+        counters = metrics.count(batch, slots, *losses, logits, replaced, corrections)
         sums = slot_loss.sum(), token_loss.sum(), corrective_loss.sum()
         return RTDOutput(*sums[:2], counters, slots.sampled, slots.argmax, logits, sums[2], corrected)
 

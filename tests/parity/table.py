@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,14 +46,16 @@ class Case:
     rows: int = 1
     bins: int = 8
     dropout: bool = False
+    corrective: bool = False
 
     @property
     def reference(self) -> "Case":
         """What the single process does for comparison. Dropout is drawn for a whole micro-batch, so it needs equal rows."""
-        return Case(self.precision, self.rows if self.dropout else 1, self.bins, self.dropout)
+        return replace(self, rows=self.rows if self.dropout else 1)
 
     def name(self) -> str:
-        return f"{self.precision}-{self.bins}-bins-by-{self.rows}{'-dropout' if self.dropout else ''}"
+        more = "-dropout" * self.dropout + "-corrective" * self.corrective
+        return f"{self.precision}-{self.bins}-bins-by-{self.rows}{more}"
 
     def options(self, folder: Path, place: Path, **changed: object) -> list[str]:
         """For pretrain.py; the text is ``place``/text.txt. ``changed`` as in tests.pretraining.options."""
@@ -61,6 +63,7 @@ class Case:
             data__max_length=BIN,
             tokenizer__train_vocab_size=VOCABULARY,
             model__dropout=0.1 if self.dropout else 0.0,
+            objective__corrective_weight=20.0 if self.corrective else 0.0,
             train__steps=STEPS,
             train__batch_tokens=self.bins * BIN,
             train__micro_batch_tokens=self.rows * BIN,
@@ -78,6 +81,7 @@ class Case:
 ACCUMULATED = Case("fp32")
 UNEVEN = Case("fp32", bins=5)  # 4 processes: 2, 1, 1 and 1 bins; 3 processes: 2, 2 and 1
 LONELY = Case("fp32", bins=1)  # one process has all tokens, the others none
+CORRECTIVE = Case("fp32", corrective=True)
 EXACT = (Case("float64"), Case("float64", dropout=True))
 SINGLE = (
     *EXACT, Case("float64", rows=2), Case("float64", rows=4),
@@ -87,14 +91,15 @@ TWO = (ACCUMULATED, Case("fp32", rows=4), Case("fp32", dropout=True))
 LAUNCHES: list[tuple[str, int, tuple[Case, ...]]] = [
     ("single", 1, SINGLE),
     ("single", 1, (Case("bf16"), Case("bf16", rows=4))),
-    ("ddp", 2, (*EXACT, *TWO)),
+    ("single", 1, (CORRECTIVE, Case("float64", corrective=True), Case("fp32", rows=4, corrective=True))),
+    ("ddp", 2, (*EXACT, *TWO, CORRECTIVE, Case("float64", corrective=True))),
     ("ddp", 3, (*EXACT, ACCUMULATED, UNEVEN)),
     ("ddp", 4, (*EXACT, ACCUMULATED, UNEVEN, LONELY)),
     ("ddp", 2, (Case("bf16"),)),
 ]
 for stage in ("zero1", "zero2", "zero3"):
     LAUNCHES += [
-        (stage, 2, (Case("float64"), *TWO)),
+        (stage, 2, (Case("float64"), *TWO, CORRECTIVE)),
         (stage, 3, (ACCUMULATED, UNEVEN)),
         (stage, 4, (ACCUMULATED, UNEVEN, LONELY)),
         (stage, 2, (Case("bf16"),)),
@@ -102,12 +107,12 @@ for stage in ("zero1", "zero2", "zero3"):
 # Every engine in fp32 or closer, even and uneven shares, sharded masters: what a change breaks first, and soonest seen. FSDP2
 # needs GPUs under accelerate launch; tests/engines compares it with one process on the CPU.
 CI: list[tuple[str, int, tuple[Case, ...]]] = [
-    ("single", 1, (Case("float64"), Case("float64", rows=4), ACCUMULATED, UNEVEN)),
-    ("ddp", 2, (Case("float64"), ACCUMULATED)),
+    ("single", 1, (Case("float64"), Case("float64", rows=4), ACCUMULATED, UNEVEN, CORRECTIVE)),
+    ("ddp", 2, (Case("float64"), ACCUMULATED, CORRECTIVE)),
     ("ddp", 3, (ACCUMULATED, UNEVEN)),
     ("zero1", 2, (ACCUMULATED,)),
-    ("zero2", 2, (Case("float64"), ACCUMULATED)),
-    ("zero3", 2, (Case("float64"), ACCUMULATED)),
+    ("zero2", 2, (Case("float64"), ACCUMULATED, CORRECTIVE)),
+    ("zero3", 2, (Case("float64"), ACCUMULATED, CORRECTIVE)),
     ("zero3", 3, (UNEVEN,)),
 ]
 CUTS = {"ci": CI}
@@ -147,6 +152,7 @@ def verdict(engine: str, case: Case, found: Difference) -> str:
 def row(engine: str, processes: int, case: Case, found: Difference) -> list[str]:
     accumulation = -(-case.bins // (case.rows * processes))
     arrangement = f"{processes} x {accumulation}" + (f", {case.bins} bins" if case.bins != 8 else "")
+    arrangement += ", corrective" * case.corrective
     flips = (
         "0" if found.first is None else f"{found.flips} from step {found.first + 1} (boundary moved {found.shift:.0e})"
     )
