@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from electra_accel.errors import UserError
+from electra_accel.model.figures import FIGURES
 from electra_accel.options.declare import flatten, is_given, outside_intervals, value_of
 from electra_accel.options.groups import deadline_problems
 from electra_accel.pretraining.config import SETTLED_BY_PREPARED, WARM_START, Config, Data, Model, Objective
@@ -88,6 +89,8 @@ def _networks(config: Config) -> Iterator[str]:
         yield f"objective.corrective_weight {weight:g} is for two networks, objective.kind mlm trains one; leave it out"
     if config.is_mlm and metric != "generator_loss":
         yield f"eval.metric {metric} needs a discriminator; objective.kind mlm has generator_loss"
+    elif FIGURES[metric].optional and not config.is_corrective:
+        yield f"eval.metric {metric} needs objective.corrective_weight above 0"
 
 
 def _text(config: Config) -> Iterator[str]:
