@@ -24,6 +24,7 @@ from electra_accel.data.prepare import Prepared
 from electra_accel.engines import state
 from electra_accel.errors import UserError, one_line
 from electra_accel.model import sharing
+from electra_accel.model.corrective import CorrectiveHead, stock_network
 from electra_accel.model.reading import UNUSABLE, impossible
 from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import load_tokenizer
@@ -63,6 +64,8 @@ def read_text_counts(folder: Path) -> dict[str, dict[str, int]]:
 def networks_of(folder: Path, checkpoint: Path, how: str) -> dict[str, PreTrainedModel]:
     """Stock networks with a checkpoint's weights, by their names in the joint module: fp32, on the CPU.
 
+    The corrective head, where there is one, comes as a network with the discriminator's encoder, whose parameters both share.
+
     Args:
         folder: of the run; ``checkpoint``: a verified one.
         how: ``model.sharing`` of the run.
@@ -79,17 +82,24 @@ def networks_of(folder: Path, checkpoint: Path, how: str) -> dict[str, PreTraine
         )
     most = 2 * (checkpoint / state.MODEL_FILE).stat().st_size  # bytes; weights that are shared stand there once
     try:
+        # What of the module is no network for stock transformers: the head needs nothing but its discriminator.
+        corrective = bool(described.pop("corrector", None))
         if set(described) not in ({"network"}, {"generator", "discriminator"}):
             raise ValueError(f"it describes {', '.join(described)}")
         networks = {name: _network(values, most) for name, values in described.items()}
         if "discriminator" in networks:
             sharing.share(networks["generator"], networks["discriminator"], how)
+        module = nn.ModuleDict(networks)
+        if corrective:
+            module["corrector"] = CorrectiveHead(networks["discriminator"], seed=0)
     except UNUSABLE as error:
         reason = one_line(error if isinstance(error, ValueError) else repr(error))
         raise UserError(f"{file} is damaged ({reason}); restore it, or resume the run, which writes it anew") from error
-    state.load_weights(nn.ModuleDict(networks), checkpoint)
+    state.load_weights(module, checkpoint)
     if "discriminator" in networks:
         sharing.fold(networks["discriminator"])
+    if corrective:
+        networks["corrector"] = stock_network(module["corrector"], networks["discriminator"])
     return networks
 
 
