@@ -1,4 +1,4 @@
-"""detect.py on a real, if very short, run with a corrective head: what it says is what stock transformers says."""
+"""detect.py on a real, if very short, run: what it says is what stock transformers says."""
 
 import io
 import json
@@ -6,18 +6,13 @@ import shutil
 import subprocess
 import sys
 import unicodedata
-from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_accel.reports.detect import Detector, Reading
-from electra_accel.reports.detect_inputs import corrector_beside, exported_networks
-from electra_accel.reports.detect_views import CORRECTED_LEGEND, LEGEND, html, terminal_lines
-from electra_accel.runs import run_folder
-from electra_accel.tracking.samples import CORRECTED_LEGEND as SAMPLES_LEGEND
-from electra_accel.tracking.samples import Reconstruction, join
+from electra_accel.reports.detect_views import html, terminal_lines
 from tests.helpers import ROOT, run_in_process
 from tests.pretraining_runs import options, run_here, write_corpus
 
@@ -27,14 +22,12 @@ KOREAN = [
     "산 너머 도서관에는 오래된 책이 많다",
     "아이는 책을 읽고 바다를 그렸다",
 ]
-WRONG = "The module are imported by a statements of the language."
 TEXTS = ["The name of the module is [MASK] in the import statement.", "아이는 [MASK]를 읽고 [MASK]를 그렸다", "class"]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A working folder with a finished run ``run`` whose text is English and Korean, the same as ``plain`` without its
-    corrector and as ``sure`` with half of the tokens called replaced, and folders with one fault each."""
+    """A working folder with a finished run ``run`` whose text is English and Korean, and folders with one fault each."""
     folder = tmp_path_factory.mktemp("detect")
     write_corpus(folder / "text.txt", most=400)
     with open(folder / "text.txt", "a", encoding="utf-8") as file:
@@ -45,20 +38,10 @@ def place(tmp_path_factory):
         "data__max_length": MAX_LENGTH,
         "train__batch_tokens": 20 * MAX_LENGTH,
         "eval__batches": 1,
-        "objective__corrective_weight": 50,
     }
     words = options("text.txt", folder / "run", **short)
     done = run_in_process("pretrain.py", *words, cwd=folder, WANDB_MODE="disabled")
     assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "said.txt").write_text(done.stdout)
-    for copy, without in (("plain", "corrector"), ("sure", "no such folder")):
-        shutil.copytree(folder / "run", folder / copy, ignore=shutil.ignore_patterns("checkpoints", without))
-    call_half_replaced(folder / "sure" / "discriminator")
-    for name in ("half", "foreign"):
-        (folder / name).mkdir()
-        (folder / name / "discriminator").symlink_to(folder / "run" / "discriminator")
-    (folder / "half" / "corrector").mkdir()
-    renumber(shutil.copytree(folder / "run" / "corrector", folder / "foreign" / "corrector"))
     for copy, without in (
         ("damaged", ("model.safetensors",)),
         ("bare", ("tokenizer.json", "tokenizer_config.json", "vocab.txt")),
@@ -71,24 +54,6 @@ def place(tmp_path_factory):
     config = (folder / "run" / "config.yaml").read_text("utf-8")
     (folder / "alone" / "config.yaml").write_text(config.replace("kind: rtd", "kind: mlm"), "utf-8")
     return folder
-
-
-@torch.no_grad()
-def call_half_replaced(folder) -> None:
-    network = ElectraForPreTraining.from_pretrained(folder).eval()
-    logits = network(**AutoTokenizer.from_pretrained(folder)(WRONG, return_tensors="pt")).logits[0, 1:-1]
-    network.discriminator_predictions.dense_prediction.bias -= logits.median()
-    network.save_pretrained(folder)
-
-
-def renumber(folder) -> None:
-    """Two tokens of a vocabulary change places."""
-    tokens = (folder / "vocab.txt").read_text("utf-8").splitlines()
-    tokens[-2:] = tokens[:-3:-1]
-    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", "utf-8")
-    described = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    described["model"]["vocab"] = {token: number for number, token in enumerate(tokens)}
-    (folder / "tokenizer.json").write_text(json.dumps(described), "utf-8")
 
 
 @pytest.fixture
@@ -127,71 +92,6 @@ def test_json_says_what_transformers_says(place, detect):
         for mask in record["masks"]:
             assert tokens[mask["token"]] == mask["candidates"][0]["token"]
     assert [len(record["masks"]) for record in records] == [1, 2, 0]
-
-
-@torch.no_grad()
-def corrected_by_transformers(run, tokens: list[str], probability: list[float]) -> list[dict]:
-    """What should stand in place of tokens called replaced, by nothing but transformers."""
-    tokenizer = AutoTokenizer.from_pretrained(run / "corrector")
-    ids = tokenizer.convert_tokens_to_ids(["[CLS]", *tokens, "[SEP]"])
-    shares = (
-        ElectraForMaskedLM.from_pretrained(run / "corrector").eval()(torch.tensor([ids])).logits[0, 1:-1].softmax(-1)
-    )
-    found = []
-    for place in (place for place, p in enumerate(probability) if p > 0.5):
-        best = shares[place].topk(3)
-        words = tokenizer.convert_ids_to_tokens(best.indices.tolist())
-        best = [dict(token=w, probability=pytest.approx(p, abs=1e-5)) for w, p in zip(words, best.values.tolist())]
-        found.append({"token": place, "candidates": best})
-    return found
-
-
-def test_what_should_stand_there_is_what_transformers_says(place, detect, monkeypatch):
-    """Of tokens called replaced and of no others, also at a [MASK] and in the pieces of a long text."""
-    texts = [WRONG, *TEXTS]
-    code, out, err = detect("--run", "sure", "--json", *texts)
-    assert code == 0, err
-    records = [json.loads(line) for line in out.splitlines()]
-    for record in records:
-        expected = corrected_by_transformers(place / "sure", record["tokens"], record["probability"])
-        assert record["corrections"] == expected, record["text"]
-    assert 0 < len(records[0]["corrections"]) < len(records[0]["tokens"])
-    detector = Detector(*exported_networks(place / "sure"))
-    long = detector.read(" ".join([WRONG] * 5), 1)
-    called = [number for number, p in enumerate(long.probability) if p > 0.5]
-    assert long.pieces > 1 and [number for number, _ in long.corrections] == called
-    assert detect("--discriminator", "sure/discriminator", "--generator", "sure/generator", "--json", *texts) == (
-        0,
-        out,
-        err,
-    )
-    monkeypatch.chdir(place / "sure" / "discriminator")
-    assert (
-        corrector_beside(".") == str(place / "sure" / "corrector") and corrector_beside("google/electra-small") is None
-    )
-
-
-def test_without_a_corrector_all_is_as_it_was(place, detect):
-    """It says the same of replaced tokens and masks, and no word of what should stand there."""
-    *known, corrected = (detect("--run", run, "--json", *TEXTS) for run in ("plain", "run"))
-    records, more = ([json.loads(line) for line in said[1].splitlines()] for said in (*known, corrected))
-    assert all(record.pop("corrections") is not None for record in more) and records == more
-    said = detect("--run", "plain", *TEXTS)
-    assert said[0] == 0 and said[1].startswith(LEGEND + "\n") and "instead" not in said[1]
-    arguments = "--discriminator", "plain/discriminator", "--generator", "plain/generator"
-    assert detect(*arguments, *TEXTS) == said
-    assert detect(*arguments, "--corrector", "run/corrector", *TEXTS)[1].startswith(LEGEND + CORRECTED_LEGEND + "\n")
-
-
-def test_the_run_showed_and_exported_its_corrections(place):
-    said, samples = (place / "said.txt").read_text("utf-8"), run_folder.read_jsonl(place / "run" / run_folder.SAMPLES)
-    assert all(len(sample["corrected"]) == len(sample["selected"]) for sample in samples)
-    corrected = join(Reconstruction.from_record(samples[-1]).corrected_pieces())
-    lines = [line for line in said.splitlines() if line.startswith(("  input    : ", "  output   : ", "  corrected: "))]
-    assert len(lines) == 3 * len(samples) and lines[-1] == f"  corrected: {corrected}"
-    assert said.count(SAMPLES_LEGEND) == 2, "at the start and at the end"
-    assert "run/corrector       that encoder with an LM head" in said
-    assert "<dt>corrected</dt>" in (place / "run" / "report.html").read_text("utf-8")
 
 
 def test_macos_korean_reads_as_typed_korean(detect):
@@ -304,27 +204,6 @@ def test_lines_fit_and_columns_stand_under_each_other():
     assert {str(span.style) for span in lines[0].spans} == {"black on #f6a560", "black on #f2705a"}
 
 
-CORRECTED = replace(READING, corrections=[(1, [("##을", 0.7), ("x", 0.2)]), (3, [("<i>", 0.9)]), (4, [("\x1bb", 1)])])
-
-
-def test_what_should_stand_there_follows_the_lines():
-    lines = [line.plain for line in terminal_lines(CORRECTED, width=30)]
-    assert lines[:5] == [line.plain for line in terminal_lines(READING, width=30)]
-    assert lines[5:] == [
-        "  ##이! as token 2, instead: ##을 0.70  x 0.20",
-        "  \ufffd[31m! as token 4, instead: <i> 0.90",
-        f"  {'a' * 30}! as token 5, instead: \ufffdb 1.00",
-    ]
-
-
-def test_the_page_tells_what_should_stand_there():
-    page, without = html([READING, CORRECTED]), html([READING])
-    assert "<td>##이</td><td>##을 0.70, x 0.20</td>" in page and "<i>" not in page
-    assert "the discriminator would put ##을" in page and "in place of those that it calls replaced" in page
-    assert not any(word in without for word in ("would put", "instead", "calls replaced"))
-    assert without.count("<table") == 1 and page.count("<table") == 3
-
-
 def test_the_page_shows_text_as_text():
     page = html([READING])
     assert "<script>alert" not in page and "[<script>]" not in page
@@ -349,24 +228,6 @@ MISTAKES = {
     "damaged weights": (["--discriminator", "damaged", "a"], ["--discriminator", "damaged"]),
     "no tokenizer": (["--discriminator", "bare", "a"], ["--discriminator", "bare", "tokenizer"]),
     "no generator for a mask": (["--discriminator", "run/discriminator", "a [MASK]"], ["--generator"]),
-    "a corrector beside a run": (["--run", "run", "--corrector", "x", "a"], ["--corrector"]),
-    "a corrector without files": (["--discriminator", "half/discriminator", "a"], ["half/corrector", "config.json"]),
-    "another vocabulary": (
-        ["--discriminator", "foreign/discriminator", "a"],
-        ["foreign/corrector", "another vocabulary"],
-    ),
-    "another encoder": (
-        ["--discriminator", "plain/discriminator", "--corrector", "run/generator", "a"],
-        ["--corrector: run/generator has another encoder", "plain/discriminator"],
-    ),
-    "not a corrector": (
-        ["--discriminator", "plain/discriminator", "--corrector", "run/discriminator", "a"],
-        ["--corrector: run/discriminator is no ElectraForMaskedLM"],
-    ),
-    "no such corrector": (
-        ["--discriminator", "plain/discriminator", "--corrector", "./nowhere", "a"],
-        ["--corrector: there is no folder ./nowhere"],
-    ),
     "empty text": (["--run", "run", " "], ["' '"]),
     "empty texts in a file": (["--run", "run", "--file", "zero.jsonl"], ["zero.jsonl, line 1", r"\u200b"]),
     "broken UTF-8": (["--run", "run", "a\udcff"], ["UTF-8"]),
