@@ -176,7 +176,8 @@ def main() -> None:
     print(f"  the sentence: generator {slot_loss[0, slots].sum():.4f}, discriminator {losses.sum():.4f}")
     print(f"  the row: generator {g:.4f} / {in_row} = {(g := g / in_row):.4f}", end=", ")
     print(f"discriminator {d:.4f} / {real} = {(d := d / real):.4f}")
-    print(f"  loss: {weight_g:g} x {g:.4f} + {weight_d:g} x {d:.4f} = {weight_g * g + weight_d * d:.4f}")
+    rest = " (the corrective loss is left out)" if config.is_corrective else ""
+    print(f"  loss: {weight_g:g} x {g:.4f} + {weight_d:g} x {d:.4f} = {weight_g * g + weight_d * d:.4f}{rest}")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def measure(size: str, folder: Path, seconds: float, options: Sequence[str] = PY
 
     return Speed(
         size=size,
-        batch_tokens=config_parser.load(folder / size / run_folder.CONFIG).train.batch_tokens,
+        batch_tokens=config_parser.recorded(folder / size).train.batch_tokens,
         steps=steps,
         seconds=steps * figure("speed/seconds_per_step"),
         tokens_per_second=figure("speed/tokens_per_second"),

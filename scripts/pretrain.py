@@ -16,13 +16,13 @@ from pathlib import Path
 from electra_accel.cli import exit_with_one_line
 from electra_accel.pretraining.config import resolve
 from electra_accel.pretraining.config_checks import check
-from electra_accel.pretraining.config_parser import keep_warmup, parse
+from electra_accel.pretraining.config_parser import keep_recorded, parse
 from electra_accel.terminal import Terminal, quiet_libraries
 
 
 def main() -> None:
     asked = parse(sys.argv[1:], description=__doc__)
-    keep_warmup(asked.config)
+    keep_recorded(asked.config)
     config = resolve(asked.config)
     warnings = check(config)
     quiet_libraries()

@@ -32,9 +32,9 @@ RATE = 1e-3
 
 
 class Case(NamedTuple):
-    """``weights``: of the two losses; ``after``: the case whose last checkpoint this one goes on from."""
+    """``weights``: of the three losses; ``after``: the case whose last checkpoint this one goes on from."""
 
-    weights: tuple[float, float] = (1, 50)
+    weights: tuple[float, float, float] = (1, 50, 20)
     first: int = 0
     steps: int = 3
     after: str | None = None
@@ -42,12 +42,12 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "rtd": Case(weights=(0, 50)),
-    "mlm": Case(weights=(1, 0)),
+    "rtd": Case(weights=(0, 50, 20)),
+    "mlm": Case(weights=(1, 0, 0)),
     "joint": Case(),
     "whole": Case(steps=6),
     "resumed": Case(first=3, after="joint"),
-    "warm-start": Case(weights=(1, 0), frozen=True),
+    "warm-start": Case(weights=(1, 0, 0), frozen=True),
 }
 
 
@@ -63,7 +63,7 @@ def build(case: Case) -> nn.Module:
     if case.frozen:
         pair.generator.electra.embeddings.requires_grad_(False)
         return MaskedLanguageModeling(pair.generator)
-    return ReplacedTokenDetection(*pair)
+    return ReplacedTokenDetection(*pair, corrective=case.weights[2] > 0)
 
 
 def train(case: Case, model: nn.Module, rank: int, world_size: int, backward, step) -> None:
@@ -73,10 +73,9 @@ def train(case: Case, model: nn.Module, rank: int, world_size: int, backward, st
         selected, tokens = pack_examples(examples)[0].counts()
         batch, _ = pack_examples(examples[rank::world_size])
         output = model(batch)
-        generator, discriminator = case.weights
-        backward(
-            generator * output.generator_loss_sum / selected + discriminator * output.discriminator_loss_sum / tokens
-        )
+        generator, discriminator, corrective = case.weights
+        at_slots = generator * output.generator_loss_sum + corrective * output.corrective_loss_sum
+        backward(at_slots / selected + discriminator * output.discriminator_loss_sum / tokens)
         step()
 
 
@@ -91,7 +90,8 @@ def under_engine(name: str, folder: Path) -> None:
     save(engine.is_main, folder / name / "start", engine.everywhere, engine.save)
     train(case, model, engine.rank, engine.world_size, backward_of(engine), lambda: engine.step(lambda peak: peak))
     if not case.frozen:
-        assert_shared(engine.unwrapped().generator, engine.unwrapped().discriminator, "gdes")
+        trained = engine.unwrapped()
+        assert_shared(trained.generator, trained.discriminator, "gdes", trained.corrector)
     save(engine.is_main, folder / name / "last", engine.everywhere, engine.save)
 
 
@@ -125,7 +125,7 @@ def under_fsdp2(name: str, folder: Path) -> None:
 
     save(rank == 0, folder / name / "start", wait, write)
     train(case, model, rank, world_size, lambda loss: (loss * world_size).backward(), step)
-    assert_shared(model.generator, model.discriminator, "gdes")
+    assert_shared(model.generator, model.discriminator, "gdes", model.corrector)
     save(rank == 0, folder / name / "last", wait, write)
 
 

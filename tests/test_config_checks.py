@@ -8,7 +8,7 @@ from electra_accel.errors import UserError
 from electra_accel.options.declare import flatten
 from electra_accel.pretraining.config import Config, resolve
 from electra_accel.pretraining.config_checks import check, check_warmup, difference, identity
-from electra_accel.pretraining.config_parser import load
+from electra_accel.pretraining.config_parser import load, parse
 from tests.config_examples import PAIR, SCRATCH, config_of, error_of
 from tests.helpers import ROOT
 
@@ -60,12 +60,24 @@ from tests.helpers import ROOT
         ),
         (["--objective.kind=mlm", "--model.generator_width=.5"], "there is none here"),
         (["--objective.kind=mlm", "--model.sharing=gdes"], "model.sharing gdes is for two networks"),
+        (
+            ["--objective.kind=mlm", "--objective.corrective_weight=2"],
+            "objective.corrective_weight 2 is for two networks",
+        ),
+        (["--eval.metric=corrective_loss"], "eval.metric corrective_loss needs objective.corrective_weight above 0"),
+        (["--objective.corrective_weight=-1"], "objective.corrective_weight must lie in [0, inf), not -1.0"),
         (["--objective.kind=mlm", "--eval.metric=auc"], "eval.metric auc needs a discriminator"),
         (["--objective.kind=mlm", "--objective.generator_weight=0"], "nothing would be learnt"),
     ],
 )
 def test_impossible_settings(argv: list[str], part: str):
     assert part in error_of(*SCRATCH, *argv)
+
+
+def test_the_corrective_loss_is_enough_to_learn_and_may_choose_the_best_step():
+    weights = [f"--objective.{name}_weight={value}" for name, value in (("generator", 0), ("discriminator", 0))]
+    config = resolve(config_of(*SCRATCH, *weights, "--objective.corrective_weight=2", "--eval.metric=corrective_loss"))
+    assert check(config) == [] and config.is_corrective
 
 
 def test_a_vocabulary_cannot_be_trained_for_a_pair():
@@ -179,6 +191,8 @@ def test_identity_leaves_nothing_out_by_accident():
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_are_possible(recipe: Path):
     config = load(recipe)
+    if recipe.stem == "published":  # for another recipe
+        config = parse(["--config", "tiny-own-text", "--config", "published"], "").config
     if not (config.data.dataset or config.data.train_files):
         config.data.train_files = ["text.txt"]  # for the user to give
     assert check(resolve(config)) == []

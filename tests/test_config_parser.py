@@ -253,3 +253,14 @@ def test_help_and_print_config_are_quick_and_need_no_torch():
     printed = run_script("-c", program, "--print_config", *SCRATCH)
     assert printed.returncode == 0
     assert yaml.safe_load(printed.stdout)["optim"]["learning_rate"] == 1e-3
+
+
+def test_a_bare_name_is_a_recipe_unless_a_file_has_it(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = ["--config", "tiny-python-docs", "--config", "published"]
+    config = resolve(parse(argv, "").config)
+    assert (config.optim.kind, config.objective.mask_prob, config.train.steps) == ("adamw", 0.15, 1300)
+    (tmp_path / "published").write_text("train: {steps: 7}")
+    assert parse(argv, "").config.train.steps == 7
+    with pytest.raises(UserError, match="no-such-recipe"):
+        parse(["--config", "no-such-recipe"], "")

@@ -12,7 +12,7 @@ from electra_accel.engines.deepspeed import deepspeed_version
 from electra_accel.engines.state import MODEL_FILE
 from electra_accel.runs import checkpoint, run_folder
 from tests.parity.compare import Run, compare
-from tests.parity.table import ACCUMULATED, EXACT, STEPS, UNEVEN, Case, launch_options, row
+from tests.parity.table import ACCUMULATED, CORRECTIVE, EXACT, STEPS, UNEVEN, Case, launch_options, row
 from tests.pretraining_runs import finish, start, write_corpus
 
 pytestmark = [
@@ -22,8 +22,8 @@ pytestmark = [
 ]
 LAUNCHES = {  # engine: processes and cases, in this order
     "zero2": (2, (ACCUMULATED,)),
-    "single": (1, (ACCUMULATED, UNEVEN, *EXACT)),
-    "zero3": (2, (ACCUMULATED,)),
+    "single": (1, (ACCUMULATED, UNEVEN, CORRECTIVE, *EXACT)),
+    "zero3": (2, (ACCUMULATED, CORRECTIVE)),
     "ddp": (4, (UNEVEN, *EXACT)),
     "zero1": (2, (ACCUMULATED,)),
 }
@@ -40,7 +40,7 @@ def place(tmp_path_factory):
     """All launches, done."""
     folder = tmp_path_factory.mktemp("engines")
     write_corpus(folder / "text.txt")
-    relay = Case("fp32")
+    relay = CORRECTIVE  # which has all the weights that there can be
     for turn, (engine, (processes, cases)) in enumerate(LAUNCHES.items(), start=1):
         runs = [case.options(folder / f"{engine}-{case.name()}", folder) for case in cases]
         for steps in (RELAY * (2 * turn - 1), RELAY * 2 * turn):
@@ -81,7 +81,7 @@ def test_one_run_goes_on_under_one_engine_after_another(place):
     outputs = []
     for run, precision in (("relay", "bf16"), ("undisturbed", "fp32")):
         code, out, err = finish(
-            start(Case(precision).options(place / run, place, **more), place, WANDB_MODE="disabled")
+            start(Case(precision, corrective=True).options(place / run, place, **more), place, WANDB_MODE="disabled")
         )
         assert code == 0, out + err
         outputs.append(out)

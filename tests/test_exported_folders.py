@@ -222,7 +222,7 @@ def test_a_corrector_stands_beside_the_other_two_and_changes_neither(tmp_path, p
     assert config == same and config["attention_probs_dropout_prob"] == 0.1
     card = (tmp_path / "run" / "corrector" / "README.md").read_text("utf-8")
     assert yaml.safe_load(card.split("---")[1])["base_model"] == "me/d"
-    assert "without [MASK]" in card and "corrective language modelling (weight 50)" in card
+    assert "without [MASK]" in card and "naming the original tokens with weight 50" in card
     assert run_pair(tmp_path / "head").step == 7, "the other two are judged"
 
     mine = tmp_path / "run" / "encoder"

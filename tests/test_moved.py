@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from electra_accel.pretraining.config import Config
-from electra_accel.pretraining.config_parser import keep_warmup, load
+from electra_accel.pretraining.config_parser import keep_recorded, load
 from electra_accel.runs import run_folder
 from tests.pretraining_runs import exported_weights, options, run_here, write_corpus
 
@@ -109,5 +109,5 @@ def test_a_configuration_that_is_no_runs_gives_no_warmup(tmp_path: Path, monkeyp
     (tmp_path / "a" / run_folder.CONFIG).write_text("optim: {warmup_steps: 1}")
     monkeypatch.chdir(tmp_path / "a" / "b")
     config = Config()
-    keep_warmup(config)
+    keep_recorded(config)
     assert config.optim.warmup_steps is None

@@ -1,7 +1,7 @@
 """DeepSpeed ZeRO 1 to 3: optimizer state, gradients and weights are shared out in flat parts (DeepSpeed 0.19.8)."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,6 +12,7 @@ from torch import nn
 
 from electra_accel.engines.deepspeed_file import deepspeed_settings
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.muon import Muon, WholeMatrices
 from electra_accel.engines.state import Parts, State
 from electra_accel.errors import UserError
 
@@ -38,6 +39,52 @@ def configure(config: dict[str, Any], max_norm: float) -> None:
     config["steps_per_print"] = 10**9  # our own log lines are enough
 
 
+def flat_parts(zero: Any) -> list[tuple[torch.Tensor, list[nn.Parameter]]]:
+    """This process's flat fp32 parts, which the optimizer inside ZeRO updates, each with the parameters in it, in order."""
+    if hasattr(zero, "fp32_partitioned_groups_flat"):  # stage 3
+        return [*zip(zero.fp32_partitioned_groups_flat, zero.fp16_groups, strict=True)]
+    if hasattr(zero, "single_partition_of_fp32_groups"):
+        return [*zip(zero.single_partition_of_fp32_groups, zero.round_robin_bit16_groups, strict=True)]
+    return [*zip(zero.fp32_groups_flat_partition, zero.bf16_groups, strict=True)]  # stage 1 in bf16
+
+
+class ZeroMatrices(WholeMatrices):
+    """Matrices in flat parts: all processes exchange their parts, and each sees them all."""
+
+    def __init__(self, zero: Any):
+        self.parameters = {id(flat): parameters for flat, parameters in flat_parts(zero)}
+        self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    def gather(self, parameter: torch.Tensor, part: torch.Tensor) -> list[torch.Tensor]:
+        parts = [torch.empty_like(part) for _ in range(self.world_size)]
+        torch.distributed.all_gather(parts, part.contiguous())
+        parts, begin, found = torch.stack(parts), 0, []
+        for each in self.parameters[id(parameter)]:
+            shape = getattr(each, "ds_shape", each.shape)
+            if hasattr(each, "ds_tensor"):  # stage 3: each process has a piece of every matrix
+                size = each.ds_tensor.ds_numel
+                whole = parts[:, begin : begin + size].flatten()
+            else:  # the parts, one after the other, are all matrices, one after the other
+                size = shape.numel()
+                whole = parts.flatten()[begin : begin + size]
+            found.append(whole[: shape.numel()].view(shape))
+            begin += size
+        return found
+
+    def share(self, parameter: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+        flat = [matrix.flatten() for matrix in matrices]
+        if hasattr(self.parameters[id(parameter)][0], "ds_tensor"):
+            sizes = [each.ds_tensor.ds_numel for each in self.parameters[id(parameter)]]
+            flat = [_piece(each, size, self.rank) for each, size in zip(flat, sizes, strict=True)]
+            return _piece(torch.cat(flat), parameter.numel(), 0)
+        return _piece(torch.cat(flat), parameter.numel(), self.rank)
+
+
+def _piece(flat: torch.Tensor, size: int, number: int) -> torch.Tensor:
+    """Piece ``number`` of so many numbers; zeros follow the last one."""
+    return nn.functional.pad(flat, (0, max(0, size * (number + 1) - len(flat)))).narrow(0, size * number, size)
+
+
 class ZeroParts(Parts):
     """``optimizer`` is ZeRO's; the one inside it updates flat fp32 parts."""
 
@@ -47,10 +94,7 @@ class ZeroParts(Parts):
         ZeRO 1 and 2 do so by themselves, but after the first step of the first parameter group, when the state of the second
         group does not exist yet.
         """
-        kept = [set(state) for state in self.optimizer.optimizer.state.values()]
-        if any(keys != kept[0] for keys in kept):
-            raise UserError("this optimizer keeps different state for different parameters: DeepSpeed cannot store it")
-        if kept and hasattr(self.optimizer, "_lazy_init_hp_params_optimizer_state"):
+        if self.optimizer.optimizer.state and hasattr(self.optimizer, "_lazy_init_hp_params_optimizer_state"):
             self.optimizer._hp_optimizer_states_linked = False
             self.optimizer._lazy_init_hp_params_optimizer_state()
 
@@ -63,12 +107,15 @@ class ZeroParts(Parts):
         from deepspeed.utils import safe_get_full_optimizer_state
 
         found = {}
-        for key, value in next(
-            iter(self.optimizer.optimizer.state.values()), {}
-        ).items():  # the same keys for each flat part
+        for key, value in self._kept(parameter).items():
             flat = torch.is_tensor(value) and value.ndim  # else one number for a whole part, as AdamW's step
             found[key] = safe_get_full_optimizer_state(parameter, key) if flat else torch.tensor(float(value))
         return found
+
+    def _kept(self, parameter: nn.Parameter) -> State:
+        """What is kept for the flat part in which a parameter lies."""
+        flats = (flat for flat, inside in flat_parts(self.optimizer) if any(each is parameter for each in inside))
+        return self.optimizer.optimizer.state.get(next(flats), {})
 
     def set_optimizer_state(self, parameter: nn.Parameter, state: State) -> None:
         for key, whole in state.items():
@@ -76,16 +123,17 @@ class ZeroParts(Parts):
                 self._set(parameter, whole, "optimizer_state", key)
 
     def prepare_optimizer_state(self, states: Mapping[str, State]) -> None:
-        example, base = next(iter(states.values())), self.optimizer.optimizer
-        shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in self.model.named_parameters()}
-        for name, state in states.items():
-            if state.keys() != example.keys() or any(whole.shape not in ((), shapes[name]) for whole in state.values()):
-                raise UserError(
-                    f"DeepSpeed cannot hold what the checkpoint's optimizer keeps for {name}: go on with another launch "
-                    "file, such as accelerate_configs/ddp.yaml or fsdp2.yaml"
-                )
-        places = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
-        for part in next(getattr(self.optimizer, place) for place in places if hasattr(self.optimizer, place)):
+        base, names = self.optimizer.optimizer, {id(each): name for name, each in self.model.named_parameters()}
+        for part, inside in flat_parts(self.optimizer):
+            example = states[names[id(inside[0])]]
+            for parameter in inside:
+                name, shape = names[id(parameter)], getattr(parameter, "ds_shape", parameter.shape)
+                state = states[name]
+                if state.keys() != example.keys() or any(whole.shape not in ((), shape) for whole in state.values()):
+                    raise UserError(
+                        f"DeepSpeed cannot hold what the checkpoint's optimizer keeps for {name}: go on with another launch "
+                        "file, such as accelerate_configs/ddp.yaml or fsdp2.yaml"
+                    )
             kept = base.state[part] = {}
             for key, value in example.items():
                 if value.ndim:
@@ -175,10 +223,20 @@ class DeepSpeed(Engine):
 
     def wrap(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         configure(self.accelerator.state.deepspeed_plugin.deepspeed_config, self.max_norm)
+        settings = self.accelerator.state.deepspeed_plugin.deepspeed_config
+        if isinstance(optimizer, Muon):
+            if settings["zero_optimization"].get("offload_optimizer", {}).get("device", "none") != "none":
+                raise UserError(
+                    "optim.kind muon cannot be offloaded: take offload_optimizer out, or use optim.kind adamw"
+                )
+            settings["zero_allow_untested_optimizer"] = True  # DeepSpeed has a list of those it knows
         weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         with torch.no_grad():
             self._parts().set_master_weights(weights)
+
+    def whole_matrices(self) -> WholeMatrices:
+        return ZeroMatrices(self.optimizer.optimizer)
 
     def micro_step(self, *, last: bool) -> AbstractContextManager:
         # Accelerate's own bookkeeping would step in the last backward, before the learning rate is set.

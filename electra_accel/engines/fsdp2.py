@@ -1,6 +1,7 @@
 """FSDP2: each process keeps its part of every weight, gradient and moment, as DTensors."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.launch_environment import OFF
+from electra_accel.engines.muon import WholeMatrices
 from electra_accel.engines.state import Parts
 from electra_accel.errors import UserError
 
@@ -34,6 +36,18 @@ class Fsdp2Parts(Parts):
         # What has another shape than its parameter, such as a mean for each row, need not divide in the same way.
         placements = parameter.placements if whole.shape == parameter.shape else [Replicate()]
         return distribute_tensor(whole, parameter.device_mesh, placements)
+
+
+class Fsdp2Matrices(WholeMatrices):
+    """Each process has some rows of every matrix."""
+
+    def gather(self, parameter: torch.Tensor, part: torch.Tensor) -> list[torch.Tensor]:
+        return [part.full_tensor()]
+
+    def share(self, parameter: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+        mesh = parameter.device_mesh
+        whole = DTensor.from_local(matrices[0], mesh, [Replicate()] * mesh.ndim, run_check=False)
+        return whole.redistribute(mesh, parameter.placements)
 
 
 def configure(plugin: Any) -> None:
@@ -66,6 +80,9 @@ class Fsdp2(Engine):
             )
         if cpu or not torch.cuda.is_available():
             raise UserError("FSDP2 needs GPUs (on CPUs Accelerate silently runs DDP in its place): use ddp.yaml")
+
+    def whole_matrices(self) -> WholeMatrices:
+        return Fsdp2Matrices()
 
     def clip_and_step(self) -> torch.Tensor:
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_norm).full_tensor()

@@ -10,15 +10,14 @@ for LLM training" (arXiv 2502.16982), equation 4. For a matrix W of m rows and n
 The entries of a full-rank O have a root mean square of 1 / sqrt(max(m, n)). With the factor it is 0.2, about that of AdamW's
 update, so one learning rate means the same at every width.
 
-Muon is for matrices between hidden states. Tables, heads of one row and vectors are AdamW's (``pretraining/optim.py`` tells them
-apart); both are in the one optimizer that an engine sees.
+Muon is for matrices between hidden states. Tables, heads of one row and vectors are AdamW's (``pretraining/optim.py`` tells
+them apart); both are in the one optimizer that an engine sees.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 MOMENTUM = 0.95
 # The quintic of Jordan et al.: x -> a x + b x^3 + c x^5 brings singular values of 0.002 and more near 1 in five rounds.
@@ -27,7 +26,7 @@ ROUNDS = 5
 
 
 class WholeMatrices:
-    """Where the matrices are: here, each parameter is one, whole on every process. Engines that share them out override this."""
+    """Where the matrices are: here, each parameter is one, whole on every process. Some engines share them out."""
 
     def gather(self, parameter: torch.Tensor, part: torch.Tensor) -> list[torch.Tensor]:
         """The whole matrices of which ``part``, shaped like ``parameter``, is this process's share. On every process."""
@@ -36,6 +35,28 @@ class WholeMatrices:
     def share(self, parameter: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
         """The opposite: this process's share of whole matrices."""
         return matrices[0]
+
+    def orthogonalize(self, matrices: Sequence[torch.Tensor], *, half: bool) -> list[torch.Tensor]:
+        """:func:`orthogonalize`; the processes share out the work, so that it does not grow beside less and less other work."""
+        world_size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        if world_size == 1 or not matrices:
+            return orthogonalize(matrices, half=half)
+        # Equal shapes go around, so each process has as much to do, give or take a matrix of each shape.
+        order = sorted(range(len(matrices)), key=lambda number: sorted(matrices[number].shape))
+        of_rank = [order[rank::world_size] for rank in range(world_size)]
+        own = orthogonalize([matrices[number] for number in of_rank[torch.distributed.get_rank()]], half=half)
+        longest = max(sum(matrices[number].numel() for number in numbers) for numbers in of_rank)
+        made = matrices[0].new_zeros(longest)
+        flat = torch.cat([matrices[0].new_empty(0), *(matrix.flatten() for matrix in own)])
+        made[: len(flat)] = flat
+        gathered = [torch.empty_like(made) for _ in of_rank]
+        torch.distributed.all_gather(gathered, made)
+        found: list[torch.Tensor] = [None] * len(matrices)
+        for numbers, flat in zip(of_rank, gathered, strict=True):
+            sizes = [matrices[number].numel() for number in numbers]
+            for number, piece in zip(numbers, flat.split([*sizes, longest - sum(sizes)]), strict=False):
+                found[number] = piece.view(matrices[number].shape)
+        return found
 
 
 class Muon(torch.optim.AdamW):
@@ -79,7 +100,8 @@ class Muon(torch.optim.AdamW):
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             momentum = state["momentum_buffer"].lerp_(parameter.grad, 1 - MOMENTUM)
             wholes.append(self.matrices.gather(parameter, parameter.grad.lerp(momentum, MOMENTUM)))
-        updates = iter(orthogonalize([matrix for whole in wholes for matrix in whole], half=self.half))
+        matrices = [matrix for whole in wholes for matrix in whole]
+        updates = iter(self.matrices.orthogonalize(matrices, half=self.half))
         for (parameter, group), whole in zip(learning, wholes, strict=True):
             scaled = [0.2 * max(matrix.shape) ** 0.5 * next(updates) for matrix in whole]
             parameter.mul_(1 - group["lr"] * group["weight_decay"])

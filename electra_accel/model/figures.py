@@ -26,8 +26,9 @@ class Figure:
     network: str  # that it speaks of, "generator" or "discriminator"
     better: str  # "higher" or "lower"; "" where neither is
     note: str  # unit or meaning
-    # Makes it from the counters of ``metrics.SCALARS`` and ``ordered_pairs``; None: made elsewhere.
-    of: Callable[[Counts], float] | None = None
+    # Makes it from the counters of ``metrics.SCALARS``, ``metrics.OF_CORRECTIONS`` and ``ordered_pairs``, or gives None where
+    # these are not there; None: made elsewhere.
+    of: Callable[[Counts], float | None] | None = None
     # Makes its standard error from its value and the counts of :func:`standard_errors`; None: not known.
     error: Callable[[float, Counts], float | None] | None = None
     shown: tuple[str, ...] = EVERYWHERE  # the places where it is shown
@@ -35,6 +36,7 @@ class Figure:
     # Of a network that has learnt nothing; "chance": that of always guessing the most frequent token.
     level: float | str | None = None
     follows_share: bool = False  # changes with the share of replaced tokens, however well tokens are told apart
+    optional: bool = False  # of an objective that few runs have; a comparison of runs without it leaves it out
 
     @property
     def full_name(self) -> str:
@@ -62,6 +64,19 @@ def ratio(numerator: float, denominator: float) -> float:
 
 def _ratio_of(numerator: str, denominator: str) -> Callable[[Counts], float]:
     return lambda c: ratio(c[numerator], c[denominator])
+
+
+def _corrections(numerator: str, denominator: str) -> Callable[[Counts], float | None]:
+    """A share of the selected tokens, of the replaced ones, or of those kept; None without a corrective head."""
+
+    def of(c: Counts) -> float | None:
+        if "corrective_loss" not in c:
+            return None
+        corrected, kept = c["corrected_replaced"] + c["corrected_kept"], c["selected"] - c["replaced"]
+        known = {**c, "corrected": corrected, "kept": kept}
+        return ratio(known[numerator], known[denominator])
+
+    return of
 
 
 def _balanced(c: Counts) -> float:
@@ -122,6 +137,18 @@ _FIGURES = (
            _ratio_of("replaced", "judged"), _share_of("judged"), ()),
     Figure("calibration_error", "calibration error", D, "lower", "mean distance of its probabilities from the truth",
            shown=(COMPARISON,), follows_share=True),
+    Figure("corrective_loss", "corrective loss", D, "lower", "nats per selected token",
+           _corrections("corrective_loss", "selected"), _mean_loss("corrective"), (*EVERYWHERE, LINES), chooses=True,
+           follows_share=True, optional=True),
+    Figure("corrective_accuracy", "corrective accuracy", D, "higher", "the most probable token is the original",
+           _corrections("corrected", "selected"), _share_of("selected"), (*EVERYWHERE, LINES), follows_share=True,
+           optional=True),
+    Figure("corrective_accuracy_replaced", "corrective accuracy on replaced tokens", D, "higher",
+           "the most probable token is the original", _corrections("corrected_replaced", "replaced"), _share_of("replaced"),
+           (COMPARISON, CURVES), follows_share=True, optional=True),
+    Figure("corrective_accuracy_kept", "corrective accuracy on kept tokens", D, "higher",
+           "the most probable token is the original, which it reads", _corrections("corrected_kept", "kept"),
+           _share_of("kept"), (COMPARISON, CURVES), follows_share=True, optional=True),
 )
 # fmt: on
 FIGURES = {figure.key: figure for figure in _FIGURES}
@@ -152,7 +179,7 @@ def standard_errors(figures: Mapping[str, float | None], *, selected: int, judge
     """
     known = {key: value for key, value in figures.items() if isinstance(value, float | int) and math.isfinite(value)}
     replaced = known.get("replaced_fraction", 0.0) * judged
-    counts = {"selected": selected, "judged": judged, "replaced": replaced}
+    counts = {"selected": selected, "judged": judged, "replaced": replaced, "kept": selected - replaced}
     counts |= {
         "caught": known.get("recall", 0.0) * replaced,
         "called": known.get("predicted_positive_rate", 0.0) * judged,

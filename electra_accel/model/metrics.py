@@ -22,8 +22,15 @@ class SlotFigures(NamedTuple):
     entropy: torch.Tensor  # [R, S]; of the generator's distribution, in nats
 
 
+class Corrections(NamedTuple):
+    """What the corrective head said at the slots, without gradient."""
+
+    loss: torch.Tensor  # [R, S] in nats, 0 at unused slots
+    argmax: torch.Tensor  # int64 [R, S]; most probable token
+
+
 class Facts(NamedTuple):
-    """What a micro-batch is counted from; the last six are None where there is no discriminator."""
+    """What a micro-batch is counted from; None where there is no discriminator, or no corrective head."""
 
     batch: RTDBatch
     slots: SlotFigures
@@ -34,6 +41,17 @@ class Facts(NamedTuple):
     replaced: torch.Tensor | None = None  # bool [R, T]; differs from the original
     positive: torch.Tensor | None = None  # bool [R, T]; judged and called replaced
     correct: torch.Tensor | None = None  # bool [R, T]; judged rightly
+    corrections: Corrections | None = None
+
+    @property
+    def named(self) -> torch.Tensor:
+        """bool [R, S]: the corrective head's most probable token is the original."""
+        return (self.corrections.argmax == self.batch.slot_labels) & self.batch.slot_used
+
+    @property
+    def differs(self) -> torch.Tensor:
+        """bool [R, S]: the discriminator read another token than the original."""
+        return self.slots.sampled != self.batch.slot_labels
 
 
 # Each counter is the sum of these terms over a micro-batch. What figures they make: see figures.py.
@@ -61,6 +79,12 @@ OF_VERDICTS = {  # positive: called replaced, that is probability over 1/2
     "correct_unselected": lambda f: f.correct & ~f.selected,
 }
 SCALARS = (*OF_GENERATOR, *OF_TOKENS, *OF_VERDICTS)
+OF_CORRECTIONS = {  # where NaN is among the logits, there is no most probable token
+    "corrective_loss": lambda f: f.corrections.loss,
+    "corrective_loss_squared": lambda f: f.corrections.loss.double().square(),
+    "corrected_replaced": lambda f: (f.named & f.differs) + _nan_where(f.corrections.loss.isnan()),
+    "corrected_kept": lambda f: (f.named & ~f.differs) + _nan_where(f.corrections.loss.isnan()),
+}
 # Histogram of the discriminator's logits, for ROC-AUC and calibration: originals first, then replaced tokens. Equal steps of
 # the logit resolve probabilities near 0 and 1 as well as those in the middle; what lies outside falls into the end bins.
 LOGIT_LIMIT = 10.0
@@ -76,8 +100,10 @@ def count(
     discriminator_loss: torch.Tensor,
     logits: torch.Tensor,
     replaced: torch.Tensor,
+    corrections: Corrections | None = None,
 ) -> torch.Tensor:
-    """The counters of one micro-batch: float64 [len(SCALARS) + 2 * BINS] on its device.
+    """The counters of one micro-batch: float64 [len(SCALARS) + 2 * BINS] on its device, and with ``corrections`` those of
+    ``OF_CORRECTIONS`` behind them.
 
     [CLS] and [SEP] are never replaced; verdicts on them would only flatter accuracy and AUC, so they are not counted.
 
@@ -92,7 +118,7 @@ def count(
     positive = logits > 0
     correct = (positive == replaced) & judged
     losses = generator_loss, discriminator_loss
-    facts = Facts(batch, slots, *losses, judged, selected, replaced, positive & judged, correct)
+    facts = Facts(batch, slots, *losses, judged, selected, replaced, positive & judged, correct, corrections)
     # Clamped before it is an integer, which infinity cannot be.
     places = ((logits.float() + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))).clamp(0, BINS - 1)
     bins = places.nan_to_num().long() + BINS * replaced
@@ -100,7 +126,8 @@ def count(
     histogram.index_add_(0, bins.flatten(), judged.flatten().to(torch.float64))
     # NaN is neither over 1/2 nor under it: with one such token all verdicts, and what is made of them, are NaN.
     verdicts = torch.cat([_sums(OF_VERDICTS, facts), histogram]) + _nan_where(logits.isnan() & judged)
-    return torch.cat([_sums(OF_GENERATOR | OF_TOKENS, facts), verdicts])
+    known = [_sums(OF_GENERATOR | OF_TOKENS, facts), verdicts]
+    return torch.cat(known if corrections is None else [*known, _sums(OF_CORRECTIONS, facts)])
 
 
 @torch.no_grad()
@@ -122,21 +149,36 @@ def _sums(terms: dict[str, Callable[[Facts], torch.Tensor]], facts: Facts) -> to
 def summarise(counters: torch.Tensor) -> dict[str, float]:
     """The figures of any sum of counters, as plain numbers; what has no denominator (nothing selected, …) is NaN.
 
-    Tokens of one bin of the histogram count as tied in ROC-AUC.
+    Tokens of one bin of the histogram count as tied in ROC-AUC. Without counters of a corrective head it has no figures.
     """
-    values = counters.tolist()  # the one place where the host waits for the device
+    counters = counters.cpu()  # the one place where the host waits for the device
     ordered, below = 0.0, 0.0
-    for negatives, positives in zip(values[-2 * BINS : -BINS], values[-BINS:], strict=True):
+    for negatives, positives in zip(*(part.tolist() for part in _histogram(counters)), strict=True):
         ordered += positives * (below + negatives / 2)
         below += negatives
-    counts = dict(zip(SCALARS, values, strict=False)) | {"ordered_pairs": ordered}
-    return {key: figure.of(counts) for key, figure in FIGURES.items() if figure.of}
+    counts = _counts(counters) | {"ordered_pairs": ordered}
+    found = {key: figure.of(counts) for key, figure in FIGURES.items() if figure.of}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _histogram(counters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Judged tokens by their logit, [BINS] each: originals, and replaced ones."""
+    return counters[len(SCALARS) :].split([BINS, BINS, len(counters) - len(SCALARS) - 2 * BINS])[:2]
+
+
+def _counts(counters: torch.Tensor) -> dict[str, float]:
+    """The counters by name, without the histogram."""
+    values = counters.tolist()
+    corrections = values[len(SCALARS) + 2 * BINS :]
+    return dict(zip(SCALARS, values, strict=False)) | dict(zip(OF_CORRECTIONS, corrections, strict=False))
 
 
 def standard_errors(counters: torch.Tensor) -> dict[str, float]:
-    """Of the two mean losses, in nats: how far they may be off because the text is a sample. Tokens count as independent."""
-    c, errors = dict(zip(SCALARS, counters.tolist(), strict=False)), {}
-    for loss, number in (("generator_loss", c["selected"]), ("discriminator_loss", c["tokens"] if c["judged"] else 0)):
+    """Of the mean losses, in nats: how far they may be off because the text is a sample. Tokens count as independent."""
+    c, errors = _counts(counters), {}
+    numbers = {"generator_loss": c["selected"], "discriminator_loss": c["tokens"] if c["judged"] else 0}
+    numbers |= {"corrective_loss": c["selected"]} if "corrective_loss" in c else {}
+    for loss, number in numbers.items():
         mean = ratio(c[loss], number)
         variance = max(ratio(c[f"{loss}_squared"], number) - mean**2, 0.0)
         errors[f"{loss}_se"] = math.sqrt(ratio(variance, number))
@@ -153,7 +195,7 @@ class Calibration(NamedTuple):
 
 def calibration(counters: torch.Tensor) -> Calibration:
     """From the histogram of logits; a token's probability is that of the middle of its histogram bin."""
-    original, replaced = counters[-2 * BINS : -BINS].cpu(), counters[-BINS:].cpu()
+    original, replaced = _histogram(counters.cpu())
     middle = (torch.arange(BINS, dtype=torch.float64) + 0.5) * (2 * LOGIT_LIMIT / BINS) - LOGIT_LIMIT
     probability = middle.sigmoid()
     place = (probability * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
@@ -167,18 +209,19 @@ def calibration(counters: torch.Tensor) -> Calibration:
 
 
 def training_flops(
-    generator: ElectraConfig, discriminator: ElectraConfig | None, context: float
+    generator: ElectraConfig, discriminator: ElectraConfig | None, context: float, corrective: bool = False
 ) -> tuple[float, float]:
     """Floating point operations of forward and backward: (per real token, per selected position).
 
     A matrix product of n inputs and m outputs costs 2nm, its backward twice that. Per layer of hidden size H and inner size
     F: four H x H projections, two H x F, and 4 * H * context for the scores and their weighted sum. The LM head (H x E, then
-    E x V) runs at selected positions only, the discriminator's (H x H, then H x 1) at every token. Embedding look-ups,
-    LayerNorm and activations are left out, as is customary.
+    E x V) and the corrective one run at selected positions only, the discriminator's (H x H, then H x 1) at every token.
+    Embedding look-ups, LayerNorm and activations are left out, as is customary.
 
     Args:
         discriminator: None for masked language modelling by the generator alone.
         context: number of tokens that a token attends to, on average: the mean length of a token's example.
+        corrective: whether the discriminator, where there is one, has a corrective head.
     """
 
     def encoder(c: ElectraConfig) -> float:
@@ -189,9 +232,12 @@ def training_flops(
     def judge(c: ElectraConfig) -> float:
         return encoder(c) + 2 * c.hidden_size**2 + 2 * c.hidden_size
 
-    lm_head = 2 * generator.embedding_size * (generator.hidden_size + generator.vocab_size)
+    def lm_head(c: ElectraConfig) -> float:
+        return 2 * c.embedding_size * (c.hidden_size + c.vocab_size)
+
     per_token = encoder(generator) + (judge(discriminator) if discriminator else 0)
-    return 3.0 * per_token, 3.0 * lm_head
+    per_slot = lm_head(generator) + (lm_head(discriminator) if discriminator and corrective else 0)
+    return 3.0 * per_token, 3.0 * per_slot
 
 
 # Dense bf16 (V100: fp16) peak in FLOP/s, from the makers' data sheets. All words of a key must occur in the card's name.

@@ -89,11 +89,13 @@ class ReplacedTokenDetection(nn.Module):
         logits = at_least_fp32(self.discriminator.discriminator_predictions(hidden))  # [R, T]
         token_loss = F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="none")
         token_loss = token_loss * batch.real
-        corrective_loss, corrected = token_loss.new_zeros(()), None
+        corrective_loss, corrected, corrections = token_loss.new_zeros(()), None, None
         if self.corrector is not None:
             corrective_loss, corrected = correct_slots(self.corrector, batch, hidden)
+            corrections = metrics.Corrections(corrective_loss.detach(), corrected)
         logits = logits.detach()
-        counters = metrics.count(batch, slots, slot_loss.detach(), token_loss.detach(), logits, replaced)
+        losses = slot_loss.detach(), token_loss.detach()
+        counters = metrics.count(batch, slots, *losses, logits, replaced, corrections)
         sums = slot_loss.sum(), token_loss.sum(), corrective_loss.sum()
         return RTDOutput(*sums[:2], counters, slots.sampled, slots.argmax, logits, sums[2], corrected)
 
@@ -126,13 +128,11 @@ def predict_slots(
     Args:
         inputs: of :func:`encoder_inputs`.
 
-    Returns:
-        Cross entropy in nats [R, S], 0 at unused slots; log-probabilities [R, S, vocabulary]. Both fp32 or fp64.
+    Returns: those of :func:`cross_entropy`.
     """
     hidden = network.electra(batch.corrupted_ids, **inputs).last_hidden_state
     slot_logits = network.generator_lm_head(network.generator_predictions(at_slots(hidden, batch)))
-    log_probs = F.log_softmax(at_least_fp32(slot_logits), dim=-1)
-    return -log_probs.gather(2, batch.slot_labels[:, :, None]).squeeze(2) * batch.slot_used, log_probs
+    return cross_entropy(slot_logits, batch)
 
 
 def correct_slots(head: CorrectiveHead, batch: RTDBatch, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,9 +144,20 @@ def correct_slots(head: CorrectiveHead, batch: RTDBatch, hidden: torch.Tensor) -
     Returns:
         Cross entropy in nats [R, S], 0 at unused slots, fp32 or fp64; the most probable token, int64 [R, S].
     """
-    logits = at_least_fp32(head(at_slots(hidden, batch)))  # [R, S, vocabulary]
-    loss = F.cross_entropy(logits.flatten(0, 1), batch.slot_labels.flatten(), reduction="none")
-    return loss.view_as(batch.slot_labels) * batch.slot_used, logits.detach().argmax(-1)
+    loss, log_probs = cross_entropy(head(at_slots(hidden, batch)), batch)
+    return loss, log_probs.detach().argmax(-1)
+
+
+def cross_entropy(slot_logits: torch.Tensor, batch: RTDBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the original tokens, from logits [R, S, vocabulary].
+
+    Of all this the backward pass keeps the log-probabilities alone. ``F.cross_entropy`` keeps and computes the same.
+
+    Returns:
+        Cross entropy in nats [R, S], 0 at unused slots; log-probabilities [R, S, vocabulary]. Both fp32 or fp64.
+    """
+    log_probs = F.log_softmax(at_least_fp32(slot_logits), dim=-1)
+    return -log_probs.gather(2, batch.slot_labels[:, :, None]).squeeze(2) * batch.slot_used, log_probs
 
 
 def at_slots(hidden: torch.Tensor, batch: RTDBatch) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import get_args
 from electra_accel.options.declare import flatten, is_given, kind_of, names
 
 FLAGS = {
-    "--config FILE": "YAML file of options, such as config.yaml of a run; may be repeated, later files win",
+    "--config FILE": "YAML file of options, or the name of one in recipes/; may be repeated, later files win",
     "--print_config": "print all options as YAML and stop",
     "--dry_run": "check everything, prepare the data, print the plan and stop",
     "--cpu": "use the CPU although there is a GPU",

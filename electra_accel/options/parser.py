@@ -19,6 +19,7 @@ from electra_accel.options.declare import Alternative, is_given, kind_of, names,
 from electra_accel.options.help import FLAGS, help_page
 from electra_accel.options.yaml_file import NULL, read_yaml
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 EMPTY = "[]"  # --name=[] is a list without values
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -75,12 +76,18 @@ def parse(
         print(help_page(root, description))
         sys.exit(0)
     given = {name: [None if value == NULL else value for value in values] for name, values in given.items()}
-    asked = build([read_layer(root, file) for [file] in files], (given, "command line"))
+    asked = build([read_layer(root, _found(file)) for [file] in files], (given, "command line"))
     asked.dry_run, asked.cpu = "--dry_run" in flags, "--cpu" in flags
     if "--print_config" in flags:
         print(dump(asked), end="")
         sys.exit(0)
     return asked
+
+
+def _found(file: str) -> str:
+    """A bare name such as ``published`` stands for that file of recipes/, unless a file has it."""
+    recipe = RECIPES / f"{file}.yaml"
+    return str(recipe) if Path(file).name == file and not Path(file).exists() and recipe.is_file() else file
 
 
 def read_layer(root: type, path: str | Path) -> Layer:

@@ -156,7 +156,7 @@ class OnePass:
     """
 
     def __init__(self, config: Config, loader: StepLoader, prepared: Prepared):
-        plan, histogram = loader.plan, _lengths(prepared, "train")
+        plan, histogram, self._corrective = loader.plan, _lengths(prepared, "train"), config.is_corrective
         if plan.replay:
             histogram = plan.replay.lengths_in_a_pass(histogram, _lengths(prepared, "replay"))
         lengths = np.arange(len(histogram))
@@ -172,7 +172,7 @@ class OnePass:
 
     def costs(self, generator: ElectraConfig, discriminator: ElectraConfig | None) -> tuple[float, float]:
         """See ``metrics.training_flops``."""
-        return training_flops(generator, discriminator, self.context)
+        return training_flops(generator, discriminator, self.context, self._corrective)
 
     def flops_per_step(self, costs: tuple[float, float]) -> float:
         """Expected floating point operations of a global step, from those per real token and per selected position."""

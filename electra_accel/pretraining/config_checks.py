@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from electra_accel.errors import UserError
+from electra_accel.model.figures import FIGURES
 from electra_accel.options.declare import flatten, is_given, outside_intervals, value_of
 from electra_accel.options.groups import deadline_problems
 from electra_accel.pretraining.config import SETTLED_BY_PREPARED, WARM_START, Config, Data, Model, Objective
@@ -88,6 +89,8 @@ def _networks(config: Config) -> Iterator[str]:
         yield f"objective.corrective_weight {weight:g} is for two networks, objective.kind mlm trains one; leave it out"
     if config.is_mlm and metric != "generator_loss":
         yield f"eval.metric {metric} needs a discriminator; objective.kind mlm has generator_loss"
+    elif FIGURES[metric].optional and not config.is_corrective:
+        yield f"eval.metric {metric} needs objective.corrective_weight above 0"
 
 
 def _text(config: Config) -> Iterator[str]:
@@ -135,7 +138,7 @@ def _learning(config: Config) -> Iterator[str]:
     if optim.kind != "muon" and optim.matrix_learning_rate is not None:
         yield f"optim.matrix_learning_rate is for optim.kind muon, not {optim.kind}; leave it out"
     if config.is_mlm and optim.generator_factor != 1:
-        yield f"optim.generator_factor {optim.generator_factor:g} is for two networks, objective.kind mlm trains one; leave it out"
+        yield f"optim.generator_factor {optim.generator_factor:g} is for two networks, objective.kind mlm has one; leave it out"
     if objective.mask_token_prob + objective.random_token_prob > 1:
         yield "objective.mask_token_prob + objective.random_token_prob is more than 1"
     of_discriminator = 0 if config.is_mlm else objective.discriminator_weight + objective.corrective_weight

@@ -9,6 +9,8 @@ from electra_accel.pretraining.config import CHOICES, Config, resolve
 from electra_accel.runs.run_folder import CONFIG
 
 _LENGTHS = ("train.steps", "optim.warmup_steps")
+# What a run that goes on keeps, with the value that it had where earlier versions did not record it.
+_KEPT = {"optim.warmup_steps": None, "optim.kind": "adamw"}
 
 
 @dataclass
@@ -34,25 +36,36 @@ def _arguments(files: list[parser.Layer], line: parser.Layer) -> Arguments:
     return Arguments(config, Path(files[-1][1]).stem if files else "run")
 
 
-def keep_warmup(config: Config) -> None:
-    """Give ``config`` the warmup of the run that it goes on with, unless it has its own: the default would follow more steps.
+def keep_recorded(config: Config) -> None:
+    """Give ``config`` what the run that it goes on with recorded of ``_KEPT``, unless it has its own.
 
-    A folder that is no pre-training run is left for ``opening`` to refuse.
+    A default warmup would follow more steps; an optimizer or objective that is the default now was not in earlier versions. A
+    folder that is no pre-training run is left for ``opening`` to refuse.
     """
     folders = [Path(config.run.dir)] if config.run.dir else []
     if config.run.resume not in ("auto", "never"):
         folders.append(Path(config.run.resume).resolve().parent.parent)  # the run of a checkpoint
     for folder in folders:
-        if config.optim.warmup_steps is None and (folder / CONFIG).is_file():
-            recorded = read_yaml(folder / CONFIG, typed=True)
-            optim = recorded.get("optim") if isinstance(recorded, dict) else None
-            steps = optim.get("warmup_steps") if isinstance(optim, dict) else None
-            config.optim.warmup_steps = steps if isinstance(steps, int) else None
+        recorded = read_yaml(folder / CONFIG, typed=True) if (folder / CONFIG).is_file() else None
+        for name, earlier in _KEPT.items() if isinstance(recorded, dict) else ():
+            group, _, option = name.partition(".")
+            if getattr(getattr(config, group), option) is None:
+                known = recorded.get(group)
+                value = known.get(option, earlier) if isinstance(known, dict) else None
+                setattr(getattr(config, group), option, value if isinstance(value, int | float | str) else None)
 
 
 def load(path: Path) -> Config:
-    """The configuration in a YAML file, such as config.yaml of a run; errors as in :func:`parse`."""
+    """The configuration in a YAML file; errors as in :func:`parse`."""
     return parser.read(Config, [parser.read_layer(Config, path)])
+
+
+def recorded(folder: Path) -> Config:
+    """The configuration of the run in ``folder``, what an earlier version did not record filled in."""
+    config = load(folder / CONFIG)
+    if config.optim.kind is None:
+        config.optim.kind = _KEPT["optim.kind"]
+    return config
 
 
 def dump(config: Config) -> str:

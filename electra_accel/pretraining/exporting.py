@@ -112,7 +112,7 @@ def export_checkpoint(
         raise UserError(
             f"{path} is not in a run folder, so its configuration is not known: export it from its run folder"
         )
-    config = config_parser.load(folder / run_folder.CONFIG)
+    config = config_parser.recorded(folder)
     try:
         progress = Progress.from_json(checkpoint.read_state(path))
         networks = model_identity.networks_of(folder, path, config.model.sharing)
@@ -180,6 +180,9 @@ def _facts(config: Config, folder: Path, progress: Progress, chosen: str, licenc
     """In words, by heading; None of what this run does not have."""
     data, model, objective = config.data, config.model, config.objective
     counts, mixed_in, warm_start = model_identity.read_text_counts(folder), None, None
+    learnt = "masked language modelling" if config.is_mlm else "replaced token detection"
+    if config.is_corrective:
+        learnt += f", and naming the original tokens with weight {objective.corrective_weight:g}"
     precision = run_folder.read_json(folder / run_folder.ENVIRONMENT).get("precision")
     read = data.dataset or ", ".join(Path(name).name for name in data.train_files or [data.prepared])
     if "replay" in counts:  # with data.prepared the files have no names here
@@ -199,9 +202,7 @@ def _facts(config: Config, folder: Path, progress: Progress, chosen: str, licenc
         "vocabulary": vocabulary_text(counts["vocabulary"]) if counts.get("vocabulary") else None,
         "tokens seen": f"{progress.tokens:,} in {progress.step:,} steps of {config.train.batch_tokens:,} token slots",
         "training time": f"{duration(progress.seconds)}, {duration(progress.device_seconds)} summed over processes",
-        "objective": f"{'masked language modelling' if config.is_mlm else 'replaced token detection'}"
-        f"{f' and corrective language modelling (weight {objective.corrective_weight:g})' * config.is_corrective}; "
-        f"{objective.mask_prob:.0%} of the tokens selected, by {objective.mask_unit}",
+        "objective": f"{learnt}; {objective.mask_prob:.0%} of the tokens selected, by {objective.mask_unit}",
         "embeddings of the two networks": None if config.is_mlm else model.sharing,
         "precision": {"no": "fp32"}.get(precision, precision),
         "licence": licence or "not stated",

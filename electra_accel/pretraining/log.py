@@ -131,7 +131,8 @@ class Log:
         progress.flops += flops
         return {
             "train/loss": objective.generator_weight * metrics["generator_loss"]
-            + objective.discriminator_weight * metrics.get("discriminator_loss", 0.0),
+            + objective.discriminator_weight * metrics.get("discriminator_loss", 0.0)
+            + objective.corrective_weight * metrics.get("corrective_loss", 0.0),
             **{f"train/{name}": value for name, value in metrics.items()},
             "speed/tokens_per_second": tokens / seconds,
             "speed/slots_per_second": steps * self.slots_per_step / seconds,

@@ -14,7 +14,7 @@ from electra_accel.model.fingerprint import network_fingerprint
 from electra_accel.model.loading import load_config
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.config_checks import difference, moved
-from electra_accel.pretraining.config_parser import load
+from electra_accel.pretraining.config_parser import recorded
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs import opening as runs
 
@@ -58,7 +58,7 @@ def require_same(folder: Path, config: Config) -> None:
 
     Text, vocabulary and networks may stand elsewhere than before; :func:`require_same_content` compares them.
     """
-    known = load(folder / run_folder.CONFIG)
+    known = recorded(folder)
     changed = difference(known, config)
     if not (folder / run_folder.CONTENT).exists():  # a run of an earlier version: only the names are known
         changed += moved(known, config)
@@ -97,7 +97,7 @@ def require_same_content(
                 changed.append(f"{words} {how}")
         runs.require_unchanged(run, changed)
     if (folder / run_folder.CONFIG).exists():
-        for line in moved(load(folder / run_folder.CONFIG), config):
+        for line in moved(recorded(folder), config):
             log(f"{line}: the same content")
 
 

@@ -90,7 +90,7 @@ def run_config(run: Path) -> Config:
     """The configuration of a run; UserError where there is none."""
     if not (run / run_folder.CONFIG).is_file():
         raise UserError(f"{run} is not the folder of a run: there is no {run_folder.CONFIG} in it")
-    return config_parser.load(run / run_folder.CONFIG)
+    return config_parser.recorded(run)
 
 
 def held_out_identity(run: Path) -> dict:

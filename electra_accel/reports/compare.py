@@ -103,6 +103,7 @@ class Comparison:
     metric: Figure  # that eval.metric of the first run names
     primary: Figure  # to decide by: metric, or ROC-AUC where confounded and the metric follows the share
     confounded: bool  # groups were trained on other shares of replaced tokens than the reference
+    figures: list[Figure]  # that are compared
     verdicts: list[Verdict]  # on every figure of every group but the first, the primary figure first
 
     @property
@@ -123,9 +124,11 @@ def compare(runs: list[Experiment]) -> Comparison:
     metric = FIGURES[runs[0].options["eval.metric"]]
     confounded = not all(groups[0].same_share(group) for group in groups[1:])
     primary = FIGURES["auc"] if confounded and metric.follows_share else metric
-    figures = sorted(shown("comparison"), key=lambda figure: figure != primary)
-    verdicts = [judge(figure, groups[0], group, against) for figure in figures for group in groups[1:] if against]
-    return Comparison(runs, groups, against, in_training, metric, primary, confounded, verdicts)
+    known = {primary.key}.union(*(run.final.figures for run in runs if run.final))
+    figures = [figure for figure in shown("comparison") if not figure.optional or figure.key in known]
+    primary_first = sorted(figures, key=lambda figure: figure != primary)
+    verdicts = [judge(figure, groups[0], group, against) for figure in primary_first for group in groups[1:] if against]
+    return Comparison(runs, groups, against, in_training, metric, primary, confounded, figures, verdicts)
 
 
 def differing(runs: list[Experiment]) -> list[str]:
@@ -191,8 +194,10 @@ def _why_nothing(group: Group, figure: Figure, against: Judgement) -> str:
     finals = [run.final for run in group.judged]
     if reason := next(filter(None, (final.why_not(against, figure.network) for final in finals)), ""):
         return reason
-    alone = figure.network == "discriminator" and finals and not any(final.has_discriminator for final in finals)
-    return "no discriminator" if alone else "no final figure of a finished run"
+    if figure.network == "discriminator" and finals and not any(final.has_discriminator for final in finals):
+        return "no discriminator"
+    lacks_it = figure.optional and finals and not any(figure.key in final.figures for final in finals)
+    return "no such figure" if lacks_it else "no final figure of a finished run"
 
 
 def _single(figure: Figure, sides: tuple[Group, Group], difference: float, lonely: list[str]) -> tuple[str, str]:

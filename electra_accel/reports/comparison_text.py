@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from electra_accel.model.figures import FIGURES, Figure, shown
+from electra_accel.model.figures import Figure
 from electra_accel.reports.compare import Comparison, Group, differing
 from electra_accel.reports.judgements import IN_WORDS, UNKNOWN, Judgement, figure_text
 from electra_accel.reports.page import TEMPLATES, Table, plain
@@ -69,7 +69,7 @@ def _confounded(comparison: Comparison) -> list[str]:
         return []
     shares = [share for group in comparison.groups if (share := group.replaced_share) is not None]
     counted = f" ({min(shares):.1%} to {max(shares):.1%})" if shares else ""
-    *names, last = (figure.name for figure in FIGURES.values() if figure.follows_share)
+    *names, last = (figure.name for figure in comparison.figures if figure.follows_share)
     found = [
         f"The runs were trained on different shares of replaced tokens{counted}. A discriminator expects the share that it was "
         f"trained on. Where the common corruption has another one, its {', '.join(names)} and {last} change for that reason "
@@ -108,7 +108,7 @@ def tables(comparison: Comparison) -> dict[str, tuple[str, Table]]:
 
 
 def _groups(comparison: Comparison) -> Table:
-    figures, rows = shown("comparison"), []
+    figures, rows = comparison.figures, []
     for group in comparison.groups:
         cells = []
         for figure in figures:
@@ -127,7 +127,7 @@ def runs_table(comparison: Comparison, with_groups: bool = True) -> Table:
     """The runs' held-out figures; with the group of each run where that is asked and not plain."""
     with_groups = with_groups and len(comparison.groups) > 1 and comparison.seeded
     with_state = not all(run.done for run in comparison.runs)
-    figures, primary = shown("comparison"), comparison.primary
+    figures, primary = comparison.figures, comparison.primary
     columns = ["run", *["group"] * with_groups, *["state"] * with_state, *(figure.name for figure in figures)]
     rows = []
     for run in comparison.runs:
@@ -172,7 +172,7 @@ def csv_text(comparison: Comparison) -> str:
         best = run.best(comparison.primary), comparison.in_training
         for prefix, judgement, against in (("final", run.final, comparison.against), ("best", *best)):
             row[f"{prefix}/step"] = judgement and judgement.step
-            for figure in shown("comparison"):
+            for figure in comparison.figures:
                 compares = judgement and not judgement.why_not(against, figure.network)
                 values, errors = (judgement.figures, judgement.errors) if compares else ({}, {})
                 row[f"{prefix}/{figure.key}"] = values.get(figure.key)

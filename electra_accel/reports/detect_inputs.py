@@ -20,7 +20,7 @@ def exported_networks(run: Path) -> tuple[str, str, str | None, int | None]:
     trained at. UserError where there is no pair in it."""
     if not run.is_dir():
         raise UserError(f"--run {run}: no such folder")
-    options = config_parser.load(run / run_folder.CONFIG) if (run / run_folder.CONFIG).exists() else None
+    options = config_parser.recorded(run) if (run / run_folder.CONFIG).exists() else None
     if options and options.is_mlm:
         raise UserError(f"--run {run}: one network was trained (objective.kind mlm), there is no discriminator")
     folders = [run / name for name in ("discriminator", "generator")]

@@ -24,7 +24,7 @@ def build() -> tuple[ReplacedTokenDetection, torch.optim.AdamW]:
     pair = build_pair(
         "tiny", vocab_size=VOCABULARY, pad_token_id=PAD, max_length=128, generator_width=0.25, dropout=0.0, seed=1
     )
-    model = ReplacedTokenDetection(*pair)
+    model = ReplacedTokenDetection(*pair, corrective=True)
     return model, optimizer_of(model)
 
 
@@ -62,13 +62,14 @@ def train(model: torch.nn.Module, optimizer: torch.optim.AdamW, rank: int, world
         batch, _ = pack_examples(examples[rank::world_size])
         output = model(batch)
         assert output.counters.dtype == torch.float64
-        loss = output.generator_loss_sum / selected + 50 * output.discriminator_loss_sum / tokens
+        at_slots = output.generator_loss_sum + 20 * output.corrective_loss_sum
+        loss = at_slots / selected + 50 * output.discriminator_loss_sum / tokens
         (loss * world_size).backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
         norms.append((norm.full_tensor() if isinstance(norm, DTensor) else norm).item())
         optimizer.step()
         optimizer.zero_grad()
-        assert_shared(model.generator, model.discriminator, "tied")
+        assert_shared(model.generator, model.discriminator, "tied", model.corrector)
     return norms
 
 

@@ -17,7 +17,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from electra_accel.engines import state
-from electra_accel.engines.fsdp2 import Fsdp2Parts
+from electra_accel.engines.fsdp2 import Fsdp2Matrices, Fsdp2Parts
+from electra_accel.engines.muon import Muon
 from electra_accel.engines.open import open_engine
 
 STEPS, RATE = 3, 0.01
@@ -69,7 +70,16 @@ def adamw(parameters) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=RATE)
 
 
-KINDS = {"AdamW": adamw, "SGD": sgd, "TwoKinds": TwoKinds, "Factored": Factored}
+def muon(parameters) -> torch.optim.Optimizer:
+    parameters = [*parameters]
+    groups = [
+        {"params": [p for p in parameters if (p.ndim == 2) == of_muon], "matrices": of_muon}
+        for of_muon in (True, False)
+    ]
+    return Muon(groups, lr=RATE, fused=True)
+
+
+KINDS = {"AdamW": adamw, "SGD": sgd, "Muon": muon, "TwoKinds": TwoKinds, "Factored": Factored}
 
 
 def build() -> nn.Module:
@@ -101,6 +111,8 @@ class Sharded:
         for unit in (model[0], model):
             fully_shard(unit, mesh=mesh)
         self.model, self.optimizer, self.kind = model, KINDS[kind](model.parameters()), kind
+        if kind == "Muon":
+            self.optimizer.matrices = Fsdp2Matrices()
         if checkpoint:
             state.load_optimizer(checkpoint, Fsdp2Parts(model, self.optimizer), kind)
 
@@ -130,7 +142,10 @@ class Launched:
     def prepare(self, model: nn.Module, kind: str, checkpoint: Path | None) -> None:
         if self.engine.model is not None:
             self.engine.release()
-        self.engine.prepare(model, KINDS[kind](model.parameters()), checkpoint, max_norm=1e9)
+        optimizer = KINDS[kind](model.parameters())
+        for group in optimizer.param_groups:
+            group["peak"] = RATE
+        self.engine.prepare(model, optimizer, checkpoint, max_norm=1e9)
 
     def train(self, steps: range) -> None:
         for step in steps:

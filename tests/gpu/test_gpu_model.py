@@ -87,9 +87,9 @@ def test_a_bf16_micro_step_agrees_with_the_fp32_padded_one(varlen):
 def test_fp32_on_the_gpu_agrees_with_the_cpu():
     pair = toy_pair()
     batch, _ = pack_examples(toy_examples(40), rows=16)
-    expected = ReplacedTokenDetection(*copy.deepcopy(pair)).eval()(batch)
-    output = ReplacedTokenDetection(*pair).to(CUDA).eval()(batch.to(CUDA))
-    for field in ("generator_loss_sum", "discriminator_loss_sum"):
+    expected = ReplacedTokenDetection(*copy.deepcopy(pair), corrective=True).eval()(batch)
+    output = ReplacedTokenDetection(*pair, corrective=True).to(CUDA).eval()(batch.to(CUDA))
+    for field in ("generator_loss_sum", "discriminator_loss_sum", "corrective_loss_sum"):
         torch.testing.assert_close(getattr(output, field).cpu(), getattr(expected, field), rtol=1e-5, atol=0)
     flips = (output.sampled.cpu() != expected.sampled)[batch.slot_used].sum()
     assert flips <= 1  # a number within rounding of a boundary
@@ -120,16 +120,16 @@ def test_under_bf16_autocast_the_samples_follow_the_logits_that_the_head_gave():
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_a_micro_step_never_waits_for_the_device(gradient_checkpointing):
-    model = (
-        ReplacedTokenDetection(*toy_pair(dropout=0.1), gradient_checkpointing=gradient_checkpointing).to(CUDA).train()
-    )
+@pytest.mark.parametrize("corrective", [False, True])
+def test_a_micro_step_never_waits_for_the_device(gradient_checkpointing, corrective):
+    more = dict(gradient_checkpointing=gradient_checkpointing, corrective=corrective)
+    model = ReplacedTokenDetection(*toy_pair(dropout=0.1), **more).to(CUDA).train()
     batches = [on_gpu(toy_examples(20, seed=seed), rows=10) for seed in range(3)]
 
     def micro_step(batch):
         with torch.autocast("cuda", torch.bfloat16):
             output = model(batch)
-        total_loss(output, batch).backward()
+        (total_loss(output, batch) + output.corrective_loss_sum).backward()
         return output
 
     micro_step(batches[0])  # libraries load on first use
@@ -144,9 +144,10 @@ def test_a_micro_step_never_waits_for_the_device(gradient_checkpointing):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_twenty_compiled_steps_compile_once():
+@pytest.mark.parametrize("corrective", [False, True])
+def test_twenty_compiled_steps_compile_once(corrective):
     torch._dynamo.reset()
-    model = ReplacedTokenDetection(*toy_pair(dropout=0.1)).to(CUDA).train()
+    model = ReplacedTokenDetection(*toy_pair(dropout=0.1), corrective=corrective).to(CUDA).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     compiled = torch.compile(model, fullgraph=True)
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -155,7 +156,7 @@ def test_twenty_compiled_steps_compile_once():
             optimizer.zero_grad()
             with torch.autocast("cuda", torch.bfloat16):
                 output = compiled(batch)
-            total_loss(output, batch).backward()
+            (total_loss(output, batch) + output.corrective_loss_sum).backward()
             optimizer.step()
     model.eval()
     with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):

@@ -1,9 +1,11 @@
 import copy
+import math
 
 import pytest
 import torch
 from transformers import ElectraForMaskedLM
 
+from electra_accel.model.metrics import standard_errors, summarise
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import fold
 from tests.model.batches import pack_examples, toy_examples, toy_pair
@@ -107,3 +109,140 @@ def test_agrees_with_the_plain_definition(sharing, dtype):
         # a softmax ignores the bias of its keys: that gradient is rounding around 0
         tolerance = 1e-6 if name.endswith("key.bias") else TOLERANCE[dtype] * scale
         torch.testing.assert_close(actual[name], gradient, rtol=0, atol=tolerance, msg=name)
+
+
+def test_under_gdes_no_gradient_reaches_the_generator():
+    model, (batch, _) = corrective_module("gdes").train(), pack_examples(toy_examples(20))
+    model(batch).corrective_loss_sum.backward()
+    assert all(parameter.grad is None for parameter in model.generator.parameters())
+    assert model.discriminator.electra.embeddings.word_embeddings.delta.grad.any()
+
+
+def test_tied_tables_learn_and_nothing_else_of_the_generator_does():
+    model, (batch, _) = corrective_module().train(), pack_examples(toy_examples(20))
+    model(batch).corrective_loss_sum.backward()
+    own = [p for name, p in model.generator.named_parameters() if ".embeddings." not in name]
+    assert all(parameter.grad is None for parameter in own)
+    rows = model.discriminator.electra.embeddings.word_embeddings.weight.grad.any(dim=1)
+    assert rows.all(), "the softmax moves every token of the vocabulary"
+
+
+@pytest.mark.parametrize("sharing", ["tied", "gdes"])
+def test_arrangement_padding_and_empty_bins_change_nothing(sharing):
+    examples, results = toy_examples(24, seed=4), []
+    model = corrective_module(sharing).double().train()
+    for order, more in ((examples, {}), (examples[::-1], dict(row_tokens=96, slots=20, segments=9, rows=12))):
+        batch, _ = pack_examples(order, **more)
+        model.zero_grad()
+        output = model(batch)
+        loss_of(output, batch).backward()
+        results.append((output, gradients(model)))
+    (one, wanted), (other, actual) = results
+    torch.testing.assert_close(other.corrective_loss_sum, one.corrective_loss_sum, rtol=1e-12, atol=0)
+    torch.testing.assert_close(other.counters, one.counters, rtol=1e-12, atol=0)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_bins_without_examples_give_exact_zeros_and_finite_gradients():
+    batch, _ = pack_examples([], rows=3)
+    model = corrective_module().train()
+    output = model(batch)
+    output.corrective_loss_sum.backward()
+    assert output.corrective_loss_sum.item() == 0 and not output.counters.any()
+    assert all(not parameter.grad.any() for parameter in model.discriminator.electra.parameters())
+
+
+def test_the_head_changes_nothing_else():
+    batch, _ = pack_examples(toy_examples(20))
+    without, model = ReplacedTokenDetection(*toy_pair()).train(), ReplacedTokenDetection(*toy_pair(), corrective=True)
+    names = [name for name, _ in without.named_parameters()]
+    assert [name for name, _ in model.named_parameters()] == names + [
+        n for n in dict(model.named_parameters()) if n in HEAD
+    ]
+    assert HEAD == dict(model.named_parameters()).keys() - set(names)
+    known = dict(model.named_parameters())
+    assert all(torch.equal(parameter, known[name]) for name, parameter in without.named_parameters())
+    off, on = without(batch), model.train()(batch)
+    assert off.corrective_loss_sum.item() == 0 and not off.corrective_loss_sum.requires_grad and off.corrected is None
+    for field in ("generator_loss_sum", "discriminator_loss_sum", "sampled", "discriminator_logits"):
+        assert torch.equal(getattr(on, field), getattr(off, field)), field
+    assert torch.equal(on.counters[: len(off.counters)], off.counters)
+    figures = summarise(off.counters)
+    assert summarise(on.counters).items() > figures.items() and not any("corrective" in name for name in figures)
+
+
+def test_fresh_weights_depend_on_the_seed_alone():
+    heads = []
+    for torch_seed, seed in ((1, 3), (2, 3), (1, 4)):
+        torch.manual_seed(torch_seed)
+        head = ReplacedTokenDetection(*toy_pair(), corrective=True, seed=seed).corrector
+        heads.append(head.transform.dense.weight)
+        assert not head.lm_head.bias.any() and not head.transform.dense.bias.any()
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+    assert heads[0].std().item() == pytest.approx(0.02, rel=0.05)
+
+
+@pytest.mark.parametrize("sharing", ["tied", "none", "gdes"])
+def test_the_word_table_stays_the_discriminators_through_a_copy_and_a_step(sharing):
+    model = copy.deepcopy(corrective_module(sharing)).double().train()
+    batch, _ = pack_examples(toy_examples(8))
+    loss_of(model(batch), batch).backward()
+    torch.optim.AdamW(model.parameters(), lr=1e-3).step()
+    head, table = model.corrector.lm_head, model.discriminator.electra.embeddings.word_embeddings
+    if sharing == "gdes":
+        assert head.delta is table.delta and head.base is table.base.weight
+    else:
+        assert head.weight is table.weight
+        assert (table.weight is model.generator.electra.embeddings.word_embeddings.weight) == (sharing == "tied")
+
+
+def test_bf16_autocast_keeps_the_loss_in_fp32():
+    model, (batch, _) = corrective_module("gdes").train(), pack_examples(toy_examples(40))
+    exact = model(batch, batch.slot_labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(batch, batch.slot_labels)
+    output.corrective_loss_sum.backward()
+    assert output.corrective_loss_sum.dtype == torch.float32
+    torch.testing.assert_close(output.corrective_loss_sum, exact.corrective_loss_sum, rtol=0.02, atol=0)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def answers(model, batch, wanted):
+    """Figures where the head says ``wanted`` [R, S] with logit 5 and everything else with 0, on given replacements: every other
+    slot keeps its token."""
+    replacements = torch.where(torch.arange(wanted.shape[1]) % 2 == 0, batch.slot_labels + 1, batch.slot_labels)
+    logits = 5.0 * torch.nn.functional.one_hot(wanted, model.config.vocab_size)
+    hook = model.corrector.register_forward_hook(lambda *_: logits)
+    output = model(batch, replacements)
+    hook.remove()
+    return summarise(output.counters) | standard_errors(output.counters), replacements
+
+
+def test_figures_tell_replaced_tokens_from_kept_ones():
+    model, (batch, _) = corrective_module().eval(), pack_examples(toy_examples(40))
+    used, right = batch.slot_used, batch.slot_labels
+    replaced = (torch.arange(right.shape[1]) % 2 == 0) & used
+    assert replaced.any() and (used & ~replaced).any()
+    copied, replacements = answers(model, batch, torch.where(replaced, right + 1, right))
+    assert torch.equal((replacements != right) & used, replaced)
+    assert (copied["corrective_accuracy_replaced"], copied["corrective_accuracy_kept"]) == (0, 1)
+    assert copied["corrective_accuracy"] == pytest.approx(1 - replaced.sum().item() / used.sum().item())
+    rest = math.log(math.exp(5) + model.config.vocab_size - 1)
+    losses = torch.where(replaced, rest, rest - 5)[used].double()
+    assert copied["corrective_loss"] == pytest.approx(losses.mean().item(), rel=1e-6)
+    error = losses.std(correction=0).item() / len(losses) ** 0.5
+    assert copied["corrective_loss_se"] == pytest.approx(error, rel=1e-4)
+    corrected, _ = answers(model, batch, torch.where(replaced, right, right + 2))
+    assert (corrected["corrective_accuracy_replaced"], corrected["corrective_accuracy_kept"]) == (1, 0)
+
+
+def test_figures_of_a_head_that_answers_nan_are_nan():
+    model, (batch, _) = corrective_module().eval(), pack_examples(toy_examples(10))
+    model.corrector.register_forward_hook(
+        lambda module, inputs, logits: logits.index_fill(0, torch.tensor([0]), math.nan)
+    )
+    figures = summarise(model(batch, batch.slot_labels + 1).counters)
+    without = {name for name, value in figures.items() if math.isnan(value)}
+    # the kept tokens, of which there are none here, have no accuracy in any case
+    assert without == {name for name in figures if name.startswith("corrective_")}

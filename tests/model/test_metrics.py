@@ -186,6 +186,18 @@ def test_training_flops_agree_with_a_count_of_the_products():
     assert tokens * (per_token + per_slot) == pytest.approx(3 * counted.get_total_flops(), rel=1e-9)
 
 
+def test_training_flops_of_the_corrective_head_agree_with_a_count_of_the_products():
+    pair = toy_pair()
+    model, slots = ReplacedTokenDetection(*pair, corrective=True), 30
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        model.corrector(torch.zeros(slots, model.config.hidden_size))
+    configs = [network.config for network in pair]
+    (token, without), (same, with_head) = (training_flops(*configs, 50, corrective=on) for on in (False, True))
+    assert token == same
+    assert slots * (with_head - without) == pytest.approx(3 * counted.get_total_flops(), rel=1e-9)
+    assert training_flops(configs[0], None, 50, corrective=True) == training_flops(configs[0], None, 50)
+
+
 def test_training_flops_of_one_network_agree_with_a_count_of_the_products():
     network = toy_pair().generator
     network.set_attn_implementation("eager")

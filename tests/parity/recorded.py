@@ -41,7 +41,7 @@ class Recording(ReplacedTokenDetection):
         self.logits = logits.detach()
 
     def forward(self, batch: RTDBatch, replacements: torch.Tensor | None = None) -> RTDOutput:
-        assert_shared(self.generator, self.discriminator, "tied")
+        assert_shared(self.generator, self.discriminator, "tied", self.corrector)
         output = super().forward(batch, replacements)
         if self.training:
             low, high = boundaries(self.logits, output.sampled)

@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,14 +46,17 @@ class Case:
     rows: int = 1
     bins: int = 8
     dropout: bool = False
+    optimizer: str = "adamw"
+    corrective: bool = False
 
     @property
     def reference(self) -> "Case":
         """What the single process does for comparison. Dropout is drawn for a whole micro-batch, so it needs equal rows."""
-        return Case(self.precision, self.rows if self.dropout else 1, self.bins, self.dropout)
+        return replace(self, rows=self.rows if self.dropout else 1)
 
     def name(self) -> str:
-        return f"{self.precision}-{self.bins}-bins-by-{self.rows}{'-dropout' if self.dropout else ''}"
+        more = "-dropout" * self.dropout + "-corrective" * self.corrective
+        return f"{self.precision}-{self.bins}-bins-by-{self.rows}-{self.optimizer}{more}"
 
     def options(self, folder: Path, place: Path, **changed: object) -> list[str]:
         """For pretrain.py; the text is ``place``/text.txt. ``changed`` as in tests.pretraining.options."""
@@ -61,6 +64,8 @@ class Case:
             data__max_length=BIN,
             tokenizer__train_vocab_size=VOCABULARY,
             model__dropout=0.1 if self.dropout else 0.0,
+            optim__kind=self.optimizer,
+            objective__corrective_weight=20.0 if self.corrective else 0.0,
             train__steps=STEPS,
             train__batch_tokens=self.bins * BIN,
             train__micro_batch_tokens=self.rows * BIN,
@@ -78,37 +83,41 @@ class Case:
 ACCUMULATED = Case("fp32")
 UNEVEN = Case("fp32", bins=5)  # 4 processes: 2, 1, 1 and 1 bins; 3 processes: 2, 2 and 1
 LONELY = Case("fp32", bins=1)  # one process has all tokens, the others none
+CORRECTIVE = Case("fp32", corrective=True)
 EXACT = (Case("float64"), Case("float64", dropout=True))
+MUON = tuple(replace(case, optimizer="muon") for case in (*EXACT, ACCUMULATED, Case("fp32", dropout=True), UNEVEN))
+BOTH = tuple(replace(case, optimizer="muon", corrective=True) for case in (EXACT[0], ACCUMULATED, UNEVEN))
 SINGLE = (
-    *EXACT, Case("float64", rows=2), Case("float64", rows=4),
+    *EXACT, *MUON, Case("float64", rows=2), Case("float64", rows=4),
     ACCUMULATED, Case("fp32", rows=2), Case("fp32", rows=4), Case("fp32", dropout=True), UNEVEN, LONELY,
 )  # fmt: skip
 TWO = (ACCUMULATED, Case("fp32", rows=4), Case("fp32", dropout=True))
 LAUNCHES: list[tuple[str, int, tuple[Case, ...]]] = [
     ("single", 1, SINGLE),
     ("single", 1, (Case("bf16"), Case("bf16", rows=4))),
-    ("ddp", 2, (*EXACT, *TWO)),
-    ("ddp", 3, (*EXACT, ACCUMULATED, UNEVEN)),
+    ("single", 1, (CORRECTIVE, Case("float64", corrective=True), Case("fp32", rows=4, corrective=True), *BOTH)),
+    ("ddp", 2, (*EXACT, *TWO, *MUON[:4], CORRECTIVE, Case("float64", corrective=True))),
+    ("ddp", 3, (*EXACT, ACCUMULATED, UNEVEN, MUON[0], *MUON[2:])),
     ("ddp", 4, (*EXACT, ACCUMULATED, UNEVEN, LONELY)),
     ("ddp", 2, (Case("bf16"),)),
 ]
 for stage in ("zero1", "zero2", "zero3"):
     LAUNCHES += [
-        (stage, 2, (Case("float64"), *TWO)),
-        (stage, 3, (ACCUMULATED, UNEVEN)),
+        (stage, 2, (Case("float64"), *TWO, *MUON[2:4], CORRECTIVE)),
+        (stage, 3, (ACCUMULATED, UNEVEN, MUON[2], MUON[4])),
         (stage, 4, (ACCUMULATED, UNEVEN, LONELY)),
         (stage, 2, (Case("bf16"),)),
     ]
 # Every engine in fp32 or closer, even and uneven shares, sharded masters: what a change breaks first, and soonest seen. FSDP2
 # needs GPUs under accelerate launch; tests/engines compares it with one process on the CPU.
 CI: list[tuple[str, int, tuple[Case, ...]]] = [
-    ("single", 1, (Case("float64"), Case("float64", rows=4), ACCUMULATED, UNEVEN)),
-    ("ddp", 2, (Case("float64"), ACCUMULATED)),
-    ("ddp", 3, (ACCUMULATED, UNEVEN)),
-    ("zero1", 2, (ACCUMULATED,)),
-    ("zero2", 2, (Case("float64"), ACCUMULATED)),
-    ("zero3", 2, (Case("float64"), ACCUMULATED)),
-    ("zero3", 3, (UNEVEN,)),
+    ("single", 1, (Case("float64"), Case("float64", rows=4), ACCUMULATED, UNEVEN, *BOTH)),
+    ("ddp", 2, (Case("float64"), ACCUMULATED, BOTH[0])),
+    ("ddp", 3, (ACCUMULATED, UNEVEN, BOTH[2])),
+    ("zero1", 2, (ACCUMULATED, BOTH[1])),
+    ("zero2", 2, (Case("float64"), ACCUMULATED, BOTH[1])),
+    ("zero3", 2, (Case("float64"), ACCUMULATED, BOTH[1])),
+    ("zero3", 3, (UNEVEN, BOTH[2])),
 ]
 CUTS = {"ci": CI}
 
@@ -147,11 +156,18 @@ def verdict(engine: str, case: Case, found: Difference) -> str:
 def row(engine: str, processes: int, case: Case, found: Difference) -> list[str]:
     accumulation = -(-case.bins // (case.rows * processes))
     arrangement = f"{processes} x {accumulation}" + (f", {case.bins} bins" if case.bins != 8 else "")
+    arrangement += ", corrective" * case.corrective
     flips = (
         "0" if found.first is None else f"{found.flips} from step {found.first + 1} (boundary moved {found.shift:.0e})"
     )
     return [
-        *(engine, case.precision, arrangement, "on" if case.dropout else "off"),
+        *(
+            engine,
+            case.optimizer + ", corrective" * case.corrective,
+            case.precision,
+            arrangement,
+            "on" if case.dropout else "off",
+        ),
         *(f"{value:.0e}" for value in (found.loss, found.norm, found.loss_after, found.weight)),
         *(f"{flips} of {found.slots:,}", verdict(engine, case, found)),
     ]
@@ -173,8 +189,8 @@ def accumulation_error(engine: str, place: Path) -> float:
 
 
 HEAD = (
-    "engine | precision | processes x micro-batches | dropout | loss | gradient norm | loss, all steps | weight | flips | "
-    "verdict"
+    "engine | optimizer | precision | processes x micro-batches | dropout | loss | gradient norm | loss, all steps | weight | "
+    "flips | verdict"
 )
 
 

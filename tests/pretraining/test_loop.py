@@ -2,8 +2,11 @@
 
 import shutil
 
-from electra_accel.runs import run_folder
-from tests.pretraining_runs import options, run_here, write_corpus
+import pytest
+
+from electra_accel.engines.state import MODEL_FILE
+from electra_accel.runs import checkpoint, run_folder
+from tests.pretraining_runs import metrics, options, run_here, write_corpus
 
 
 def test_a_run_that_goes_on_at_step_0_is_not_judged_twice(tmp_path, monkeypatch, capfd):
@@ -21,3 +24,41 @@ def test_a_run_that_goes_on_at_step_0_is_not_judged_twice(tmp_path, monkeypatch,
     assert [record["step"] for record in metrics if "eval/auc" in record] == [0, 2]
     shown = [record["step"] for record in run_folder.read_jsonl(tmp_path / "run" / run_folder.SAMPLES)]
     assert shown.count(0) == shown.count(2) > 0
+
+
+def test_a_run_with_the_corrective_head_goes_on_exactly_and_has_figures_of_it(tmp_path, monkeypatch, capfd):
+    write_corpus(tmp_path / "text.txt", most=300)
+    short = dict(
+        optim__schedule="constant", optim__warmup_steps=0, checkpoint__every=2, eval__every=2, tracking__samples="none"
+    )
+    short |= dict(objective__corrective_weight=3, tracking__mode="disabled")
+
+    def run(name, **changed):
+        return run_here(options("text.txt", name, **short | changed), tmp_path, monkeypatch, capfd)
+
+    for name, steps in (("whole", 4), ("halves", 2), ("halves", 4)):
+        code, out, err = run(name, train__steps=steps)
+        assert code == 0, out + err
+    assert "corrective loss" in out
+    whole, halves = metrics(tmp_path / "whole"), metrics(tmp_path / "halves")
+    assert [record for record in halves if record["step"] > 2] == [record for record in whole if record["step"] > 2]
+    weights = [
+        checkpoint.path_of(tmp_path / name / run_folder.CHECKPOINTS, 4) / MODEL_FILE for name in ("whole", "halves")
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+    training = [record for record in whole if "train/loss" in record]
+    for record in training:
+        parts = (record[f"train/{name}_loss"] for name in ("generator", "discriminator", "corrective"))
+        assert record["train/loss"] == pytest.approx(sum(w * part for w, part in zip((1, 50, 3), parts)), rel=1e-6)
+    judged = [record for record in whole if "eval/auc" in record]
+    assert [record["step"] for record in judged] == [0, 2, 4]
+    kept = dict.fromkeys(("loss", "loss_se", "accuracy", "accuracy_replaced", "accuracy_kept"))
+    assert {f"eval/corrective_{name}" for name in kept} <= judged[0].keys()
+    assert judged[-1]["eval/corrective_loss"] < judged[0]["eval/corrective_loss"]
+
+    code, _, err = run("halves", train__steps=4, objective__corrective_weight=0)
+    assert code == 2 and "objective.corrective_weight: 3.0 -> 0.0" in err
+    code, out, err = run("without", train__steps=2, objective__corrective_weight=0)
+    assert code == 0 and "corrective" not in out
+    assert not [key for record in metrics(tmp_path / "without") for key in record if "corrective" in key]

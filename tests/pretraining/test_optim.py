@@ -40,7 +40,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group_and_moves_in_the_firs
     model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 5))
     model[3].weight = model[0].weight  # tied: one parameter, counted once
     model[1].bias.requires_grad_(False)
-    groups = parameter_groups(model, weight_decay=0.1)
+    groups = parameter_groups(model, Optim(learning_rate=0.1, weight_decay=0.1))
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
@@ -59,7 +59,9 @@ def test_the_difference_between_embedding_tables_does_not_decay():
     """It is a matrix, but 0 for it means the generator's table, which is nothing to be drawn to."""
     generator, discriminator = toy_pair(seed=1).generator, toy_pair(seed=2).discriminator
     share(generator, discriminator, "gdes")
-    groups = parameter_groups(nn.ModuleDict({"discriminator": discriminator}), weight_decay=0.1)
+    groups = parameter_groups(
+        nn.ModuleDict({"discriminator": discriminator}), Optim(learning_rate=0.1, weight_decay=0.1)
+    )
     names = {id(parameter): name for name, parameter in discriminator.named_parameters()}
     decaying, others = ({names[id(parameter)] for parameter in group["params"]} for group in groups)
     deltas = {name for name in names.values() if name.endswith(".delta")}
@@ -83,3 +85,25 @@ def test_the_norm_of_a_large_gradient_is_exact_and_the_gradient_is_scaled_to_it(
     for parameter, grad in zip(parameters[:2], before):
         assert torch.allclose(parameter.grad, grad * factor, rtol=1e-6, atol=0)
     assert parameters[2].grad is None
+
+
+@pytest.mark.parametrize("sharing", ["tied", "none", "gdes"])
+def test_muon_has_every_matrix_between_hidden_states_and_nothing_else(sharing):
+    generator, discriminator = toy_pair(seed=1).generator, toy_pair(seed=2).discriminator
+    share(generator, discriminator, sharing)
+    model = nn.ModuleDict({"generator": generator, "discriminator": discriminator})
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optim = Optim(kind="muon", learning_rate=1e-3, matrix_learning_rate=4e-3, generator_factor=0.5)
+    groups = parameter_groups(model, optim)
+    of_muon = {names[id(p)]: group["peak"] for group in groups if group["matrices"] for p in group["params"]}
+    rest = {names[id(p)]: group["peak"] for group in groups if not group["matrices"] for p in group["params"]}
+    assert of_muon.keys() | rest.keys() == set(names.values()) and not of_muon.keys() & rest.keys()
+    dense = ("query.weight", "key.weight", "value.weight", "dense.weight", "embeddings_project.weight")
+    assert of_muon.keys() == {name for name in names.values() if name.endswith(dense)}
+    # What the two share is the discriminator's.
+    assert {name for name, peak in of_muon.items() if peak == 2e-3} == {
+        n for n in of_muon if n.startswith("generator.")
+    }
+    slower = {name for name, peak in rest.items() if peak == 5e-4}
+    tables = {name for name in rest if name.startswith("generator.electra.embeddings.")}
+    assert slower == {name for name in rest if name.startswith("generator.")} - (tables if sharing == "tied" else set())

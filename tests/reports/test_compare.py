@@ -10,7 +10,7 @@ from scipy import stats
 from electra_accel.errors import UserError
 from electra_accel.model.figures import FIGURES as FIGURE
 from electra_accel.reports.compare import compare
-from electra_accel.reports.comparison_text import explanations, flags
+from electra_accel.reports.comparison_text import explanations, flags, runs_table
 from electra_accel.reports.experiments import DEFAULTS, Experiment, split_records
 from electra_accel.reports.wandb_runs import Segment, join_segments
 
@@ -225,6 +225,19 @@ def test_one_network_compares_by_what_it_has():
         assert found["generator_loss", name].difference == pytest.approx(-0.5 if order is runs else 0.5)
         assert found["auc", name].kind == "not comparable" and "has no discriminator" in found["auc", name].text
     assert verdict(runs[:2], "auc").difference == 0
+
+
+def test_figures_of_an_objective_that_no_run_has_are_left_out():
+    plain = dict(auc=0.8, discriminator_loss=0.3, generator_loss=2.0)
+    head = experiment("head", objective__corrective_weight=9.0, corrective_loss=1.0, **plain)
+    without = compare([experiment("a", **plain), experiment("b", optim__learning_rate=1.0, **plain)])
+    assert not [each for each in without.figures if each.optional]
+    assert not [verdict for verdict in without.verdicts if verdict.figure.optional]
+    runs = [experiment("a", **plain), head]
+    assert verdict(runs, "corrective_loss").text == "not comparable: corrective_weight 0.0 has no such figure"
+    assert (
+        "corrective loss" in runs_table(compare(runs)).columns and "corrective loss" not in runs_table(without).columns
+    )
 
 
 def test_the_primary_figure_is_the_runs_own_metric():
