@@ -23,6 +23,7 @@ class Piece(NamedTuple):
     verdict: str = ""  # a key of STYLES
     probability: float | None = None  # that it was replaced, as the discriminator says; None in the generator's input
     best: str = ""  # the generator's most probable token at a selected position
+    correction: str = ""  # what the discriminator would put in its place
 
 
 class _Console(Console):

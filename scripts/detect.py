@@ -1,4 +1,4 @@
-"""Which tokens of a text look replaced? At each [MASK] in it, what does the generator think stood there?
+"""Which tokens of a text look replaced, and what should stand there? At each [MASK], what does the generator think stood there?
 
     python scripts/detect.py --run runs/my-text "The chef ate the meal." "The chef [MASK] the meal."
     python scripts/detect.py --run runs/reviews --file new.txt --html detect.html
@@ -6,8 +6,9 @@
 
 Texts are arguments, else those of --file (txt: a text a line; csv, tsv, json, jsonl, parquet too), else lines of standard
 input. Texts with nothing to read in them are left out and named at the end. The discriminator reads the generator's most
-probable token at each [MASK]. Needs an exported pair, as a finished run has it; stock transformers load it. Write -- before a
-text that begins with -.
+probable token at each [MASK]. Needs an exported pair, as a finished run has it; stock transformers load it. What should stand
+in place of a token called replaced is told where a corrector/ is beside discriminator/ (objective.corrective_weight).
+Write -- before a text that begins with -.
 """
 
 import argparse
@@ -26,9 +27,13 @@ MOST_PLACES = 10  # of texts with nothing to read in them that are named
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text; [MASK] in it asks the generator")
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help="a finished run: its discriminator and generator")
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="a finished run: the networks in it")
     parser.add_argument("--discriminator", metavar="PATH", help="instead of --run: folder or hub id")
     parser.add_argument("--generator", metavar="PATH", help="the same, only for texts with [MASK]")
+    # A folder has its corrector beside it; on the hub each network is a repository of its own.
+    parser.add_argument(
+        "--corrector", metavar="PATH", help="the same [corrector/ beside the folder of --discriminator]"
+    )
     parser.add_argument("--file", metavar="FILE", help="texts to read")
     parser.add_argument("--text_column", metavar="NAME", default="text", help="of --file, not for txt [text]")
     parser.add_argument("--top_k", type=int, metavar="N", default=5, help="candidates at each [MASK] [5]")
@@ -37,8 +42,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     asked = parser.parse_intermixed_args(arguments)
     if bool(asked.run) == bool(asked.discriminator):
         parser.error("give either --run or --discriminator")
-    if asked.run and asked.generator:
-        parser.error("--generator goes with --discriminator; a run has its own generator")
+    for role in ("generator", "corrector"):
+        if asked.run and getattr(asked, role):
+            parser.error(f"--{role} goes with --discriminator; a run has its own {role}")
     if asked.texts and asked.file:
         parser.error("give either texts or --file")
     if asked.top_k < 1:
@@ -58,11 +64,14 @@ def main() -> None:
 
     from electra_accel.reports import detect_views
     from electra_accel.reports.detect import Detector
-    from electra_accel.reports.detect_inputs import exported_pair, placed
+    from electra_accel.reports.detect_inputs import corrector_beside, exported_networks, placed
 
     logging.set_verbosity_error()
-    sources = exported_pair(asked.run) if asked.run else (asked.discriminator, asked.generator, None)
-    detector = Detector(*sources)
+    if asked.run:
+        detector = Detector(*exported_networks(asked.run))
+    else:
+        corrector = asked.corrector or corrector_beside(asked.discriminator)
+        detector = Detector(asked.discriminator, asked.generator, corrector)
     for note in detector.notes:
         print(note, file=sys.stderr)
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -80,7 +89,8 @@ def main() -> None:
             console.out(json.dumps(reading.record(), ensure_ascii=not console.encoding.startswith("utf")))
             continue
         if number == 1:
-            console.print(detect_views.LEGEND, style="dim")
+            legend = detect_views.LEGEND + detect_views.CORRECTED_LEGEND * (detector.corrector is not None)
+            console.print(legend, style="dim")
         console.print(f"\ntext {number}: {detect_views.summary(reading)}")
         for line in detect_views.terminal_lines(reading, console.width):
             console.print(line)

@@ -1,4 +1,5 @@
-"""Make Hugging Face folders of a run's checkpoint, at any time: discriminator/ and generator/ (objective.kind mlm: encoder/).
+"""Make Hugging Face folders of a run's checkpoint, at any time: discriminator/ and generator/, with a corrective head also
+corrector/ (objective.kind mlm: encoder/).
 
     python scripts/export.py runs/books --to exported/books                                  # the newest whole checkpoint
     python scripts/export.py runs/books/checkpoints/step-00001000 --to exported/books-1000

@@ -31,7 +31,7 @@ def files_in(cell: str) -> list[str]:
 
 def test_every_file_named_exists():
     """The message lists those that moved: write where they are now."""
-    of_a_run = {"discriminator/", "generator/", "config.yaml"}
+    of_a_run = {"discriminator/", "generator/", "corrector/", "config.yaml"}
     named = {word for word in QUOTED if re.fullmatch(r"[\w./]+(\.(py|yaml|md)|/)", word)} - of_a_run
     assert len(named) > 30
     assert [name for name in sorted(named) if not ((ROOT / name).exists() or (PACKAGE / name).exists())] == []

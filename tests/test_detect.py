@@ -102,7 +102,7 @@ def test_macos_korean_reads_as_typed_korean(detect):
 
 
 def test_a_long_text_is_read_in_pieces_cut_before_words(place):
-    detector = Detector(str(place / "run" / "discriminator"), None, MAX_LENGTH)
+    detector = Detector(str(place / "run" / "discriminator"), None, max_length=MAX_LENGTH)
     text = " ".join(line.strip() for line in (place / "text.txt").read_text("utf-8").splitlines()[:12])
     reading = detector.read(text, 1)
     assert reading.tokens == detector.tokenizer.tokenize(text)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,9 +23,10 @@ from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import share
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.config_parser import dump
-from electra_accel.pretraining.exporting import export_checkpoint
+from electra_accel.pretraining.exporting import export_checkpoint, export_run
 from electra_accel.pretraining.model_identity import FOLDER, NETWORKS, TEXT, networks_of, write_model_identity
 from electra_accel.pretraining.progress import Progress
+from electra_accel.pretraining.saved_pairs import run_pair
 from electra_accel.reports.report import write_report
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.export import ORIGIN, WHAT
@@ -45,7 +47,7 @@ for folder in sys.argv[2:]:
     architecture = json.load(open("config.json"))["architectures"][0]
     model, found = getattr(transformers, architecture).from_pretrained(".", output_loading_info=True)
     assert not any(found.values()), found
-    ids = tokens["input" if architecture == "ElectraForPreTraining" else "corrupted"]
+    ids = tokens["corrupted" if os.path.basename(folder) in ("generator", "encoder") else "input"]
     inputs = {"input_ids": ids[None], "token_type_ids": tokens["types"][None]}
     with torch.no_grad():
         np.save("logits.npy", model.eval()(**inputs).logits[0].numpy())
@@ -68,7 +70,7 @@ def prepared(tmp_path_factory) -> Prepared:
     return Prepared(prepare(place, text, {}, tokenizer=None, train_vocab_size=300, join_lines=False, **limits))
 
 
-def trained(kind: str) -> torch.nn.Module:
+def trained(kind: str, corrective: bool = False) -> torch.nn.Module:
     """A joint module whose every parameter is another than at its start; with tables that came apart where they may."""
     torch.manual_seed(1)
     generator, discriminator = toy_pair()
@@ -81,7 +83,7 @@ def trained(kind: str) -> torch.nn.Module:
         module = MaskedLanguageModeling(generator)
     else:
         share(generator, discriminator, kind)
-        module = ReplacedTokenDetection(generator, discriminator)
+        module = ReplacedTokenDetection(generator, discriminator, corrective=corrective)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
@@ -93,6 +95,7 @@ def write_run(folder: Path, module: torch.nn.Module, kind: str, prepared: Prepar
     config = Config()
     config.data.train_files, config.model.size, config.objective.mask_prob = ["/secret/place/books.csv"], "tiny", 0.15
     config.objective.kind, config.model.sharing = ("mlm", "tied") if kind == "mlm" else ("rtd", kind)
+    config.objective.corrective_weight = 50.0 * (getattr(module, "corrector", None) is not None)
     config.train.batch_tokens = 1024
     for name, value in model.items():
         setattr(config.model, name, value)
@@ -106,33 +109,37 @@ def write_run(folder: Path, module: torch.nn.Module, kind: str, prepared: Prepar
 
 
 def test_stock_transformers_gives_the_modules_logits(tmp_path, prepared):
-    """For each way of sharing, and for one network alone; there the code of the model cards runs too."""
+    """For each way of sharing, with a corrective head, and for one network alone; there the cards' code runs too."""
     example = toy_examples(1, shortest=20)[0]
     batch, _ = pack_examples([example])
     tokens = {"input": example.tokens, "corrupted": example.corrupted, "types": example.token_types}
     (tmp_path / "tokens.json").write_text(json.dumps(tokens))
     modules, folders = {}, []
     for kind in KINDS:
-        modules[kind] = trained(kind)
+        modules[kind] = trained(kind, corrective=kind != "mlm")
         names = export_checkpoint(write_run(tmp_path / kind, modules[kind], kind, prepared), tmp_path / f"{kind}-out")
-        assert sorted(names) == (["encoder"] if kind == "mlm" else ["discriminator", "generator"])
+        assert names == (["encoder"] if kind == "mlm" else ["generator", "discriminator", "corrector"])
         folders += [tmp_path / f"{kind}-out" / name for name in names]
     command = [sys.executable, "-I", "-c", STOCK, tmp_path / "tokens.json", *folders]
     done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     length, selected = len(example.tokens), torch.tensor(example.selected)
     for kind in KINDS:
+        said = []
+        if kind != "mlm":
+            modules[kind].corrector.register_forward_hook(lambda head, inputs, logits, said=said: said.append(logits))
         with torch.no_grad():
             output = modules[kind](batch, batch.slot_labels)  # nothing is replaced
+        used = batch.slot_used[0]
         loaded = {name: tmp_path / f"{kind}-out" / name / "logits.npy" for name in WHAT}
         loaded = {name: torch.from_numpy(np.load(file)) for name, file in loaded.items() if file.exists()}
         if kind != "mlm":
             theirs = output.discriminator_logits[0, :length]
             torch.testing.assert_close(loaded["discriminator"], theirs, atol=1e-5, rtol=0)
+            torch.testing.assert_close(loaded["corrector"][selected], said[0][0][used], atol=1e-5, rtol=0)
         at_slots = loaded["encoder" if kind == "mlm" else "generator"][selected]
         loss = F.cross_entropy(at_slots, torch.tensor(example.tokens)[selected], reduction="sum")
         torch.testing.assert_close(loss, output.generator_loss_sum, atol=1e-4, rtol=0)
-        used = batch.slot_used[0]
         assert torch.equal(at_slots.argmax(-1), output.generator_argmax[0][used])
 
 
@@ -194,6 +201,36 @@ def test_a_warm_started_generator_is_exported_as_such(tmp_path, prepared):
     assert "| started from | discriminator me/d, generator none, one was trained first |" in (
         tmp_path / "out" / "generator" / "README.md"
     ).read_text("utf-8")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """What a network is, with its tokenizer; without what tells of the run."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name not in (ORIGIN, "README.md")}
+
+
+def test_a_corrector_stands_beside_the_other_two_and_changes_neither(tmp_path, prepared):
+    """A run exports over what an earlier one left in its folder, so that no network of that one stands beside its own."""
+    with_head, without = trained("gdes", corrective=True), trained("gdes")
+    without.load_state_dict(with_head.state_dict(), strict=False)
+    export_checkpoint(write_run(tmp_path / "run", without, "gdes", prepared), tmp_path / "without")
+    head = write_run(tmp_path / "head", with_head, "gdes", prepared, discriminator="me/d", generator="me/g", size=None)
+    assert export_checkpoint(head, tmp_path / "run")[-1] == "corrector"
+    for name in ("generator", "discriminator"):
+        assert files_of(tmp_path / "run" / name) == files_of(tmp_path / "without" / name)
+    config, same = (run_folder.read_json(tmp_path / "run" / n / "config.json") for n in ("corrector", "discriminator"))
+    assert config.pop("architectures") == ["ElectraForMaskedLM"] and same.pop("architectures")
+    assert config == same and config["attention_probs_dropout_prob"] == 0.1
+    card = (tmp_path / "run" / "corrector" / "README.md").read_text("utf-8")
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == "me/d"
+    assert "without [MASK]" in card and "naming the original tokens with weight 50" in card
+    assert run_pair(tmp_path / "head").step == 7, "the other two are judged"
+
+    mine = tmp_path / "run" / "encoder"
+    mine.mkdir()
+    alone, progress = SimpleNamespace(on_main=lambda call: call()), Progress("data", step=7)
+    assert export_run(Config(), alone, progress, tmp_path / "run", lambda *_: "", pytest.fail) == 7
+    left = {file.name for file in (tmp_path / "run").iterdir()} & {*WHAT}
+    assert left == {"generator", "discriminator", "encoder"} and mine.is_dir(), "what no run has written stays"
 
 
 DAMAGES = {

@@ -24,7 +24,7 @@ FRACTIONS = {"dev": 0.1, "test": 0.0}  # of the training texts, unless said othe
 NAME = re.compile(r"[\w+-][\w.+-]*")  # of a task, which is that of a folder too
 TAKEN = {
     *("config.yaml", "environment.json", "status.json", "results.json", "results.md", "stop"),
-    *("checkpoints", "discriminator", "encoder", "generator", "metrics.jsonl"),
+    *("checkpoints", "discriminator", "encoder", "generator", "corrector", "metrics.jsonl"),
 }  # other things in a run's folder, and what a pre-training run is known by
 
 

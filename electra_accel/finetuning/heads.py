@@ -23,7 +23,7 @@ from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import load_tokenizer
 from electra_accel.text.writing import normalise_name
 
-_PARTS = ("discriminator", "encoder", "generator")  # folders of a run; the run's name says more
+_PARTS = ("discriminator", "encoder", "generator", "corrector")  # folders of a run; the run's name says more
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +59,8 @@ def names(given: list[str]) -> list[str]:
         path = [part for part in path if part not in ("-", ".", "..")] or ["model"]
         folder, kind = (path[:-1], path[-1:]) if len(path) > 1 and path[-1] in _PARTS else (path, [])
         first = "untrained-" if model.startswith(UNTRAINED) else ""
-        # A run's other network is told by what it is, as its generator always is; another run by where it stands.
-        tail = kind if (first, folder) in folders or kind == ["generator"] else []
+        # A run's other network is told by what it is, as its last two always are; another run by where it stands.
+        tail = kind if (first, folder) in folders or kind in (["generator"], ["corrector"]) else []
         longer = [short_name(first + "-".join([*folder[-n:], *tail])) for n in range(1, len(folder) + 1)]
         found.append(next((name for name in longer if name not in found), f"{longer[-1]}-{number}"))
         folders.append((first, folder))

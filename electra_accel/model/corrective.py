@@ -1,10 +1,12 @@
 """Corrective language modelling (Meng et al., COCO-LM, NeurIPS 2021, section 3.1): the discriminator also names the original
 token at every selected position, from the sentence that it reads, in which there are replacements and no [MASK]."""
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import ElectraConfig, ElectraForPreTraining
+from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 from transformers.models.electra.modeling_electra import ElectraGeneratorPredictions
 
 from electra_accel.model.pair import initialise
@@ -54,3 +56,17 @@ class DeltaProjection(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return F.linear(hidden, self.base.detach() + self.delta, self.bias)
+
+
+def stock_network(head: CorrectiveHead, discriminator: ElectraForPreTraining) -> ElectraForMaskedLM:
+    """The head on its encoder as stock transformers has it; both networks' parameters are used, not copied.
+
+    Args:
+        discriminator: of the head, with plain tables (``sharing.fold``); its word table is the weight of the LM head.
+    """
+    with torch.device("meta"):  # every parameter is replaced
+        network = ElectraForMaskedLM(copy.deepcopy(discriminator.config))
+    network.electra, network.generator_predictions = discriminator.electra, head.transform
+    network.generator_lm_head.weight = discriminator.electra.embeddings.word_embeddings.weight
+    network.generator_lm_head.bias = head.lm_head.bias
+    return network

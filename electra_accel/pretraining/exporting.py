@@ -22,7 +22,7 @@ from electra_accel.terminal import duration
 
 CARD = Path(__file__).with_name("card.md.jinja")
 # Figures that belong to a network, under the names of the hub.
-METRICS = {"discriminator": ["roc_auc"], "generator": ["accuracy"], "encoder": ["accuracy"]}
+METRICS = {"discriminator": ["roc_auc"]} | dict.fromkeys(("generator", "corrector", "encoder"), ["accuracy"])
 
 # The figures in a card, in Markdown: of the folder of a run, a step, the name of a network, and a folder with its weights.
 Figures = Callable[[Path, int, str, Path], str]
@@ -47,7 +47,10 @@ def export_run(config: Config, engine: Engine, progress: Progress, folder: Path,
                 warn(f"the best checkpoint {best} is damaged ({reason}): the last weights are exported instead")
         # From the checkpoint, because under some engines no process holds whole weights.
         with run_folder.storage_errors(folder):
-            export_checkpoint(checkpoint.path_of(checkpoints, step), folder, figures, chosen=chosen)
+            made = export_checkpoint(checkpoint.path_of(checkpoints, step), folder, figures, chosen=chosen)
+        for name in WHAT.keys() - made:  # of an earlier run here, beside which nobody may take it
+            if (folder / name / ORIGIN).is_file() and (left := run_folder.discard(folder / name)):
+                warn(f"{left}; it is of an earlier run")
         return step
 
     return engine.on_main(write)
@@ -91,7 +94,7 @@ def export_checkpoint(
 
     Args:
         path: runs/x/checkpoints/step-…
-        to: the folder in which discriminator/ and generator/, or encoder/, are made.
+        to: the folder in which discriminator/ and generator/, with a corrective head corrector/ too, or encoder/, are made.
         figures: a part of the cards.
         chosen: why these weights, in words.
         licence: of the weights, an identifier of the hub such as apache-2.0; None: not stated.
@@ -150,7 +153,8 @@ def _origin(config: Config, folder: Path, progress: Progress, chosen: str, licen
     ``figures`` are those of this very step, empty where it was not judged.
     """
     start = {"generator": None if config.warm_starts else config.model.generator}
-    start |= dict.fromkeys(("discriminator", "encoder"), config.model.discriminator)
+    same_encoder = ("discriminator", "encoder", *["corrector"] * config.is_corrective)
+    start |= dict.fromkeys(same_encoder, config.model.discriminator)
     held_out = sorted((folder / run_folder.HELD_OUT).glob("*.json"))
     known = [record.items() for record in run_folder.read_jsonl(folder / run_folder.METRICS, {progress.step})]
     figures = {key: value for record in known for key, value in record if key.startswith(("eval", "general"))}

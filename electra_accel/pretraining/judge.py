@@ -10,7 +10,7 @@ from electra_accel.pretraining.progress import Progress
 from electra_accel.randomness import Purpose, torch_seed
 from electra_accel.terminal import Terminal
 from electra_accel.tracking.recorder import Recorder
-from electra_accel.tracking.samples import LEGEND, reconstruct
+from electra_accel.tracking.samples import CORRECTED_LEGEND, LEGEND, reconstruct
 
 FIXED_SHOWN, RANDOM_SHOWN = 3, 2  # sentences each time
 
@@ -59,7 +59,11 @@ class Judge:
         if not engine.is_main:
             return
         self.recorder.reconstructions(found, progress.axes())
-        self.terminal.line(f"epoch {progress.epoch:.2f}, step {progress.step}    {LEGEND}")
+        legend = LEGEND + CORRECTED_LEGEND * self.config.is_corrective
+        self.terminal.line(f"epoch {progress.epoch:.2f}, step {progress.step}    {legend}")
         for sample in found:
-            self.terminal.pieces("  input : ", sample.input_pieces())
-            self.terminal.pieces("  output: ", sample.output_pieces())
+            lines = {"input": sample.input_pieces(), "output": sample.output_pieces()}
+            if self.config.is_corrective:
+                lines["corrected"] = sample.corrected_pieces()
+            for name, pieces in lines.items():
+                self.terminal.pieces(f"  {name:<{max(map(len, lines))}}: ", pieces)

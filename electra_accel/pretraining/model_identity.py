@@ -24,7 +24,7 @@ from electra_accel.data.prepare import Prepared
 from electra_accel.engines import state
 from electra_accel.errors import UserError, one_line
 from electra_accel.model import sharing
-from electra_accel.model.corrective import CorrectiveHead
+from electra_accel.model.corrective import CorrectiveHead, stock_network
 from electra_accel.model.reading import UNUSABLE, impossible
 from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import load_tokenizer
@@ -64,6 +64,8 @@ def read_text_counts(folder: Path) -> dict[str, dict[str, int]]:
 def networks_of(folder: Path, checkpoint: Path, how: str) -> dict[str, PreTrainedModel]:
     """Stock networks with a checkpoint's weights, by their names in the joint module: fp32, on the CPU.
 
+    The corrective head, where there is one, comes as a network with the discriminator's encoder, whose parameters both share.
+
     Args:
         folder: of the run; ``checkpoint``: a verified one.
         how: ``model.sharing`` of the run.
@@ -96,6 +98,8 @@ def networks_of(folder: Path, checkpoint: Path, how: str) -> dict[str, PreTraine
     state.load_weights(module, checkpoint)
     if "discriminator" in networks:
         sharing.fold(networks["discriminator"])
+    if corrective:
+        networks["corrector"] = stock_network(module["corrector"], networks["discriminator"])
     return networks
 
 

@@ -46,7 +46,8 @@ def run_pair(run: Path, log: Log = print) -> SavedPair:
     newest = checkpoint.newest_valid(run / run_folder.CHECKPOINTS, log)
     if newest is None:
         raise UserError(f"--run {run}: no exported pair and no checkpoint in it yet; wait for its first checkpoint")
-    pair = Pair(**model_identity.networks_of(run, newest, config.model.sharing))
+    networks_there = model_identity.networks_of(run, newest, config.model.sharing)
+    pair = Pair(networks_there["generator"], networks_there["discriminator"])
     step = checkpoint.verify(newest)["step"]
     weights = f"step {step}, from {newest} (the run has not ended)"
     return SavedPair(pair, model_identity.read_tokenizer(run), config, weights, step)

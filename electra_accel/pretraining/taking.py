@@ -18,7 +18,7 @@ from electra_accel.terminal import Terminal
 
 
 def require_space(folder: Path, model: nn.Module, config: Config) -> None:
-    """Room for the checkpoints that are still to come, and the exported pair.
+    """Room for the checkpoints that are still to come, and the exported networks.
 
     A checkpoint is weights and AdamW's two moments, 12 bytes a parameter. There are ``checkpoint.keep`` of them, the best where
     patience is set, and one that is being written; those of earlier starts are among them, or make way. UserError where too
@@ -27,7 +27,10 @@ def require_space(folder: Path, model: nn.Module, config: Config) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     most = config.checkpoint.keep + 1 + (config.eval.patience > 0)
     there = checkpoint.bytes_in(folder / run_folder.CHECKPOINTS)
-    run_folder.require_writable(folder, max(12 * parameters, 12 * parameters * most - there) + 4 * parameters)
+    exported = parameters
+    if config.is_corrective:  # the corrector has the discriminator's encoder once more
+        exported += sum(p.numel() for p in model.discriminator.parameters())
+    run_folder.require_writable(folder, max(12 * parameters, 12 * parameters * most - there) + 4 * exported)
 
 
 def recorded_status(

@@ -20,6 +20,7 @@ def closing_lines(folder: Path, told: Story | None) -> list[str]:
         "discriminator": "the encoder to fine-tune, with its replaced-token head",
         "encoder": "the encoder to fine-tune, with its LM head",
         "generator": "the masked language model",
+        "corrector": "that encoder with an LM head, which names the token that should stand at each place",
     }
     made = [name for name in uses if (folder / name).is_dir()]
     records = [name for name in (run_folder.METRICS, run_folder.SAMPLES) if (folder / name).exists()]

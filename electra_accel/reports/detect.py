@@ -1,4 +1,5 @@
-"""Which tokens of a text look replaced, and which may fill a [MASK]: a pair as any user of it would use it.
+"""Which tokens of a text look replaced, which should stand there, and which may fill a [MASK]: networks as any user of them
+would use them.
 
 Stock ``transformers`` load the networks from an exported folder or a hub id. No training code takes part, so the answers also
 show that an export works without it. The tokenizer is the library's too, unless it contradicts its own vocabulary
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedTokenizerFast
+from torch import nn
+from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel, PreTrainedTokenizerFast
 
 from electra_accel.errors import UserError
 from electra_accel.model.loading import load_network
@@ -19,6 +21,8 @@ from electra_accel.text.unknown import SAMPLE, Unknown, cause_in, told
 from electra_accel.text.writing import normalise
 
 CONTINUES = "##"  # WordPiece's mark of a token that continues a word
+CORRECTIONS = 3  # of a token called replaced
+Candidates = list[tuple[str, float]]  # tokens with their probabilities, the most probable one first
 
 
 @dataclass(frozen=True)
@@ -29,35 +33,50 @@ class Reading:
     tokens: list[str]  # as the discriminator read them, without [CLS] and [SEP]; at a [MASK] the generator's best
     probability: list[float]  # that each was replaced
     # Of each [MASK] in order: its place in tokens, and the generator's most probable tokens there with their probabilities.
-    candidates: list[tuple[int, list[tuple[str, float]]]]
+    candidates: list[tuple[int, Candidates]]
     pieces: int  # in which the text was read; more than one if it was too long
+    # Of each token called replaced in order: its place in tokens, and what should stand there; None: no corrector was asked.
+    corrections: list[tuple[int, Candidates]] | None = None
 
     def record(self) -> dict:
         """For JSON."""
-        masks = [
-            {"token": place, "candidates": [{"token": token, "probability": round(p, 6)} for token, p in best]}
-            for place, best in self.candidates
-        ]
-        probability = [round(p, 6) for p in self.probability]
-        more = {"probability": probability, "masks": masks, "pieces": self.pieces}
+        more = {
+            "probability": [round(p, 6) for p in self.probability],
+            "masks": _candidates_record(self.candidates),
+            "pieces": self.pieces,
+        }
+        if self.corrections is not None:
+            more["corrections"] = _candidates_record(self.corrections)
         return {"text": self.text, "tokens": self.tokens, **more}
 
 
+def _candidates_record(found: list[tuple[int, Candidates]]) -> list[dict]:
+    return [
+        {"token": place, "candidates": [{"token": token, "probability": round(p, 6)} for token, p in best]}
+        for place, best in found
+    ]
+
+
 class Detector:
-    """A discriminator, and a generator for texts with [MASK], in fp32 on the CPU.
+    """A discriminator, a generator for texts with [MASK], and a corrector for what is called replaced, in fp32 on the CPU.
 
     Args:
         discriminator, generator: folder or hub id; the generator may be None, and is loaded at the first [MASK].
+        corrector: the same; None: nothing is corrected.
         max_length: tokens that are read at once, [CLS] and [SEP] included; None: the discriminator's positions.
 
     Attributes:
+        corrector: its network, or None.
         notes: on the tokenizer, for a person.
 
     Raises:
-        UserError: not there, not an ELECTRA, not what it is said to be, or without a usable tokenizer.
+        UserError: not there, not an ELECTRA, not what it is said to be, or without a usable tokenizer; a corrector with another
+            vocabulary or another encoder than the discriminator.
     """
 
-    def __init__(self, discriminator: str, generator: str | None, max_length: int | None):
+    def __init__(
+        self, discriminator: str, generator: str | None, corrector: str | None = None, max_length: int | None = None
+    ):
         self._source = generator
         self.discriminator = load_network("--discriminator", ElectraForPreTraining, discriminator)
         self.notes: list[str] = []
@@ -66,17 +85,26 @@ class Detector:
         self._texts: list[str] = []  # with unknown tokens in them, for the cause
         positions = self.discriminator.config.max_position_embeddings
         self.max_length = min(max_length or positions, positions)
+        self.corrector = self._language_model("corrector", corrector) if corrector else None
+        if self.corrector and not _equal(self.corrector.electra, self.discriminator.electra):
+            raise UserError(
+                f"--corrector: {corrector} has another encoder than the discriminator {discriminator}; name the corrector that "
+                "was exported with it"
+            )
 
     @cached_property
     def generator(self) -> ElectraForMaskedLM:
         if self._source is None:
             raise UserError("a text has a [MASK], which needs a generator: name one with --generator")
-        network = load_network("--generator", ElectraForMaskedLM, self._source)
-        conflict = vocabulary_conflict(self.tokenizer, _tokenizer("generator", self._source, lambda line: None))
-        if conflict:
+        return self._language_model("generator", self._source)
+
+    def _language_model(self, role: str, source: str) -> ElectraForMaskedLM:
+        """One that reads the discriminator's tokens; UserError where it does not."""
+        network = load_network(f"--{role}", ElectraForMaskedLM, source)
+        if conflict := vocabulary_conflict(self.tokenizer, _tokenizer(role, source, lambda line: None)):
             number, ours, theirs = conflict
-            where = f"id {number} is {theirs!r} there and {ours!r} here; name the generator that was trained with it"
-            raise UserError(f"--generator: {self._source} has another vocabulary than the discriminator: {where}")
+            where = f"id {number} is {theirs!r} there and {ours!r} here; name the {role} that was trained with it"
+            raise UserError(f"--{role}: {source} has another vocabulary than the discriminator: {where}")
         return network
 
     @torch.inference_mode()
@@ -94,21 +122,31 @@ class Detector:
         if unknown and sum(map(len, self._texts)) < SAMPLE:
             self._texts.append(text[:SAMPLE])
         tokens, probability, candidates, pieces = [], [], [], 0
+        corrections = [] if self.corrector else None
         for piece in self._pieces(ids):
+            before = len(tokens) - 1  # - 1: [CLS]
             read = torch.tensor([[self.tokenizer.cls_token_id, *piece, self.tokenizer.sep_token_id]])
             masks = (read[0] == self.tokenizer.mask_token_id).nonzero().flatten()
             if len(masks):
-                shares = _numbers("generator", self._source, self.generator(read).logits[0, masks].softmax(-1))
-                best = shares.topk(min(top_k, len(self.tokenizer)))
-                read[0, masks] = best.indices[:, 0]
-                for place, numbers, shares in zip(masks.tolist(), best.indices.tolist(), best.values.tolist()):
-                    words = self.tokenizer.convert_ids_to_tokens(numbers)
-                    candidates.append((len(tokens) + place - 1, list(zip(words, shares))))  # - 1: [CLS]
+                best, found = self._best("generator", self.generator(read).logits[0, masks], top_k)
+                read[0, masks] = best
+                candidates += zip((masks + before).tolist(), found)
             tokens += self.tokenizer.convert_ids_to_tokens(read[0, 1:-1].tolist())
-            found = self.discriminator(read).logits[0, 1:-1].sigmoid()
-            probability += _numbers("discriminator", self.discriminator.name_or_path, found).tolist()
+            replaced = self.discriminator(read).logits[0].sigmoid()
+            probability += _numbers("discriminator", self.discriminator, replaced[1:-1]).tolist()
+            called = (replaced[1:-1] > 0.5).nonzero().flatten() + 1
+            if self.corrector and len(called):
+                _, found = self._best("corrector", self.corrector(read).logits[0, called], CORRECTIONS)
+                corrections += zip((called + before).tolist(), found)
             pieces += 1
-        return Reading(text, tokens, probability, candidates, pieces)
+        return Reading(text, tokens, probability, candidates, pieces, corrections)
+
+    def _best(self, role: str, logits: torch.Tensor, most: int) -> tuple[torch.Tensor, list[Candidates]]:
+        """Of logits [n, vocabulary] of a language model the best token, int64 [n], and at most ``most`` candidates each."""
+        shares = _numbers(role, getattr(self, role), logits.softmax(-1))
+        best = shares.topk(min(most, len(self.tokenizer)))
+        words = map(self.tokenizer.convert_ids_to_tokens, best.indices.tolist())
+        return best.indices[:, 0], [list(zip(*each)) for each in zip(words, best.values.tolist())]
 
     def told(self) -> list[str]:
         """Lines on the unknown tokens of all texts so far."""
@@ -127,10 +165,16 @@ class Detector:
         yield ids[start:]
 
 
-def _numbers(role: str, source: str, probabilities: torch.Tensor) -> torch.Tensor:
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules have the same parameters under the same names."""
+    mine, theirs = one.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def _numbers(role: str, network: PreTrainedModel, probabilities: torch.Tensor) -> torch.Tensor:
     """``probabilities``; UserError if one is NaN, which very large finite weights can cause too."""
     if probabilities.isnan().any():
-        raise UserError(f"--{role}: {source} answers with NaN: its weights are damaged; take others")
+        raise UserError(f"--{role}: {network.name_or_path} answers with NaN: its weights are damaged; take others")
     return probabilities
 
 

@@ -1,4 +1,4 @@
-"""What scripts/detect.py reads: the pair of a run, and texts with their places."""
+"""What scripts/detect.py reads: the networks of a run, and texts with their places."""
 
 import codecs
 import shlex
@@ -15,8 +15,9 @@ from electra_accel.text.files import wide_encoding
 from electra_accel.text.readers import placed_texts
 
 
-def exported_pair(run: Path) -> tuple[str, str, int | None]:
-    """The two folders of a finished run, and the length that it was trained at; UserError where there is no pair in it."""
+def exported_networks(run: Path) -> tuple[str, str, str | None, int | None]:
+    """The folders of a finished run: discriminator, generator, and corrector where it has one; and the length that it was
+    trained at. UserError where there is no pair in it."""
     if not run.is_dir():
         raise UserError(f"--run {run}: no such folder")
     options = config_parser.recorded(run) if (run / run_folder.CONFIG).exists() else None
@@ -29,7 +30,14 @@ def exported_pair(run: Path) -> tuple[str, str, int | None]:
             command = f"python scripts/export.py {shlex.quote(str(run))} --to FOLDER"
             remedy = f"export a checkpoint ({command}) and name its folders with --discriminator and --generator"
             raise UserError(f"--run {run}: {missing}; finish it, or {remedy}")
-    return *map(str, folders), options and options.data.max_length
+    discriminator, generator = map(str, folders)
+    return discriminator, generator, corrector_beside(discriminator), options and options.data.max_length
+
+
+def corrector_beside(discriminator: str) -> str | None:
+    """The folder ``corrector`` beside that of a discriminator, as a run exports them; None where there is none."""
+    folder = Path(discriminator).absolute().with_name("corrector")
+    return str(folder) if Path(discriminator).is_dir() and folder.is_dir() else None
 
 
 def placed(texts: Sequence[str], file: str | None, text_column: str) -> Iterator[tuple[str, str]]:

@@ -1,11 +1,11 @@
 """Readings of detect.py for the terminal and as HTML."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 from rich.text import Text
 
-from electra_accel.reports.detect import CONTINUES, Reading
+from electra_accel.reports.detect import CONTINUES, Candidates, Reading
 from electra_accel.reports.page import Table, page, template
 from electra_accel.terminal import Piece
 from electra_accel.tracking.tokens import heat
@@ -14,12 +14,14 @@ LEGEND = (
     "below each token: the probability that it was replaced, ! where it is over one half; [token] stands at a [MASK]: there "
     "the discriminator reads the generator's most probable token"
 )
+CORRECTED_LEGEND = "; token! as token n, instead: what the discriminator would put there"
 # Backgrounds from this probability on: rich turns them into what the terminal can show. Black on them is readable on any.
 COLOURS = ((0.9, "black on #f2705a"), (0.5, "black on #f6a560"), (0.2, "black on #f7dd8c"))
 
 
 def terminal_lines(reading: Reading, width: int) -> Iterator[Text]:
-    """The tokens in lines of at most ``width`` cells, their probabilities below them, then the candidates at [MASK]."""
+    """The tokens in lines of at most ``width`` cells, their probabilities below them, then the candidates at [MASK], then what
+    should stand in place of those called replaced."""
     columns, masked = [], {place for place, _ in reading.candidates}
     for place, (token, p) in enumerate(zip(reading.tokens, reading.probability)):
         word = f"[{visible(token)}]" if place in masked else visible(token)
@@ -34,25 +36,40 @@ def terminal_lines(reading: Reading, width: int) -> Iterator[Text]:
             text.rstrip()
             yield text
     for place, best in reading.candidates:
-        words = "  ".join(f"{visible(token)} {p:.2f}" for token, p in best)
-        yield Text(f"  [MASK] as token {place + 1}: {words}")
+        yield Text(f"  [MASK] as token {place + 1}: {_told(best)}")
+    for place, best in reading.corrections or ():
+        yield Text(f"  {columns[place][0]} as token {place + 1}, instead: {_told(best)}")
 
 
-def html(readings: Iterable[Reading]) -> str:
-    """A page that shows each text on its colours, and the generator's candidates."""
+def _told(best: Candidates) -> str:
+    return "  ".join(f"{visible(token)} {p:.2f}" for token, p in best)
+
+
+def html(readings: Sequence[Reading]) -> str:
+    """A page that shows each text on its colours, the generator's candidates, and what the discriminator would put instead."""
     parts, sections = template("detect.html"), []
     for number, reading in enumerate(readings, 1):
-        first = {place: best[0][0] for place, best in reading.candidates}
+        first, instead = (
+            {place: best[0][0] for place, best in found} for found in (reading.candidates, reading.corrections or ())
+        )
         pieces = []
         for place, (token, p) in enumerate(zip(reading.tokens, reading.probability)):
             bare = token.removeprefix(CONTINUES) or token
             word = f"[{bare}]" if place in first else bare
-            pieces.append(Piece(word, joined=token != bare, probability=p, best=first.get(place, "")))
-        rows = [[place + 1, ", ".join(f"{token} {p:.2f}" for token, p in best)] for place, best in reading.candidates]
+            answers = {"best": first.get(place, ""), "correction": instead.get(place, "")}
+            pieces.append(Piece(word, joined=token != bare, probability=p, **answers))
+        rows = [[place + 1, _in_a_cell(best)] for place, best in reading.candidates]
         masks = Table(["[MASK] as token", "most probable, by the generator"], rows)
+        rows = [[place + 1, reading.tokens[place], _in_a_cell(best)] for place, best in reading.corrections or ()]
+        corrections = Table(["as token", "called replaced", "instead, by the discriminator"], rows)
         # Without a list of links, which would be as long as a file of texts.
-        sections.append(("", parts.text(number, summary(reading), heat(pieces), masks)))
-    return page("Replaced tokens", sections, parts.lead())
+        sections.append(("", parts.text(number, summary(reading), heat(pieces), [masks, corrections])))
+    corrected = any(reading.corrections is not None for reading in readings)
+    return page("Replaced tokens", sections, parts.lead(corrected))
+
+
+def _in_a_cell(best: Candidates) -> str:
+    return ", ".join(f"{token} {p:.2f}" for token, p in best)
 
 
 def summary(reading: Reading) -> str:

@@ -123,7 +123,9 @@ def _reconstructions(path: Path, set_to: dict[str, Any]) -> Markup:
         by_step[record["step"]].append(record)
     stops = slider("step", [(f"{step:,}", _sentences(by_step[step])) for step in kept])
     pair = set_to.get("objective.kind") != "mlm"
-    return template("report.html").reconstructions(legend(), pair, len(kept), len(steps), run_folder.SAMPLES, stops)
+    corrected = any("corrected" in record for records in by_step.values() for record in records)
+    shown = len(kept), len(steps), run_folder.SAMPLES, stops
+    return template("report.html").reconstructions(legend(corrected), pair, corrected, *shown)
 
 
 def _sentences(records: Sequence[dict]) -> Markup:

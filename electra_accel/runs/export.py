@@ -20,9 +20,11 @@ from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import save_tokenizer
 
 ORIGIN = "electra_accel.json"
-WHAT = {  # a pair has the first two, one network alone is the encoder
+WHAT = {  # a pair has the first two, and the corrector where it was trained; one network alone is the encoder
     "discriminator": "The encoder to fine-tune. It has learnt to tell which tokens of a text were replaced.",
     "generator": "The masked language model of the pair. For most tasks, use the discriminator beside it.",
+    "corrector": "The discriminator's encoder under an LM head. It reads a sentence without [MASK] and names the token that "
+    "should stand at each place. For most tasks, use the discriminator beside it.",
     "encoder": "An encoder to fine-tune, pre-trained by masked language modelling.",
 }
 

@@ -2,7 +2,8 @@
 
     config.yaml  content.json  environment.json  status.json  metrics.jsonl  samples.jsonl  run_id
     failure.log (where status.json names it)
-    held_out/  checkpoints/  discriminator/  generator/  wandb/  warm-start/ (a run of its own, see pretraining/warm_start.py)
+    held_out/  checkpoints/  discriminator/  generator/  corrector/ (where objective.corrective_weight trains one)  wandb/
+    warm-start/ (a run of its own, see pretraining/warm_start.py)
 
 The functions here know files, not training. Only the main process writes.
 """

@@ -185,19 +185,27 @@ def _log_samples(tracker, found: list[Reconstruction], axes: dict[str, float]) -
     if tracker.name == "wandb":
         import wandb
 
-        rows = [[axes["train/step"], *_row(sample)] for sample in found]
+        more = ["corrected"] * any(sample.corrected for sample in found)
+        rows = [
+            [axes["train/step"], *_row(sample), *(join(sample.corrected_pieces()) for _ in more)] for sample in found
+        ]
         tracker.log(
             {
-                "samples/reconstructions": wandb.Table(columns=SAMPLE_COLUMNS, data=rows),
+                "samples/reconstructions": wandb.Table(columns=SAMPLE_COLUMNS + more, data=rows),
                 "samples/highlighted": wandb.Html(reconstructions_panel(found), inject=False),
                 **axes,
             }
         )
     elif tracker.name == "tensorboard":
-        lines = [f"- {join(sample.output_pieces())} ({sample.verdicts()})" for sample in found]
+        lines = [f"- {_in_text(sample)} ({sample.verdicts()})" for sample in found]
         tracker.log({"samples/reconstructions": "\n".join(lines)}, step=axes["train/step"])
 
 
 def _row(sample: Reconstruction) -> list:
     views = (sample.original_pieces(), sample.input_pieces(), sample.output_pieces(), sample.best_pieces())
     return [sample.example, *map(join, views), sample.verdicts(), sample.probabilities()]
+
+
+def _in_text(sample: Reconstruction) -> str:
+    corrected = f"; corrected: {join(sample.corrected_pieces())}" if sample.corrected else ""
+    return join(sample.output_pieces()) + corrected

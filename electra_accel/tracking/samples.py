@@ -9,10 +9,11 @@ Signs, readable without colour, after the token they speak of:
     tok!     an original token that the discriminator took for a replacement (false alarm)
 
 In the generator's input, round brackets hold what it read there, and ``(tok)~`` is a random token in place of the original.
+With a corrective head ``[tok]`` in the corrected sentence is what the discriminator would put there, ``[tok]=`` the original.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -25,6 +26,7 @@ LEGEND = (
     "[tok] sampled, (tok) sampled though not masked, (tok)~ random token in the input;  "
     "= restored  + replaced, caught  - replaced, missed  ! false alarm"
 )
+CORRECTED_LEGEND = ";  corrected: [tok] what the discriminator would put there, = the original"
 SIGNS = {"restored": "=", "caught": "+", "missed": "-", "false alarm": "!"}
 
 
@@ -35,7 +37,8 @@ class Reconstruction:
     ``shown`` is what the generator read, ``masked`` says where that is [MASK], ``generated`` is what the discriminator read,
     ``best`` is the generator's most probable token ("" where none was asked for), ``probability`` the discriminator's
     probability that the token was replaced (empty where there is no discriminator). ``example`` is its number in the held-out
-    text, ``fixed`` says that it is one of those shown each time.
+    text, ``fixed`` says that it is one of those shown each time. ``corrected`` is what the discriminator would put there (""
+    where it was not asked; empty without a corrective head).
     """
 
     original: list[str]
@@ -47,6 +50,7 @@ class Reconstruction:
     probability: list[float]
     example: int = -1
     fixed: bool = True
+    corrected: list[str] = field(default_factory=list)
 
     def verdict(self, i: int) -> str:
         """On token ``i``: a key of ``SIGNS``, or "" for an original token that was taken for one.
@@ -63,13 +67,18 @@ class Reconstruction:
         return "restored" if self.selected[i] else ""
 
     def verdicts(self) -> str:
-        """How often the discriminator was right and wrong; without one, the generator."""
+        """How often the discriminator was right and wrong; without one, the generator. With a corrective head also how many
+        originals it named."""
         found = [self.verdict(i) for i in range(len(self.original))]
         if not self.probability:
             return f"{found.count('restored')} of {sum(self.selected)} restored"
-        return (
+        told = (
             f"{found.count('caught')} caught, {found.count('missed')} missed, {found.count('false alarm')} false alarms"
         )
+        if self.corrected:
+            named = sum(token == original for token, original in zip(self.corrected, self.original, strict=True))
+            told += f", {named} of {sum(self.selected)} originals named"
+        return told
 
     def original_pieces(self) -> list[Piece]:
         return [Piece(*_split(token)) for token in self.original]
@@ -96,7 +105,18 @@ class Reconstruction:
             if self.selected[i]:
                 text = f"[{text}]" if self.masked[i] else f"({text})"
             probability = self.probability[i] if self.probability else None
-            pieces.append(Piece(text + SIGNS.get(verdict, ""), joined, verdict, probability, self.best[i]))
+            correction = self.corrected[i] if self.corrected else ""
+            pieces.append(Piece(text + SIGNS.get(verdict, ""), joined, verdict, probability, self.best[i], correction))
+        return pieces
+
+    def corrected_pieces(self) -> list[Piece]:
+        """The sentence with what the discriminator would put at the selected places, in brackets, ``=`` where that is the
+        original; empty without a corrective head."""
+        pieces = []
+        for token, original in zip(self.corrected, self.original):
+            text, joined = _split(token or original)
+            verdict = "restored" if token == original else ""
+            pieces.append(Piece(f"[{text}]{SIGNS.get(verdict, '')}" if token else text, joined, verdict))
         return pieces
 
     def best_pieces(self) -> list[Piece]:
@@ -126,6 +146,7 @@ class Reconstruction:
             "shown": self.shown,
             "generated": self.generated,
             "best": [self.best[i] for i in selected],
+            **({"corrected": [self.corrected[i] for i in selected]} if self.corrected else {}),
             "selected": selected,
             "masked": [i for i, masked in enumerate(self.masked) if masked],
             "probability": [round(p, 4) for p in self.probability],
@@ -136,6 +157,7 @@ class Reconstruction:
         """The inverse of :meth:`record` (probabilities are rounded)."""
         tokens = range(len(record["tokens"]))
         best = dict(zip(record["selected"], record["best"], strict=True))
+        corrected = dict(zip(record["selected"], record.get("corrected", ())))
         return cls(
             original=record["tokens"],
             shown=record["shown"],
@@ -146,6 +168,7 @@ class Reconstruction:
             probability=record["probability"],
             example=record["example"],
             fixed=record["fixed"],
+            corrected=[corrected.get(i, "") for i in tokens] if "corrected" in record else [],
         )
 
 
@@ -161,7 +184,9 @@ def reconstruct(
     batch = batch.to(torch.device("cpu"))
     logits = output.discriminator_logits
     probability = None if logits is None else logits.float().sigmoid().cpu()
-    sampled, argmax = output.sampled.cpu(), output.generator_argmax.cpu()
+    sampled, answers = output.sampled.cpu(), {"best": output.generator_argmax.cpu()}
+    if output.corrected is not None:
+        answers["corrected"] = output.corrected.cpu()
     places = torch.nonzero(batch.examples >= 0).tolist()
     words = tokenizer.convert_ids_to_tokens
     found = []
@@ -172,22 +197,23 @@ def reconstruct(
         read[positions] = sampled[row][used]
         selected = torch.zeros_like(read, dtype=torch.bool)
         selected[positions] = True
-        best = torch.zeros_like(read)
-        best[positions] = argmax[row][used]
         columns = torch.nonzero(batch.segment_ids[row] == segment + 1).flatten()[1:-1]  # without [CLS] and [SEP]
         masked = selected & (batch.corrupted_ids[row] == tokenizer.mask_token_id)
-        chosen = selected[columns].tolist()
+        told = {}
+        for name, answer in answers.items():
+            there = dict(zip(positions.tolist(), words(answer[row][used].tolist())))
+            told[name] = [there.get(column, "") for column in columns.tolist()]
         found.append(
             Reconstruction(
                 original=words(batch.input_ids[row][columns].tolist()),
                 shown=words(batch.corrupted_ids[row][columns].tolist()),
                 generated=words(read[columns].tolist()),
-                best=[word if there else "" for word, there in zip(words(best[columns].tolist()), chosen)],
-                selected=chosen,
+                selected=selected[columns].tolist(),
                 masked=masked[columns].tolist(),
                 probability=[] if probability is None else probability[row][columns].tolist(),
                 example=int(batch.examples[row, segment]),
                 fixed=fixed,
+                **told,
             )
         )
     return found

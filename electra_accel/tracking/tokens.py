@@ -30,6 +30,8 @@ def _title(piece: Piece) -> str:
         parts.append(f"replaced with probability {piece.probability:.2f}")
     if piece.best:
         parts.append(f"the generator's most probable token: {piece.best}")
+    if piece.correction:
+        parts.append(f"the discriminator would put {piece.correction}")
     return "; ".join(filter(None, parts))
 
 
@@ -39,7 +41,7 @@ PARTS = TEMPLATES.get_template("tokens.html").module
 
 
 def reconstruction(sample: Reconstruction) -> Markup:
-    """Original, input, output and the generator's most probable tokens as running text.
+    """Original, input, output, its correction and the generator's most probable tokens as running text.
 
     A token's title gives the discriminator's probability that it was replaced; a tap on a page shows the title too.
     """
@@ -47,19 +49,22 @@ def reconstruction(sample: Reconstruction) -> Markup:
         ("original", sample.original_pieces()),
         ("input", sample.input_pieces()),
         ("output", sample.output_pieces()),
+        *([("corrected", sample.corrected_pieces())] if sample.corrected else []),
         *([("most likely", sample.best_pieces())] if any(sample.best) else []),
     ]
     return PARTS.reconstruction(sample, lines)
 
 
-def legend() -> Markup:
-    """What the colours, lines and signs mean."""
-    return PARTS.legend()
+def legend(corrected: bool = False) -> Markup:
+    """What the colours, lines and signs mean; also those of a corrected sentence, where there are such."""
+    return PARTS.legend(corrected)
 
 
 def reconstructions_panel(samples: Iterable[Reconstruction]) -> Markup:
     """A small fragment with its own style and legend: for ``wandb.Html``, a notebook, a mail."""
-    return PARTS.panel(Markup(STYLE.read_text(encoding="utf-8")), map(reconstruction, samples))
+    samples = list(samples)
+    corrected = any(sample.corrected for sample in samples)
+    return PARTS.panel(Markup(STYLE.read_text(encoding="utf-8")), map(reconstruction, samples), corrected)
 
 
 def heat(pieces: Iterable[Piece]) -> Markup:

@@ -40,6 +40,7 @@ def test_names():
     assert names(["a/run/encoder", "b/run/encoder", "untrained:b/run/encoder"]) == ["run", "b-run", "untrained-run"]
     assert names(["x/run/encoder", "x/run/discriminator", "y/run/encoder"]) == ["run", "run-discriminator", "y-run"]
     assert names(["x/run/generator", "y/run/discriminator"]) == ["run-generator", "run"]
+    assert names(["x/run/corrector", "x/run/discriminator"]) == ["run-corrector", "run-discriminator"]
     assert names([".", "../a b", "/"]) == [Path.cwd().name, "a-b", "model"]
 
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from markupsafe import Markup
@@ -111,6 +112,18 @@ def test_verdicts_are_read_without_colour():
     ]
     assert tokens[3][1] == "caught; replaced with probability 0.90; the generator&#39;s most probable token: plain"
     assert "&lt;b&gt;old plain words here" in html  # running text: a continued word has no space in it
+
+
+def test_what_the_discriminator_would_put_there_is_shown_where_it_was_asked():
+    corrected = replace(SAMPLE, corrected=["", "##old", "<i>", "some", ""])
+    html, without = reconstruction(corrected), reconstruction(SAMPLE)
+    restored = '<span class="token restored" title="restored">[old]=</span>'
+    assert f"<dt>corrected</dt><dd>&lt;b&gt;{restored} [&lt;i&gt;] [some] here" in html
+    assert "the generator&#39;s most probable token: plain; the discriminator would put &lt;i&gt;" in html
+    assert "1 of 3 originals named" in html
+    panels = reconstructions_panel([corrected]), reconstructions_panel([SAMPLE])
+    assert ["In the corrected line" in panel for panel in panels] == [True, False]
+    assert not any(word in without for word in ("corrected", "would put", "originals named"))
 
 
 def test_a_panel_stands_by_itself():

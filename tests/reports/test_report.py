@@ -222,6 +222,18 @@ def test_long_curves_keep_their_spikes():
     assert (x[y.argmax()], x[y.argmin()]) == (4321, 777)
 
 
+def test_what_the_discriminator_would_put_there_has_its_line_and_its_legend(run, copied):
+    line, legend, titles = (
+        "<dt>corrected</dt>",
+        "In the corrected line [token] is",
+        "and what the discriminator would put",
+    )
+    assert not any(words in text_of(run / REPORT) for words in (line, legend, titles))
+    change(copied / run_folder.SAMPLES, lambda record: record | {"corrected": record["best"]})
+    text = text_of(write_report(copied))
+    assert text.count(line) == text.count("<dt>most likely</dt>") and legend in text and titles in text
+
+
 def test_a_long_run_has_a_bounded_page_quickly(copied):
     """A page is made at each evaluation: it must not grow with the run, nor hold it up."""
     training = [r for r in run_folder.read_jsonl(copied / run_folder.METRICS) if "train/loss" in r][-1]

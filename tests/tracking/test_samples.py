@@ -46,6 +46,30 @@ def test_a_record_brings_back_the_reconstruction():
     assert Reconstruction.from_record(record) == sample
 
 
+def corrected() -> Reconstruction:
+    return dataclasses.replace(korean(), corrected=["", "##파", "##카", "##을", "법", "", ""])
+
+
+def test_a_corrected_sentence_shows_what_the_discriminator_would_put_there():
+    sample = corrected()
+    assert join(sample.corrected_pieces()) == "알[파]=[카][을]= [법] 쓰는 법"
+    assert sample.verdicts() == "1 caught, 1 missed, 1 false alarms, 2 of 4 originals named"
+    assert [piece.correction for piece in sample.output_pieces()] == sample.corrected
+    record = json.loads(json.dumps(sample.record(3, 0.5)))
+    assert record["corrected"] == ["##파", "##카", "##을", "법"]
+    assert Reconstruction.from_record(record) == dataclasses.replace(sample, fixed=True)
+    unselected = dataclasses.replace(
+        sample, selected=[False] * 7, masked=[False] * 7, best=[""] * 7, corrected=[""] * 7
+    )
+    assert Reconstruction.from_record(unselected.record(3, 0.5)) == unselected, "it was asked about nothing"
+
+
+def test_without_a_corrective_head_nothing_is_said_of_it():
+    sample = korean()
+    assert sample.corrected_pieces() == [] and "corrected" not in sample.record(3, 0.5)
+    assert not any(piece.correction for piece in sample.output_pieces())
+
+
 def test_a_random_token_in_the_input_is_shown_and_marked():
     """What the generator read, not what stood there: a piece of a word may become a whole word and the other way round."""
     sample = dataclasses.replace(korean(), shown=["알", "[MASK]", "법", "[MASK]", "##파", "쓰는", "법"])
@@ -75,9 +99,16 @@ def test_reconstruction_follows_the_batch_across_segments():
     )
     logits = torch.full((1, 10), -5.0)
     logits[0, 6] = 5.0
-    output = RTDOutput(None, None, None, torch.tensor([[10, 11, 9]]), torch.tensor([[12, 6, 9]]), logits, None, None)
+    answers = torch.tensor([[10, 11, 9]]), torch.tensor([[12, 6, 9]]), logits
+    output = RTDOutput(None, None, None, *answers, None, None)
     first, second = reconstruct(batch, output, tokenizer, wanted=range(5))
     assert (join(first.input_pieces()), join(first.output_pieces())) == ("읽고 (법)~", "읽고 (쓰는)=")
     assert (join(second.input_pieces()), join(second.output_pieces())) == ("알[MASK]", "알[카]+")
     assert (first.best, second.best, first.example, second.example) == (["", "법"], ["", "##파"], 7, 8)
     assert reconstruct(batch, output, tokenizer, wanted=[1]) == [second]
+    assert first.corrected == [] == second.corrected
+    output = RTDOutput(None, None, None, *answers, None, torch.tensor([[11, 7, 9]]))
+    assert [each.corrected for each in reconstruct(batch, output, tokenizer, wanted=[0, 1])] == [
+        ["", "##카"],
+        ["", "##벳"],
+    ]

@@ -1,5 +1,7 @@
+import dataclasses
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import wandb
@@ -10,7 +12,8 @@ from accelerate.tracking import GeneralTracker, get_available_trackers
 from electra_accel.errors import UserError
 from electra_accel.options.groups import Tracking
 from electra_accel.runs import run_folder
-from electra_accel.tracking.recorder import Recorder
+from electra_accel.tracking.recorder import Recorder, _log_samples
+from electra_accel.tracking.samples import Reconstruction
 from electra_accel.tracking.trackers import destination, usable_trackers, wandb_mode, wandb_settings
 from tests.pretraining_runs import wandb_rows, wandb_segments
 
@@ -109,6 +112,32 @@ def test_sentences_that_leave_the_machine_are_announced(no_account, mode, sample
 def test_without_wandb_nothing_is_announced(no_account):
     assert destination(Tracking(mode="online"), [], Path("runs/x")) == "metrics.jsonl"
     assert destination(Tracking(mode="online"), ["tensorboard"], Path("runs/x")) == "metrics.jsonl, tensorboard"
+
+
+SENTENCE = Reconstruction(
+    original=["an", "old", "word"],
+    shown=["an", "[MASK]", "word"],
+    generated=["an", "odd", "word"],
+    best=["", "old", ""],
+    selected=[False, True, False],
+    masked=[False, True, False],
+    probability=[0.1, 0.9, 0.1],
+)
+
+
+def test_trackers_get_what_the_discriminator_would_put_there_where_it_was_asked():
+    axes, told = {"train/step": 3}, {}
+    for corrected in ([], ["", "old", ""]):
+        sample = dataclasses.replace(SENTENCE, corrected=corrected)
+        for name in ("wandb", "tensorboard"):
+            tracker = SimpleNamespace(name=name, log=lambda values, step=None, name=name: told.update({name: values}))
+            _log_samples(tracker, [sample], axes)
+        table = told["wandb"]["samples/reconstructions"]
+        assert table.columns[-2:] == (["probabilities", "corrected"] if corrected else ["verdict", "probabilities"])
+        assert len(table.data[0]) == len(table.columns)
+        assert (table.data[0][-1] == "an [old]= word") == bool(corrected)
+        text = told["tensorboard"]["samples/reconstructions"]
+        assert text.startswith("- an [odd]+ word" + "; corrected: an [old]= word" * bool(corrected) + " (1 caught")
 
 
 class Failing(GeneralTracker):
