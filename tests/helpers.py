@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from unittest import mock
 
@@ -138,13 +139,17 @@ def _process_restored() -> Iterator[None]:
 
 def wait_for(process: subprocess.Popen[str], timeout: float) -> tuple[int, str, str]:
     """Exit code, stdout, stderr. One that hangs is killed with all its descendants (launchers give workers sessions of their
-    own, which outlive them; forked workers end with their launcher) and fails the test."""
+    own, which outlive them; forked workers end with their launcher) and fails the test. With PYTHONFAULTHANDLER in their
+    environment they first say where they are."""
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         family = [*psutil.Process(process.pid).children(recursive=True), process]
-        for member in family:
-            member.kill()
+        for number, patience in ((signal.SIGABRT, 3), (signal.SIGKILL, 0)):
+            for member in family:
+                with suppress(psutil.NoSuchProcess):
+                    member.send_signal(number)
+            time.sleep(patience)
         out, err = process.communicate(timeout=30)
-        raise AssertionError(f"still running after {timeout} s\n{out[-3000:]}\n{err[-3000:]}") from None
+        raise AssertionError(f"still running after {timeout} s\n{out[-3000:]}\n{err[-9000:]}") from None
     return process.returncode, out, err

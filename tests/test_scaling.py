@@ -57,6 +57,7 @@ def test_two_processes_hold_what_the_formula_says(engine, precision):
         precision,
     ]
     how = dict(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", begin=subprocess.Popen)  # with an interpreter's real end
+    how |= dict(PYTHONFAULTHANDLER="1")  # it hung once, at its end
     result = run_script(*launch, **how, timeout=240)
     assert result.returncode == 0, result.stderr
     assert_as_computed(result.stdout, engine, "fp32" if precision == "no" else precision)
