@@ -32,7 +32,7 @@ def test_rate_of_every_parameter(config):
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     for group in optimizer.param_groups:
-        group["lr"] = PEAK / 2  # as the engine sets it, for all groups alike
+        group["lr"] = group["peak"] / 2  # as the engine sets it, halfway down the schedule
     optimizer.step()
     for name, parameter in model.named_parameters():
         [factor] = [factor for part, factor in FACTORS.items() if part in name]
@@ -69,4 +69,5 @@ def test_layers_that_cannot_be_told_apart_are_refused():
     model = AutoModelForSequenceClassification.from_config(AlbertConfig(embedding_size=8, **SHAPE))
     with pytest.raises(UserError, match="--optim.layer_decay 1"):
         build_adamw(model, Optim())
-    assert {group["scale"] for group in build_adamw(model, Optim(layer_decay=1.0)).param_groups} == {1}
+    groups = build_adamw(model, Optim(learning_rate=PEAK, layer_decay=1.0)).param_groups
+    assert {group["peak"] for group in groups} == {PEAK}
