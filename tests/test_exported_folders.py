@@ -209,7 +209,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_corrector_stands_beside_the_other_two_and_changes_neither(tmp_path, prepared):
-    """A run exports over what an earlier one left in its folder, so that no network of that one stands beside its own."""
+    """After a run, its folder holds only its own networks. Exports of an earlier run there are removed."""
     with_head, without = trained("gdes", corrective=True), trained("gdes")
     without.load_state_dict(with_head.state_dict(), strict=False)
     export_checkpoint(write_run(tmp_path / "run", without, "gdes", prepared), tmp_path / "without")
