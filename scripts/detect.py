@@ -64,7 +64,8 @@ def main() -> None:
 
     from electra_accel.reports import detect_views
     from electra_accel.reports.detect import Detector
-    from electra_accel.reports.detect_inputs import corrector_beside, exported_networks, placed
+    from electra_accel.reports.detect_inputs import exported_networks, placed
+    from electra_accel.runs.export import corrector_beside
 
     logging.set_verbosity_error()
     if asked.run:

@@ -24,7 +24,7 @@ OTHERS = [
     "요리사가 수프를 맛보고 소금을 넣었습니다.",
     "A cook adds salt to the soup, little by little.",
 ]
-SEED, MAX_LENGTH = 237, 48  # of the fresh pair; with this seed the sentence shows every case
+SEED, MAX_LENGTH, MASK_PROB = 237, 48, 0.15  # of the fresh pair; with this seed the sentence shows every case
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -56,6 +56,7 @@ def pair_of(asked: argparse.Namespace, folder: Path):
     if asked.generator:
         return given_pair(asked.generator, asked.discriminator, config.data.max_length)
     config.data.max_length, config.run.seed = MAX_LENGTH, SEED
+    config.objective.mask_prob, config.objective.corrective_weight = MASK_PROB, 0.0  # as published
     tokenizer = train_tokenizer(lambda: [OTHERS + asked.texts], 400, folder / "tokenizer")
     shape = dict(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, max_length=MAX_LENGTH)
     pair = build_pair("tiny", **shape, generator_width=None, dropout=0.0, seed=1)
@@ -96,7 +97,7 @@ def main() -> None:
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     from electra_accel.data.masking import example_streams, selected_count
-    from electra_accel.model.rtd import ReplacedTokenDetection, encoder_inputs, predict_slots
+    from electra_accel.model.rtd import encoder_inputs, predict_slots
     from electra_accel.randomness import Purpose, uniform
     from electra_accel.text.unknown import measure, told
     from electra_accel.text.writing import normalise
@@ -115,7 +116,7 @@ def main() -> None:
     slots = [s for s, i in enumerate(positions) if batch.slot_used[0, s] and 0 <= i < len(ids)]
     selected = [positions[s] for s in slots]
 
-    module = ReplacedTokenDetection(*pair, temperature=objective.temperature).eval()
+    module = saved.module().eval()
     inputs = encoder_inputs(batch, pair.generator.generator_lm_head.weight, attention_boundaries=True)
     with torch.inference_mode():
         slot_loss, log_probs = predict_slots(pair.generator, batch, inputs)
@@ -170,14 +171,22 @@ def main() -> None:
     losses = binary_cross_entropy_with_logits(logits, target, reduction="none")
     for i, token in enumerate(tokens(shown)):
         print(f"  {i:2}  target {target[i]:.0f}, says {logits[i].sigmoid():.4f}, loss {losses[i]:.4f}  {token}")
+    if output.corrected is not None:
+        print("  and names what should stand at the selected ones (model/corrective.py)")
+        for i, token in zip(selected, tokens(output.corrected[0, slots])):
+            print(f"  {i:2}  originally {original[i]}, says {token}")
 
     print("\n6 the loss (pretraining/loop.py)")
     (weight_g, weight_d), (g, d) = (objective.generator_weight, objective.discriminator_weight), output[:2]
     print(f"  the sentence: generator {slot_loss[0, slots].sum():.4f}, discriminator {losses.sum():.4f}")
     print(f"  the row: generator {g:.4f} / {in_row} = {(g := g / in_row):.4f}", end=", ")
     print(f"discriminator {d:.4f} / {real} = {(d := d / real):.4f}")
-    rest = " (the corrective loss is left out)" if config.is_corrective else ""
-    print(f"  loss: {weight_g:g} x {g:.4f} + {weight_d:g} x {d:.4f} = {weight_g * g + weight_d * d:.4f}{rest}")
+    terms, loss = f"{weight_g:g} x {g:.4f} + {weight_d:g} x {d:.4f}", weight_g * g + weight_d * d
+    if output.corrected is not None:
+        weight_c, c = objective.corrective_weight, output.corrective_loss_sum
+        print(f"  and to name the original tokens {c:.4f} / {in_row} = {(c := c / in_row):.4f}")
+        terms, loss = f"{terms} + {weight_c:g} x {c:.4f}", loss + weight_c * c
+    print(f"  loss: {terms} = {loss:.4f}")
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ FAULTS = {  # and what the line says
     truncated: ["model.generator: cannot load", "damaged or incomplete"],
     truncated_header: ["model.discriminator: cannot load", "damaged or incomplete"],
     lacks_a_part_of_the_encoder: ["model.discriminator: ", "lacks 1", "electra.encoder.layer.2.output.dense.weight"],
-    swapped: ["model.generator: ", "is a discriminator; are the two swapped?"],
+    swapped: ["model.generator: ", "is a discriminator; name the folder of a generator"],
     an_lfs_pointer: ["model.discriminator: cannot load", "damaged or incomplete"],
     a_truncated_bin: ["model.discriminator: cannot load", "corrupted"],
     an_empty_bin: ["model.discriminator: cannot load", "damaged"],

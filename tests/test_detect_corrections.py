@@ -2,6 +2,7 @@
 stock transformers says. The run itself showed and exported its head."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -10,13 +11,14 @@ import torch
 from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_accel.reports.detect import Detector, Reading
-from electra_accel.reports.detect_inputs import corrector_beside, exported_networks
+from electra_accel.reports.detect_inputs import exported_networks
 from electra_accel.reports.detect_views import CORRECTED_LEGEND, LEGEND, html, terminal_lines
 from electra_accel.runs import run_folder
+from electra_accel.runs.export import corrector_beside
 from electra_accel.tracking.samples import CORRECTED_LEGEND as SAMPLES_LEGEND
 from electra_accel.tracking.samples import Reconstruction, join
 from tests.helpers import run_in_process
-from tests.pretraining_runs import options, run_here, write_corpus
+from tests.pretraining_runs import metrics, options, run_here, write_corpus
 
 MAX_LENGTH = 24
 WRONG = "The module are imported by a statements of the language."
@@ -132,6 +134,37 @@ def test_the_run_showed_and_exported_its_corrections(place):
     assert said.count(SAMPLES_LEGEND) == 2, "at the start and at the end"
     assert "run/corrector       that encoder with an LM head" in said
     assert "<dt>corrected</dt>" in (place / "run" / "report.html").read_text("utf-8")
+
+
+def test_saved_networks_are_judged_by_their_corrective_loss_too(place, monkeypatch, capfd):
+    """As the run was at its end, from its folders and from its checkpoint; none where the corrector is gone."""
+    at_end = [record for record in metrics(place / "run") if "eval/corrective_loss" in record][-1]
+    expected = {name[5:]: value for name, value in at_end.items() if name.startswith("eval/corrective") and value}
+    shutil.copytree(place / "run", place / "stopped")
+    for name in (run_folder.STATUS, "corrector", "discriminator"):
+        file = place / "stopped" / name
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    for run in ("run", "stopped"):
+        words = "--run", run, "--held_out", "--json", f"{run}.json"
+        code, out, err = run_here(words, place, monkeypatch, capfd, "evaluate.py")
+        assert code == 0 and "corrective loss" in out, err
+        found = run_folder.read_json(place / f"{run}.json")["eval"]
+        assert len(expected) > 1 and {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    code, out, err = run_here(["--run", "plain", "--held_out", "run"], place, monkeypatch, capfd, "evaluate.py")
+    assert code == 0 and "generator loss" in out and "corrective" not in out, err
+
+
+def test_a_followed_sentence_is_corrected_too(place, monkeypatch, capfd):
+    code, out, err = run_here(
+        ["--run", "run", "The name of a module."], place, monkeypatch, capfd, "follow_sentence.py"
+    )
+    assert code == 0, err
+    weights, losses = zip(*(map(float, pair) for pair in re.findall(r"([\d.]+) x ([\d.]+)", out.splitlines()[-1])))
+    assert weights == (1, 50, 50) and f"= {losses[2]:.4f}" in out
+    total = sum(weight * loss for weight, loss in zip(weights, losses))
+    assert float(out.split()[-1]) == pytest.approx(total, abs=0.01)
+    [originally] = re.findall(r"originally (\S+), says", out)
+    assert originally in "The name of a module ."
 
 
 READING = Reading(

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 from transformers.models.electra.modeling_electra import ElectraGeneratorPredictions
 
+from electra_accel.errors import UserError
 from electra_accel.model.pair import initialise
 from electra_accel.model.sharing import DeltaEmbedding
 
@@ -41,6 +42,12 @@ class CorrectiveHead(nn.Module):
         """Logits [..., vocabulary] of hidden states [..., hidden size]."""
         return self.lm_head(self.transform(hidden))
 
+    @torch.no_grad()
+    def load(self, network: ElectraForMaskedLM) -> None:
+        """Take over the weights that are the head's own from what :func:`stock_network` gave."""
+        self.transform.load_state_dict(network.generator_predictions.state_dict())
+        self.lm_head.bias.copy_(network.generator_lm_head.bias)
+
 
 class DeltaProjection(nn.Module):
     """The product with the table that a :class:`DeltaEmbedding` stands for, and a bias: no gradient flows to its base.
@@ -56,6 +63,16 @@ class DeltaProjection(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return F.linear(hidden, self.base.detach() + self.delta, self.bias)
+
+
+def require_same_encoder(network: ElectraForMaskedLM, discriminator: ElectraForPreTraining, source: str) -> None:
+    """UserError, beginning with ``source``, unless a network is what :func:`stock_network` gave for this discriminator."""
+    mine, theirs = network.electra.state_dict(), discriminator.electra.state_dict()
+    if mine.keys() != theirs.keys() or not all(torch.equal(mine[name], theirs[name]) for name in mine):
+        raise UserError(
+            f"{source} has another encoder than the discriminator {discriminator.name_or_path}; name the corrector that was "
+            "exported with it"
+        )
 
 
 def stock_network(head: CorrectiveHead, discriminator: ElectraForPreTraining) -> ElectraForMaskedLM:

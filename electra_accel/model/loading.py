@@ -86,7 +86,8 @@ def _load(
         other = "discriminator" if role == "generator" else "generator"
         beheaded = any(name.startswith(_HEADS[role]) for name in new)
         if beheaded and any(name.startswith(_HEADS[other]) for name in unused):
-            raise UserError(f"model.{role}: {source} is a {other}; are the two swapped?")
+            what = {"generator": "a discriminator", "discriminator": "a generator or a corrector"}[role]
+            raise UserError(f"model.{role}: {source} is {what}; name the folder of a {role}")
         initialise(network, role, seed, only=new)
         set_dropout(network, dropout)
         title, lines = f"{role} {source}:", []

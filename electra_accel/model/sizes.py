@@ -14,6 +14,7 @@ class Settings:
     warmup_steps: int | None = 10_000  # None: a share of the steps
     epochs: float | None = None
     optimizer: str = "adamw"
+    corrective_weight: float = 0.0
 
     @property
     def batch_tokens(self) -> int:

@@ -22,15 +22,14 @@ MATRIX_FACTOR = 4.0  # docs/first-run.md: 2, 4 and 8 were tried
 WARM_START = "warm-start"  # model.generator where none was released
 
 
-def _kinds() -> str:
-    """The recommended optimizer of each start, for the help."""
-    starts = {size: shape.settings for size, shape in SIZES.items()} | {"from a pair": FROM_PAIR}
-    return ", ".join(f"{start} {settings.optimizer}" for start, settings in starts.items())
-
-
 def _by_size(name: str) -> str:
     """The recommended value of each size, for the help."""
-    return ", ".join(f"{size} {getattr(shape.settings, name):g}" for size, shape in SIZES.items())
+    return ", ".join(f"{size} {getattr(shape.settings, name)}" for size, shape in SIZES.items())
+
+
+def _by_start(name: str) -> str:
+    """As :func:`_by_size`, and from a pair."""
+    return f"{_by_size(name)}, from a pair {getattr(FROM_PAIR, name)}"
 
 
 @dataclass
@@ -108,9 +107,10 @@ class Objective:
     )
     generator_weight: float = option(1.0, "weight of the generator loss", within=NOT_NEGATIVE)
     discriminator_weight: float = option(50.0, "weight of the discriminator loss", within=NOT_NEGATIVE)
-    corrective_weight: float = option(
-        0.0,
-        "weight of the corrective loss: the discriminator also names the original of every selected token; 0: it does not",
+    corrective_weight: float | None = option(
+        None,
+        "weight of the corrective loss: the discriminator also names the original of every selected token; 0: it does not; "
+        f"default: {_by_start('corrective_weight')}",
         within=NOT_NEGATIVE,
     )
     temperature: float = option(1.0, "temperature of the softmax that replacements are drawn from", within=POSITIVE)
@@ -121,7 +121,8 @@ class Optim(groups.Optim):
     """the optimizer and its learning rates"""
 
     kind: Literal["adamw", "muon"] | None = option(
-        None, f"muon: for matrices between hidden states; adamw for the rest, or for all; default: {_kinds()}"
+        None,
+        f"muon: for matrices between hidden states; adamw for the rest, or for all; default: {_by_start('optimizer')}",
     )
     learning_rate: float | None = option(
         None,
@@ -232,7 +233,7 @@ class Config:
     @property
     def is_corrective(self) -> bool:
         """Whether the discriminator also learns to name the original tokens."""
-        return self.objective.corrective_weight > 0 and not self.is_mlm
+        return bool(self.objective.corrective_weight) and not self.is_mlm
 
     @property
     def is_warm_start(self) -> bool:
@@ -251,6 +252,7 @@ _OF_A_START = (
     "optim.warmup_steps",
     "train.batch_tokens",
     "objective.mask_prob",
+    "objective.corrective_weight",
 )
 SETTLED_BY_PREPARED = (*_VOCABULARY, *_ADDED, "data.eval_files", "data.eval_general_files", "data.replay_files")
 CHOICES = (
@@ -284,6 +286,8 @@ def resolve(config: Config, steps: int | None = None) -> Config:
     recommended = FROM_PAIR if config.from_pair else SIZES[config.model.size or "tiny"].settings
     if objective.mask_prob is None:
         objective.mask_prob = recommended.mask_prob
+    if objective.corrective_weight is None:
+        objective.corrective_weight = 0.0 if config.is_mlm else recommended.corrective_weight
     if optim.learning_rate is None:
         optim.learning_rate = recommended.learning_rate
     if optim.kind is None:

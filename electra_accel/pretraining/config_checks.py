@@ -8,7 +8,7 @@ from electra_accel.errors import UserError
 from electra_accel.model.figures import FIGURES
 from electra_accel.options.declare import flatten, is_given, outside_intervals, value_of
 from electra_accel.options.groups import deadline_problems
-from electra_accel.pretraining.config import SETTLED_BY_PREPARED, WARM_START, Config, Data, Model, Objective
+from electra_accel.pretraining.config import SETTLED_BY_PREPARED, WARM_START, Config, Data, Model
 
 # What may change when a run is resumed: where and how it runs, what is recorded, how long it goes on.
 FREE_GROUPS = ("checkpoint", "tracking")
@@ -85,7 +85,7 @@ def _networks(config: Config) -> Iterator[str]:
     if config.is_mlm and model.sharing != "tied":
         yield f"model.sharing {model.sharing} is for two networks, objective.kind mlm trains one; leave it out"
     weight = config.objective.corrective_weight
-    if config.is_mlm and weight not in (0, Objective().corrective_weight):
+    if config.is_mlm and weight:
         yield f"objective.corrective_weight {weight:g} is for two networks, objective.kind mlm trains one; leave it out"
     if config.is_mlm and metric != "generator_loss":
         yield f"eval.metric {metric} needs a discriminator; objective.kind mlm has generator_loss"
@@ -133,6 +133,7 @@ def _batch(config: Config) -> Iterator[str]:
 
 def _learning(config: Config) -> Iterator[str]:
     objective, optim, train = config.objective, config.optim, config.train
+    weight = objective.corrective_weight
     if len(optim.betas) != 2:
         yield f"optim.betas must be two numbers, not {optim.betas}"
     if optim.kind != "muon" and optim.matrix_learning_rate is not None:
@@ -141,7 +142,7 @@ def _learning(config: Config) -> Iterator[str]:
         yield f"optim.generator_factor {optim.generator_factor:g} is for two networks, objective.kind mlm has one; leave it out"
     if objective.mask_token_prob + objective.random_token_prob > 1:
         yield "objective.mask_token_prob + objective.random_token_prob is more than 1"
-    of_discriminator = 0 if config.is_mlm else objective.discriminator_weight + objective.corrective_weight
+    of_discriminator = 0 if config.is_mlm else objective.discriminator_weight + weight
     if objective.generator_weight == 0 == of_discriminator:
         both = "objective.generator_weight and objective.discriminator_weight are both"
         yield f"{'objective.generator_weight is' if config.is_mlm else both} 0: nothing would be learnt"

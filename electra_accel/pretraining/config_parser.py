@@ -10,7 +10,7 @@ from electra_accel.runs.run_folder import CONFIG
 
 _LENGTHS = ("train.steps", "optim.warmup_steps")
 # What a run that goes on keeps, with the value that it had where earlier versions did not record it.
-_KEPT = {"optim.warmup_steps": None, "optim.kind": "adamw"}
+_KEPT = {"optim.warmup_steps": None, "optim.kind": "adamw", "objective.corrective_weight": 0.0}
 
 
 @dataclass
@@ -63,8 +63,10 @@ def load(path: Path) -> Config:
 def recorded(folder: Path) -> Config:
     """The configuration of the run in ``folder``, what an earlier version did not record filled in."""
     config = load(folder / CONFIG)
-    if config.optim.kind is None:
-        config.optim.kind = _KEPT["optim.kind"]
+    for name, earlier in _KEPT.items():
+        group, _, option = name.partition(".")
+        if getattr(getattr(config, group), option) is None:
+            setattr(getattr(config, group), option, earlier)
     return config
 
 

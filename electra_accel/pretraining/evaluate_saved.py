@@ -151,8 +151,7 @@ def _open(
     engine = open_engine(precision="no", cpu=cpu, trackers=[], folder=Path())
     if engine.world_size > 1:
         raise UserError("a pair is judged on one process: start this with plain python, not with accelerate launch")
-    model = ReplacedTokenDetection(*saved.pair, temperature=saved.config.objective.temperature)
-    engine.model = model.to(engine.device)  # not prepared: nothing is trained
+    engine.model = saved.module().to(engine.device)  # not prepared: nothing is trained
     place = {"world_size": 1, "rank": 0, "device": engine.device.type}
     loader = assemble.step_loader(config, prepared, held_out=True, split=split, **place)
     return engine, loader, evaluate.unigram_counts(prepared)

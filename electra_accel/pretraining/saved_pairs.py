@@ -9,12 +9,14 @@ from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedTo
 from electra_accel.data.manifest import MANIFEST, unknown_tokens
 from electra_accel.data.prepare import Prepared
 from electra_accel.errors import UserError
+from electra_accel.model.corrective import require_same_encoder
 from electra_accel.model.loading import load_network
 from electra_accel.model.pair import Pair
+from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.pretraining import assemble, config_parser, model_identity, networks
 from electra_accel.pretraining.config import Config, resolve
 from electra_accel.runs import checkpoint, run_folder
-from electra_accel.runs.export import exported_weights
+from electra_accel.runs.export import corrector_beside, exported_weights
 from electra_accel.text.tokenizer import load_tokenizer, vocabulary_conflict
 from electra_accel.text.unknown import told
 
@@ -30,6 +32,17 @@ class SavedPair:
     config: Config  # of its run; the defaults where there was none
     weights: str  # in words
     step: int | None = None  # after which they were taken, where that is known
+    corrector: ElectraForMaskedLM | None = (
+        None  # the discriminator's encoder under its corrective head, where it has one
+    )
+
+    def module(self) -> ReplacedTokenDetection:
+        """What was trained, as one module."""
+        how = dict(temperature=self.config.objective.temperature, corrective=self.corrector is not None)
+        module = ReplacedTokenDetection(*self.pair, **how)
+        if self.corrector:
+            module.corrector.load(self.corrector)
+        return module
 
 
 def run_pair(run: Path, log: Log = print) -> SavedPair:
@@ -41,8 +54,9 @@ def run_pair(run: Path, log: Log = print) -> SavedPair:
     generator, discriminator = run / "generator", run / "discriminator"
     if run_folder.read_status(run)["state"] == "done" and discriminator.is_dir() and generator.is_dir():
         weights, step = exported_weights(discriminator)
-        pair = _load("--run", str(generator), "--run", str(discriminator))
-        return SavedPair(pair, load_tokenizer(discriminator, log=log), config, f"{weights}, as exported", step)
+        pair, corrector = _load("--run", str(generator), "--run", str(discriminator))
+        tokenizer = load_tokenizer(discriminator, log=log)
+        return SavedPair(pair, tokenizer, config, f"{weights}, as exported", step, corrector)
     newest = checkpoint.newest_valid(run / run_folder.CHECKPOINTS, log)
     if newest is None:
         raise UserError(f"--run {run}: no exported pair and no checkpoint in it yet; wait for its first checkpoint")
@@ -50,7 +64,8 @@ def run_pair(run: Path, log: Log = print) -> SavedPair:
     pair = Pair(networks_there["generator"], networks_there["discriminator"])
     step = checkpoint.verify(newest)["step"]
     weights = f"step {step}, from {newest} (the run has not ended)"
-    return SavedPair(pair, model_identity.read_tokenizer(run), config, weights, step)
+    corrector = networks_there.get("corrector")
+    return SavedPair(pair, model_identity.read_tokenizer(run), config, weights, step, corrector)
 
 
 def given_pair(generator: str, discriminator: str, max_length: int, log: Log = print) -> SavedPair:
@@ -58,13 +73,19 @@ def given_pair(generator: str, discriminator: str, max_length: int, log: Log = p
     config = Config()
     config.model.generator, config.model.discriminator, config.data.max_length = generator, discriminator, max_length
     tokenizer = networks.given_tokenizer(config, log)
-    pair = _load("--generator", generator, "--discriminator", discriminator)
-    return SavedPair(pair, tokenizer, resolve(config), f"{generator} and {discriminator}")
+    pair, corrector = _load("--generator", generator, "--discriminator", discriminator)
+    weights = f"{generator} and {discriminator}"
+    return SavedPair(pair, tokenizer, resolve(config), weights, corrector=corrector)
 
 
-def _load(option: str, generator: str, other_option: str, discriminator: str) -> Pair:
+def _load(option: str, generator: str, other_option: str, discriminator: str) -> tuple[Pair, ElectraForMaskedLM | None]:
+    """A pair, and the corrector that lies beside the discriminator."""
     mine = load_network(option, ElectraForMaskedLM, generator)
-    return Pair(mine, load_network(other_option, ElectraForPreTraining, discriminator))
+    pair, corrector = Pair(mine, load_network(other_option, ElectraForPreTraining, discriminator)), None
+    if beside := corrector_beside(discriminator):
+        corrector = load_network(other_option, ElectraForMaskedLM, beside)
+        require_same_encoder(corrector, pair.discriminator, f"{other_option}: {beside}")
+    return pair, corrector
 
 
 def reference_generator(source: str, saved: SavedPair, max_length: int) -> ElectraForMaskedLM:

@@ -44,7 +44,7 @@ def configuration(config: Config, folder: Path) -> Config:
     warm.objective.kind, warm.model.sharing = "mlm", "tied"
     warm.objective.generator_weight = default.generator_weight
     warm.objective.discriminator_weight = default.discriminator_weight
-    warm.objective.corrective_weight = default.corrective_weight
+    warm.objective.corrective_weight = default.corrective_weight  # None: none for one network
     warm.train.steps, warm.train.epochs, warm.train.flops = config.model.warm_start_steps, None, None
     warm.optim.matrix_learning_rate, warm.optim.generator_factor = None, Optim().generator_factor
     warm.optim.learning_rate, warm.optim.warmup_steps = size.settings.learning_rate, None

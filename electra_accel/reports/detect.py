@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import nn
 from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel, PreTrainedTokenizerFast
 
 from electra_accel.errors import UserError
+from electra_accel.model.corrective import require_same_encoder
 from electra_accel.model.loading import load_network
 from electra_accel.text.tokenizer import load_tokenizer, vocabulary_conflict
 from electra_accel.text.unknown import SAMPLE, Unknown, cause_in, told
@@ -86,11 +86,8 @@ class Detector:
         positions = self.discriminator.config.max_position_embeddings
         self.max_length = min(max_length or positions, positions)
         self.corrector = self._language_model("corrector", corrector) if corrector else None
-        if self.corrector and not _equal(self.corrector.electra, self.discriminator.electra):
-            raise UserError(
-                f"--corrector: {corrector} has another encoder than the discriminator {discriminator}; name the corrector that "
-                "was exported with it"
-            )
+        if self.corrector:
+            require_same_encoder(self.corrector, self.discriminator, f"--corrector: {corrector}")
 
     @cached_property
     def generator(self) -> ElectraForMaskedLM:
@@ -163,12 +160,6 @@ class Detector:
             yield ids[start:end]
             start = end
         yield ids[start:]
-
-
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two modules have the same parameters under the same names."""
-    mine, theirs = one.state_dict(), other.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def _numbers(role: str, network: PreTrainedModel, probabilities: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from electra_accel.errors import UserError
 from electra_accel.pretraining import config_parser
 from electra_accel.runs import run_folder
+from electra_accel.runs.export import corrector_beside
 from electra_accel.text.corpus import Corpus, resolve
 from electra_accel.text.files import wide_encoding
 from electra_accel.text.readers import placed_texts
@@ -32,12 +33,6 @@ def exported_networks(run: Path) -> tuple[str, str, str | None, int | None]:
             raise UserError(f"--run {run}: {missing}; finish it, or {remedy}")
     discriminator, generator = map(str, folders)
     return discriminator, generator, corrector_beside(discriminator), options and options.data.max_length
-
-
-def corrector_beside(discriminator: str) -> str | None:
-    """The folder ``corrector`` beside that of a discriminator, as a run exports them; None where there is none."""
-    folder = Path(discriminator).absolute().with_name("corrector")
-    return str(folder) if Path(discriminator).is_dir() and folder.is_dir() else None
 
 
 def placed(texts: Sequence[str], file: str | None, text_column: str) -> Iterator[tuple[str, str]]:

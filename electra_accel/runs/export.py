@@ -29,6 +29,12 @@ WHAT = {  # a pair has the first two, and the corrector where it was trained; on
 }
 
 
+def corrector_beside(discriminator: str) -> str | None:
+    """The folder ``corrector`` beside that of a discriminator, as a run exports them; None where there is none."""
+    folder = Path(discriminator).absolute().with_name("corrector")
+    return str(folder) if Path(discriminator).is_dir() and folder.is_dir() else None
+
+
 def write_networks(
     folder: Path,
     networks: Mapping[str, PreTrainedModel],

@@ -120,12 +120,14 @@ def test_swapped_networks_are_refused(tmp_path):
     write_published(pair, small_tokenizer(), tmp_path)
     shape = dict(sharing="none", revision=None, tokenizer_vocab_size=VOCAB, max_length=128, dropout=0.1, seed=1)
     generator, discriminator = str(tmp_path / "generator"), str(tmp_path / "discriminator")
-    swapped = f"^model.generator: {discriminator} is a discriminator; are the two swapped"
+    swapped = f"^model.generator: {discriminator} is a discriminator; name the folder of a generator"
     with pytest.raises(UserError, match=swapped):
         load_networks(discriminator, generator, **shape)
     with pytest.raises(UserError, match=swapped):
         load_networks(discriminator, discriminator, **shape)
-    with pytest.raises(UserError, match=f"^model.discriminator: {generator} is a generator; are the two swapped"):
+    with pytest.raises(
+        UserError, match=f"^model.discriminator: {generator} is a generator or a corrector; name the folder"
+    ):
         load_networks(generator, generator, **shape)
 
 
