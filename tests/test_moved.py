@@ -111,3 +111,18 @@ def test_a_configuration_that_is_no_runs_gives_no_warmup(tmp_path: Path, monkeyp
     config = Config()
     keep_recorded(config)
     assert config.optim.warmup_steps is None
+
+
+def test_a_run_of_an_earlier_version_keeps_its_optimizer_and_its_objective(run, tmp_path: Path):
+    """Which it did not record, as there was no choice: AdamW, and no corrective loss."""
+    assert run("first", **SHORT, optim__kind="adamw", objective__corrective_weight=0)[0] == 0
+    file = tmp_path / "first" / run_folder.CONFIG
+    lines = file.read_text("utf-8").splitlines()
+    earlier = [line for line in lines if line.split(":")[0].strip() not in ("corrective_weight", "matrix_learning_rate")]
+    earlier.remove("  kind: adamw")
+    assert len(earlier) == len(lines) - 3
+    file.write_text("\n".join(earlier) + "\n", "utf-8")
+    code, _, err = run("first", **LONGER)
+    assert code == 0, err
+    recorded = load(file)
+    assert (recorded.optim.kind, recorded.objective.corrective_weight) == ("adamw", 0)

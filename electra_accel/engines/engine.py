@@ -133,8 +133,7 @@ class Engine(Processes, ABC):
             model.compile(dynamic=False)  # shapes are static (invariant 5): one compilation
         self.wrap(model, optimizer)
         if isinstance(optimizer, Muon):
-            # On CPUs products in bfloat16 are the slower ones.
-            optimizer.half = self.precision == "bf16" and self.device.type == "cuda"
+            optimizer.half = self.precision == "bf16"
             optimizer.matrices = self.whole_matrices()
         if checkpoint:
             state.load_optimizer(checkpoint, self._parts(), self.optimizer_kind)

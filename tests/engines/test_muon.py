@@ -48,6 +48,13 @@ def test_matrices_of_one_shape_do_not_mix_and_nothing_stays_nothing():
     assert together[2].equal(torch.zeros(4, 7)) and together[4].norm() > 1
 
 
+def test_rounds_in_bfloat16_are_as_near_as_bfloat16_is():
+    torch.manual_seed(0)
+    matrices = [torch.randn(16, 48), torch.randn(48, 16), torch.randn(24, 24)]
+    for found, exact in zip(orthogonalize(matrices, half=True), orthogonalize(matrices, half=False), strict=True):
+        assert found.dtype == torch.float32 and 0 < (found - exact).norm() / exact.norm() < 0.02
+
+
 def test_torchs_muon_takes_the_same_steps_as_far_as_bfloat16_can_tell():
     """``torch.optim.Muon``, in which all is computed in bfloat16, on random gradients, whose singular values are not tiny."""
     ours, theirs = build(), build()

@@ -86,6 +86,7 @@ LONELY = Case("fp32", bins=1)  # one process has all tokens, the others none
 CORRECTIVE = Case("fp32", corrective=True)
 EXACT = (Case("float64"), Case("float64", dropout=True))
 MUON = tuple(replace(case, optimizer="muon") for case in (*EXACT, ACCUMULATED, Case("fp32", dropout=True), UNEVEN))
+HALF = (Case("bf16"), Case("bf16", optimizer="muon"))
 BOTH = tuple(replace(case, optimizer="muon", corrective=True) for case in (EXACT[0], ACCUMULATED, UNEVEN))
 SINGLE = (
     *EXACT, *MUON, Case("float64", rows=2), Case("float64", rows=4),
@@ -94,19 +95,19 @@ SINGLE = (
 TWO = (ACCUMULATED, Case("fp32", rows=4), Case("fp32", dropout=True))
 LAUNCHES: list[tuple[str, int, tuple[Case, ...]]] = [
     ("single", 1, SINGLE),
-    ("single", 1, (Case("bf16"), Case("bf16", rows=4))),
+    ("single", 1, (*HALF, Case("bf16", rows=4))),
     ("single", 1, (CORRECTIVE, Case("float64", corrective=True), Case("fp32", rows=4, corrective=True), *BOTH)),
     ("ddp", 2, (*EXACT, *TWO, *MUON[:4], CORRECTIVE, Case("float64", corrective=True))),
     ("ddp", 3, (*EXACT, ACCUMULATED, UNEVEN, MUON[0], *MUON[2:])),
     ("ddp", 4, (*EXACT, ACCUMULATED, UNEVEN, LONELY)),
-    ("ddp", 2, (Case("bf16"),)),
+    ("ddp", 2, HALF),
 ]
 for stage in ("zero1", "zero2", "zero3"):
     LAUNCHES += [
         (stage, 2, (Case("float64"), *TWO, *MUON[2:4], CORRECTIVE)),
         (stage, 3, (ACCUMULATED, UNEVEN, MUON[2], MUON[4])),
         (stage, 4, (ACCUMULATED, UNEVEN, LONELY)),
-        (stage, 2, (Case("bf16"),)),
+        (stage, 2, HALF),
     ]
 # Every engine in fp32 or closer, even and uneven shares, sharded masters: what a change breaks first, and soonest seen. FSDP2
 # needs GPUs under accelerate launch; tests/engines compares it with one process on the CPU.
