@@ -118,7 +118,9 @@ def test_a_run_of_an_earlier_version_keeps_its_optimizer_and_its_objective(run, 
     assert run("first", **SHORT, optim__kind="adamw", objective__corrective_weight=0)[0] == 0
     file = tmp_path / "first" / run_folder.CONFIG
     lines = file.read_text("utf-8").splitlines()
-    earlier = [line for line in lines if line.split(":")[0].strip() not in ("corrective_weight", "matrix_learning_rate")]
+    earlier = [
+        line for line in lines if line.split(":")[0].strip() not in ("corrective_weight", "matrix_learning_rate")
+    ]
     earlier.remove("  kind: adamw")
     assert len(earlier) == len(lines) - 3
     file.write_text("\n".join(earlier) + "\n", "utf-8")
