@@ -113,18 +113,25 @@ def test_a_configuration_that_is_no_runs_gives_no_warmup(tmp_path: Path, monkeyp
     assert config.optim.warmup_steps is None
 
 
-def test_a_run_of_an_earlier_version_keeps_its_optimizer_and_its_objective(run, tmp_path: Path):
-    """Which it did not record, as there was no choice: AdamW, and no corrective loss."""
-    assert run("first", **SHORT, optim__kind="adamw", objective__corrective_weight=0)[0] == 0
+def test_a_run_of_an_earlier_version_keeps_its_defaults(run, tmp_path: Path):
+    """Those that it recorded; and where there was no choice, which it did not record: AdamW, and no corrective loss."""
+    shape = dict(optim__learning_rate=None)
+    assert run("first", **SHORT, **shape, optim__kind="adamw", objective__corrective_weight=0)[0] == 0
     file = tmp_path / "first" / run_folder.CONFIG
-    lines = file.read_text("utf-8").splitlines()
-    earlier = [
-        line for line in lines if line.split(":")[0].strip() not in ("corrective_weight", "matrix_learning_rate")
-    ]
-    earlier.remove("  kind: adamw")
-    assert len(earlier) == len(lines) - 3
-    file.write_text("\n".join(earlier) + "\n", "utf-8")
-    code, _, err = run("first", **LONGER)
+    earlier = {"corrective_weight": None, "matrix_learning_rate": None, "kind": None}
+    earlier |= {"learning_rate": "0.0007"}
+    lines, group = [], ""
+    for line in file.read_text("utf-8").splitlines():
+        group, name = (group, line.split(":")[0].strip()) if line.startswith(" ") else (line, "")
+        value = earlier.get(name, "as it is") if group in ("optim:", "objective:") else "as it is"
+        if line.strip() != "kind: rtd" and value != "as it is":
+            line = value and f"  {name}: {value}"
+        lines += [line] if line is not None else []
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    code, _, err = run("first", **LONGER, **shape)
     assert code == 0, err
-    recorded = load(file)
-    assert (recorded.optim.kind, recorded.objective.corrective_weight) == ("adamw", 0)
+    found = load(file)
+    assert (found.optim.kind, found.optim.learning_rate, found.optim.matrix_learning_rate) == ("adamw", 7e-4, None)
+    assert found.objective.corrective_weight == 0
+    code, _, err = run("first", **LONGER, **shape, optim__kind="muon")
+    assert code == 2 and "optim.kind: adamw -> muon" in err

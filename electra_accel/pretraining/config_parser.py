@@ -10,7 +10,15 @@ from electra_accel.runs.run_folder import CONFIG
 
 _LENGTHS = ("train.steps", "optim.warmup_steps")
 # What a run that goes on keeps, with the value that it had where earlier versions did not record it.
-_KEPT = {"optim.warmup_steps": None, "optim.kind": "adamw", "objective.corrective_weight": 0.0}
+_KEPT = {
+    "objective.mask_prob": None,
+    "objective.corrective_weight": 0.0,
+    "optim.kind": "adamw",
+    "optim.learning_rate": None,
+    "optim.matrix_learning_rate": None,
+    "optim.warmup_steps": None,
+    "train.batch_tokens": None,
+}
 
 
 @dataclass
@@ -39,8 +47,8 @@ def _arguments(files: list[parser.Layer], line: parser.Layer) -> Arguments:
 def keep_recorded(config: Config) -> None:
     """Give ``config`` what the run that it goes on with recorded of ``_KEPT``, unless it has its own.
 
-    A default warmup would follow more steps; an optimizer or objective that is the default now was not in earlier versions. A
-    folder that is no pre-training run is left for ``opening`` to refuse.
+    A default warmup would follow more steps; other defaults may have been others in an earlier version. A folder that is no
+    pre-training run is left for ``opening`` to refuse.
     """
     folders = [Path(config.run.dir)] if config.run.dir else []
     if config.run.resume not in ("auto", "never"):
@@ -49,6 +57,8 @@ def keep_recorded(config: Config) -> None:
         recorded = read_yaml(folder / CONFIG, typed=True) if (folder / CONFIG).is_file() else None
         for name, earlier in _KEPT.items() if isinstance(recorded, dict) else ():
             group, _, option = name.partition(".")
+            if option == "matrix_learning_rate" and config.optim.kind != "muon":
+                continue  # it was asked for another kind, which is the mistake to name
             if getattr(getattr(config, group), option) is None:
                 known = recorded.get(group)
                 value = known.get(option, earlier) if isinstance(known, dict) else None
