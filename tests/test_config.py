@@ -4,7 +4,7 @@ import pytest
 
 from electra_accel.pretraining.config import resolve
 from electra_accel.pretraining.config_checks import check
-from electra_accel.pretraining.config_parser import dump
+from electra_accel.pretraining.config_parser import dump, parse
 from tests.config_examples import PAIR, SCRATCH, config_of
 
 
@@ -17,11 +17,31 @@ from tests.config_examples import PAIR, SCRATCH, config_of
         ("large", 2e-4, 0.25, 1_048_576, 10_000),
     ],
 )
-def test_published_defaults_by_size(size: str, learning_rate: float, mask_prob: float, batch_tokens: int, warmup: int):
-    config = resolve(config_of(*SCRATCH[:2], f"--model.size={size}", "--train.steps=1000000"))
+def test_published_settings_by_size(size: str, learning_rate: float, mask_prob: float, batch_tokens: int, warmup: int):
+    """Which ``--config published`` gives, whatever the defaults of the size are."""
+    start = f"--model.size={size}", "--train.steps=1000000"
+    config = resolve(parse([*SCRATCH, *start, "--config", "published"], "").config)
     assert (config.optim.learning_rate, config.objective.mask_prob) == (learning_rate, mask_prob)
+    assert (config.optim.kind, config.optim.matrix_learning_rate) == ("adamw", None)
+    assert (config.objective.discriminator_weight, config.objective.corrective_weight) == (50, 0)
     assert (config.train.batch_tokens, config.optim.warmup_steps) == (batch_tokens, warmup)
     assert check(config) == []
+    default = resolve(config_of(*SCRATCH[:2], *start))
+    if size != "tiny":
+        assert dump(default) == dump(resolve(parse([*SCRATCH[:2], *start, "--config", "published"], "").config))
+
+
+def test_muon_and_the_corrective_loss_are_the_defaults_of_tiny():
+    """With one network there is nothing to correct. A pair that is given keeps AdamW."""
+    tiny = resolve(config_of(*SCRATCH))
+    assert (tiny.optim.kind, tiny.optim.learning_rate, tiny.optim.matrix_learning_rate) == ("muon", 2e-3, 4e-3)
+    assert tiny.objective.corrective_weight == 10 and check(tiny) == []
+    alone = resolve(config_of(*SCRATCH, "--objective.kind=mlm"))
+    assert (alone.optim.kind, alone.objective.corrective_weight) == ("muon", 0) and check(alone) == []
+    given = resolve(config_of(*PAIR))
+    assert (given.optim.kind, given.objective.corrective_weight) == ("adamw", 0)
+    rate = resolve(config_of(*SCRATCH, "--optim.learning_rate=5e-4"))
+    assert (rate.optim.learning_rate, rate.optim.matrix_learning_rate) == (5e-4, 1e-3)
 
 
 def test_the_default_warmup_fits_a_short_run():

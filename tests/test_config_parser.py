@@ -252,7 +252,7 @@ def test_help_and_print_config_are_quick_and_need_no_torch():
     assert (shown.returncode, shown.stderr) == (0, "False False\n")
     printed = run_script("-c", program, "--print_config", *SCRATCH)
     assert printed.returncode == 0
-    assert yaml.safe_load(printed.stdout)["optim"]["learning_rate"] == 1e-3
+    assert yaml.safe_load(printed.stdout)["optim"]["learning_rate"] == 2e-3
 
 
 def test_a_bare_name_is_a_recipe_unless_a_file_has_it(tmp_path: Path, monkeypatch):

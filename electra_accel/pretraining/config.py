@@ -18,7 +18,8 @@ from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alterna
 from electra_accel.text.readers import READERS
 
 EXAMPLE = f"[8, {MAX_EXAMPLE_TOKENS}]"  # tokens
-MATRIX_FACTOR = 4.0  # docs/first-run.md: 2, 4 and 8 were tried
+# With muon, what is adamw's learns by MUON_FACTOR times the rate of adamw alone, matrices by MATRIX_FACTOR times that.
+MUON_FACTOR, MATRIX_FACTOR = 2.0, 2.0  # docs/learning.md has what was tried
 WARM_START = "warm-start"  # model.generator where none was released
 
 
@@ -126,7 +127,7 @@ class Optim(groups.Optim):
     )
     learning_rate: float | None = option(
         None,
-        f"peak of adamw; default: {_by_size('learning_rate')}, from a pair {FROM_PAIR.learning_rate:g}",
+        f"peak of adamw; default: {_by_start('learning_rate')}; beside muon {MUON_FACTOR:g} times that",
         within=POSITIVE,
     )
     matrix_learning_rate: float | None = option(
@@ -288,10 +289,10 @@ def resolve(config: Config, steps: int | None = None) -> Config:
         objective.mask_prob = recommended.mask_prob
     if objective.corrective_weight is None:
         objective.corrective_weight = 0.0 if config.is_mlm else recommended.corrective_weight
-    if optim.learning_rate is None:
-        optim.learning_rate = recommended.learning_rate
     if optim.kind is None:
         optim.kind = recommended.optimizer
+    if optim.learning_rate is None:
+        optim.learning_rate = recommended.learning_rate * (MUON_FACTOR if optim.kind == "muon" else 1)
     if optim.kind == "muon" and optim.matrix_learning_rate is None:
         optim.matrix_learning_rate = MATRIX_FACTOR * optim.learning_rate
     if config.eval.metric is None:

@@ -144,8 +144,8 @@ def _learning(config: Config) -> Iterator[str]:
         yield "objective.mask_token_prob + objective.random_token_prob is more than 1"
     of_discriminator = 0 if config.is_mlm else objective.discriminator_weight + weight
     if objective.generator_weight == 0 == of_discriminator:
-        both = "objective.generator_weight and objective.discriminator_weight are both"
-        yield f"{'objective.generator_weight is' if config.is_mlm else both} 0: nothing would be learnt"
+        all_three = "objective.generator_weight, discriminator_weight and corrective_weight are all"
+        yield f"{'objective.generator_weight is' if config.is_mlm else all_three} 0: nothing would be learnt"
     given = config.from_pair or config.model.generator is not None  # a pair has a default; half of one is complained of
     if train.steps is None and train.epochs is None and train.flops is None and not given:
         yield "give one of train.steps, train.epochs and train.flops"
