@@ -287,6 +287,6 @@ def test_the_page_works_from_a_copied_folder(copies, tmp_path):
             "[...document.querySelectorAll('.pane:not([hidden]) .js-plotly-plot')].map(p => Math.max(...p.data[0].x))"
         )
         by_step = browser.run(ends)
-        browser.driver.find_element("xpath", "//label[contains(., 'tokens')]/input").click()
+        browser.driver.find_element("xpath", "//label[normalize-space(.)='tokens']/input").click()
         by_tokens = browser.run(ends)
         assert by_step[-1] == STEPS and by_tokens[-1] == last_evaluation(first)["train/tokens"]

@@ -60,7 +60,7 @@ def test_a_run_leaves_everything_a_person_needs(undisturbed, place):
     status = run_folder.read_status(run)
     assert (status["state"], status["step"], status["exit_code"]) == ("done", STEPS, 0)
     assert [step for step, _ in checkpoint.existing(run / "checkpoints")] == [15, 20]
-    assert json.loads((run / "checkpoints/step-00000020/manifest.json").read_text())["optimizer"] == "AdamW"
+    assert json.loads((run / "checkpoints/step-00000020/manifest.json").read_text())["optimizer"] == "Muon"
     assert [record["step"] for record in metrics(run) if "train/loss" in record] == list(range(1, STEPS + 1))
     assert [record["step"] for record in metrics(run) if "eval/auc" in record] == [0, 10, 20]
     assert {sample["step"] for sample in run_folder.read_jsonl(run / run_folder.SAMPLES)} == {0, 10, 20}
@@ -81,7 +81,9 @@ def test_the_loss_falls_and_the_counts_are_those_of_the_plan(undisturbed):
     for record in train:
         assert 0 < record["train/replaced_fraction"] < 0.2
         assert record["train/loss"] == pytest.approx(
-            record["train/generator_loss"] + 50 * record["train/discriminator_loss"]
+            record["train/generator_loss"]
+            + 50 * record["train/discriminator_loss"]
+            + 10 * record["train/corrective_loss"]
         )
     tokens = [record["train/tokens"] for record in train]
     assert all(0.7 * 1024 < later - earlier <= 1024 for earlier, later in zip(tokens, tokens[1:]))

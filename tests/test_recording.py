@@ -125,10 +125,10 @@ def test_held_out_files_are_held_out(runs):
 
 def test_sentences_stay_where_tracking_samples_says(runs):
     run, out = runs["terminal"]
-    assert not (run / run_folder.SAMPLES).exists() and sample_tables(run) == [] and "  input : " not in out
+    assert not (run / run_folder.SAMPLES).exists() and sample_tables(run) == [] and "  input    : " not in out
     run, out = runs["file"]
     samples = run_folder.read_jsonl(run / run_folder.SAMPLES)
-    assert samples and sample_tables(run) == [] and "  input : " in out
+    assert samples and sample_tables(run) == [] and "  input    : " in out
     (log,) = run.glob("wandb/offline-run-*/run-*.wandb")
     held_by_wandb = log.read_bytes() + b"".join(path.read_bytes() for path in log.parent.rglob("*.log"))
     assert b"train/loss" in held_by_wandb
