@@ -42,7 +42,8 @@ def main() -> None:
     if asked.dry_run:
         return dry_run.report(config, terminal, cpu=asked.cpu, folder=folder)
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
-    engine = open_engine(precision=config.train.precision, cpu=asked.cpu, trackers=trackers, folder=folder)
+    how = dict(precision=config.train.precision, optimizer=config.optim.kind, cpu=asked.cpu)
+    engine = open_engine(**how, trackers=trackers, folder=folder)
     folder = engine.on_main(lambda: folder)
     stop = StopRequests(folder / STOP_FILE if engine.is_main else None, config.run.deadline)
     planned = plan(config, folder, engine, terminal)

@@ -114,6 +114,14 @@ def test_no_model_is_told_first():
     assert error_of("--optim.eps=0").startswith("no model: ")
 
 
+def test_a_later_start_keeps_the_method_that_was_chosen():
+    """Numbers that were chosen for another start go, the optimizer and the objective stay."""
+    argv = ["--config", "koelectra-base-domain", "--config", "published", *SCRATCH]
+    config = resolve(parse(argv, "").config)
+    assert config.model.size == "tiny" and not config.from_pair
+    assert (config.optim.kind, config.objective.corrective_weight) == ("adamw", 0)
+
+
 def test_a_user_cannot_ask_for_the_run_that_a_warm_start_is():
     message = error_of(*PAIR, "--model.generator=warm-start", "--objective.kind=mlm")
     assert "trains one network: leave model.generator out" in message

@@ -150,8 +150,12 @@ def test_saved_networks_are_judged_by_their_corrective_loss_too(place, monkeypat
         assert code == 0 and "corrective loss" in out, err
         found = run_folder.read_json(place / f"{run}.json")["eval"]
         assert len(expected) > 1 and {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
-    code, out, err = run_here(["--run", "plain", "--held_out", "run"], place, monkeypatch, capfd, "evaluate.py")
-    assert code == 0 and "generator loss" in out and "corrective" not in out, err
+    shutil.copytree(place / "plain", place / "older")
+    shutil.copytree(place / "run" / "generator", place / "older" / "corrector")
+    for run in ("plain", "older"):
+        code, out, err = run_here(["--run", run, "--held_out", "run"], place, monkeypatch, capfd, "evaluate.py")
+        assert code == 0 and "generator loss" in out and "corrective" not in out, err
+        assert ("judged without the corrector" in out) == (run == "older")
 
 
 def test_a_followed_sentence_is_corrected_too(place, monkeypatch, capfd):

@@ -135,3 +135,8 @@ def test_a_run_of_an_earlier_version_keeps_its_defaults(run, tmp_path: Path):
     assert found.objective.corrective_weight == 0
     code, _, err = run("first", **LONGER, **shape, optim__kind="muon")
     assert code == 2 and "optim.kind: adamw -> muon" in err
+    assert run("second", **SHORT)[0] == 0
+    code, _, err = run("second", **LONGER, objective__kind="mlm", model__generator_width=None)
+    assert code == 2 and "objective.kind: rtd -> mlm" in err
+    code, _, err = run("second", **LONGER, optim__kind="adamw")
+    assert code == 2 and "optim.kind: muon -> adamw" in err

@@ -206,6 +206,15 @@ class DeepSpeed(Engine):
     def require_launch_file(precision: str) -> None:
         deepspeed_settings(precision)
 
+    @staticmethod
+    def require_optimizer(kind: str, precision: str) -> None:
+        zero = (deepspeed_settings(precision) or {}).get("zero_optimization", {})
+        of_launch_file = os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none")
+        if kind == "muon" and zero.get("offload_optimizer", {}).get("device", of_launch_file) != "none":
+            raise UserError(
+                "optim.kind muon cannot be offloaded: use optim.kind adamw, or take offload_optimizer out of the launch file"
+            )
+
     def accelerator_arguments(self, cpu: bool) -> dict[str, Any]:
         settings = deepspeed_settings(self.precision)
         # DeepSpeed picks a backend that is not there; and told cpu=True, Accelerate would leave DeepSpeed out.
@@ -225,10 +234,6 @@ class DeepSpeed(Engine):
         configure(self.accelerator.state.deepspeed_plugin.deepspeed_config, self.max_norm)
         settings = self.accelerator.state.deepspeed_plugin.deepspeed_config
         if isinstance(optimizer, Muon):
-            if settings["zero_optimization"].get("offload_optimizer", {}).get("device", "none") != "none":
-                raise UserError(
-                    "optim.kind muon cannot be offloaded: take offload_optimizer out, or use optim.kind adamw"
-                )
             settings["zero_allow_untested_optimizer"] = True  # DeepSpeed has a list of those it knows
         weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)

@@ -75,6 +75,10 @@ class Engine(Processes, ABC):
     def require_launch_file(precision: str) -> None:
         """Raises UserError where a file that the launch file names cannot be used."""
 
+    @staticmethod
+    def require_optimizer(kind: str, precision: str) -> None:
+        """Raises UserError where an engine cannot do what the launch file asks for with ``optim.kind``."""
+
     def accelerator_arguments(self, cpu: bool) -> dict[str, Any]:
         """More arguments of ``Accelerator``."""
         return {}

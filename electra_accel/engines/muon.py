@@ -23,6 +23,8 @@ MOMENTUM = 0.95
 # The quintic of Jordan et al.: x -> a x + b x^3 + c x^5 brings singular values of 0.002 and more near 1 in five rounds.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
+# Numbers in the matrices that are whole at once, for few kernels and bounded memory: at 28 bytes each, and one matrix more.
+AT_ONCE = 2**25
 
 
 class WholeMatrices:
@@ -37,7 +39,7 @@ class WholeMatrices:
         return matrices[0]
 
     def orthogonalize(self, matrices: Sequence[torch.Tensor], *, half: bool) -> list[torch.Tensor]:
-        """:func:`orthogonalize`; the processes share out the work, so that it does not grow beside less and less other work."""
+        """:func:`orthogonalize`; the processes share out the work."""
         world_size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         if world_size == 1 or not matrices:
             return orthogonalize(matrices, half=half)
@@ -93,16 +95,25 @@ class Muon(torch.optim.AdamW):
         learning = [
             (parameter, group) for group in groups for parameter in group["params"] if parameter.grad is not None
         ]
-        wholes = []
-        for parameter, _ in learning:
+        at_once, numbers = [], 0
+        for parameter, group in learning:
             state = self.state[parameter]
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             momentum = state["momentum_buffer"].lerp_(parameter.grad, 1 - MOMENTUM)
-            wholes.append(self.matrices.gather(parameter, parameter.grad.lerp(momentum, MOMENTUM)))
-        matrices = [matrix for whole in wholes for matrix in whole]
+            whole = self.matrices.gather(parameter, parameter.grad.lerp(momentum, MOMENTUM))
+            at_once.append((parameter, group, whole))
+            numbers += sum(matrix.numel() for matrix in whole)
+            if numbers >= AT_ONCE:
+                self._update(at_once)
+                at_once, numbers = [], 0
+        self._update(at_once)
+
+    def _update(self, gathered: list[tuple[torch.Tensor, dict, list[torch.Tensor]]]) -> None:
+        """Make whole matrices orthogonal, and let this process's share of them change its parameters."""
+        matrices = [matrix for _, _, whole in gathered for matrix in whole]
         updates = iter(self.matrices.orthogonalize(matrices, half=self.half))
-        for (parameter, group), whole in zip(learning, wholes, strict=True):
+        for parameter, group, whole in gathered:
             scaled = [0.2 * max(matrix.shape) ** 0.5 * next(updates) for matrix in whole]
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.sub_(self.matrices.share(parameter, scaled).to(parameter.dtype), alpha=group["lr"])
@@ -125,7 +136,7 @@ def orthogonalize(matrices: Sequence[torch.Tensor], *, half: bool) -> list[torch
     for numbers in batches.values():
         batch = torch.stack([lying[number] for number in numbers])
         norms = torch.linalg.vector_norm(batch, dim=(1, 2), keepdim=True)
-        x = batch / (norms + torch.finfo(batch.dtype).tiny)
+        x = batch / norms.clamp(min=1e-15)  # smaller ones would lose their digits, and 0 / 0 is NaN
         x = _newton_schulz(x.bfloat16() if half else x).to(batch.dtype)
         for number, matrix in zip(numbers, x, strict=True):
             made[number] = matrix.mT if lying[number] is not matrices[number] else matrix

@@ -25,13 +25,13 @@ def launched() -> type[Engine]:
     return found
 
 
-def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path) -> Engine:
-    """Called once on every process; arguments as of ``Engine``, with ``train.precision``. A script that ends well leaves it
-    by itself, see :meth:`Engine.leave`.
+def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path, optimizer: str = "adamw") -> Engine:
+    """Called once on every process; arguments as of ``Engine``, with ``train.precision`` and ``optim.kind``. A script
+    that ends well leaves it by itself, see :meth:`Engine.leave`.
 
     Raises:
         UserError: precision and launcher disagree; a GPU is present that torch cannot use; the launch file asks for an
-            engine that this machine cannot run; it, or the environment, would change the run's numbers.
+            engine that this machine or this optimizer cannot have; it, or the environment, would change the run's numbers.
     """
     engine, cpu = launched(), wants_cpu(cpu)
     if complaint := unusable_gpu(cpu):
@@ -39,12 +39,13 @@ def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path)
     engine.require_runnable(cpu)
     cpu = cpu or not torch.cuda.is_available()
     precision = choose_precision(precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
+    engine.require_optimizer(optimizer, precision)
     opened = engine(precision=precision, cpu=cpu, trackers=trackers, folder=folder)
     at_good_end.append(opened.leave)
     return opened
 
 
-def planned_device(precision: str, cpu: bool, warn: Callable[[str], None]) -> str:
+def planned_device(precision: str, cpu: bool, warn: Callable[[str], None], optimizer: str = "adamw") -> str:
     """ "cpu" or "cuda": where a run would compute that is only planned, on a machine that may be another one.
 
     ``warn`` is told what would stop a run on this machine; UserError for what would stop it on any.
@@ -52,6 +53,7 @@ def planned_device(precision: str, cpu: bool, warn: Callable[[str], None]) -> st
     engine, cpu = launched(), wants_cpu(cpu)
     precision = choose_precision(precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
     engine.require_launch_file(precision)
+    engine.require_optimizer(optimizer, precision)
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
     if complaint := unusable_gpu(cpu):
         warn(f"a run on this machine would stop: {complaint}")

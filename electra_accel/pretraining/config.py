@@ -12,7 +12,7 @@ from typing import Literal
 from electra_accel.data.masking import MASK_UNITS
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS
 from electra_accel.model.figures import METRICS
-from electra_accel.model.sizes import FROM_PAIR, SIZES
+from electra_accel.model.sizes import FROM_PAIR, SIZES, Settings
 from electra_accel.options import groups
 from electra_accel.options.declare import COUNT, NOT_NEGATIVE, POSITIVE, Alternative, option
 from electra_accel.text.readers import READERS
@@ -127,7 +127,7 @@ class Optim(groups.Optim):
     )
     learning_rate: float | None = option(
         None,
-        f"peak of adamw; default: {_by_start('learning_rate')}; beside muon {MUON_FACTOR:g} times that",
+        f"peak of adamw; default: {_by_start('learning_rate')}; with optim.kind muon {MUON_FACTOR:g} times that",
         within=POSITIVE,
     )
     matrix_learning_rate: float | None = option(
@@ -247,13 +247,11 @@ _VOCABULARY = ("tokenizer.path", "tokenizer.train_vocab_size")
 _ADDED = ("tokenizer.add_tokens", "tokenizer.learn_tokens")
 # Good from scratch is too much for a pair, and the other way round.
 _OF_A_START = (
-    "optim.kind",
     "optim.learning_rate",
     "optim.matrix_learning_rate",
     "optim.warmup_steps",
     "train.batch_tokens",
     "objective.mask_prob",
-    "objective.corrective_weight",
 )
 SETTLED_BY_PREPARED = (*_VOCABULARY, *_ADDED, "data.eval_files", "data.eval_general_files", "data.replay_files")
 CHOICES = (
@@ -274,6 +272,11 @@ CHOICES = (
 WARMUP_FRACTION = 0.06  # of the steps, from a pair
 
 
+def starting_rate(recommended: Settings, kind: str | None) -> float:
+    """The default of optim.learning_rate; ``kind``: of the optimizer, None where it is the recommended one."""
+    return recommended.learning_rate * (MUON_FACTOR if (kind or recommended.optimizer) == "muon" else 1)
+
+
 def resolve(config: Config, steps: int | None = None) -> Config:
     """A copy in which the defaults that depend on the size, the pair or other options are filled in.
 
@@ -292,7 +295,7 @@ def resolve(config: Config, steps: int | None = None) -> Config:
     if optim.kind is None:
         optim.kind = recommended.optimizer
     if optim.learning_rate is None:
-        optim.learning_rate = recommended.learning_rate * (MUON_FACTOR if optim.kind == "muon" else 1)
+        optim.learning_rate = starting_rate(recommended, optim.kind)
     if optim.kind == "muon" and optim.matrix_learning_rate is None:
         optim.matrix_learning_rate = MATRIX_FACTOR * optim.learning_rate
     if config.eval.metric is None:

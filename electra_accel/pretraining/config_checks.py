@@ -137,7 +137,7 @@ def _learning(config: Config) -> Iterator[str]:
     if len(optim.betas) != 2:
         yield f"optim.betas must be two numbers, not {optim.betas}"
     if optim.kind != "muon" and optim.matrix_learning_rate is not None:
-        yield f"optim.matrix_learning_rate is for optim.kind muon, not {optim.kind}; leave it out"
+        yield f"optim.matrix_learning_rate is for optim.kind muon, not {optim.kind}; leave it out, or set it to null"
     if config.is_mlm and optim.generator_factor != 1:
         yield f"optim.generator_factor {optim.generator_factor:g} is for two networks, objective.kind mlm has one; leave it out"
     if objective.mask_token_prob + objective.random_token_prob > 1:

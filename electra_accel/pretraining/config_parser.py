@@ -1,24 +1,23 @@
 """Command line and YAML -> Config, and back; see ``options/parser.py``."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from electra_accel.errors import UserError
 from electra_accel.options import parser
-from electra_accel.options.yaml_file import read_yaml
+from electra_accel.options.declare import value_of
 from electra_accel.pretraining.config import CHOICES, Config, resolve
 from electra_accel.runs.run_folder import CONFIG
 
 _LENGTHS = ("train.steps", "optim.warmup_steps")
-# What a run that goes on keeps, with the value that it had where earlier versions did not record it.
-_KEPT = {
-    "objective.mask_prob": None,
-    "objective.corrective_weight": 0.0,
-    "optim.kind": "adamw",
-    "optim.learning_rate": None,
-    "optim.matrix_learning_rate": None,
-    "optim.warmup_steps": None,
-    "train.batch_tokens": None,
-}
+# What earlier versions did, who did not record it.
+UNRECORDED = {"objective.corrective_weight": 0.0, "optim.kind": "adamw"}
+# Defaults that a run keeps when it goes on.
+_KEPT = (
+    *UNRECORDED, "objective.mask_prob", "optim.learning_rate", "optim.matrix_learning_rate", "optim.warmup_steps",
+    "train.batch_tokens",
+)  # fmt: skip
 
 
 @dataclass
@@ -47,22 +46,21 @@ def _arguments(files: list[parser.Layer], line: parser.Layer) -> Arguments:
 def keep_recorded(config: Config) -> None:
     """Give ``config`` what the run that it goes on with recorded of ``_KEPT``, unless it has its own.
 
-    A default warmup would follow more steps; other defaults may have been others in an earlier version. A folder that is no
-    pre-training run is left for ``opening`` to refuse.
+    A default warmup would follow more steps; other defaults may have been others in an earlier version.
     """
     folders = [Path(config.run.dir)] if config.run.dir else []
     if config.run.resume not in ("auto", "never"):
         folders.append(Path(config.run.resume).resolve().parent.parent)  # the run of a checkpoint
-    for folder in folders:
-        recorded = read_yaml(folder / CONFIG, typed=True) if (folder / CONFIG).is_file() else None
-        for name, earlier in _KEPT.items() if isinstance(recorded, dict) else ():
-            group, _, option = name.partition(".")
-            if option == "matrix_learning_rate" and config.optim.kind != "muon":
-                continue  # it was asked for another kind, which is the mistake to name
-            if getattr(getattr(config, group), option) is None:
-                known = recorded.get(group)
-                value = known.get(option, earlier) if isinstance(known, dict) else None
-                setattr(getattr(config, group), option, value if isinstance(value, int | float | str) else None)
+    for folder in (folder for folder in folders if (folder / CONFIG).is_file()):
+        with suppress(UserError):  # what is no pre-training run, or is damaged, is refused when it is opened
+            before = recorded(folder)
+            for name in _KEPT:
+                group, _, option = name.partition(".")
+                # Where another optimizer or objective was asked for, that is the mistake to name.
+                other = option == "matrix_learning_rate" and config.optim.kind != "muon"
+                other |= option == "corrective_weight" and config.is_mlm
+                if getattr(getattr(config, group), option) is None and not other:
+                    setattr(getattr(config, group), option, value_of(before, name))
 
 
 def load(path: Path) -> Config:
@@ -73,7 +71,7 @@ def load(path: Path) -> Config:
 def recorded(folder: Path) -> Config:
     """The configuration of the run in ``folder``, what an earlier version did not record filled in."""
     config = load(folder / CONFIG)
-    for name, earlier in _KEPT.items():
+    for name, earlier in UNRECORDED.items():
         group, _, option = name.partition(".")
         if getattr(getattr(config, group), option) is None:
             setattr(getattr(config, group), option, earlier)

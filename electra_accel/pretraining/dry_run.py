@@ -44,10 +44,11 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     """Check everything, prepare the data, fetch or build the pair, print plan, memory and time; train nothing.
 
     What only the machine of the run can settle (no GPU here) is warned about; UserError for all else that would stop the run.
-    Memory is that of weights, gradients and AdamW's two moments in fp32, 16 bytes a parameter.
+    Memory is that of weights, gradients and AdamW's two moments in fp32, 16 bytes a parameter (of
+    a matrix Muon keeps one).
     """
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
-    device = planned_device(config.train.precision, cpu, terminal.warn)
+    device = planned_device(config.train.precision, cpu, terminal.warn, config.optim.kind)
     planned = plan(config, folder, Alone(int(os.environ.get("WORLD_SIZE", "1")), torch.device(device)), terminal)
     config, splits, one_pass = planned.config, planned.prepared.manifest["splits"], planned.one_pass
     planned.progress()

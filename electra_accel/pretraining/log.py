@@ -98,8 +98,9 @@ class Log:
         if not all(finite):
             first = step - len(finite) + finite.index(False) + 1
             raise UserError(
-                f"the loss or its gradient is not finite at step {first}: lower --optim.learning_rate or "
-                "--optim.max_grad_norm, or use --train.precision no; start again from the last checkpoint, which is untouched"
+                f"the loss or its gradient is not finite at step {first}: lower --optim.learning_rate (with muon also "
+                "--optim.matrix_learning_rate) or --optim.max_grad_norm, or use --train.precision no; start again from the "
+                "last checkpoint, which is untouched"
             )
 
     def write(self, progress: Progress) -> None:

@@ -54,7 +54,7 @@ def run_pair(run: Path, log: Log = print) -> SavedPair:
     generator, discriminator = run / "generator", run / "discriminator"
     if run_folder.read_status(run)["state"] == "done" and discriminator.is_dir() and generator.is_dir():
         weights, step = exported_weights(discriminator)
-        pair, corrector = _load("--run", str(generator), "--run", str(discriminator))
+        pair, corrector = _load("--run", str(generator), "--run", str(discriminator), log)
         tokenizer = load_tokenizer(discriminator, log=log)
         return SavedPair(pair, tokenizer, config, f"{weights}, as exported", step, corrector)
     newest = checkpoint.newest_valid(run / run_folder.CHECKPOINTS, log)
@@ -73,18 +73,24 @@ def given_pair(generator: str, discriminator: str, max_length: int, log: Log = p
     config = Config()
     config.model.generator, config.model.discriminator, config.data.max_length = generator, discriminator, max_length
     tokenizer = networks.given_tokenizer(config, log)
-    pair, corrector = _load("--generator", generator, "--discriminator", discriminator)
+    pair, corrector = _load("--generator", generator, "--discriminator", discriminator, log)
     weights = f"{generator} and {discriminator}"
     return SavedPair(pair, tokenizer, resolve(config), weights, corrector=corrector)
 
 
-def _load(option: str, generator: str, other_option: str, discriminator: str) -> tuple[Pair, ElectraForMaskedLM | None]:
-    """A pair, and the corrector that lies beside the discriminator."""
+def _load(
+    option: str, generator: str, other_option: str, discriminator: str, log: Log
+) -> tuple[Pair, ElectraForMaskedLM | None]:
+    """A pair, and the corrector beside the discriminator's folder. ``log`` is told why one that is there cannot be used."""
     mine = load_network(option, ElectraForMaskedLM, generator)
     pair, corrector = Pair(mine, load_network(other_option, ElectraForPreTraining, discriminator)), None
     if beside := corrector_beside(discriminator):
-        corrector = load_network(other_option, ElectraForMaskedLM, beside)
-        require_same_encoder(corrector, pair.discriminator, f"{other_option}: {beside}")
+        try:
+            found = load_network(other_option, ElectraForMaskedLM, beside)
+            require_same_encoder(found, pair.discriminator, f"{other_option}: {beside}")
+            corrector = found
+        except UserError as error:
+            log(f"judged without the corrector beside the discriminator: {error}")
     return pair, corrector
 
 

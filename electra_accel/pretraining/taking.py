@@ -20,9 +20,9 @@ from electra_accel.terminal import Terminal
 def require_space(folder: Path, model: nn.Module, config: Config) -> None:
     """Room for the checkpoints that are still to come, and the exported networks.
 
-    A checkpoint is weights and AdamW's two moments, 12 bytes a parameter. There are ``checkpoint.keep`` of them, the best where
-    patience is set, and one that is being written; those of earlier starts are among them, or make way. UserError where too
-    little is free, or the folder cannot be written.
+    A checkpoint is weights and AdamW's two moments, at most 12 bytes a parameter. There are ``checkpoint.keep`` of them, the
+    best where patience is set, and one that is being written; those of earlier starts are among them, or make way. UserError
+    where too little is free, or the folder cannot be written.
     """
     parameters = sum(p.numel() for p in model.parameters())
     most = config.checkpoint.keep + 1 + (config.eval.patience > 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from electra_accel.model.loading import load_config
 from electra_accel.model.sizes import SIZES
 from electra_accel.pretraining import opening
-from electra_accel.pretraining.config import Config, Objective, Optim, resolve
+from electra_accel.pretraining.config import Config, Objective, Optim, resolve, starting_rate
 from electra_accel.pretraining.networks import generator_of
 from electra_accel.pretraining.planned import Planned
 from electra_accel.runs import run_folder
@@ -47,7 +47,7 @@ def configuration(config: Config, folder: Path) -> Config:
     warm.objective.corrective_weight = default.corrective_weight  # None: none for one network
     warm.train.steps, warm.train.epochs, warm.train.flops = config.model.warm_start_steps, None, None
     warm.optim.matrix_learning_rate, warm.optim.generator_factor = None, Optim().generator_factor
-    warm.optim.learning_rate, warm.optim.warmup_steps = size.settings.learning_rate, None
+    warm.optim.learning_rate, warm.optim.warmup_steps = starting_rate(size.settings, config.optim.kind), None
     warm.eval.metric, warm.eval.patience = None, 0
     warm.tracking.trackers = []
     return resolve(warm)

@@ -19,10 +19,10 @@ SOURCES = {  # prefix of a figure's name: where it was measured, and how its cur
 }
 # Name, note, unit after the number in the hover text, {key: name of the curve}.
 TRAINING = (
-    ("Loss", "both parts, weighted", "", {"train/loss": ""}),
+    ("Loss", "its parts, weighted", "", {"train/loss": ""}),
     ("Replaced, and called replaced", "share of the tokens", "",
      {"train/replaced_fraction": "replaced", "train/predicted_positive_rate": "called replaced"}),
-    ("Learning rate", "", "", {"train/learning_rate": ""}),
+    ("Learning rate", "", "", {"train/learning_rate": "", "train/matrix_learning_rate": "of Muon's matrices"}),
     ("Gradient norm", "before clipping", "", {"train/gradient_norm": ""}),
 )  # fmt: skip
 SPEED = (

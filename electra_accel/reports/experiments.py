@@ -10,11 +10,13 @@ from electra_accel.errors import UserError
 from electra_accel.model.figures import METRICS, Figure
 from electra_accel.options.declare import flatten, plain
 from electra_accel.pretraining.config import Config
+from electra_accel.pretraining.config_parser import UNRECORDED
 from electra_accel.reports import settings
 from electra_accel.reports.judgements import Judgement, best, exported, finite
 from electra_accel.runs import run_folder
 
-DEFAULTS = plain(flatten(Config())) | {"eval.metric": "discriminator_loss"}  # a run that did not know it trained a pair
+# Of what a run did not record: eval.metric, because one that did not know of it trained a pair.
+DEFAULTS = plain(flatten(Config()) | UNRECORDED) | {"eval.metric": "discriminator_loss"}
 GROUPS = {name.partition(".")[0] for name in DEFAULTS}
 
 

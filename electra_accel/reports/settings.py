@@ -17,9 +17,9 @@ from electra_accel.reports.page import Table, template
 from electra_accel.runs import run_folder
 
 NEVER_DIFFERENT = ("run.dir",)  # where a run lives is no setting of it
-# From these other defaults follow: the starting point, the length of a row and of the run.
+# From these other defaults follow: the starting point, what is learnt and how, the length of a row and of the run.
 START = ("model.size", "model.generator", "model.discriminator", "data.max_length")
-START += ("train.steps", "train.epochs", "train.flops")
+START += ("objective.kind", "optim.kind", "train.steps", "train.epochs", "train.flops")
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -146,6 +146,25 @@ def test_fsdp_keeps_whole_weights_on_every_process(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("by", ["launch file", "DeepSpeed file"])
+def test_an_offloaded_optimizer_that_needs_whole_matrices_is_refused_first(by, monkeypatch, tmp_path, capfd):
+    """Also where a run is only planned. AdamW may be offloaded."""
+    set_all(monkeypatch, DEEPSPEED | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"})
+    if by == "launch file":
+        monkeypatch.setenv("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "cpu")
+    else:
+        content = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}
+        (tmp_path / "deepspeed.json").write_text(json.dumps(content))
+        monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(tmp_path / "deepspeed.json"))
+    for planned in ([], ["--dry_run"]):
+        words = [*options("none.txt", "never", **SHORT, optim__kind="muon"), *planned]
+        write_corpus(tmp_path / "none.txt", most=20)
+        code, _, err = run_here(words, tmp_path, monkeypatch, capfd)
+        assert code == 2 and "optim.kind muon cannot be offloaded: use optim.kind adamw" in err, err
+        assert not (tmp_path / "prepared").exists()
+    launched().require_optimizer("adamw", "no")
+
+
 USUAL = {
     "zero_optimization": {
         "stage": 2,

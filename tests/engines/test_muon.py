@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from electra_accel.engines import muon
 from electra_accel.engines.muon import QUINTIC, ROUNDS, Muon, orthogonalize
 
 
@@ -46,6 +47,33 @@ def test_matrices_of_one_shape_do_not_mix_and_nothing_stays_nothing():
         assert found.shape == matrix.shape
         torch.testing.assert_close(found, orthogonalize([matrix], half=False)[0], rtol=1e-5, atol=1e-6)
     assert together[2].equal(torch.zeros(4, 7)) and together[4].norm() > 1
+    (tiniest,) = orthogonalize([1e-30 * torch.randn(4, 7)], half=False)
+    assert tiniest.isfinite().all()
+
+
+def test_few_matrices_are_whole_at_once_and_that_changes_no_number(monkeypatch):
+    """However large a network is. Each number that is whole costs some 28 bytes while its matrix is made orthogonal."""
+    found, whole = [], []
+    for most in (10**9, 200, 1):
+        monkeypatch.setattr(muon, "AT_ONCE", most)
+        network = build()
+        optimizer = Muon(groups(network, 0.02))
+        inside = optimizer.matrices.orthogonalize
+
+        def watched(matrices, half, inside=inside, seen=whole):
+            seen.append(sum(matrix.numel() for matrix in matrices))
+            return inside(matrices, half=half)
+
+        optimizer.matrices.orthogonalize = watched
+        whole.clear()
+        for parameter in network.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+        optimizer.step()
+        largest = max(p.numel() for p in network.parameters() if p.ndim == 2)
+        assert sum(whole) == sum(p.numel() for p in network.parameters() if p.ndim == 2)
+        assert max(whole) < most + largest
+        found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    assert found[0].equal(found[1]) and found[0].equal(found[2])
 
 
 def test_rounds_in_bfloat16_are_as_near_as_bfloat16_is():

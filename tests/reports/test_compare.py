@@ -228,8 +228,8 @@ def test_one_network_compares_by_what_it_has():
 
 
 def test_figures_of_an_objective_that_no_run_has_are_left_out():
-    plain = dict(auc=0.8, discriminator_loss=0.3, generator_loss=2.0, objective__corrective_weight=0.0)
-    head = experiment("head", **plain | dict(objective__corrective_weight=9.0, corrective_loss=1.0))
+    plain = dict(auc=0.8, discriminator_loss=0.3, generator_loss=2.0)
+    head = experiment("head", objective__corrective_weight=9.0, corrective_loss=1.0, **plain)
     without = compare([experiment("a", **plain), experiment("b", optim__learning_rate=1.0, **plain)])
     assert not [each for each in without.figures if each.optional]
     assert not [verdict for verdict in without.verdicts if verdict.figure.optional]
