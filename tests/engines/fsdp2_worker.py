@@ -11,28 +11,34 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from electra_accel.engines import state
-from electra_accel.engines.fsdp2 import FSDP_PRECISION, Fsdp2Parts
+from electra_accel.engines.fsdp2 import FSDP_PRECISION, Fsdp2Matrices, Fsdp2Parts
 from electra_accel.model.pair import build_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
+from electra_accel.pretraining.config import Optim
+from electra_accel.pretraining.optim import build_optimizer
 from tests.model.batches import PAD, pack_examples, toy_examples
 from tests.shared_embeddings import assert_shared
 
 VOCABULARY, STEPS, RATE, MAX_NORM = 1001, 3, 1e-3, 1.0
+KINDS = {"adamw": "AdamW", "muon": "Muon"}
 
 
-def build() -> tuple[ReplacedTokenDetection, torch.optim.AdamW]:
+def build(kind: str = "adamw") -> tuple[ReplacedTokenDetection, torch.optim.AdamW]:
     pair = build_pair(
         "tiny", vocab_size=VOCABULARY, pad_token_id=PAD, max_length=128, generator_width=0.25, dropout=0.0, seed=1
     )
     model = ReplacedTokenDetection(*pair, corrective=True)
-    return model, optimizer_of(model)
+    return model, optimizer_of(model, kind)
 
 
-def optimizer_of(model: torch.nn.Module) -> torch.optim.AdamW:
-    return torch.optim.AdamW(model.parameters(), lr=RATE, eps=1e-6)
+def optimizer_of(model: torch.nn.Module, kind: str) -> torch.optim.AdamW:
+    optimizer = build_optimizer(model, Optim(kind=kind, learning_rate=RATE, matrix_learning_rate=2 * RATE))
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"]
+    return optimizer
 
 
-def shard(model: ReplacedTokenDetection, fsdp_config: dict) -> torch.optim.AdamW:
+def shard(model: ReplacedTokenDetection, fsdp_config: dict, kind: str = "adamw") -> torch.optim.AdamW:
     """``fully_shard`` on each unit that Accelerate's policy chooses under accelerate_configs/fsdp2.yaml, then on the root."""
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
@@ -49,7 +55,10 @@ def shard(model: ReplacedTokenDetection, fsdp_config: dict) -> torch.optim.AdamW
         fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=FSDP_PRECISION)
     # As Accelerate does: the root stays whole between forward and backward.
     fully_shard(model, mesh=mesh, mp_policy=FSDP_PRECISION)
-    return optimizer_of(model)
+    optimizer = optimizer_of(model, kind)
+    if kind == "muon":
+        optimizer.matrices = Fsdp2Matrices()
+    return optimizer
 
 
 def train(model: torch.nn.Module, optimizer: torch.optim.AdamW, rank: int, world_size: int, first: int) -> list[float]:
@@ -79,34 +88,35 @@ def evaluate(model: torch.nn.Module) -> None:
     model(pack_examples(toy_examples(12))[0])
 
 
-def main(folder: Path, fsdp_config: dict) -> None:
-    torch.distributed.init_process_group("gloo")
+def run(folder: Path, fsdp_config: dict, kind: str) -> None:
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    model, _ = build()
-    optimizer = shard(model, fsdp_config)
+    model, _ = build(kind)
+    optimizer = shard(model, fsdp_config, kind)
     for name, first in (("middle", 0), ("end", STEPS)):
         norms = train(model, optimizer, rank, world_size, first)
         if rank == 0:
-            (folder / name).mkdir()
+            (folder / name).mkdir(parents=True)
             (folder / name / "norms").write_text(" ".join(map(str, norms)))
         evaluate(model)
         torch.distributed.barrier()
-        state.save(folder / name, Fsdp2Parts(model, optimizer), "AdamW", writes=rank == 0)
+        state.save(folder / name, Fsdp2Parts(model, optimizer), KINDS[kind], writes=rank == 0)
     # A second module goes on from the middle.
-    model, _ = build()
+    model, _ = build(kind)
     state.load_weights(model, folder / "middle")
-    optimizer = shard(model, fsdp_config)
-    state.load_optimizer(folder / "middle", Fsdp2Parts(model, optimizer), "AdamW")
+    optimizer = shard(model, fsdp_config, kind)
+    state.load_optimizer(folder / "middle", Fsdp2Parts(model, optimizer), KINDS[kind])
     train(model, optimizer, rank, world_size, first=STEPS)
     if rank == 0:
         (folder / "resumed").mkdir()
     torch.distributed.barrier()
-    state.save(folder / "resumed", Fsdp2Parts(model, optimizer), "AdamW", writes=rank == 0)
+    state.save(folder / "resumed", Fsdp2Parts(model, optimizer), KINDS[kind], writes=rank == 0)
     torch.distributed.barrier()  # nobody leaves while another still writes: its threads may abort it at its exit (Engine.leave)
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     import yaml
 
-    main(Path(sys.argv[1]), yaml.safe_load(Path(sys.argv[2]).read_text(encoding="utf-8"))["fsdp_config"])
+    torch.distributed.init_process_group("gloo")
+    for each in KINDS:
+        run(Path(sys.argv[1]) / each, yaml.safe_load(Path(sys.argv[2]).read_text("utf-8"))["fsdp_config"], each)
+    torch.distributed.destroy_process_group()

@@ -9,21 +9,23 @@ from tests.helpers import ROOT, run_command
 
 
 def test_two_shards_train_save_and_resume_as_one_process(tmp_path):
-    """Gradients, weights and moments; tied weights; a vocabulary that two does not divide; a resume in between."""
+    """Gradients, weights and what each optimizer keeps; tied weights; a vocabulary that two does not divide; a resume."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     module = ["-m", "tests.engines.fsdp2_worker", str(tmp_path), str(ROOT / "accelerate_configs" / "fsdp2.yaml")]
     done = run_command([*command, *module], ROOT, 200, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr[-4000:]
-    model, optimizer = fsdp2_worker.build()
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    for name, first in (("middle", 0), ("end", fsdp2_worker.STEPS)):
-        norms = fsdp2_worker.train(model, optimizer, 0, 1, first)
-        found = [float(word) for word in (tmp_path / name / "norms").read_text().split()]
-        assert all(abs(a / b - 1) < 1e-5 for a, b in zip(found, norms, strict=True)), (found, norms)
-        fsdp2_worker.state.save(alone, fsdp2_worker.state.Parts(model, optimizer), "AdamW", writes=True)
-        assert difference(tmp_path / name, alone) < 2e-6  # AdamW blows up the rounding of gradients of about its eps
-    assert difference(tmp_path / "resumed", tmp_path / "end") == 0
+    for kind, name_of_kind in fsdp2_worker.KINDS.items():
+        model, optimizer = fsdp2_worker.build(kind)
+        alone, sharded = tmp_path / "alone" / kind, tmp_path / kind
+        alone.mkdir(parents=True)
+        for name, first in (("middle", 0), ("end", fsdp2_worker.STEPS)):
+            norms = fsdp2_worker.train(model, optimizer, 0, 1, first)
+            found = [float(word) for word in (sharded / name / "norms").read_text().split()]
+            assert all(abs(a / b - 1) < 1e-5 for a, b in zip(found, norms, strict=True)), (kind, found, norms)
+            fsdp2_worker.state.save(alone, fsdp2_worker.state.Parts(model, optimizer), name_of_kind, writes=True)
+            # AdamW blows up the rounding of gradients of about its eps.
+            assert difference(sharded / name, alone) < 2e-6, kind
+        assert difference(sharded / "resumed", sharded / "end") == 0, kind
 
 
 def difference(a, b) -> float:
