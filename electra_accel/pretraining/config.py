@@ -127,7 +127,7 @@ class Optim(groups.Optim):
     )
     learning_rate: float | None = option(
         None,
-        f"peak of adamw; default: {_by_start('learning_rate')}; with optim.kind muon {MUON_FACTOR:g} times that",
+        f"peak of adamw; default: alone {_by_start('learning_rate')}, beside muon {MUON_FACTOR:g} times that",
         within=POSITIVE,
     )
     matrix_learning_rate: float | None = option(
