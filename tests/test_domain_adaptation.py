@@ -13,7 +13,9 @@ from transformers import AutoModel, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_accel.engines.deepspeed import deepspeed_version
 from electra_accel.engines.state import MODEL_FILE, OPTIMIZER_FILE
-from electra_accel.pretraining.config_parser import load
+from electra_accel.pretraining import warm_start
+from electra_accel.pretraining.config import resolve
+from electra_accel.pretraining.config_parser import load, parse
 from electra_accel.reports.adaptation import story_of_run
 from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import load_tokenizer
@@ -150,6 +152,17 @@ def test_a_missing_generator_is_warm_started(run, place):
     shutil.rmtree(place / "warm" / "warm-start")
     code, out, _ = run("warm", **warm)
     assert code == 0 and "is finished" in out, "nothing is warm-started for a run that has begun"
+
+
+@pytest.mark.parametrize(("kind", "rates"), [("adamw", (1e-3, None)), ("muon", (2e-3, 4e-3))])
+def test_a_warm_start_has_the_rates_of_its_optimizer_from_scratch(kind, rates, place, monkeypatch):
+    monkeypatch.chdir(place)
+    warm = {"model.generator": "warm-start", "optim.learning_rate": None, "optim.kind": kind}
+    config = resolve(parse(options("text.txt", "rates", **SHORT | PAIR | warm), "").config)
+    asked = config.optim.learning_rate, config.optim.matrix_learning_rate
+    assert asked == ((5e-5, None) if kind == "adamw" else (1e-4, 2e-4))
+    optim = warm_start.configuration(config, place / "rates").optim
+    assert (optim.kind, optim.learning_rate, optim.matrix_learning_rate) == (kind, *rates)
 
 
 @pytest.mark.slow
