@@ -34,7 +34,7 @@ class Size:
     settings: Settings
 
 
-_FASTEST = dict(optimizer="muon", corrective_weight=10.0)  # of what was tried: docs/learning.md
+_FASTEST = dict(optimizer="muon", corrective_weight=10.0)  # of what was tried: docs/first-run.md
 # Clark et al., ELECTRA (ICLR 2020), tables 6 and 7; "tiny" and the settings for a given pair are ours.
 SIZES = {
     "tiny": Size(4, 128, 4, 512, 128, 1 / 2, Settings(1e-3, 0.15, 64, 128, warmup_steps=100, **_FASTEST)),

@@ -19,7 +19,7 @@ from electra_accel.text.readers import READERS
 
 EXAMPLE = f"[8, {MAX_EXAMPLE_TOKENS}]"  # tokens
 # With muon, what is adamw's learns by MUON_FACTOR times the rate of adamw alone, matrices by MATRIX_FACTOR times that.
-MUON_FACTOR, MATRIX_FACTOR = 2.0, 2.0  # docs/learning.md has what was tried
+MUON_FACTOR, MATRIX_FACTOR = 2.0, 2.0  # docs/first-run.md has what was tried
 WARM_START = "warm-start"  # model.generator where none was released
 
 

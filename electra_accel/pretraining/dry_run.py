@@ -44,8 +44,8 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     """Check everything, prepare the data, fetch or build the pair, print plan, memory and time; train nothing.
 
     What only the machine of the run can settle (no GPU here) is warned about; UserError for all else that would stop the run.
-    Memory is that of weights, gradients and AdamW's two moments in fp32, 16 bytes a parameter (of
-    a matrix Muon keeps one).
+    Memory is that of weights, gradients and AdamW's two moments in fp32, 16 bytes a parameter: a
+    little much for Muon, which keeps one number for each of a matrix.
     """
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)
     device = planned_device(config.train.precision, cpu, terminal.warn, config.optim.kind)

@@ -32,9 +32,7 @@ class SavedPair:
     config: Config  # of its run; the defaults where there was none
     weights: str  # in words
     step: int | None = None  # after which they were taken, where that is known
-    corrector: ElectraForMaskedLM | None = (
-        None  # the discriminator's encoder under its corrective head, where it has one
-    )
+    corrector: ElectraForMaskedLM | None = None  # the discriminator's encoder under its corrective head
 
     def module(self) -> ReplacedTokenDetection:
         """What was trained, as one module."""
