@@ -43,7 +43,7 @@ def test_a_study_of_ours_is_ready_to_run(file, tmp_path, monkeypatch, capfd):
 
 def write_study(place: Path) -> None:
     """Two rows with as many FLOPs, and one that is not run."""
-    changed = dict(train__steps=None, train__flops=1e11, eval__every=50, eval__batches=1, tracking__samples_every=50)
+    changed = dict(train__steps=None, train__flops=1.2e11, eval__every=50, eval__batches=1, tracking__samples_every=50)
     fixed = dict(word[2:].split("=", 1) for word in options("text.txt", "", **changed, model__generator_width=None))
     del fixed["run.dir"]
     study = {
@@ -91,7 +91,7 @@ def test_a_study_runs_goes_on_and_is_told(tmp_path, monkeypatch, capfd):
     assert base["seeds"].keys() == {"1"} and "auc" in base["mean"] and "auc" not in alone["mean"]
     for entry, run in ((base, "base-1"), (alone, "one-network-1")):
         last = run_folder.read_jsonl(folder / run / "metrics.jsonl")[-1]
-        assert entry["mean"]["flops"] == last["train/flops"] == pytest.approx(1e11, rel=0.08)
+        assert entry["mean"]["flops"] == last["train/flops"] == pytest.approx(1.2e11, rel=0.08)
         assert last["step"] > 10
     assert alone["mean"]["tokens"] > 1.05 * base["mean"]["tokens"]
     tasks = json.loads((folder / "tasks" / "results.json").read_text())["tasks"]["t"]["models"]

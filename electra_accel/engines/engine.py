@@ -21,7 +21,7 @@ from electra_accel.engines.muon import Muon, WholeMatrices
 from electra_accel.engines.processes import Processes
 from electra_accel.errors import UserError
 from electra_accel.model.attention import attention_path
-from electra_accel.model.metrics import peak_flops
+from electra_accel.model.flops import peak_flops
 
 
 class Engine(Processes, ABC):

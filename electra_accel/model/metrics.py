@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from transformers import ElectraConfig
 
 from electra_accel.batch import RTDBatch
 from electra_accel.model.figures import FIGURES, ratio
@@ -206,48 +205,3 @@ def calibration(counters: torch.Tensor) -> Calibration:
     error = ratio((said - true).abs().sum().item(), tokens.sum().item())
     bins = [(p / n, t / n, int(n)) for p, t, n in zip(said.tolist(), true.tolist(), tokens.tolist()) if n > 0]
     return Calibration(error, bins)
-
-
-def training_flops(
-    generator: ElectraConfig, discriminator: ElectraConfig | None, context: float, corrective: bool = False
-) -> tuple[float, float]:
-    """Floating point operations of forward and backward: (per real token, per selected position).
-
-    A matrix product of n inputs and m outputs costs 2nm, its backward twice that. Per layer of hidden size H and inner size
-    F: four H x H projections, two H x F, and 4 * H * context for the scores and their weighted sum. The LM head (H x E, then
-    E x V) and the corrective one run at selected positions only, the discriminator's (H x H, then H x 1) at every token.
-    Embedding look-ups, LayerNorm and activations are left out, as is customary.
-
-    Args:
-        discriminator: None for masked language modelling by the generator alone.
-        context: number of tokens that a token attends to, on average: the mean length of a token's example.
-        corrective: whether the discriminator, where there is one, has a corrective head.
-    """
-
-    def encoder(c: ElectraConfig) -> float:
-        layer = 2 * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size) + 4 * c.hidden_size * context
-        project = 2 * c.embedding_size * c.hidden_size if c.embedding_size != c.hidden_size else 0
-        return c.num_hidden_layers * layer + project
-
-    def judge(c: ElectraConfig) -> float:
-        return encoder(c) + 2 * c.hidden_size**2 + 2 * c.hidden_size
-
-    def lm_head(c: ElectraConfig) -> float:
-        return 2 * c.embedding_size * (c.hidden_size + c.vocab_size)
-
-    per_token = encoder(generator) + (judge(discriminator) if discriminator else 0)
-    per_slot = lm_head(generator) + (lm_head(discriminator) if discriminator and corrective else 0)
-    return 3.0 * per_token, 3.0 * per_slot
-
-
-# Dense bf16 (V100: fp16) peak in FLOP/s, from the makers' data sheets. All words of a key must occur in the card's name.
-_PEAK_FLOPS = {
-    "B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "A100": 312e12, "A40": 150e12,
-    "A10": 125e12, "L40S": 362e12, "L4": 121e12, "V100": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
-}  # fmt: skip
-
-
-def peak_flops(card: str) -> float | None:
-    """Dense half precision peak in FLOP/s of a card by its name (``torch.cuda.get_device_name``); None if unknown."""
-    words = set(card.replace("-", " ").split())
-    return next((peak for name, peak in _PEAK_FLOPS.items() if words.issuperset(name.split())), None)

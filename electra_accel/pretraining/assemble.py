@@ -18,8 +18,9 @@ from electra_accel.data.plan import Layout, Plan, steps_in_passes
 from electra_accel.data.prepare import Prepared, prepare, short_name
 from electra_accel.data.replay import Replay
 from electra_accel.data.store import MixedStore
+from electra_accel.engines.muon import ROUNDS
 from electra_accel.errors import UserError
-from electra_accel.model.metrics import training_flops
+from electra_accel.model.flops import Flops, training_flops
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.networks import given_tokenizer, shapes
 from electra_accel.text.corpus import Corpus
@@ -156,7 +157,9 @@ class OnePass:
     """
 
     def __init__(self, config: Config, loader: StepLoader, prepared: Prepared):
-        plan, histogram, self._corrective = loader.plan, _lengths(prepared, "train"), config.is_corrective
+        plan, histogram = loader.plan, _lengths(prepared, "train")
+        rounds = ROUNDS if config.optim.kind == "muon" else 0
+        self._counted = dict(corrective=config.is_corrective, newton_schulz=rounds)
         if plan.replay:
             histogram = plan.replay.lengths_in_a_pass(histogram, _lengths(prepared, "replay"))
         lengths = np.arange(len(histogram))
@@ -170,13 +173,13 @@ class OnePass:
         if config.train.attention_boundaries:
             self.context = float(histogram @ lengths**2) / self.tokens
 
-    def costs(self, generator: ElectraConfig, discriminator: ElectraConfig | None) -> tuple[float, float]:
-        """See ``metrics.training_flops``."""
-        return training_flops(generator, discriminator, self.context, self._corrective)
+    def costs(self, generator: ElectraConfig, discriminator: ElectraConfig | None) -> Flops:
+        """See ``flops.training_flops``."""
+        return training_flops(generator, discriminator, self.context, **self._counted)
 
-    def flops_per_step(self, costs: tuple[float, float]) -> float:
-        """Expected floating point operations of a global step, from those per real token and per selected position."""
-        return (self.tokens * costs[0] + self.selected * costs[1]) / self.steps
+    def flops_per_step(self, costs: Flops) -> float:
+        """Expected floating point operations of a global step."""
+        return costs.of_model(self.tokens, self.selected) / self.steps + costs.step
 
 
 def total_steps(config: Config, one_pass: OnePass, tokenizer: PreTrainedTokenizerFast) -> int:

@@ -10,6 +10,7 @@ from electra_accel.engines.engine import Engine
 from electra_accel.engines.hardware import peak_memory
 from electra_accel.errors import UserError
 from electra_accel.model.figures import in_words
+from electra_accel.model.flops import Flops
 from electra_accel.model.metrics import SCALARS, summarise
 from electra_accel.pretraining.planned import Planned
 from electra_accel.pretraining.progress import Progress
@@ -22,15 +23,13 @@ class Log:
     """Sums of losses and counters since the last line. Used on every process.
 
     Args:
-        flops: forward and backward, per real token and per selected position (``model.metrics.training_flops``).
+        flops: of this run's networks and optimizer.
 
     Attributes:
         data_wait, excluded: seconds since the last line in which the loop waited for data, and did not train; it adds to them.
     """
 
-    def __init__(
-        self, planned: Planned, engine: Engine, flops: tuple[float, float], recorder: Recorder, terminal: Terminal
-    ):
+    def __init__(self, planned: Planned, engine: Engine, flops: Flops, recorder: Recorder, terminal: Terminal):
         self.config, self.total_steps = planned.config, planned.total_steps
         self.slots_per_step = planned.loader.layout.slots(
             self.config.train.bin_tokens
@@ -126,10 +125,10 @@ class Log:
             metrics = {name: value for name, value in metrics.items() if name.startswith("generator_")}
         tokens, selected = (counters[SCALARS.index(name)].item() for name in ("tokens", "selected"))
         seconds, steps = self._seconds, self.earlier_steps + len(self.losses)
-        flops, peak_flops = self.flops[0] * tokens + self.flops[1] * selected, engine.peak_flops()
+        of_model, peak_flops = self.flops.of_model(tokens, selected), engine.peak_flops()
         progress.seconds += seconds
         progress.device_seconds += seconds * engine.world_size
-        progress.flops += flops
+        progress.flops += of_model + steps * self.flops.step
         return {
             "train/loss": objective.generator_weight * metrics["generator_loss"]
             + objective.discriminator_weight * metrics.get("discriminator_loss", 0.0)
@@ -139,7 +138,7 @@ class Log:
             "speed/slots_per_second": steps * self.slots_per_step / seconds,
             "speed/seconds_per_step": seconds / steps,
             "speed/data_wait": self.data_wait / seconds,
-            **({"speed/mfu": flops / seconds / peak_flops} if peak_flops else {}),
+            **({"speed/mfu": of_model / seconds / peak_flops} if peak_flops else {}),
             "speed/peak_memory_gb": peak_memory(engine.device) / 1e9,
             "train/learning_rate": self.rate(optim.learning_rate),
             **({"train/matrix_learning_rate": self.rate(optim.matrix_learning_rate)} if optim.kind == "muon" else {}),

@@ -25,7 +25,7 @@ class Progress:
     epoch: float = 0.0  # passes over the corpus
     seconds: float = 0.0  # of training so far, over all resumes
     device_seconds: float = 0.0  # times the number of processes
-    flops: float = 0.0  # of forward and backward passes so far (``model.metrics.training_flops``)
+    flops: float = 0.0  # so far (``model.flops.training_flops``)
     run_id: str = ""  # by which trackers know the run; empty where it begins at another run's checkpoint
     warned: dict[str, int] = field(default_factory=dict)  # health checks that were told of, and when each held last
     window: dict = field(default_factory=dict)  # ``Log.unfinished``, where the run stopped between two log lines

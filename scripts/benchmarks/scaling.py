@@ -27,7 +27,7 @@ from electra_accel.data.plan import Layout
 from electra_accel.engines.deepspeed import BUCKET
 from electra_accel.engines.open import open_engine
 from electra_accel.errors import UserError
-from electra_accel.model.metrics import peak_flops, training_flops
+from electra_accel.model.flops import peak_flops, training_flops
 from electra_accel.model.pair import Pair, pair_configs
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.model.sharing import share
@@ -104,7 +104,7 @@ def shape(size: str) -> Shape:
     configs = model.generator.config, model.discriminator.config
     layers = (c.num_hidden_layers * (28 * c.hidden_size + 4 * c.intermediate_size) for c in configs)
     flops = training_flops(*configs, context=PUBLISHED[size][1])
-    return Shape(sum(p.numel() for p in model.parameters()), *flops, sum(layers), 4 * VOCABULARY)
+    return Shape(sum(p.numel() for p in model.parameters()), flops.token, flops.slot, sum(layers), 4 * VOCABULARY)
 
 
 def held(cost: Memory, parameters: int, gpus: int) -> float:

@@ -6,16 +6,13 @@ import pytest
 import torch
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
-from torch.utils.flop_counter import FlopCounterMode
 
 from electra_accel.model.metrics import (
     BINS,
     SCALARS,
     calibration,
-    peak_flops,
     standard_errors,
     summarise,
-    training_flops,
 )
 from electra_accel.model.rtd import ReplacedTokenDetection
 from tests.model.batches import CLS, SEP, pack_examples, toy_examples, toy_pair
@@ -170,58 +167,3 @@ def test_without_a_denominator_a_figure_is_nan():
     batch, _ = pack_examples([], rows=2)
     figures = summarise(ReplacedTokenDetection(*toy_pair())(batch).counters)
     assert all(math.isnan(value) for value in figures.values())
-
-
-def test_training_flops_agree_with_a_count_of_the_products():
-    """Counted by torch while the plain networks run over one text; the backward pass counts twice the forward pass."""
-    generator, discriminator = toy_pair()
-    generator.set_attn_implementation("eager")
-    discriminator.set_attn_implementation("eager")
-    tokens = 50
-    ids = torch.arange(10, 10 + tokens)[None]
-    with FlopCounterMode(display=False) as counted, torch.no_grad():
-        generator(ids)  # the LM head at every token
-        discriminator(ids)
-    per_token, per_slot = training_flops(generator.config, discriminator.config, context=tokens)
-    assert tokens * (per_token + per_slot) == pytest.approx(3 * counted.get_total_flops(), rel=1e-9)
-
-
-def test_training_flops_of_the_corrective_head_agree_with_a_count_of_the_products():
-    pair = toy_pair()
-    model, slots = ReplacedTokenDetection(*pair, corrective=True), 30
-    with FlopCounterMode(display=False) as counted, torch.no_grad():
-        model.corrector(torch.zeros(slots, model.config.hidden_size))
-    configs = [network.config for network in pair]
-    (token, without), (same, with_head) = (training_flops(*configs, 50, corrective=on) for on in (False, True))
-    assert token == same
-    assert slots * (with_head - without) == pytest.approx(3 * counted.get_total_flops(), rel=1e-9)
-    assert training_flops(configs[0], None, 50, corrective=True) == training_flops(configs[0], None, 50)
-
-
-def test_training_flops_of_one_network_agree_with_a_count_of_the_products():
-    network = toy_pair().generator
-    network.set_attn_implementation("eager")
-    tokens = 50
-    with FlopCounterMode(display=False) as counted, torch.no_grad():
-        network(torch.arange(10, 10 + tokens)[None])
-    per_token, per_slot = training_flops(network.config, None, context=tokens)
-    assert tokens * (per_token + per_slot) == pytest.approx(3 * counted.get_total_flops(), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("card", "tera"),
-    [
-        ("NVIDIA H200", 989),
-        ("NVIDIA H100 80GB HBM3", 989),
-        ("NVIDIA H100 PCIe", 756),
-        ("NVIDIA A100-SXM4-80GB", 312),
-        ("NVIDIA A10", 125),
-        ("Tesla V100-SXM2-16GB", 125),
-        ("NVIDIA GeForce RTX 4090", 165),
-        ("NVIDIA L4", 121),
-        ("NVIDIA L40", None),  # not in the table, and not an L4
-        ("NVIDIA RTX A4000", None),
-    ],
-)
-def test_peaks_are_found_by_the_cards_name(card, tera):
-    assert peak_flops(card) == (tera and tera * 1e12)
