@@ -28,7 +28,7 @@ from electra_accel.engines.hardware import told_by_driver
 from electra_accel.engines.open import open_engine
 from electra_accel.errors import UserError
 from electra_accel.pretraining import config_parser
-from electra_accel.pretraining.assemble import default_folder
+from electra_accel.pretraining.config_parser import default_folder
 from electra_accel.runs import run_folder
 from electra_accel.runs.environment import environment
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from electra_accel.cli import exit_with_one_line
 from electra_accel.pretraining.config import resolve
 from electra_accel.pretraining.config_checks import check
-from electra_accel.pretraining.config_parser import keep_recorded, parse
+from electra_accel.pretraining.config_parser import default_folder, keep_recorded, parse
 from electra_accel.terminal import Terminal, quiet_libraries
 
 
 def main() -> None:
     asked = parse(sys.argv[1:], description=__doc__)
-    keep_recorded(asked.config)
+    folder = Path(asked.config.run.dir or default_folder(asked.recipe))
+    keep_recorded(asked.config, folder)
     config = resolve(asked.config)
     warnings = check(config)
     quiet_libraries()
@@ -32,13 +33,12 @@ def main() -> None:
 
     # Imported only now, so that --help and mistakes are answered at once.
     from electra_accel.engines.open import open_engine
-    from electra_accel.pretraining import assemble, dry_run, warm_start
+    from electra_accel.pretraining import dry_run, warm_start
     from electra_accel.pretraining.opening import finished
     from electra_accel.pretraining.planned import plan
     from electra_accel.runs.stopping import STOP_FILE, StopRequests
     from electra_accel.tracking.trackers import usable_trackers
 
-    folder = Path(config.run.dir or assemble.default_folder(asked.recipe))
     if asked.dry_run:
         return dry_run.report(config, terminal, cpu=asked.cpu, folder=folder)
     trackers = usable_trackers(config.tracking.trackers, terminal.warn)

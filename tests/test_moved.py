@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from electra_accel.pretraining.config import Config
-from electra_accel.pretraining.config_parser import keep_recorded, load
+from electra_accel.pretraining.config_parser import default_folder, keep_recorded, load
 from electra_accel.runs import run_folder
 from tests.pretraining_runs import exported_weights, options, run_here, write_corpus
 
@@ -109,8 +109,20 @@ def test_a_configuration_that_is_no_runs_gives_no_warmup(tmp_path: Path, monkeyp
     (tmp_path / "a" / run_folder.CONFIG).write_text("optim: {warmup_steps: 1}")
     monkeypatch.chdir(tmp_path / "a" / "b")
     config = Config()
-    keep_recorded(config)
+    keep_recorded(config, tmp_path / "new")
     assert config.optim.warmup_steps is None
+
+
+def test_a_requeued_job_keeps_what_its_run_recorded(tmp_path: Path, monkeypatch):
+    """Slurm gives it the same job id, and so the same folder, though no --run.dir was given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    folder = Path(default_folder("own"))
+    folder.mkdir(parents=True)
+    (folder / run_folder.CONFIG).write_text("optim: {kind: adamw, learning_rate: 7e-4}")
+    config = Config()
+    keep_recorded(config, Path(default_folder("own")))
+    assert (config.optim.kind, config.optim.learning_rate) == ("adamw", 7e-4)
 
 
 def test_a_run_of_an_earlier_version_keeps_its_defaults(run, tmp_path: Path):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from electra_accel.data.prepare import Prepared, prepare, short_name
+from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.errors import UserError
 from electra_accel.finetuning.heads import names
-from electra_accel.pretraining.assemble import default_folder
+from electra_accel.names import short_name
+from electra_accel.pretraining.config_parser import default_folder
 from electra_accel.runs import run_folder
 from electra_accel.text.corpus import Corpus
 from electra_accel.text.tokenizer import load_tokenizer

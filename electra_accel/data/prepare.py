@@ -25,6 +25,7 @@ from electra_accel.data.split import assign, fraction_that_holds_one, numbers
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS, TokenStore
 from electra_accel.data.waiting import build_once
 from electra_accel.errors import UserError
+from electra_accel.names import short_name
 from electra_accel.text.corpus import Corpus, content_key, read_documents, text_bytes
 from electra_accel.text.encode import encode_all
 from electra_accel.text.tokenizer import fingerprint, load_tokenizer, save_tokenizer, train_tokenizer
@@ -118,11 +119,6 @@ def prepare(
     for line in told(unknown_tokens(read_manifest(folder))):
         log(line)
     return folder
-
-
-def short_name(name: str) -> str:
-    """At most 200 bytes of it: a folder's name has 255, and more comes behind it. Hangul of macOS takes 9 bytes a syllable."""
-    return name.encode()[:200].decode(errors="ignore")
 
 
 def _build(

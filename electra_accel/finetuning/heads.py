@@ -11,13 +11,13 @@ import torch
 import transformers
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from electra_accel.data.prepare import short_name
 from electra_accel.errors import UserError
 from electra_accel.finetuning.config import place_of
 from electra_accel.finetuning.kinds.registry import KINDS
 from electra_accel.finetuning.tasks import TaskData
 from electra_accel.model import reading
 from electra_accel.model.fingerprint import UNTRAINED, network_fingerprint
+from electra_accel.names import short_name
 from electra_accel.randomness import Purpose, torch_seed
 from electra_accel.runs import run_folder
 from electra_accel.text.tokenizer import load_tokenizer

@@ -1,8 +1,6 @@
 """From the configuration to the parts that ``train`` needs. data/ and model/ take plain arguments; here they get them."""
 
-import datetime
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from electra_accel.data.manifest import unknown_tokens
 from electra_accel.data.masking import MASK_UNITS, Masking, slots_of_length
 from electra_accel.data.packing import choose_limits
 from electra_accel.data.plan import Layout, Plan, steps_in_passes
-from electra_accel.data.prepare import Prepared, prepare, short_name
+from electra_accel.data.prepare import Prepared, prepare
 from electra_accel.data.replay import Replay
 from electra_accel.data.store import MixedStore
 from electra_accel.engines.muon import ROUNDS
@@ -30,15 +28,6 @@ from electra_accel.text.vocabulary import read_tokens
 
 PREPARED = Path("prepared")  # where texts are tokenised to, once per content and settings
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
-
-
-def default_folder(recipe: str) -> str:
-    """runs/<recipe>-<UTC time>; -<job id> under Slurm, which keeps its name when the job is requeued; in a W&B sweep, whose
-    trials may start in the same second, runs/sweep-<run id>."""
-    if os.environ.get("WANDB_SWEEP_ID") and (trial := os.environ.get("WANDB_RUN_ID")):
-        return f"runs/sweep-{trial}"
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    return f"runs/{short_name(recipe)}-{os.environ.get('SLURM_JOB_ID', now)}"
 
 
 def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:

@@ -1,10 +1,13 @@
 """Command line and YAML -> Config, and back; see ``options/parser.py``."""
 
+import datetime
+import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from electra_accel.errors import UserError
+from electra_accel.names import short_name
 from electra_accel.options import parser
 from electra_accel.options.declare import value_of
 from electra_accel.pretraining.config import CHOICES, Config, resolve
@@ -43,12 +46,21 @@ def _arguments(files: list[parser.Layer], line: parser.Layer) -> Arguments:
     return Arguments(config, Path(files[-1][1]).stem if files else "run")
 
 
-def keep_recorded(config: Config) -> None:
-    """Give ``config`` what the run that it goes on with recorded of ``_KEPT``, unless it has its own.
+def default_folder(recipe: str) -> str:
+    """runs/<recipe>-<UTC time>; -<job id> under Slurm, which keeps its name when the job is requeued; in a W&B sweep, whose
+    trials may start in the same second, runs/sweep-<run id>."""
+    if os.environ.get("WANDB_SWEEP_ID") and (trial := os.environ.get("WANDB_RUN_ID")):
+        return f"runs/sweep-{trial}"
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    return f"runs/{short_name(recipe)}-{os.environ.get('SLURM_JOB_ID', now)}"
+
+
+def keep_recorded(config: Config, folder: Path) -> None:
+    """Give ``config`` what the run in ``folder``, which it goes on with, recorded of ``_KEPT``, unless it has its own.
 
     A default warmup would follow more steps; other defaults may have been others in an earlier version.
     """
-    folders = [Path(config.run.dir)] if config.run.dir else []
+    folders = [folder]
     if config.run.resume not in ("auto", "never"):
         folders.append(Path(config.run.resume).resolve().parent.parent)  # the run of a checkpoint
     for folder in (folder for folder in folders if (folder / CONFIG).is_file()):

@@ -246,3 +246,24 @@ def test_figures_of_a_head_that_answers_nan_are_nan():
     without = {name for name, value in figures.items() if math.isnan(value)}
     # the kept tokens, of which there are none here, have no accuracy in any case
     assert without == {name for name in figures if name.startswith("corrective_")}
+
+
+def test_what_the_head_keeps_for_the_backward_pass_is_bounded_by_the_slots():
+    """Per slot one fp32 number for each token of the vocabulary, and a few hidden states."""
+    pair = toy_pair()
+    batch, _ = pack_examples(toy_examples(300, seed=11), rows=130)
+
+    def kept(corrective):
+        model = ReplacedTokenDetection(*copy.deepcopy(pair), corrective=corrective)
+        storages = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: storages.update({tensor.data_ptr(): tensor.untyped_storage().nbytes()}) or tensor,
+            lambda tensor: tensor,
+        ):
+            output = model(batch)
+        assert output.generator_loss_sum.requires_grad
+        return sum(storages.values())
+
+    slots, config = batch.slot_positions.numel(), pair.discriminator.config
+    logits, states = 4 * slots * config.vocab_size, 4 * slots * config.hidden_size
+    assert logits <= kept(True) - kept(False) <= logits + 5 * states
