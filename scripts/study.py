@@ -25,7 +25,7 @@ import psutil
 
 from electra_accel.cli import PREEMPTED, argument_parser, exit_with_one_line
 from electra_accel.errors import Preempted, UserError
-from electra_accel.reports.study import TASKS, read_study, run_of
+from electra_accel.reports.study import read_study, run_of
 from electra_accel.runs import run_folder
 from electra_accel.runs.stopping import signals
 from electra_accel.terminal import quiet_libraries
@@ -53,7 +53,7 @@ def main() -> None:
     if wrong := [pair for pair in asked.set if "=" not in pair]:
         raise UserError(f"--set {wrong[0]}: write NAME=VALUE")
     study = read_study(asked.file, dict(pair.split("=", 1) for pair in asked.set))
-    study.finetune.extend(words_of("--finetune", asked.finetune))
+    study.finetune_last.extend(words_of("--finetune", asked.finetune))
     for row in study.rows:
         row.words.extend(words_of("--pretrain", asked.pretrain))
     names, folder = [row.name for row in study.rows], asked.dir or Path("runs") / Path(asked.file).stem
@@ -80,9 +80,11 @@ def main() -> None:
             execute(launcher, "pretrain.py", words, run_of(folder, row, seed), asked.dry_run)
             if not asked.dry_run:
                 report(study, folder)
-    if study.finetune:
-        models = ["…"] if asked.dry_run else study.networks(folder)
-        execute(launcher, "finetune.py", [*study.finetune, "--models", *models], folder / TASKS, asked.dry_run)
+    for finetuning in study.finetunings():
+        models = ["…"] if asked.dry_run else finetuning.networks(folder)
+        if models:
+            words = [*finetuning.words, "--models", *models]
+            execute(launcher, "finetune.py", words, folder / finetuning.name, asked.dry_run)
     if not asked.dry_run:
         print(report(study, folder))
 

@@ -31,6 +31,8 @@ def test_a_study_of_ours_is_ready_to_run(file, tmp_path, monkeypatch, capfd):
     for name in LABELLED:
         rows = "".join(f"w{i}\t{i % 2}\n" for i in range(2100))
         (tmp_path / f"nsmc_sentiment_{name}.tsv").write_text("text\tlabel\n" + rows)
+    intents = "".join(f"w{i}\t{i % 7}\n" for i in range(3000))
+    (tmp_path / "intent_3i4k_train.tsv").write_text("text\tlabel\n" + intents)
     with lzma.open(tmp_path / "nsmc_reviews.csv.xz", "wt") as reviews:
         reviews.write("id,sen\n1,good\n")
     networks = [make_encoder(tmp_path / name) for name in ("generator", "discriminator")]
@@ -57,7 +59,12 @@ def write_study(place: Path) -> None:
         },
         "rows": [
             {"name": "base", "curve": "two networks"},
-            {"name": "one-network", "options": {"objective.kind": "mlm"}, "curve": "one network"},
+            {
+                "name": "one-network",
+                "options": {"objective.kind": "mlm"},
+                "finetune": {"optim.learning_rate": "1e-3"},
+                "curve": "one network",
+            },
             {"name": "not-yet", "options": {"model.sharing": "none"}},
         ],
     }
@@ -94,9 +101,14 @@ def test_a_study_runs_goes_on_and_is_told(tmp_path, monkeypatch, capfd):
         assert entry["mean"]["flops"] == last["train/flops"] == pytest.approx(1.2e11, rel=0.08)
         assert last["step"] > 10
     assert alone["mean"]["tokens"] > 1.05 * base["mean"]["tokens"]
-    tasks = json.loads((folder / "tasks" / "results.json").read_text())["tasks"]["t"]["models"]
-    for entry, model in ((base, "base-1"), (alone, "one-network-1")):
-        assert entry["mean"]["t/accuracy"] == tasks[model]["seeds"]["1"]["test"]["accuracy"]
+    # A row with a fine-tuning rate of its own has a folder of its own, and a place in the same table.
+    own = "tasks-optim.learning_rate=1e-3"
+    for entry, model, tasks, rate in ((base, "base-1", "tasks", None), (alone, "one-network-1", own, 1e-3)):
+        results = json.loads((folder / tasks / "results.json").read_text())["tasks"]["t"]["models"]
+        assert results.keys() == {model}
+        assert entry["mean"]["t/accuracy"] == results[model]["seeds"]["1"]["test"]["accuracy"]
+        identity = json.loads((folder / tasks / "t" / model / "seed-1" / "identity.json").read_text())
+        assert identity["optim.learning_rate"] == rate
     difference = alone["difference"]["t/accuracy"]
     assert difference["mean"] == pytest.approx(alone["mean"]["t/accuracy"] - base["mean"]["t/accuracy"])
     table = (folder / "results.md").read_text().splitlines()
@@ -188,6 +200,8 @@ def test_a_launcher_that_fails_is_no_stop_though_the_run_was_stopped_before(tmp_
         ("{pretrain: {}, finetune: {}, rows: [{name: a}, {name: a}]}", "row 2: a stands there twice"),
         ("{pretrain: {}, finetune: {}, rows: [{name: a, against: b}]}", "none of the rows above: b"),
         ("{pretrain: {}, finetune: {}, rows: [{name: a, options: 3}]}", "options must be names and values"),
+        ("{pretrain: {}, finetune: {}, rows: [{name: a, finetune: [b]}]}", "finetune must be names and values"),
+        ("{pretrain: {}, finetune: {}, rows: [{name: tasks-a}]}", "tasks-a stands there twice, or begins as"),
         ("{pretrain: {x: '{corpus}/a'}, finetune: {}, rows: [{name: a}]}", "--set corpus="),
         (None, "No such file"),
     ],
@@ -240,5 +254,9 @@ def test_one_option_of_a_script_needs_no_blank_in_its_quotes(tmp_path, monkeypat
     line = ["study.yaml", "--set", "data=.", "--finetune", "--train.epochs=2", "--pretrain", "--cpu", "--dry_run"]
     code, out, err = run_here(line, tmp_path, monkeypatch, capfd, SCRIPT)
     assert code == 0, err
-    *pretrain, finetune = out.strip().splitlines()
-    assert "--train.epochs=2" in finetune and len(pretrain) == 6 and all(" --cpu " in line for line in pretrain)
+    lines = out.strip().splitlines()
+    pretrain, finetune = ([line for line in lines if f"scripts/{name}.py" in line] for name in ("pretrain", "finetune"))
+    assert len(pretrain) == 6 and all(" --cpu " in line for line in pretrain)
+    # Rows with fine-tuning options of their own are fine-tuned apart; those of the command line come last.
+    assert [" --optim.learning_rate=1e-3 --train.epochs=2 " in line for line in finetune] == [False, True]
+    assert all(" --train.epochs=2 " in line for line in finetune)

@@ -15,6 +15,7 @@ from typing import Any
 from electra_accel.errors import UserError, named
 from electra_accel.finetuning import config as finetuning_config
 from electra_accel.finetuning import config_parser as finetuning_parser
+from electra_accel.names import short_name
 from electra_accel.options.parser import EMPTY
 from electra_accel.options.yaml_file import NULL, read_yaml
 from electra_accel.pretraining import config_checks, config_parser
@@ -24,7 +25,7 @@ from electra_accel.text.writing import normalise_name
 
 TASKS = "tasks"
 _PARTS = {"pretrain": dict, "finetune": dict, "rows": list}
-_OF_A_ROW = ("name", "options", "against", "curve")
+_OF_A_ROW = ("name", "options", "finetune", "against", "curve")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,13 @@ class Row:
     words: list[str]  # its options of scripts/pretrain.py, as on a command line, after those that all rows share
     against: str | None  # the row that it is compared with; None for the first one
     curve: str | None  # the line of the chart that it is a point of; None without a chart
+    finetune: list[str] = field(default_factory=list)  # its own options of scripts/finetune.py
+
+    @property
+    def tasks(self) -> str:
+        """The name of the folder of its fine-tunings. Rows with other options cannot share one: its figures are one table."""
+        words = (word.removeprefix("--").replace("/", "_") for word in self.finetune)
+        return short_name("-".join([TASKS, *words]))
 
     def finished(self, folder: Path) -> dict[int, Path]:
         """The finished pre-training runs of this row in the folder of the study, by seed."""
@@ -44,35 +52,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Study:
-    """Rows, and what they share, as words of command lines."""
+class FineTuning:
+    """Rows that are fine-tuned in the same way, into one folder."""
 
+    name: str  # of the folder
     rows: list[Row]
-    pretrain: list[str]
-    finetune: list[str]  # without words nothing is fine-tuned
-    launcher: list[str] = field(default_factory=list)  # what starts the two scripts
-
-    def check(self) -> None:
-        """UserError for options that the scripts would refuse, before hours are spent on the rows above."""
-        list(self.configurations())
-        self.finetunings()
-
-    def configurations(self) -> Iterator[tuple[Row, Config]]:
-        """Each row, and what it gives to ``scripts/pretrain.py``."""
-        for row in self.rows:
-            with named(f"row {row.name}"):
-                config = resolve(config_parser.parse([*self.pretrain, *row.words], "").config)
-                config_checks.check(config)
-            yield row, config
-
-    def finetunings(self) -> list[tuple[finetuning_config.Task, finetuning_config.Settings]]:
-        """What the networks are fine-tuned on, and how."""
-        if not self.finetune:
-            return []
-        with named("finetune"):
-            asked = finetuning_parser.parse(["--models", "any", *self.finetune], "")
-            finetuning_config.check(asked.settings, asked.tasks, asked.of_tasks)
-        return list(zip(asked.tasks, asked.of_tasks, strict=True))
+    words: list[str]  # options of scripts/finetune.py
+    tasks: list[tuple[finetuning_config.Task, finetuning_config.Settings]]
 
     def networks(self, folder: Path) -> list[str]:
         """The discriminator, of one network alone its encoder, of every finished run; UserError where it is gone."""
@@ -84,6 +70,42 @@ class Study:
                 raise UserError(f"{run} is finished, but {missing}; remove it, or export it again")
             found.append(str(networks[0]))
         return found
+
+
+@dataclass(frozen=True)
+class Study:
+    """Rows, and what they share, as words of command lines."""
+
+    rows: list[Row]
+    pretrain: list[str]
+    finetune: list[str]  # where these, the row's and the last ones are none, nothing is fine-tuned
+    launcher: list[str] = field(default_factory=list)  # what starts the two scripts
+    finetune_last: list[str] = field(default_factory=list)  # after those of the rows
+
+    def check(self) -> None:
+        """UserError for options that the scripts would refuse, before hours are spent on the rows above."""
+        list(self.configurations())
+        list(self.finetunings())
+
+    def configurations(self) -> Iterator[tuple[Row, Config]]:
+        """Each row, and what it gives to ``scripts/pretrain.py``."""
+        for row in self.rows:
+            with named(f"row {row.name}"):
+                config = resolve(config_parser.parse([*self.pretrain, *row.words], "").config)
+                config_checks.check(config)
+            yield row, config
+
+    def finetunings(self) -> Iterator[FineTuning]:
+        """One for each folder; nothing is trained here."""
+        for name in dict.fromkeys(row.tasks for row in self.rows):
+            rows = [row for row in self.rows if row.tasks == name]
+            words = [*self.finetune, *rows[0].finetune, *self.finetune_last]
+            if not words:
+                continue
+            with named(f"finetune of row {rows[0].name}" if rows[0].finetune else "finetune"):
+                asked = finetuning_parser.parse(["--models", "any", *words], "")
+                finetuning_config.check(asked.settings, asked.tasks, asked.of_tasks)
+            yield FineTuning(name, rows, words, list(zip(asked.tasks, asked.of_tasks, strict=True)))
 
 
 def run_of(folder: Path, row: Row, seed: int) -> Path:
@@ -145,14 +167,15 @@ def _row(where: str, entry: Any, above: list[str], values: Mapping[str, str]) ->
         raise UserError(f"{where}: unknown: {', '.join(sorted(unknown))}; a row has {', '.join(_OF_A_ROW)}")
     against = entry.get("against", above[0] if above else None)
     against = normalise_name(against) if isinstance(against, str) else against
-    if name in (*above, TASKS):
-        raise UserError(f"{where}: {name} stands there twice, or is the folder of the fine-tunings")
+    if name in above or name.split("-")[0] == TASKS:
+        raise UserError(f"{where}: {name} stands there twice, or begins as a folder of fine-tunings does")
     if against is not None and against not in above:
         raise UserError(f"{where}: against is none of the rows above: {against}")
-    chosen = entry.get("options") or {}
-    if not isinstance(chosen, dict):
-        raise UserError(f"{where}: options must be names and values")
-    return Row(name, _words(where, chosen, values), against, entry.get("curve"))
+    parts = {part: entry.get(part) or {} for part in ("options", "finetune")}
+    if wrong := [part for part, chosen in parts.items() if not isinstance(chosen, dict)]:
+        raise UserError(f"{where}: {wrong[0]} must be names and values")
+    options, finetune = (_words(where, chosen, values) for chosen in parts.values())
+    return Row(name, options, against, entry.get("curve"), finetune)
 
 
 def _words(where: str, chosen: Mapping[str, Any], values: Mapping[str, str]) -> list[str]:

@@ -10,7 +10,7 @@ from electra_accel.finetuning.tasks import load_task
 from electra_accel.pretraining import opening
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.networks import given_tokenizer
-from electra_accel.reports.study import TASKS, Study, run_of
+from electra_accel.reports.study import Study, run_of
 from electra_accel.runs import run_folder
 from electra_accel.text.corpus import Corpus, read_documents, resolve
 
@@ -34,13 +34,14 @@ def check_inputs(study: Study, folder: Path, rows: Container[str], seeds: Sequen
                 config.run.seed = seed
                 if (run_of(folder, row, seed) / run_folder.CONFIG).is_file():
                     opening.require_same(run_of(folder, row, seed), config)
-    for task, settings in study.finetunings():
-        with named(f"finetune, task {task.name}"):
-            wanted = shared_identity(settings, load_task(task))
-            networks = {run.name for row in study.rows for run in row.finished(folder).values()}
-            for result in sorted((folder / TASKS / task.name).glob(f"*/seed-*/{RESULT}")):
-                if result.parent.parent.name in networks:
-                    require_same(result.parent, wanted)
+    for finetuning in study.finetunings():
+        networks = {run.name for row in finetuning.rows for run in row.finished(folder).values()}
+        for task, settings in finetuning.tasks:
+            with named(f"finetune, task {task.name}"):
+                wanted = shared_identity(settings, load_task(task))
+                for result in sorted((folder / finetuning.name / task.name).glob(f"*/seed-*/{RESULT}")):
+                    if result.parent.parent.name in networks:
+                        require_same(result.parent, wanted)
 
 
 def _open_texts(config: Config) -> None:

@@ -1,7 +1,7 @@
 """What a study has found: all figures, a table in Markdown, and a page with its tasks over the arithmetic of pre-training."""
 
 import shlex
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from electra_accel.model.figures import FIGURES
 from electra_accel.paired import by_seed, paired_difference
 from electra_accel.reports.judgements import SHORT
 from electra_accel.reports.page import Table, chart, charts, label, page
-from electra_accel.reports.study import TASKS, Study
+from electra_accel.reports.study import Study
 from electra_accel.runs import run_folder
 from electra_accel.tracking.calibration import COLOURS
 
@@ -36,7 +36,8 @@ def collect(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
         figures are those of ``KEYS`` and ``<task>/<metric>`` (see ``_of_tasks``).
     """
     finished = {row.name: row.finished(folder) for row in study.rows}
-    of_tasks = _of_tasks(folder, {run.resolve() for runs in finished.values() for run in runs.values()})
+    folders = {run.resolve(): row.tasks for row in study.rows for run in finished[row.name].values()}
+    of_tasks = _of_tasks(folder, folders)
     found: dict[str, dict[str, Any]] = {}
     for row in study.rows:
         seeds = {seed: _of_run(run) | of_tasks.get(run.resolve(), {}) for seed, run in finished[row.name].items()}
@@ -66,26 +67,31 @@ def _of_run(run: Path) -> dict[str, float]:
     return {name: newest[key] for name, key in KEYS.items() if key in newest}
 
 
-def _of_tasks(folder: Path, runs: Container[Path]) -> dict[Path, dict[str, float]]:
-    """``<task>/<metric>`` of each of the pre-training ``runs`` that was fine-tuned, on test, or on dev where there is no test.
+def _of_tasks(folder: Path, folders: Mapping[Path, str]) -> dict[Path, dict[str, float]]:
+    """``<task>/<metric>`` of each pre-training run that was fine-tuned, on test, or on dev where there is no test.
 
     It is the mean over those seeds of fine-tuning that all networks have: where a study was stopped in between, one network's
     luckier seeds would otherwise stand against another's.
+
+    Args:
+        folders: where the fine-tunings of each run are.
     """
+    by_task: dict[str, dict[Path, dict[int, float]]] = {}
+    for name in dict.fromkeys(folders.values()):
+        for task, entry in run_folder.read_json(folder / name / RESULTS_JSON).get("tasks", {}).items():
+            values = by_task.setdefault(f"{task}/{entry['metric']}", {})
+            for model in entry["models"].values():
+                split = "test" if any("test" in result for result in model["seeds"].values()) else "dev"
+                of_seeds = by_seed(model["seeds"], split, entry["metric"])
+                run = Path(model["source"]).parent.resolve()
+                defined = {seed: value for seed, value in of_seeds.items() if value is not None}
+                if folders.get(run) == name and defined:
+                    values[run] = defined
     found: dict[Path, dict[str, float]] = {}
-    for task, entry in run_folder.read_json(folder / TASKS / RESULTS_JSON).get("tasks", {}).items():
-        values: dict[Path, dict[int, float]] = {}
-        for model in entry["models"].values():
-            split = "test" if any("test" in result for result in model["seeds"].values()) else "dev"
-            of_seeds = by_seed(model["seeds"], split, entry["metric"])
-            run = Path(model["source"]).parent.resolve()
-            defined = {seed: value for seed, value in of_seeds.items() if value is not None}
-            if run in runs and defined:
-                values[run] = defined
+    for task, values in by_task.items():
         common = sorted(set.intersection(*map(set, values.values()))) if values else []
         for run, of_seeds in values.items() if common else ():
-            mean = float(np.mean([of_seeds[seed] for seed in common]))
-            found.setdefault(run, {})[f"{task}/{entry['metric']}"] = mean
+            found.setdefault(run, {})[task] = float(np.mean([of_seeds[seed] for seed in common]))
     return found
 
 

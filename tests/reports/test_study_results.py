@@ -26,10 +26,14 @@ def test_networks_are_compared_on_the_seeds_of_fine_tuning_that_all_have(tmp_pat
         "source": str(tmp_path / "removed-1" / "discriminator"),
         "seeds": {"7": seeds["1"]},
     }  # its row is
-    (tmp_path / "tasks").mkdir()
-    tasks = {"tasks": {"t": {"metric": "accuracy", "models": models}}}
-    (tmp_path / "tasks" / "results.json").write_text(json.dumps(tasks))
-    rows = [Row("a", [], None, None), Row("b", ["--x"], "a", None), Row("c", ["--y"], "a", None)]
+    # An earlier study file had no fine-tuning options for row c: those figures stand in the first folder and do not count.
+    own = {"c-1": models["c-1"]}
+    models["c-1"] = models["c-1"] | {"seeds": {"1": {"test": {"accuracy": 0.1}}}}
+    for folder, there in (("tasks", models), ("tasks-x=3", own)):
+        (tmp_path / folder).mkdir()
+        tasks = {"tasks": {"t": {"metric": "accuracy", "models": there}}}
+        (tmp_path / folder / "results.json").write_text(json.dumps(tasks))
+    rows = [Row("a", [], None, None), Row("b", ["--x"], "a", None), Row("c", ["--y"], "a", None, ["--x=3"])]
     found = collect(Study(rows, [], []), tmp_path)
     assert {name: entry["mean"]["t/accuracy"] for name, entry in found.items()} == {"a": 0.9, "b": 0.9, "c": 0.8}
     assert found["b"]["difference"]["t/accuracy"]["mean"] == 0
