@@ -15,7 +15,6 @@ from typing import Any
 from electra_accel.errors import UserError, named
 from electra_accel.finetuning import config as finetuning_config
 from electra_accel.finetuning import config_parser as finetuning_parser
-from electra_accel.names import short_name
 from electra_accel.options.parser import EMPTY
 from electra_accel.options.yaml_file import NULL, read_yaml
 from electra_accel.pretraining import config_checks, config_parser
@@ -41,8 +40,8 @@ class Row:
     @property
     def tasks(self) -> str:
         """The name of the folder of its fine-tunings. Rows with other options cannot share one: its figures are one table."""
-        words = (word.removeprefix("--").replace("/", "_") for word in self.finetune)
-        return short_name("-".join([TASKS, *words]))
+        words = (word.removeprefix("--").replace("%", "%25").replace("/", "%2F") for word in self.finetune)
+        return "-".join([TASKS, *words])
 
     def finished(self, folder: Path) -> dict[int, Path]:
         """The finished pre-training runs of this row in the folder of the study, by seed."""
