@@ -34,11 +34,11 @@ class Size:
     settings: Settings
 
 
-_FASTEST = dict(optimizer="muon", corrective_weight=10.0)  # of what was tried: docs/first-run.md, docs/learning.md
+_FASTEST = dict(optimizer="muon", corrective_weight=10.0)  # of what was tried: docs/first-run.md
 # Clark et al., ELECTRA (ICLR 2020), tables 6 and 7; "tiny" and the settings for a given pair are ours.
 SIZES = {
     "tiny": Size(4, 128, 4, 512, 128, 1 / 2, Settings(1e-3, 0.15, 64, 128, warmup_steps=100, **_FASTEST)),
-    "small": Size(12, 256, 4, 1024, 128, 1 / 4, Settings(5e-4, 0.15, 128, 128, **_FASTEST)),
+    "small": Size(12, 256, 4, 1024, 128, 1 / 4, Settings(5e-4, 0.15, 128, 128)),
     "base": Size(12, 768, 12, 3072, 768, 1 / 3, Settings(2e-4, 0.15, 256, 512)),
     "large": Size(24, 1024, 16, 4096, 1024, 1 / 4, Settings(2e-4, 0.25, 2048, 512)),
 }
