@@ -12,6 +12,7 @@ from electra_accel.engines.deepspeed import DeepSpeed
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.fsdp2 import Fsdp2
 from electra_accel.engines.hardware import choose_precision, unusable_gpu, wants_cpu
+from electra_accel.engines.memory import keep_large_blocks
 from electra_accel.engines.plain import Plain
 from electra_accel.errors import UserError
 
@@ -40,6 +41,8 @@ def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path,
     cpu = cpu or not torch.cuda.is_available()
     precision = choose_precision(precision, os.environ.get("ACCELERATE_MIXED_PRECISION"), cpu)
     engine.require_optimizer(optimizer, precision)
+    if cpu:
+        keep_large_blocks()
     opened = engine(precision=precision, cpu=cpu, trackers=trackers, folder=folder)
     at_good_end.append(opened.leave)
     return opened
