@@ -12,8 +12,8 @@ def keep_large_blocks() -> bool:
     """Tells glibc to keep large blocks that are freed.
 
     By default glibc gives every block from 128 KiB to 32 MiB on back to the system when it is freed, and the system hands out
-    the next one page by page, each filled with zeros. A training step on a CPU frees all its activations, so without this a
-    tenth to a fifth of its time goes there (docs/benchmarks.md).
+    the next one page by page, each filled with zeros. A training step on a CPU frees all its activations, so without this
+    a seventh of the processor time of a short run of size tiny goes there (docs/benchmarks.md).
 
     Returns:
         Whether it was told: not where one of ``VARIABLES`` is set, or where the C library is another one.
