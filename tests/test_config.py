@@ -31,15 +31,18 @@ def test_published_settings_by_size(size: str, learning_rate: float, mask_prob: 
         assert dump(default) == dump(resolve(parse([*SCRATCH[:2], *start, "--config", "published"], "").config))
 
 
-def test_muon_and_the_corrective_loss_are_the_defaults_of_tiny():
-    """With one network there is nothing to correct. A pair that is given keeps AdamW."""
+def test_muon_and_the_corrective_loss_with_networks_apart_are_the_defaults_of_tiny():
+    """With one network there is nothing to correct or to share. A pair that is given keeps AdamW and its shared tables."""
     tiny = resolve(config_of(*SCRATCH))
     assert (tiny.optim.kind, tiny.optim.learning_rate, tiny.optim.matrix_learning_rate) == ("muon", 2e-3, 4e-3)
-    assert tiny.objective.corrective_weight == 10 and check(tiny) == []
+    assert (tiny.objective.discriminator_weight, tiny.objective.corrective_weight) == (10, 10)
+    assert (tiny.model.sharing, tiny.model.generator_width) == ("none", 0.25) and check(tiny) == []
     alone = resolve(config_of(*SCRATCH, "--objective.kind=mlm"))
-    assert (alone.optim.kind, alone.objective.corrective_weight) == ("muon", 0) and check(alone) == []
+    assert (alone.optim.kind, alone.objective.corrective_weight) == ("muon", 0)
+    assert (alone.model.sharing, alone.model.generator_width) == ("tied", None) and check(alone) == []
     given = resolve(config_of(*PAIR))
     assert (given.optim.kind, given.objective.corrective_weight) == ("adamw", 0)
+    assert (given.objective.discriminator_weight, given.model.sharing, given.model.generator_width) == (50, "tied", None)
     rate = resolve(config_of(*SCRATCH, "--optim.learning_rate=5e-4"))
     assert (rate.optim.learning_rate, rate.optim.matrix_learning_rate) == (5e-4, 1e-3)
 

@@ -59,6 +59,8 @@ def train(folder: Path) -> dict[str, list[list[float]]]:
             tokenizer__train_vocab_size=None,
             tokenizer__path=folder / "vocab.txt",
             model__dropout=0.0,
+            model__sharing="tied",
+            objective__discriminator_weight=50,
             objective__mask_prob=0.15,
             eval__every=100,
             eval__batches=1,

@@ -127,15 +127,16 @@ def test_a_requeued_job_keeps_what_its_run_recorded(tmp_path: Path, monkeypatch)
 
 def test_a_run_of_an_earlier_version_keeps_its_defaults(run, tmp_path: Path):
     """Those that it recorded; and where there was no choice, which it did not record: AdamW, and no corrective loss."""
-    shape = dict(optim__learning_rate=None)
-    assert run("first", **SHORT, **shape, optim__kind="adamw", objective__corrective_weight=0)[0] == 0
+    shape = dict(optim__learning_rate=None, model__generator_width=None)
+    then = dict(model__sharing="tied", model__generator_width=0.5, objective__discriminator_weight=50)
+    assert run("first", **SHORT | shape | then, optim__kind="adamw", objective__corrective_weight=0)[0] == 0
     file = tmp_path / "first" / run_folder.CONFIG
-    earlier = {"corrective_weight": None, "matrix_learning_rate": None, "kind": None}
+    earlier = {"corrective_weight": None, "matrix_learning_rate": None, "kind": None, "generator_width": "null"}
     earlier |= {"learning_rate": "0.0007"}
     lines, group = [], ""
     for line in file.read_text("utf-8").splitlines():
         group, name = (group, line.split(":")[0].strip()) if line.startswith(" ") else (line, "")
-        value = earlier.get(name, "as it is") if group in ("optim:", "objective:") else "as it is"
+        value = earlier.get(name, "as it is") if group in ("optim:", "objective:", "model:") else "as it is"
         if line.strip() != "kind: rtd" and value != "as it is":
             line = value and f"  {name}: {value}"
         lines += [line] if line is not None else []
@@ -144,7 +145,8 @@ def test_a_run_of_an_earlier_version_keeps_its_defaults(run, tmp_path: Path):
     assert code == 0, err
     found = load(file)
     assert (found.optim.kind, found.optim.learning_rate, found.optim.matrix_learning_rate) == ("adamw", 7e-4, None)
-    assert found.objective.corrective_weight == 0
+    assert (found.objective.corrective_weight, found.objective.discriminator_weight) == (0, 50)
+    assert (found.model.sharing, found.model.generator_width) == ("tied", 0.5)
     code, _, err = run("first", **LONGER, **shape, optim__kind="muon")
     assert code == 2 and "optim.kind: adamw -> muon" in err
     assert run("second", **SHORT)[0] == 0

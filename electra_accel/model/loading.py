@@ -17,7 +17,7 @@ from electra_accel.model.reading import (
 from electra_accel.model.sharing import share
 
 _HEADS = {"generator": "generator_predictions.", "discriminator": "discriminator_predictions."}
-_ODD_LM_HEAD = 0.01  # of the word table's norm: a head that differs by more was another one, not a rounded copy
+_ANOTHER = 0.01  # of a table's norm: one that differs by more was trained apart, it is no rounded copy
 _SHARED = {
     "tied": "tied, the generator uses the discriminator's",
     "none": "not shared, each network keeps its own",
@@ -109,7 +109,7 @@ def _tie_lm_head(network: ElectraForMaskedLM, title: str) -> list[str]:
         return []
     line = f"{title} LM head tied to the word embeddings; its own weight in the checkpoint, which differed by "
     line += f"{_difference(head.weight, word)}, is not used"
-    is_odd = _relative_difference(head.weight, word) > _ODD_LM_HEAD
+    is_odd = _relative_difference(head.weight, word) > _ANOTHER
     head.weight = word
     # transformers took the entry out when it saw the difference; without it nothing would be tied after the export.
     network.all_tied_weights_keys = network.get_expanded_tied_weights_keys()
@@ -119,15 +119,19 @@ def _tie_lm_head(network: ElectraForMaskedLM, title: str) -> list[str]:
 def share_loaded(pair: Pair, how: str) -> list[str]:
     """``sharing.share``, in place, for two networks that come with embeddings of their own; returns lines for a person: how far
     these had drifted apart, and what was made of them."""
-    mine, drift = dict(pair.generator.electra.embeddings.named_parameters()), []
+    mine, drift, is_another = dict(pair.generator.electra.embeddings.named_parameters()), [], False
     for name, parameter in pair.discriminator.electra.embeddings.named_parameters():
         if mine[name].shape != parameter.shape:
             drift.append(f"{name} is {list(mine[name].shape)} and {list(parameter.shape)}")
         elif not torch.equal(mine[name], parameter):
             drift.append(f"{name} by {_difference(mine[name], parameter)}")
+            is_another |= _relative_difference(mine[name], parameter) > _ANOTHER
     share(*pair, how)
     differed = f"; the generator's differed from the discriminator's: {'; '.join(drift)}" if drift else " (were equal)"
-    return [f"embeddings: {_SHARED[how]}{differed}"]
+    lines = [f"embeddings: {_SHARED[how]}{differed}"]
+    if how == "tied" and is_another:
+        lines.append("warning: the generator now has tables that it was not trained with; --model.sharing none keeps its own")
+    return lines
 
 
 def load_network(option: str, architecture: type[PreTrainedModel], source: str) -> PreTrainedModel:

@@ -106,7 +106,8 @@ def warm_start_generator(
     initialise(generator, "generator", seed)
     set_dropout(generator, dropout)
     generator.electra.embeddings.load_state_dict(discriminator.electra.embeddings.state_dict())
-    shape = f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}, {config.num_attention_heads} heads"
+    heads = config.num_attention_heads
+    shape = f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}, {heads} head{'s' * (heads > 1)}"
     return generator, [f"generator: new ({shape}), but for the embeddings, which are the discriminator's"]
 
 

@@ -79,13 +79,17 @@ class Model:
     )
     discriminator: str | None = option(None, "folder or hub id", "PATH")
     revision: str | None = option(None, "branch, tag or commit of the hub ids; default: main", "NAME")
-    sharing: Literal["tied", "none", "gdes"] = option(
-        "tied",
-        "token embeddings: one table for both networks; one each; the discriminator's is the generator's plus a difference",
+    sharing: Literal["tied", "none", "gdes"] | None = option(
+        None,
+        "token embeddings: one table for both networks; one each; the discriminator's is the generator's plus a difference; "
+        f"default: {_by_start('sharing')}",
     )
     warm_start_steps: int = option(2000, "steps that a new generator is trained for first, by kind mlm", within=COUNT)
     generator_width: float | None = option(
-        None, "generator width as a share of the discriminator's, such as 0.25; default: as published", within="(0, 1]"
+        None,
+        "generator width as a share of the discriminator's; default: "
+        + ", ".join(f"{size} {shape.generator_width:.2g}" for size, shape in SIZES.items()),
+        within="(0, 1]",
     )
     dropout: float = option(0.1, "in both networks; attention dropout is 0 in training", within="[0, 1)")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, slower")
@@ -107,7 +111,9 @@ class Objective:
         0.0, "share of them that become a random token; the rest is kept", within="[0, 1]"
     )
     generator_weight: float = option(1.0, "weight of the generator loss", within=NOT_NEGATIVE)
-    discriminator_weight: float = option(50.0, "weight of the discriminator loss", within=NOT_NEGATIVE)
+    discriminator_weight: float | None = option(
+        None, f"weight of the discriminator loss; default: {_by_start('discriminator_weight')}", within=NOT_NEGATIVE
+    )
     corrective_weight: float | None = option(
         None,
         "weight of the corrective loss: the discriminator also names the original of every selected token; 0: it does not; "
@@ -286,10 +292,16 @@ def resolve(config: Config, steps: int | None = None) -> Config:
     Impossible configurations pass through; :func:`check` names what is wrong with them.
     """
     config = copy.deepcopy(config)
-    objective, optim, train = config.objective, config.optim, config.train
-    recommended = FROM_PAIR if config.from_pair else SIZES[config.model.size or "tiny"].settings
+    model, objective, optim, train = config.model, config.objective, config.optim, config.train
+    recommended = FROM_PAIR if config.from_pair else SIZES[model.size or "tiny"].settings
+    if model.sharing is None:
+        model.sharing = "tied" if config.is_mlm else recommended.sharing
+    if model.generator_width is None and model.size and not config.is_mlm:
+        model.generator_width = SIZES[model.size].generator_width
     if objective.mask_prob is None:
         objective.mask_prob = recommended.mask_prob
+    if objective.discriminator_weight is None:
+        objective.discriminator_weight = recommended.discriminator_weight
     if objective.corrective_weight is None:
         objective.corrective_weight = 0.0 if config.is_mlm else recommended.corrective_weight
     if optim.kind is None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from electra_accel.errors import UserError
+from electra_accel.model.sizes import SIZES
 from electra_accel.names import short_name
 from electra_accel.options import parser
 from electra_accel.options.declare import value_of
@@ -16,9 +17,10 @@ from electra_accel.runs.run_folder import CONFIG
 _LENGTHS = ("train.steps", "optim.warmup_steps")
 # What earlier versions did, who did not record it.
 UNRECORDED = {"objective.corrective_weight": 0.0, "optim.kind": "adamw"}
+_UNRECORDED_WIDTH = {"tiny": 1 / 2}  # of the generator, by size; the other sizes have the width that they had
 # Defaults that a run keeps when it goes on.
 _KEPT = (
-    *UNRECORDED, "objective.mask_prob", "optim.learning_rate", "optim.matrix_learning_rate", "optim.warmup_steps",
+    *UNRECORDED, "model.sharing", "model.generator_width", "objective.discriminator_weight", "objective.mask_prob", "optim.learning_rate", "optim.matrix_learning_rate", "optim.warmup_steps",
     "train.batch_tokens",
 )  # fmt: skip
 
@@ -70,7 +72,8 @@ def keep_recorded(config: Config, folder: Path) -> None:
                 group, _, option = name.partition(".")
                 # Where another optimizer or objective was asked for, that is the mistake to name.
                 other = option == "matrix_learning_rate" and config.optim.kind != "muon"
-                other |= option == "corrective_weight" and config.is_mlm
+                other |= option in ("corrective_weight", "sharing", "generator_width") and config.is_mlm
+                other |= option == "generator_width" and config.from_pair
                 if getattr(getattr(config, group), option) is None and not other:
                     setattr(getattr(config, group), option, value_of(before, name))
 
@@ -87,6 +90,9 @@ def recorded(folder: Path) -> Config:
         group, _, option = name.partition(".")
         if getattr(getattr(config, group), option) is None:
             setattr(getattr(config, group), option, earlier)
+    model = config.model
+    if model.size and model.generator_width is None and not config.is_mlm:
+        model.generator_width = _UNRECORDED_WIDTH.get(model.size, SIZES[model.size].generator_width)
     return config
 
 

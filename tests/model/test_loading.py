@@ -99,6 +99,9 @@ def test_drifted_embeddings_are_reported_and_the_discriminators_taken(folders):
     assert any(
         "word_embeddings.weight" in line and "1.5" in line for line in report if line.startswith("embeddings: tied")
     )
+    assert report[-1].startswith("warning: ") and "model.sharing none" in report[-1]
+    edit(folder / "generator" / "model.safetensors", lambda tensors: tensors.__setitem__(name, word.detach() * 1.001))
+    assert "by up to" in load(folder)[1][-1], "a rounded copy is no other table"
 
 
 def truncate(folder):

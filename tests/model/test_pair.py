@@ -30,7 +30,7 @@ def shape(c):
 @pytest.mark.parametrize(
     ("size", "discriminator", "generator", "millions"),
     [
-        ("tiny", (4, 128, 4, 512, 128), (4, 64, 2, 256, 128), 4.8),
+        ("tiny", (4, 128, 4, 512, 128), (4, 32, 1, 128, 128), 4.8),
         ("small", (12, 256, 4, 1024, 128), (12, 64, 1, 256, 128), 13.5),  # published as 14M
         ("base", (12, 768, 12, 3072, 768), (12, 256, 4, 1024, 768), 108.9),  # 110M
         ("large", (24, 1024, 16, 4096, 1024), (24, 256, 4, 1024, 1024), 334.1),  # 335M
@@ -101,7 +101,7 @@ def embeddings_of(network):
 @pytest.mark.parametrize(
     ("size", "width", "expected"),
     [
-        ("tiny", None, (4, 64, 2, 256, 128)),
+        ("tiny", None, (4, 32, 1, 128, 128)),
         ("small", None, (12, 64, 1, 256, 128)),
         ("base", None, (12, 256, 4, 1024, 768)),
         ("large", None, (24, 256, 4, 1024, 1024)),
@@ -139,7 +139,7 @@ def test_a_warm_started_generator_has_the_discriminators_embeddings_and_fresh_la
     assert not torch.equal(generator.get_parameter(dense), other.get_parameter(dense))
     assert generator.get_parameter(dense).std().item() == pytest.approx(0.02, rel=0.1)
     assert {m.p for m in generator.modules() if isinstance(m, torch.nn.Dropout)} == {0.25}
-    assert len(report) == 1 and "2 heads" in report[0]
+    assert len(report) == 1 and "hidden size 32, 1 head" in report[0]
     assert all(torch.equal(value, before[name]) for name, value in discriminator.state_dict().items())
     share(generator, discriminator, "tied")
     check_pair(generator.config, discriminator.config, VOCAB, 128)

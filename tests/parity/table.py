@@ -48,6 +48,7 @@ class Case:
     dropout: bool = False
     optimizer: str = "adamw"
     corrective: bool = False
+    apart: bool = False  # no shared tables, as size tiny has it
 
     @property
     def reference(self) -> "Case":
@@ -55,7 +56,7 @@ class Case:
         return replace(self, rows=self.rows if self.dropout else 1)
 
     def name(self) -> str:
-        more = "-dropout" * self.dropout + "-corrective" * self.corrective
+        more = "-dropout" * self.dropout + "-corrective" * self.corrective + "-apart" * self.apart
         return f"{self.precision}-{self.bins}-bins-by-{self.rows}-{self.optimizer}{more}"
 
     def options(self, folder: Path, place: Path, **changed: object) -> list[str]:
@@ -64,7 +65,9 @@ class Case:
             data__max_length=BIN,
             tokenizer__train_vocab_size=VOCABULARY,
             model__dropout=0.1 if self.dropout else 0.0,
+            model__sharing="none" if self.apart else "tied",
             optim__kind=self.optimizer,
+            objective__discriminator_weight=50.0,
             objective__corrective_weight=20.0 if self.corrective else 0.0,
             train__steps=STEPS,
             train__batch_tokens=self.bins * BIN,
@@ -87,7 +90,7 @@ CORRECTIVE = Case("fp32", corrective=True)
 EXACT = (Case("float64"), Case("float64", dropout=True))
 MUON = tuple(replace(case, optimizer="muon") for case in (*EXACT, ACCUMULATED, Case("fp32", dropout=True), UNEVEN))
 HALF = (Case("bf16"), Case("bf16", optimizer="muon"))
-BOTH = tuple(replace(case, optimizer="muon", corrective=True) for case in (EXACT[0], ACCUMULATED, UNEVEN))
+OURS = tuple(replace(case, optimizer="muon", corrective=True, apart=True) for case in (EXACT[0], ACCUMULATED, UNEVEN))
 SINGLE = (
     *EXACT, *MUON, Case("float64", rows=2), Case("float64", rows=4),
     ACCUMULATED, Case("fp32", rows=2), Case("fp32", rows=4), Case("fp32", dropout=True), UNEVEN, LONELY,
@@ -96,29 +99,29 @@ TWO = (ACCUMULATED, Case("fp32", rows=4), Case("fp32", dropout=True))
 LAUNCHES: list[tuple[str, int, tuple[Case, ...]]] = [
     ("single", 1, SINGLE),
     ("single", 1, (*HALF, Case("bf16", rows=4))),
-    ("single", 1, (CORRECTIVE, Case("float64", corrective=True), Case("fp32", rows=4, corrective=True), *BOTH)),
-    ("ddp", 2, (*EXACT, *TWO, *MUON[:4], CORRECTIVE, Case("float64", corrective=True))),
-    ("ddp", 3, (*EXACT, ACCUMULATED, UNEVEN, MUON[0], *MUON[2:])),
+    ("single", 1, (CORRECTIVE, Case("float64", corrective=True), Case("fp32", rows=4, corrective=True), *OURS)),
+    ("ddp", 2, (*EXACT, *TWO, *MUON[:4], CORRECTIVE, Case("float64", corrective=True), OURS[0])),
+    ("ddp", 3, (*EXACT, ACCUMULATED, UNEVEN, MUON[0], *MUON[2:], OURS[2])),
     ("ddp", 4, (*EXACT, ACCUMULATED, UNEVEN, LONELY)),
     ("ddp", 2, HALF),
 ]
 for stage in ("zero1", "zero2", "zero3"):
     LAUNCHES += [
-        (stage, 2, (Case("float64"), *TWO, *MUON[2:4], CORRECTIVE)),
-        (stage, 3, (ACCUMULATED, UNEVEN, MUON[2], MUON[4])),
+        (stage, 2, (Case("float64"), *TWO, *MUON[2:4], CORRECTIVE, OURS[1])),
+        (stage, 3, (ACCUMULATED, UNEVEN, MUON[2], MUON[4], OURS[2])),
         (stage, 4, (ACCUMULATED, UNEVEN, LONELY)),
         (stage, 2, HALF),
     ]
 # Every engine in fp32 or closer, even and uneven shares, sharded masters: what a change breaks first, and soonest seen. FSDP2
 # needs GPUs under accelerate launch; tests/engines compares it with one process on the CPU.
 CI: list[tuple[str, int, tuple[Case, ...]]] = [
-    ("single", 1, (Case("float64"), Case("float64", rows=4), ACCUMULATED, UNEVEN, *BOTH)),
-    ("ddp", 2, (Case("float64"), ACCUMULATED, BOTH[0])),
-    ("ddp", 3, (ACCUMULATED, UNEVEN, BOTH[2])),
-    ("zero1", 2, (ACCUMULATED, BOTH[1])),
-    ("zero2", 2, (Case("float64"), ACCUMULATED, BOTH[1])),
-    ("zero3", 2, (Case("float64"), ACCUMULATED, BOTH[1])),
-    ("zero3", 3, (UNEVEN, BOTH[2])),
+    ("single", 1, (Case("float64"), Case("float64", rows=4), ACCUMULATED, UNEVEN, *OURS)),
+    ("ddp", 2, (Case("float64"), ACCUMULATED, OURS[0])),
+    ("ddp", 3, (ACCUMULATED, UNEVEN, OURS[2])),
+    ("zero1", 2, (ACCUMULATED, OURS[1])),
+    ("zero2", 2, (Case("float64"), ACCUMULATED, OURS[1])),
+    ("zero3", 2, (Case("float64"), ACCUMULATED, OURS[1])),
+    ("zero3", 3, (UNEVEN, OURS[2])),
 ]
 CUTS = {"ci": CI}
 
@@ -157,14 +160,13 @@ def verdict(engine: str, case: Case, found: Difference) -> str:
 def row(engine: str, processes: int, case: Case, found: Difference) -> list[str]:
     accumulation = -(-case.bins // (case.rows * processes))
     arrangement = f"{processes} x {accumulation}" + (f", {case.bins} bins" if case.bins != 8 else "")
-    arrangement += ", corrective" * case.corrective
     flips = (
         "0" if found.first is None else f"{found.flips} from step {found.first + 1} (boundary moved {found.shift:.0e})"
     )
     return [
         *(
             engine,
-            case.optimizer + ", corrective" * case.corrective,
+            case.optimizer + ", corrective" * case.corrective + ", apart" * case.apart,
             case.precision,
             arrangement,
             "on" if case.dropout else "off",
