@@ -42,7 +42,11 @@ def test_muon_and_the_corrective_loss_with_networks_apart_are_the_defaults_of_ti
     assert (alone.model.sharing, alone.model.generator_width) == ("tied", None) and check(alone) == []
     given = resolve(config_of(*PAIR))
     assert (given.optim.kind, given.objective.corrective_weight) == ("adamw", 0)
-    assert (given.objective.discriminator_weight, given.model.sharing, given.model.generator_width) == (50, "tied", None)
+    assert (given.model.sharing, given.model.generator_width, given.objective.discriminator_weight) == (
+        "tied",
+        None,
+        50,
+    )
     rate = resolve(config_of(*SCRATCH, "--optim.learning_rate=5e-4"))
     assert (rate.optim.learning_rate, rate.optim.matrix_learning_rate) == (5e-4, 1e-3)
 

@@ -130,7 +130,9 @@ def share_loaded(pair: Pair, how: str) -> list[str]:
     differed = f"; the generator's differed from the discriminator's: {'; '.join(drift)}" if drift else " (were equal)"
     lines = [f"embeddings: {_SHARED[how]}{differed}"]
     if how == "tied" and is_another:
-        lines.append("warning: the generator now has tables that it was not trained with; --model.sharing none keeps its own")
+        lines.append(
+            "warning: the generator now has tables that it was not trained with; --model.sharing none keeps its own"
+        )
     return lines
 
 

@@ -139,7 +139,8 @@ def _learning(config: Config) -> Iterator[str]:
     if optim.kind != "muon" and optim.matrix_learning_rate is not None:
         yield f"optim.matrix_learning_rate is for optim.kind muon, not {optim.kind}; leave it out, or set it to null"
     if config.is_mlm and optim.generator_factor != 1:
-        yield f"optim.generator_factor {optim.generator_factor:g} is for two networks, objective.kind mlm has one; leave it out, or set it to 1"
+        factor = f"optim.generator_factor {optim.generator_factor:g}"
+        yield f"{factor} is for two networks, objective.kind mlm has one; leave it out, or set it to 1"
     if objective.mask_token_prob + objective.random_token_prob > 1:
         yield "objective.mask_token_prob + objective.random_token_prob is more than 1"
     of_discriminator = 0 if config.is_mlm else objective.discriminator_weight + weight

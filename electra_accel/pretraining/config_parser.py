@@ -20,8 +20,8 @@ UNRECORDED = {"objective.corrective_weight": 0.0, "optim.kind": "adamw"}
 _UNRECORDED_WIDTH = {"tiny": 1 / 2}  # of the generator, by size; the other sizes have the width that they had
 # Defaults that a run keeps when it goes on.
 _KEPT = (
-    *UNRECORDED, "model.sharing", "model.generator_width", "objective.discriminator_weight", "objective.mask_prob", "optim.learning_rate", "optim.matrix_learning_rate", "optim.warmup_steps",
-    "train.batch_tokens",
+    *UNRECORDED, "model.sharing", "model.generator_width", "objective.discriminator_weight", "objective.mask_prob",
+    "optim.learning_rate", "optim.matrix_learning_rate", "optim.warmup_steps", "train.batch_tokens",
 )  # fmt: skip
 
 
