@@ -16,12 +16,17 @@ from electra_accel.runs.run_folder import CONFIG
 
 _LENGTHS = ("train.steps", "optim.warmup_steps")
 # What earlier versions did, who did not record it.
-UNRECORDED = {"objective.corrective_weight": 0.0, "optim.kind": "adamw"}
+UNRECORDED = {
+    "model.sharing": "tied",
+    "objective.discriminator_weight": 50.0,
+    "objective.corrective_weight": 0.0,
+    "optim.kind": "adamw",
+}
 _UNRECORDED_WIDTH = {"tiny": 1 / 2}  # of the generator, by size; the other sizes have the width that they had
 # Defaults that a run keeps when it goes on.
 _KEPT = (
-    *UNRECORDED, "model.sharing", "model.generator_width", "objective.discriminator_weight", "objective.mask_prob",
-    "optim.learning_rate", "optim.matrix_learning_rate", "optim.warmup_steps", "train.batch_tokens",
+    *UNRECORDED, "model.generator_width", "objective.mask_prob", "optim.learning_rate", "optim.matrix_learning_rate",
+    "optim.warmup_steps", "train.batch_tokens",
 )  # fmt: skip
 
 
