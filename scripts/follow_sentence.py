@@ -56,10 +56,11 @@ def pair_of(asked: argparse.Namespace, folder: Path):
     if asked.generator:
         return given_pair(asked.generator, asked.discriminator, config.data.max_length)
     config.data.max_length, config.run.seed = MAX_LENGTH, SEED
-    config.objective.mask_prob, config.objective.corrective_weight = MASK_PROB, 0.0  # as published
+    objective = config.objective  # the weights as published
+    objective.mask_prob, objective.discriminator_weight, objective.corrective_weight = MASK_PROB, 50.0, 0.0
     tokenizer = train_tokenizer(lambda: [OTHERS + asked.texts], 400, folder / "tokenizer")
     shape = dict(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, max_length=MAX_LENGTH)
-    pair = build_pair("tiny", **shape, generator_width=None, dropout=0.0, seed=1)
+    pair = build_pair("tiny", **shape, generator_width=0.5, dropout=0.0, seed=1)
     return SavedPair(pair, tokenizer, resolve(config), "a fresh tiny pair")
 
 

@@ -81,14 +81,12 @@ class Model:
     revision: str | None = option(None, "branch, tag or commit of the hub ids; default: main", "NAME")
     sharing: Literal["tied", "none", "gdes"] | None = option(
         None,
-        "token embeddings: one table for both networks; one each; the discriminator's is the generator's plus a difference; "
-        f"default: {_by_start('sharing')}",
+        f"token tables: one; one each; one, and a difference for the discriminator; default: {_by_start('sharing')}",
     )
     warm_start_steps: int = option(2000, "steps that a new generator is trained for first, by kind mlm", within=COUNT)
     generator_width: float | None = option(
         None,
-        "generator width as a share of the discriminator's; default: "
-        + ", ".join(f"{size} {shape.generator_width:.2g}" for size, shape in SIZES.items()),
+        f"generator width as a share of the discriminator's; default: as published, tiny {SIZES['tiny'].generator_width}",
         within="(0, 1]",
     )
     dropout: float = option(0.1, "in both networks; attention dropout is 0 in training", within="[0, 1)")
@@ -294,16 +292,13 @@ def resolve(config: Config, steps: int | None = None) -> Config:
     config = copy.deepcopy(config)
     model, objective, optim, train = config.model, config.objective, config.optim, config.train
     recommended = FROM_PAIR if config.from_pair else SIZES[model.size or "tiny"].settings
-    if model.sharing is None:
-        model.sharing = "tied" if config.is_mlm else recommended.sharing
+    of_one_network = dict(sharing="tied", corrective_weight=0.0) if config.is_mlm else {}
+    for group in (model, objective):
+        for name in ("sharing", "mask_prob", "discriminator_weight", "corrective_weight"):
+            if getattr(group, name, name) is None:
+                setattr(group, name, of_one_network.get(name, getattr(recommended, name)))
     if model.generator_width is None and model.size and not config.is_mlm:
         model.generator_width = SIZES[model.size].generator_width
-    if objective.mask_prob is None:
-        objective.mask_prob = recommended.mask_prob
-    if objective.discriminator_weight is None:
-        objective.discriminator_weight = recommended.discriminator_weight
-    if objective.corrective_weight is None:
-        objective.corrective_weight = 0.0 if config.is_mlm else recommended.corrective_weight
     if optim.kind is None:
         optim.kind = recommended.optimizer
     if optim.learning_rate is None:

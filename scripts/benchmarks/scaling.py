@@ -89,7 +89,7 @@ class Shape(NamedTuple):
 
 
 def joint(size: str, device: str) -> ReplacedTokenDetection:
-    """The two networks as a run has them, but for their weights; device "meta" allocates nothing."""
+    """The two networks as published, with one table, but for their weights; device "meta" allocates nothing."""
     configs = pair_configs(size, vocab_size=VOCABULARY, pad_token_id=0, max_length=512, generator_width=None)
     with torch.device(device):
         pair = Pair(ElectraForMaskedLM(configs[0]), ElectraForPreTraining(configs[1]))
