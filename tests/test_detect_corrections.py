@@ -164,7 +164,7 @@ def test_a_followed_sentence_is_corrected_too(place, monkeypatch, capfd):
     )
     assert code == 0, err
     weights, losses = zip(*(map(float, pair) for pair in re.findall(r"([\d.]+) x ([\d.]+)", out.splitlines()[-1])))
-    assert weights == (1, 50, 50) and f"= {losses[2]:.4f}" in out
+    assert weights == (1, 10, 50) and f"= {losses[2]:.4f}" in out
     total = sum(weight * loss for weight, loss in zip(weights, losses))
     assert float(out.split()[-1]) == pytest.approx(total, abs=0.01)
     [originally] = re.findall(r"originally (\S+), says", out)

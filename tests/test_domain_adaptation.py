@@ -42,7 +42,7 @@ def place(tmp_path_factory):
     (folder / "text.txt").write_text("\n".join(lines[:900]), "utf-8")
     (folder / "general.txt").write_text("\n".join(lines[900:1000]), "utf-8")
     (folder / "replay.txt").write_text("\n".join(lines[950:1800]), "utf-8")
-    arguments = options("all.txt", "scratch", **SHORT | {"tracking.samples": "none"})
+    arguments = options("all.txt", "scratch", **SHORT | {"tracking.samples": "none", "model.sharing": "tied"})
     done = run_in_process("pretrain.py", *arguments, cwd=folder, WANDB_MODE="disabled")
     assert done.returncode == 0, done.stdout + done.stderr
     published.main(folder / "scratch", folder / "published")

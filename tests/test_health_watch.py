@@ -10,6 +10,8 @@ SHORT = {
     "train__steps": 8,
     "train__batch_tokens": 512,
     "tokenizer__train_vocab_size": 600,
+    "model__sharing": "tied",
+    "objective__discriminator_weight": 50,
     "optim__learning_rate": 3e-3,
     "eval__every": 8,
     "eval__batches": 1,

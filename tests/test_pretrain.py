@@ -82,7 +82,7 @@ def test_the_loss_falls_and_the_counts_are_those_of_the_plan(undisturbed):
         assert 0 < record["train/replaced_fraction"] < 0.2
         assert record["train/loss"] == pytest.approx(
             record["train/generator_loss"]
-            + 50 * record["train/discriminator_loss"]
+            + 10 * record["train/discriminator_loss"]
             + 10 * record["train/corrective_loss"]
         )
     tokens = [record["train/tokens"] for record in train]
@@ -122,7 +122,7 @@ def test_wandb_knows_what_the_run_is(undisturbed):
     environment = json.loads((run / run_folder.ENVIRONMENT).read_text())
     assert {"tiny", "single process", environment["commit"]} <= {*started["tags"], None}
     config = next(record for record in records if record["type"] == "config")["config"]["update"]
-    assert config["objective.discriminator_weight"] == 50
+    assert config["objective.discriminator_weight"] == 10
     assert config["environment.versions.torch"] == environment["versions"]["torch"]
     held_out = json.loads((run / "held_out" / "held_out.json").read_text())
     assert config["held_out.corruption"] == held_out["corruption"]
