@@ -12,7 +12,7 @@ from electra_accel.engines.deepspeed import deepspeed_version
 from electra_accel.engines.state import MODEL_FILE
 from electra_accel.runs import checkpoint, run_folder
 from tests.parity.compare import Run, compare
-from tests.parity.table import ACCUMULATED, CORRECTIVE, EXACT, STEPS, UNEVEN, Case, launch_options, row
+from tests.parity.table import ACCUMULATED, CORRECTIVE, EXACT, OURS, STEPS, UNEVEN, Case, launch_options, row
 from tests.pretraining_runs import finish, start, write_corpus
 
 pytestmark = [
@@ -22,9 +22,9 @@ pytestmark = [
 ]
 LAUNCHES = {  # engine: processes and cases, in this order
     "zero2": (2, (ACCUMULATED,)),
-    "single": (1, (ACCUMULATED, UNEVEN, CORRECTIVE, *EXACT)),
-    "zero3": (2, (ACCUMULATED, CORRECTIVE)),
-    "ddp": (4, (UNEVEN, *EXACT)),
+    "single": (1, (ACCUMULATED, UNEVEN, CORRECTIVE, *EXACT, *OURS[1:])),
+    "zero3": (2, (ACCUMULATED, CORRECTIVE, OURS[1])),
+    "ddp": (4, (UNEVEN, *EXACT, OURS[2])),
     "zero1": (2, (ACCUMULATED,)),
 }
 RELAY = 2  # steps of one and the same run that each of them makes, and then again, from its own checkpoint

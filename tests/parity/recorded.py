@@ -25,7 +25,7 @@ from electra_accel.pretraining import networks  # noqa: E402
 from tests.shared_embeddings import assert_shared  # noqa: E402
 
 recorded: dict[str, list[np.ndarray]] = defaultdict(list)
-float64 = False
+float64, sharing = False, "tied"
 
 
 class Recording(ReplacedTokenDetection):
@@ -41,7 +41,7 @@ class Recording(ReplacedTokenDetection):
         self.logits = logits.detach()
 
     def forward(self, batch: RTDBatch, replacements: torch.Tensor | None = None) -> RTDOutput:
-        assert_shared(self.generator, self.discriminator, "tied", self.corrector)
+        assert_shared(self.generator, self.discriminator, sharing, self.corrector)
         output = super().forward(batch, replacements)
         if self.training:
             low, high = boundaries(self.logits, output.sampled)
@@ -73,12 +73,12 @@ def boundaries(logits: torch.Tensor, sampled: torch.Tensor) -> tuple[torch.Tenso
 
 
 def main(cases: list[list[str]]) -> None:
-    global float64
+    global float64, sharing
     networks.ReplacedTokenDetection = Recording
     Engine.leave = lambda engine: None  # the process group serves all cases
     for options in cases:
         recorded.clear()
-        float64 = "--float64" in options
+        float64, sharing = "--float64" in options, "none" if "--model.sharing=none" in options else "tied"
         options = [option for option in options if option != "--float64"]
         sys.argv = [str(ROOT / "scripts" / "pretrain.py"), *options]
         try:
