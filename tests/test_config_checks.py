@@ -58,11 +58,12 @@ from tests.helpers import ROOT
             ["--objective.kind=mlm", "--model.size=null", "--model.generator=g"],
             "trains one network: leave model.generator out",
         ),
-        (["--objective.kind=mlm", "--model.generator_width=.5"], "there is none here"),
-        (["--objective.kind=mlm", "--model.sharing=gdes"], "model.sharing gdes is for two networks"),
+        (["--objective.kind=mlm", "--model.generator_width=.5"], "there is none here; leave it out, or set it to null"),
+        (["--objective.kind=mlm", "--model.sharing=gdes"], "or set it to tied"),
+        (["--objective.kind=mlm", "--optim.generator_factor=2"], "leave it out, or set it to 1"),
         (
             ["--objective.kind=mlm", "--objective.corrective_weight=2"],
-            "objective.corrective_weight 2 is for two networks",
+            "trains one; leave it out, or set it to 0",
         ),
         (
             ["--eval.metric=corrective_loss", "--objective.corrective_weight=0"],

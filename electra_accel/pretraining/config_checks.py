@@ -23,6 +23,8 @@ READ_BY_CONTENT = {
     "tokenizer.add_tokens": "tokenizer", "model.generator": "generator", "model.discriminator": "discriminator",
     "model.revision": "discriminator",
 }  # fmt: skip
+# A recipe may have the option, so it cannot always be left out.
+_NEEDS_TWO = "is for two networks, objective.kind mlm trains one; leave it out, or set it to"
 _WARM_START_SPELLINGS = (WARM_START, "warm_start", "warmstart")
 FEW_SELECTED = 2000  # tokens that the generator is asked for; with fewer, an accuracy of .5 is known to ±.02 at best
 
@@ -79,14 +81,14 @@ def _networks(config: Config) -> Iterator[str]:
     if model.warm_start_steps != Model().warm_start_steps and not config.warm_starts:
         yield f"model.warm_start_steps {model.warm_start_steps} needs model.generator {WARM_START}"
     if model.generator_width is not None and (one_network or (pair and not config.warm_starts)):
-        yield "model.generator_width is for a new generator, and there is none here; leave it out"
+        yield "model.generator_width is for a new generator, and there is none here; leave it out, or set it to null"
     if not pair and model.revision is not None:
         yield "model.revision is for networks from the hub; leave it out"
     if config.is_mlm and model.sharing != "tied":
-        yield f"model.sharing {model.sharing} is for two networks, objective.kind mlm trains one; leave it out"
+        yield f"model.sharing {model.sharing} {_NEEDS_TWO} tied"
     weight = config.objective.corrective_weight
     if config.is_mlm and weight:
-        yield f"objective.corrective_weight {weight:g} is for two networks, objective.kind mlm trains one; leave it out"
+        yield f"objective.corrective_weight {weight:g} {_NEEDS_TWO} 0"
     if config.is_mlm and metric != "generator_loss":
         yield f"eval.metric {metric} needs a discriminator; objective.kind mlm has generator_loss"
     elif FIGURES[metric].optional and not config.is_corrective:
@@ -139,8 +141,7 @@ def _learning(config: Config) -> Iterator[str]:
     if optim.kind != "muon" and optim.matrix_learning_rate is not None:
         yield f"optim.matrix_learning_rate is for optim.kind muon, not {optim.kind}; leave it out, or set it to null"
     if config.is_mlm and optim.generator_factor != 1:
-        factor = f"optim.generator_factor {optim.generator_factor:g}"
-        yield f"{factor} is for two networks, objective.kind mlm has one; leave it out, or set it to 1"
+        yield f"optim.generator_factor {optim.generator_factor:g} {_NEEDS_TWO} 1"
     if objective.mask_token_prob + objective.random_token_prob > 1:
         yield "objective.mask_token_prob + objective.random_token_prob is more than 1"
     of_discriminator = 0 if config.is_mlm else objective.discriminator_weight + weight
