@@ -39,14 +39,15 @@ class Case(NamedTuple):
     steps: int = 3
     after: str | None = None
     frozen: bool = False
+    kind: str = "adamw"
 
 
 CASES = {
     "rtd": Case(weights=(0, 50, 20)),
     "mlm": Case(weights=(1, 0, 0)),
-    "joint": Case(),
-    "whole": Case(steps=6),
-    "resumed": Case(first=3, after="joint"),
+    "joint": Case(kind="muon"),
+    "whole": Case(steps=6, kind="muon"),
+    "resumed": Case(first=3, after="joint", kind="muon"),
     "warm-start": Case(weights=(1, 0, 0), frozen=True),
 }
 
@@ -84,7 +85,8 @@ def under_engine(name: str, folder: Path) -> None:
     case = CASES[name]
     engine = open_engine(precision="no", cpu=True, trackers=[], folder=folder)
     module = build(case)
-    optimizer = build_optimizer(module, Optim(learning_rate=RATE, weight_decay=0.0))
+    optim = Optim(kind=case.kind, learning_rate=RATE, matrix_learning_rate=RATE, weight_decay=0.0)
+    optimizer = build_optimizer(module, optim)
     checkpoint = folder / case.after / "last" if case.after else None
     model = engine.prepare(module, optimizer, checkpoint, max_norm=1.0)
     save(engine.is_main, folder / name / "start", engine.everywhere, engine.save)
@@ -108,9 +110,9 @@ def under_fsdp2(name: str, folder: Path) -> None:
     case, rank, world_size = CASES[name], torch.distributed.get_rank(), torch.distributed.get_world_size()
     model = build(case)
     config = yaml.safe_load((ROOT / "accelerate_configs" / "fsdp2.yaml").read_text(encoding="utf-8"))["fsdp_config"]
-    optimizer = fsdp2_worker.shard(model, config)
+    optimizer = fsdp2_worker.shard(model, config, case.kind)
     for group in optimizer.param_groups:
-        group["weight_decay"] = 0.0
+        group["weight_decay"], group["lr"] = 0.0, RATE
 
     def step() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -118,7 +120,7 @@ def under_fsdp2(name: str, folder: Path) -> None:
         optimizer.zero_grad()
 
     def write(place: Path) -> None:
-        state.save(place, Fsdp2Parts(model, optimizer), "AdamW", writes=rank == 0)
+        state.save(place, Fsdp2Parts(model, optimizer), fsdp2_worker.KINDS[case.kind], writes=rank == 0)
 
     def wait(_) -> None:
         torch.distributed.barrier()

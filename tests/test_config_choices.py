@@ -206,6 +206,7 @@ def test_a_pair_over_a_recipe_from_scratch_trains_as_a_pair():
     pair = ["--model.generator", "g", "--model.discriminator", "d"]
     found = pretraining_config.resolve(config_of(*recipe, *pair)).optim
     assert found.learning_rate == pretraining_config.FROM_PAIR.learning_rate
+    assert found.generator_factor == 1
     given = pretraining_config.resolve(config_of(*recipe, *pair, "--optim.learning_rate=1e-4")).optim
     assert given.learning_rate == 1e-4
 

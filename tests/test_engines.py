@@ -3,6 +3,8 @@
 Few launches show everything here; each runs several trainings one after another.
 """
 
+from dataclasses import replace
+
 import pytest
 import safetensors.torch
 import torch
@@ -27,6 +29,7 @@ LAUNCHES = {  # engine: processes and cases, in this order
     "ddp": (4, (UNEVEN, *EXACT, OURS[2])),
     "zero1": (2, (ACCUMULATED,)),
 }
+RELAYED = replace(CORRECTIVE, optimizer="muon")  # all the weights that there can be, and the state of both optimizers
 RELAY = 2  # steps of one and the same run that each of them makes, and then again, from its own checkpoint
 WHOLE = 2 * RELAY * len(LAUNCHES)
 STEADY = dict(optim__schedule="constant", optim__warmup_steps=0)  # so that more steps are the same run, longer
@@ -40,14 +43,13 @@ def place(tmp_path_factory):
     """All launches, done."""
     folder = tmp_path_factory.mktemp("engines")
     write_corpus(folder / "text.txt")
-    relay = CORRECTIVE  # which has all the weights that there can be
     for turn, (engine, (processes, cases)) in enumerate(LAUNCHES.items(), start=1):
         runs = [case.options(folder / f"{engine}-{case.name()}", folder) for case in cases]
         for steps in (RELAY * (2 * turn - 1), RELAY * 2 * turn):
-            runs.append(relay.options(folder / "relay", folder, **STEADY, train__steps=steps))
-        runs.append(relay.options(folder / f"{engine}-first", folder, **FIRST_STEP))
+            runs.append(RELAYED.options(folder / "relay", folder, **STEADY, train__steps=steps))
+        runs.append(RELAYED.options(folder / f"{engine}-first", folder, **FIRST_STEP))
         if engine == "single":
-            runs.append(relay.options(folder / "undisturbed", folder, **STEADY, train__steps=WHOLE))
+            runs.append(RELAYED.options(folder / "undisturbed", folder, **STEADY, train__steps=WHOLE))
         launch_options(engine, processes, runs, folder, timeout=600)
     return folder
 
@@ -81,7 +83,7 @@ def test_one_run_goes_on_under_one_engine_after_another(place):
     outputs = []
     for run, precision in (("relay", "bf16"), ("undisturbed", "fp32")):
         code, out, err = finish(
-            start(Case(precision, corrective=True).options(place / run, place, **more), place, WANDB_MODE="disabled")
+            start(replace(RELAYED, precision=precision).options(place / run, place, **more), place, WANDB_MODE="disabled")
         )
         assert code == 0, out + err
         outputs.append(out)
@@ -120,7 +122,7 @@ def test_a_resume_in_bf16_is_exact(tmp_path, engine):
     """Weights of a checkpoint are the fp32 master copies: if a resume rounded them to bf16, the runs would part."""
     write_corpus(tmp_path / "text.txt", most=300)
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    case = Case("bf16")
+    case = Case("bf16", optimizer="muon")
     runs = [
         case.options(folder, tmp_path, **STEADY, train__steps=n) for folder, n in ((whole, 6), (halves, 3), (halves, 6))
     ]

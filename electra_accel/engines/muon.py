@@ -15,7 +15,7 @@ them apart); both are in the one optimizer that an engine sees.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -23,7 +23,8 @@ MOMENTUM = 0.95
 # The quintic of Jordan et al.: x -> a x + b x^3 + c x^5 brings singular values of 0.002 and more near 1 in five rounds.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
-# Numbers in the matrices that are whole at once, for few kernels and bounded memory: at 28 bytes each, and one matrix more.
+# Numbers in the matrices that are made orthogonal at once, for few kernels and bounded memory: at 28 bytes each, and one
+# matrix more.
 AT_ONCE = 2**25
 
 
@@ -112,11 +113,22 @@ class Muon(torch.optim.AdamW):
     def _update(self, gathered: list[tuple[torch.Tensor, dict, list[torch.Tensor]]]) -> None:
         """Make whole matrices orthogonal, and let this process's share of them change its parameters."""
         matrices = [matrix for _, _, whole in gathered for matrix in whole]
-        updates = iter(self.matrices.orthogonalize(matrices, half=self.half))
+        # An engine whose parts hold many matrices gathers more of them than may be made orthogonal at once.
+        updates = (each for some in _split(matrices) for each in self.matrices.orthogonalize(some, half=self.half))
         for parameter, group, whole in gathered:
             scaled = [0.2 * max(matrix.shape) ** 0.5 * next(updates) for matrix in whole]
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.sub_(self.matrices.share(parameter, scaled).to(parameter.dtype), alpha=group["lr"])
+
+
+def _split(matrices: Sequence[torch.Tensor]) -> Iterator[Sequence[torch.Tensor]]:
+    """In order, each time until they hold ``AT_ONCE`` numbers."""
+    begin, numbers = 0, 0
+    for end, matrix in enumerate(matrices, start=1):
+        numbers += matrix.numel()
+        if numbers >= AT_ONCE or end == len(matrices):
+            yield matrices[begin:end]
+            begin, numbers = end, 0
 
 
 def orthogonalize(matrices: Sequence[torch.Tensor], *, half: bool) -> list[torch.Tensor]:

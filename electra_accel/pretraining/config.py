@@ -253,6 +253,7 @@ _ADDED = ("tokenizer.add_tokens", "tokenizer.learn_tokens")
 _OF_A_START = (
     "optim.learning_rate",
     "optim.matrix_learning_rate",
+    "optim.generator_factor",
     "optim.warmup_steps",
     "train.batch_tokens",
     "objective.mask_prob",

@@ -15,7 +15,7 @@ from electra_accel.pretraining.config import CHOICES, Config, resolve
 from electra_accel.runs.run_folder import CONFIG
 
 _LENGTHS = ("train.steps", "optim.warmup_steps")
-# What earlier versions did, who did not record it.
+# What earlier versions did, where a configuration does not say.
 UNRECORDED = {
     "model.sharing": "tied",
     "objective.discriminator_weight": 50.0,

@@ -76,6 +76,38 @@ def test_few_matrices_are_whole_at_once_and_that_changes_no_number(monkeypatch):
     assert found[0].equal(found[1]) and found[0].equal(found[2])
 
 
+def test_a_part_that_holds_many_matrices_is_made_orthogonal_piece_by_piece(monkeypatch):
+    """As ZeRO's flat parts do: they hold all matrices of a network."""
+    shape, size = (4, 5), 20
+    matrices = [torch.randn(shape, generator=torch.Generator().manual_seed(number)) for number in range(6)]
+    whole = []
+
+    class Flat(muon.WholeMatrices):
+        def gather(self, parameter, part):
+            return [piece.view(shape) for piece in part.split(size)]
+
+        def share(self, parameter, matrices):
+            return torch.cat([matrix.flatten() for matrix in matrices])
+
+        def orthogonalize(self, matrices, *, half):
+            whole.append(len(matrices))
+            return super().orthogonalize(matrices, half=half)
+
+    def step(parameter, gradient, where):
+        optimizer = Muon([{"params": [parameter], "lr": 0.1, "weight_decay": 0.1, "matrices": True}])
+        optimizer.matrices = where
+        parameter.grad = gradient
+        optimizer.step()
+        return parameter.detach()
+
+    monkeypatch.setattr(muon, "AT_ONCE", 2 * size - 1)
+    flat = step(nn.Parameter(torch.ones(6 * size)), torch.cat([each.flatten() for each in matrices]), Flat())
+    assert whole == [2, 2, 2]
+    for piece, matrix in zip(flat.split(size), matrices, strict=True):
+        alone = step(nn.Parameter(torch.ones(shape)), matrix, muon.WholeMatrices())
+        torch.testing.assert_close(piece.view(shape), alone, rtol=1e-5, atol=1e-6)
+
+
 def test_rounds_in_bfloat16_are_as_near_as_bfloat16_is():
     torch.manual_seed(0)
     matrices = [torch.randn(16, 48), torch.randn(48, 16), torch.randn(24, 24)]
