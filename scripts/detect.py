@@ -69,10 +69,10 @@ def main() -> None:
 
     logging.set_verbosity_error()
     if asked.run:
-        detector = Detector(*exported_networks(asked.run))
+        detector = Detector(*exported_networks(asked.run), asked=False)
     else:
         corrector = asked.corrector or corrector_beside(asked.discriminator)
-        detector = Detector(asked.discriminator, asked.generator, corrector)
+        detector = Detector(asked.discriminator, asked.generator, corrector, asked=asked.corrector is not None)
     for note in detector.notes:
         print(note, file=sys.stderr)
     console = Console(highlight=False, markup=False, soft_wrap=True)

@@ -125,6 +125,21 @@ def test_without_a_corrector_all_is_as_it_was(place, detect):
     assert detect(*arguments, "--corrector", "run/corrector", *TEXTS)[1].startswith(LEGEND + CORRECTED_LEGEND + "\n")
 
 
+@pytest.mark.parametrize(
+    ("folder", "why"), [("half", "config.json"), ("foreign", "another vocabulary"), ("sure", "another encoder")]
+)
+def test_a_corrector_that_nobody_named_is_left_out_where_it_cannot_be_used(place, detect, tmp_path, folder, why):
+    run = shutil.copytree(place / "plain", tmp_path / "run")
+    shutil.copytree(place / folder / "corrector", run / "corrector")
+    if folder == "sure":
+        shutil.copytree(place / "sure" / "generator", run / "corrector", dirs_exist_ok=True)
+    expected = detect("--run", "plain", "--json", *TEXTS)[1]
+    for words in (["--run", run], ["--discriminator", run / "discriminator", "--generator", run / "generator"]):
+        code, out, err = detect(*words, "--json", *TEXTS)
+        assert (code, out) == (0, expected)
+        assert [why in line for line in err.splitlines() if line.startswith("nothing is corrected: ")] == [True]
+
+
 def test_the_run_showed_and_exported_its_corrections(place):
     said, samples = (place / "said.txt").read_text("utf-8"), run_folder.read_jsonl(place / "run" / run_folder.SAMPLES)
     assert all(len(sample["corrected"]) == len(sample["selected"]) for sample in samples)
@@ -201,9 +216,12 @@ def test_the_page_tells_what_should_stand_there():
 
 MISTAKES = {
     "a corrector beside a run": (["--run", "run", "--corrector", "x", "a"], ["--corrector"]),
-    "a corrector without files": (["--discriminator", "half/discriminator", "a"], ["half/corrector", "config.json"]),
+    "a corrector without files": (
+        ["--discriminator", "run/discriminator", "--corrector", "half/corrector", "a"],
+        ["half/corrector", "config.json"],
+    ),
     "another vocabulary": (
-        ["--discriminator", "foreign/discriminator", "a"],
+        ["--discriminator", "run/discriminator", "--corrector", "foreign/corrector", "a"],
         ["foreign/corrector", "another vocabulary"],
     ),
     "another encoder": (

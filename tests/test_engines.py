@@ -83,7 +83,9 @@ def test_one_run_goes_on_under_one_engine_after_another(place):
     outputs = []
     for run, precision in (("relay", "bf16"), ("undisturbed", "fp32")):
         code, out, err = finish(
-            start(replace(RELAYED, precision=precision).options(place / run, place, **more), place, WANDB_MODE="disabled")
+            start(
+                replace(RELAYED, precision=precision).options(place / run, place, **more), place, WANDB_MODE="disabled"
+            )
         )
         assert code == 0, out + err
         outputs.append(out)

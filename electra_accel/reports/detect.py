@@ -64,10 +64,11 @@ class Detector:
         discriminator, generator: folder or hub id; the generator may be None, and is loaded at the first [MASK].
         corrector: the same; None: nothing is corrected.
         max_length: tokens that are read at once, [CLS] and [SEP] included; None: the discriminator's positions.
+        asked: whether a person named the corrector; one that was only found there is left out where it cannot be used.
 
     Attributes:
         corrector: its network, or None.
-        notes: on the tokenizer, for a person.
+        notes: on the tokenizer and on a corrector that was left out, for a person.
 
     Raises:
         UserError: not there, not an ELECTRA, not what it is said to be, or without a usable tokenizer; a corrector with another
@@ -75,7 +76,13 @@ class Detector:
     """
 
     def __init__(
-        self, discriminator: str, generator: str | None, corrector: str | None = None, max_length: int | None = None
+        self,
+        discriminator: str,
+        generator: str | None,
+        corrector: str | None = None,
+        max_length: int | None = None,
+        *,
+        asked: bool = True,
     ):
         self._source = generator
         self.discriminator = load_network("--discriminator", ElectraForPreTraining, discriminator)
@@ -85,9 +92,16 @@ class Detector:
         self._texts: list[str] = []  # with unknown tokens in them, for the cause
         positions = self.discriminator.config.max_position_embeddings
         self.max_length = min(max_length or positions, positions)
-        self.corrector = self._language_model("corrector", corrector) if corrector else None
-        if self.corrector:
-            require_same_encoder(self.corrector, self.discriminator, f"--corrector: {corrector}")
+        self.corrector: ElectraForMaskedLM | None = None
+        if corrector:
+            try:
+                network = self._language_model("corrector", corrector)
+                require_same_encoder(network, self.discriminator, f"--corrector: {corrector}")
+                self.corrector = network
+            except UserError as error:
+                if asked:
+                    raise
+                self.notes.append(f"nothing is corrected: {error}")
 
     @cached_property
     def generator(self) -> ElectraForMaskedLM:
