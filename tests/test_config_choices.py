@@ -142,6 +142,20 @@ def test_a_pair_over_a_size_brings_its_own_vocabulary(tmp_path: Path):
     assert "model.generator_width" in error_of(file, *PAIR, "--model.generator_width=.5")
 
 
+def test_learning_rates_go_when_they_were_chosen_for_another_size_or_optimizer(tmp_path: Path):
+    rates = {"optim.learning_rate": 4e-3, "optim.matrix_learning_rate": 6e-3, "optim.generator_factor": 2.0}
+    recipe = {"model.size": "tiny", "optim.kind": "muon", "objective.mask_prob": 0.5} | rates
+    file = write(tmp_path / "recipe.yaml", recipe)
+    for words in (["--model.size=small"], ["--optim.kind=adamw"]):
+        found = flatten(config_of(file, *words))
+        assert [found[name] for name in rates] == [None, None, 1] and found["objective.mask_prob"] == 0.5
+        assert config_of(file, *words, "--optim.learning_rate=1e-4").optim.learning_rate == 1e-4
+    same = flatten(config_of(file, "--model.size=tiny", "--optim.kind=muon"))
+    assert {name: same[name] for name in rates} == rates
+    file = write(tmp_path / "rate.yaml", {"optim.learning_rate": 4e-3})  # for whatever comes after it
+    assert config_of(file, "--model.size=small", "--optim.kind=muon").optim.learning_rate == 4e-3
+
+
 def test_what_does_not_fit_is_still_said(tmp_path: Path):
     """What the last layer says itself, and one network alone."""
     file = write(tmp_path / "recipe.yaml", {"data.prepared": "p"})

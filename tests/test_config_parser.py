@@ -259,7 +259,7 @@ def test_a_bare_name_is_a_recipe_unless_a_file_has_it(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     argv = ["--config", "tiny-python-docs", "--config", "published"]
     config = resolve(parse(argv, "").config)
-    assert (config.optim.kind, config.objective.mask_prob, config.train.steps) == ("adamw", 0.15, 1250)
+    assert (config.optim.kind, config.objective.mask_prob, config.train.steps) == ("adamw", 0.15, 1000)
     (tmp_path / "published").write_text("train: {steps: 7}")
     assert parse(argv, "").config.train.steps == 7
     with pytest.raises(UserError, match="no-such-recipe"):

@@ -29,11 +29,13 @@ class Alternative:
         options: one, or several that go together.
         own: have a meaning beside these only. What layers before say of them goes when these are replaced.
         settles: follow from these. What layers before say of them goes when these are given.
+        tuned: were chosen for one value of these. What layers before say of them goes when another value is given.
     """
 
     options: tuple[str, ...]
     own: tuple[str, ...] = ()
     settles: tuple[str, ...] = ()
+    tuned: tuple[str, ...] = ()
 
 
 def names(root: type, prefix: str = "") -> list[tuple[str, Any]]:

@@ -147,7 +147,9 @@ def _make_way(found: dict[str, Any], values: dict[str, Any], choice: Sequence[Al
         raise UserError(f"{both} exclude each other; give only one of them")
     for new in now:
         before = [old for old in choice if old != new and any(is_given(found.get(name)) for name in old.options)]
-        for name in (*new.settles, *(name for old in before for name in (*old.options, *old.own))):
+        another = any(is_given(found.get(name)) and found[name] != values.get(name) for name in new.options)
+        replaced = (name for old in before for name in (*old.options, *old.own))
+        for name in (*new.settles, *replaced, *(new.tuned if another else ())):
             found.pop(name, None)
 
 

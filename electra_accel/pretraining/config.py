@@ -249,15 +249,9 @@ class Config:
 _GIVEN_PAIR = ("model.generator", "model.discriminator")
 _VOCABULARY = ("tokenizer.path", "tokenizer.train_vocab_size")
 _ADDED = ("tokenizer.add_tokens", "tokenizer.learn_tokens")
+_RATES = ("optim.learning_rate", "optim.matrix_learning_rate", "optim.generator_factor")
 # Good from scratch is too much for a pair, and the other way round.
-_OF_A_START = (
-    "optim.learning_rate",
-    "optim.matrix_learning_rate",
-    "optim.generator_factor",
-    "optim.warmup_steps",
-    "train.batch_tokens",
-    "objective.mask_prob",
-)
+_OF_A_START = (*_RATES, "optim.warmup_steps", "train.batch_tokens", "objective.mask_prob")
 SETTLED_BY_PREPARED = (*_VOCABULARY, *_ADDED, "data.eval_files", "data.eval_general_files", "data.replay_files")
 CHOICES = (
     tuple(Alternative((name,)) for name in ("train.steps", "train.epochs", "train.flops")),
@@ -267,10 +261,11 @@ CHOICES = (
         Alternative(("data.prepared",), settles=SETTLED_BY_PREPARED),
     ),
     (
-        Alternative(("model.size",), own=("model.generator_width", *_VOCABULARY, *_OF_A_START)),
+        Alternative(("model.size",), own=("model.generator_width", *_VOCABULARY, *_OF_A_START), tuned=_RATES),
         Alternative(_GIVEN_PAIR, own=("model.revision", "model.warm_start_steps", *_ADDED, *_OF_A_START)),
     ),
     tuple(Alternative((name,)) for name in _VOCABULARY),
+    (Alternative(("optim.kind",), tuned=_RATES),),
 )
 
 
