@@ -70,7 +70,7 @@ def test_the_grid_is_every_combination_in_a_command_that_the_script_takes(monkey
     code, out, err = run_here([*words[script + 1 :], "--print_config"], ROOT, monkeypatch, capfd)
     assert code == 0, err
     config = yaml.safe_load(out)
-    assert config["optim"]["learning_rate"] == 2e-3 and config["objective"]["mask_prob"] == 0.5
+    assert config["optim"]["learning_rate"] == 4e-3 and config["objective"]["mask_prob"] == 0.5
     assert config["objective"]["discriminator_weight"] == 50 and config["model"]["generator_width"] == 0.5
 
 
