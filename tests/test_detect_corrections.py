@@ -46,10 +46,7 @@ def place(tmp_path_factory):
     for copy, without in (("plain", "corrector"), ("sure", "no such folder")):
         shutil.copytree(folder / "run", folder / copy, ignore=shutil.ignore_patterns("checkpoints", without))
     call_half_replaced(folder / "sure" / "discriminator")
-    for name in ("half", "foreign"):
-        (folder / name).mkdir()
-        (folder / name / "discriminator").symlink_to(folder / "run" / "discriminator")
-    (folder / "half" / "corrector").mkdir()
+    (folder / "half" / "corrector").mkdir(parents=True)
     renumber(shutil.copytree(folder / "run" / "corrector", folder / "foreign" / "corrector"))
     return folder
 

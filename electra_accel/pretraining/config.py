@@ -131,7 +131,8 @@ class Optim(groups.Optim):
     )
     learning_rate: float | None = option(
         None,
-        f"peak of adamw; default: alone {_by_start('learning_rate')}, beside muon {MUON_FACTOR:g} times that",
+        f"peak of adamw; default: alone {_by_start('learning_rate')}, beside muon {MUON_FACTOR:g} times that; a file's "
+        "rates give way to the default where a later file or the command line names another size or kind",
         within=POSITIVE,
     )
     matrix_learning_rate: float | None = option(
