@@ -154,7 +154,7 @@ class Engine(Processes, ABC):
         """See ``Processes.leave``. DDP goes before the process group does.
 
         Else DDP's reducer would hold the group last, and end it with Python's lock in hand. A thread of gloo that frees the
-        tensors of its last work wants that lock, and the process never ends (torch 2.13; seen in 1 of 40 runs).
+        tensors of its last work wants that lock, and the process never ends (torch 2.13, now and then).
         """
         if torch.distributed.is_initialized():
             self.release()
