@@ -19,7 +19,7 @@ PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the state is saved, start me again
 OF_THE_PLACE = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOSPC, errno.EDQUOT}
 TOLD = "which the locale has told Python to use: set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
 READER_LEFT = 141  # 128 + SIGPIPE, as a shell reports it
-# Done when ``main`` has returned: what ``open_engine`` opened is left together.
+# Done when ``main`` has returned or was asked to stop, which all processes are together: what ``open_engine`` opened is left.
 at_good_end: list[Callable[[], None]] = []
 
 
@@ -39,7 +39,11 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
         print_any_character(stream)
     try:
         require_utf8(sys.argv[1:])
-        code = main() or 0
+        try:
+            code = main() or 0
+        except Preempted:
+            code = PREEMPTED  # recorded_end has said it
+        # Not while the exception lives: it holds the frames of ``main``, and with them the networks.
         for finish in at_good_end:
             finish()
     except SystemExit as ended:  # of --help
@@ -50,8 +54,6 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
         else:
             time.sleep(LET_THE_FIRST_SPEAK)
         code = 2
-    except Preempted:
-        code = PREEMPTED  # recorded_end has said it
     except KeyboardInterrupt:
         if speaks:
             print("interrupted", file=sys.stderr)

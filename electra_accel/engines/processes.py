@@ -62,11 +62,11 @@ class Processes:
         return self.everywhere(result)[0]
 
     def leave(self) -> None:
-        """The end of a run that went well: no process leaves while another may still be talking to it. Twice is once.
+        """The end of a run that went well or was asked to stop. Twice is once.
 
-        One that leaves first breaks the connections of the others; a process that then fails at its exit leaves the
-        launcher of its host waiting five minutes for the rest. ``cli.exit_with_one_line`` does this; where one process has
-        failed, the launcher ends those that wait here.
+        No process leaves while another may still be talking to it. One that leaves first breaks the connections of the
+        others; a process that then fails at its exit leaves the launcher of its host waiting five minutes for the rest.
+        ``cli.exit_with_one_line`` does this; where one process has failed, the launcher ends those that wait here.
         """
         if not torch.distributed.is_initialized():
             return

@@ -16,36 +16,47 @@ PROGRAM = """
 import datetime, time, weakref
 from pathlib import Path
 import torch
-from electra_accel.errors import UserError
+from electra_accel.cli import exit_with_one_line
+from electra_accel.errors import Preempted, UserError
 from electra_accel.engines.open import open_engine
-engine = open_engine(precision="no", cpu=True, trackers=[], folder=Path("."))
-module = torch.nn.Linear(2, 2)
-prepared = weakref.ref(engine.prepare(module, torch.optim.AdamW(module.parameters()), None, max_norm=1.0))
-engine.everywhere(None)
-torch.distributed.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=2))
-def work(seconds, problem=None):
-    time.sleep(seconds[engine.rank])
-    if problem and engine.rank == 1:
-        raise UserError(problem)
-    return engine.rank
-print(engine.on_main(lambda: work([4, 0])), flush=True)
-try:
-    engine.together(lambda: work([0, 4], "no such file on this host"))
-except UserError as error:
-    print(error, flush=True)
 destroy = torch.distributed.destroy_process_group
 def watched():
     print("of DDP is left:", prepared(), flush=True)
     destroy()
 torch.distributed.destroy_process_group = watched
-engine.leave()
+def main():
+    global prepared
+    engine = open_engine(precision="no", cpu=True, trackers=[], folder=Path("."))
+    module = torch.nn.Linear(2, 2)
+    model = engine.prepare(module, torch.optim.AdamW(module.parameters()), None, max_norm=1.0)
+    prepared = weakref.ref(model)
+    engine.everywhere(None)
+    torch.distributed.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=2))
+    def work(seconds, problem=None):
+        time.sleep(seconds[engine.rank])
+        if problem and engine.rank == 1:
+            raise UserError(problem)
+        return engine.rank
+    print(engine.on_main(lambda: work([4, 0])), flush=True)
+    try:
+        engine.together(lambda: work([0, 4], "no such file on this host"))
+    except UserError as error:
+        print(error, flush=True)
+    if END == "stop":
+        work([3, 0])
+        Path(f"stopped-{engine.rank}").touch()
+        raise Preempted("it was asked to")
+    return 0
+exit_with_one_line(main)
 """
 
 
-def test_whoever_is_done_first_waits_longer_than_collectives_do(tmp_path):
+@pytest.mark.parametrize(("end", "code"), [("good", 0), ("stop", 75)])
+def test_whoever_is_done_first_waits_longer_than_collectives_do(end: str, code: int, tmp_path):
     """Here they give up after two seconds; under NCCL after ten minutes, and hosts without a shared disk prepare for hours.
 
-    At their end DDP goes before the process group: the other way round a process hung now and then (see ``Engine.leave``).
+    At their end, also where they were asked to stop, nobody leaves before all have come, and DDP goes before the process
+    group: the other way round a process hung now and then (see ``Engine.leave``).
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -53,7 +64,7 @@ def test_whoever_is_done_first_waits_longer_than_collectives_do(tmp_path):
     place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(ROOT)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
+            [sys.executable, "-c", f"END = {end!r}\n{PROGRAM}"],
             cwd=tmp_path,
             env={**os.environ, **place, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
@@ -63,9 +74,10 @@ def test_whoever_is_done_first_waits_longer_than_collectives_do(tmp_path):
         for rank in range(2)
     ]
     try:
-        for process in processes:
+        for process in reversed(processes):
             out, err = process.communicate(timeout=100)
-            assert process.returncode == 0, err
+            assert process.returncode == code, err
+            assert end == "good" or (tmp_path / "stopped-0").exists(), "the second process left first"
             assert out.splitlines() == ["0", "no such file on this host", "of DDP is left: None"]
     finally:
         for process in processes:
