@@ -65,6 +65,8 @@ def test_a_dry_run_says_what_would_happen(place, monkeypatch, capfd):
     assert out.count("optim.warmup_steps 2 is more than half of the 3 steps") == 1, out
     (held_out,) = [line for line in out.splitlines() if line.startswith("held out  ")]
     assert "examples, " in held_out and held_out.endswith(" are used (eval.batches)")
+    loss = "loss 1 x generator + 10 x discriminator + 10 x corrective"
+    assert f"learning  Muon, matrices 0.002, the rest 0.001, 2 steps of warmup; {loss}; model.sharing none\n" in out
     assert out.splitlines()[-1] == "dry run: nothing was trained"
     assert not (place / "runs").exists()
 

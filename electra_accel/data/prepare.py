@@ -146,6 +146,8 @@ def _build(
         if not any(text.strip() for batch in texts() for text in batch):
             raise UserError(f"no usable text to train on in {train.dataset or ' '.join(train.files)}; name other files")
         tokenizer = train_tokenizer(texts, vocab_size, folder / "tokenizer", log=log)
+        if len(tokenizer) < vocab_size:
+            log(f"the text has no more than {len(tokenizer):,} tokens to learn")
     elif "add_tokens" in settings:
         tokenizer, vocabulary = adapt(tokenizer, settings["add_tokens"], settings["learn_tokens"], texts(), log)
     save_tokenizer(tokenizer, folder / "tokenizer")

@@ -310,7 +310,7 @@ def resolve(config: Config, steps: int | None = None) -> Config:
         train.batch_tokens = max(1, recommended.batch_tokens // max(1, train.bin_tokens)) * train.bin_tokens
     if train.steps is None and train.epochs is None and train.flops is None:
         train.epochs = recommended.epochs
-    if optim.warmup_steps is None and (steps := steps or train.steps):
+    if optim.warmup_steps is None and (steps := steps or train.steps) and steps > 0:
         published = recommended.warmup_steps
         optim.warmup_steps = round(WARMUP_FRACTION * steps) if published is None else min(published, steps // 10)
     return config

@@ -61,7 +61,21 @@ class Planned:
             f"step      {plan.bins_per_step} bins = {slots:,} token slots: {layout.world_size} processes x "
             f"{layout.accumulation} micro-batches x {layout.rows} bins{waste}",
             f"length    {self.total_steps:,} steps, {self.total_steps / self.one_pass.steps:.2f} passes over the text",
+            f"learning  {self._learning()}",
         ]
+
+    def _learning(self) -> str:
+        """Optimizer and objective in words: their defaults depend on the start."""
+        model, objective, optim = self.config.model, self.config.objective, self.config.optim
+        matrices = f"Muon, matrices {optim.matrix_learning_rate:g}, the rest" if optim.kind == "muon" else "AdamW,"
+        factor = f" (the generator's times {optim.generator_factor:g})" if optim.generator_factor != 1 else ""
+        how = f"{matrices} {optim.learning_rate:g}{factor}, {optim.warmup_steps:,} steps of warmup"
+        if self.config.is_mlm:
+            return f"{how}; masked language modelling"
+        weights = [(objective.generator_weight, "generator"), (objective.discriminator_weight, "discriminator")]
+        weights += [(objective.corrective_weight, "corrective")] * bool(objective.corrective_weight)
+        loss = " + ".join(f"{weight:g} x {name}" for weight, name in weights)
+        return f"{how}; loss {loss}; model.sharing {model.sharing}"
 
     def opening_lines(self, engine: str, held_out: str, records: str, step: int) -> list[str]:
         """What the run is about to do from ``step`` on, where it is written to and how to watch it; the others in words."""

@@ -117,7 +117,7 @@ def _words_cause(sample: list[str], tokenizer: PreTrainedTokenizerFast) -> str:
         len({token[-1] for token in tokens if token and _script(token) == script})
         for tokens in (tokenizer.backend_tokenizer.get_vocab(), lacking)
     )
-    if known < missing:
+    if script and known < missing:
         return (
             f"the vocabulary is of another language or too small: it has {known:,} {script} letters and lacks "
             f"{missing:,} of a sample; choose one that was made for such text"
@@ -129,7 +129,9 @@ def _words_cause(sample: list[str], tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def _script(token: str) -> str:
-    """Hangul, Latin, Cyrillic, …: with which word the name of its last letter begins."""
+    """Hangul, Latin, Cyrillic, …: with which word the name of its last letter begins; "" for what is no letter."""
+    if not token[-1].isalpha():
+        return ""
     return unicodedata.name(token[-1], "other").partition(" ")[0].capitalize().replace("Cjk", "Chinese")
 
 

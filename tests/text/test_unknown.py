@@ -38,6 +38,7 @@ def tokenizer(tokens=TOKENS, **how) -> BertTokenizer:
         (["한국어 어휘 쀍뷁똠방각하", *KOREAN], {}, "7 Hangul letters"),
         (["영화가 재미있다 쀍 재쀍"] * 20, {}, "lacks 쀍 (20), ##쀍 (20)"),
         (["a" * 150, "the " + "b" * 3000], {}, "more than 100 characters"),
+        (["the ` cat ` sat ` ¦"] * 20, {}, "lacks ` (60), ¦ (20)"),  # no letters: not another language
     ],
 )
 def test_the_likely_cause(texts, how, cause):
