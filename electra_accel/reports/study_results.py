@@ -158,4 +158,7 @@ def _curves(study: Study, found: Found, task: str) -> go.Figure:
             x, y = [x for x, _ in points], [y for _, y in points]
             figure.add_scatter(x=x, y=y, legendgroup=curve, name=label(curve), **how)
     figure.update_xaxes(title={"text": "FLOPs of pre-training"}, type="log", dtick="D2", exponentformat="power")
-    return figure.update_yaxes(title={"text": task.rpartition("/")[2]}).update_layout(legend={"y": -0.25})
+    # Room for the axis and, as names are long, for a line of the legend for each curve; each has two traces.
+    room = {"b": 56 + 19 * len(figure.data) // 2}
+    figure.update_layout(legend={"yref": "container", "y": 0, "yanchor": "bottom"}, margin=room)
+    return figure.update_yaxes(title={"text": task.rpartition("/")[2]})
