@@ -4,6 +4,7 @@ exit code 2, a bug of ours a traceback and exit code 1."""
 import argparse
 import errno
 import io
+import math
 import os
 import select
 import sys
@@ -19,8 +20,9 @@ PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the state is saved, start me again
 OF_THE_PLACE = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOSPC, errno.EDQUOT}
 TOLD = "which the locale has told Python to use: set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
 READER_LEFT = 141  # 128 + SIGPIPE, as a shell reports it
-# Done when ``main`` has returned or was asked to stop, which all processes are together: what ``open_engine`` opened is left.
-at_good_end: list[Callable[[], None]] = []
+LEAVE_TOGETHER = 60.0  # seconds; all is saved, so nobody waits for long for a process that was killed meanwhile
+# Called when ``main`` has returned or raised Preempted, which it does on all processes together: ``Processes.leave``.
+at_good_end: list[Callable[[float], None]] = []
 
 
 def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
@@ -39,13 +41,14 @@ def exit_with_one_line(main: Callable[[], int | None]) -> NoReturn:
         print_any_character(stream)
     try:
         require_utf8(sys.argv[1:])
+        patience = math.inf
         try:
             code = main() or 0
         except Preempted:
-            code = PREEMPTED  # recorded_end has said it
+            code, patience = PREEMPTED, LEAVE_TOGETHER
         # Not while the exception lives: it holds the frames of ``main``, and with them the networks.
-        for finish in at_good_end:
-            finish()
+        for leave in at_good_end:
+            leave(patience)
     except SystemExit as ended:  # of --help
         code = ended.code
     except UserError as error:

@@ -4,6 +4,7 @@ plain.py, fsdp2.py and deepspeed.py are the engines; each knows the quirks of on
 around is explained there. open.py chooses.
 """
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -150,7 +151,7 @@ class Engine(Processes, ABC):
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(self.fresh_scale)
 
-    def leave(self) -> None:
+    def leave(self, patience: float = math.inf) -> None:
         """See ``Processes.leave``. DDP goes before the process group does.
 
         Else DDP's reducer would hold the group last, and end it with Python's lock in hand. A thread of gloo that frees the
@@ -158,7 +159,7 @@ class Engine(Processes, ABC):
         """
         if torch.distributed.is_initialized():
             self.release()
-        super().leave()
+        super().leave(patience)
 
     def unwrapped(self) -> nn.Module:
         """The module that was prepared; under ZeRO-3 and FSDP2 its parameters are in parts."""

@@ -28,7 +28,7 @@ def launched() -> type[Engine]:
 
 def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path, optimizer: str = "adamw") -> Engine:
     """Called once on every process; arguments as of ``Engine``, with ``train.precision`` and ``optim.kind``. A script
-    that ends well leaves it by itself, see :meth:`Engine.leave`.
+    that ends well or is asked to stop leaves it by itself, see :meth:`Engine.leave`.
 
     Raises:
         UserError: precision and launcher disagree; a GPU is present that torch cannot use; the launch file asks for an

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -61,28 +62,39 @@ class Processes:
         result = self.together(lambda: function() if self.is_main else None)
         return self.everywhere(result)[0]
 
-    def leave(self) -> None:
+    def leave(self, patience: float = math.inf) -> None:
         """The end of a run that went well or was asked to stop. Twice is once.
 
         No process leaves while another may still be talking to it. One that leaves first breaks the connections of the
-        others; a process that then fails at its exit leaves the launcher of its host waiting five minutes for the rest.
-        ``cli.exit_with_one_line`` does this; where one process has failed, the launcher ends those that wait here.
+        others; a process that then fails at its exit leaves the launcher of its host waiting five minutes for the rest. And
+        where the exit code is not 0, the launcher ends the other processes of a host with the first one. So all of them go
+        at the same moment. ``cli.exit_with_one_line`` does this.
+
+        Args:
+            patience: seconds to wait for the others. Without a limit the launcher ends those that wait for one that has
+                failed. With one, a connection that is lost counts as one whose process has left.
         """
         if not torch.distributed.is_initialized():
             return
-        self._wait_for_all()
-        store = _get_default_store()
+        store, end = _get_default_store(), time.monotonic() + patience
+        with suppress(*[torch.distributed.DistError] * (patience < math.inf)):
+            self._wait_for_all(end)
         torch.distributed.destroy_process_group()
-        # The store may live in the first process: it goes last. ``set`` waits for no answer, so nobody needs it afterwards.
-        others = [f"electra_accel/left/{rank}" for rank in range(1, self.world_size)]
-        if not self.is_main:
-            store.set(others[self.rank - 1], "")
-        while self.is_main and not store.check(others):
-            time.sleep(0.02)
+        left = [f"electra_accel/left/{rank}" for rank in range(self.world_size)]
+        with suppress(
+            torch.distributed.DistError
+        ):  # the store may live in the first process, which is the last to come here
+            if not self.is_main:
+                store.set(left[self.rank], "")
+            while not store.check(left[1:] if self.is_main else left[:1]) and time.monotonic() < end:
+                time.sleep(0.02)
+            if self.is_main:
+                store.set(left[0], "")
 
-    def _wait_for_all(self) -> None:
-        """Until every process has come here, which may take hours (hosts that share no disk prepare the data one by one).
+    def _wait_for_all(self, end: float = math.inf) -> None:
+        """Until every process has come here or ``time.monotonic`` is at ``end``.
 
+        It may take hours, where hosts share no disk and prepare the data one by one.
         A collective would time out (NCCL after ten minutes), so arrivals are counted in the process group's key-value store. If
         a process dies, the launcher stops the others.
         """
@@ -92,6 +104,6 @@ class Processes:
         arrivals = store.add(name, 1)
         everybody = math.ceil(arrivals / self.world_size) * self.world_size  # nobody comes twice before all came once
         pause = 0.02
-        while store.add(name, 0) < everybody:
+        while store.add(name, 0) < everybody and time.monotonic() < end:
             time.sleep(pause)
             pause = min(1.5 * pause, 1.0)

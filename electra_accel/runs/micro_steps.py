@@ -41,8 +41,7 @@ class StepSums:
         """Leave the run, whose state is saved. Called on every process.
 
         Args:
-            close: ends the trackers on the main process. It is called first: when the first process leaves, the launcher ends
-                the others.
+            close: ends the trackers on the main process.
         """
         self.engine.on_main(close)
         raise Preempted(self.why())

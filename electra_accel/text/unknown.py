@@ -129,8 +129,8 @@ def _words_cause(sample: list[str], tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def _script(token: str) -> str:
-    """Hangul, Latin, Cyrillic, …: with which word the name of its last letter begins; "" for what is no letter."""
-    if not token[-1].isalpha():
+    """Hangul, Latin, Cyrillic, …: with which word the name of its last letter begins; "" for what is none."""
+    if unicodedata.category(token[-1])[0] not in "LM":  # letters, and the marks that are half of some scripts
         return ""
     return unicodedata.name(token[-1], "other").partition(" ")[0].capitalize().replace("Cjk", "Chinese")
 

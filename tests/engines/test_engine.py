@@ -13,10 +13,10 @@ from electra_accel.errors import UserError
 from tests.helpers import ROOT
 
 PROGRAM = """
-import datetime, time, weakref
+import datetime, os, time, weakref
 from pathlib import Path
 import torch
-from electra_accel.cli import exit_with_one_line
+from electra_accel import cli
 from electra_accel.errors import Preempted, UserError
 from electra_accel.engines.open import open_engine
 destroy = torch.distributed.destroy_process_group
@@ -42,21 +42,27 @@ def main():
         engine.together(lambda: work([0, 4], "no such file on this host"))
     except UserError as error:
         print(error, flush=True)
-    if END == "stop":
-        work([3, 0])
-        Path(f"stopped-{engine.rank}").touch()
-        raise Preempted("it was asked to")
-    return 0
-exit_with_one_line(main)
+    if END == "good":
+        return 0
+    work([3, 0])
+    Path(f"stopped-{engine.rank}").touch()
+    if END == f"{engine.rank} is killed":
+        os._exit(9)
+    raise Preempted("it was asked to")
+cli.LEAVE_TOGETHER = 6.0
+cli.exit_with_one_line(main)
 """
 
 
-@pytest.mark.parametrize(("end", "code"), [("good", 0), ("stop", 75)])
-def test_whoever_is_done_first_waits_longer_than_collectives_do(end: str, code: int, tmp_path):
+@pytest.mark.parametrize(
+    ("end", "codes"),
+    [("good", (0, 0)), ("stop", (75, 75)), ("0 is killed", (9, 75)), ("1 is killed", (75, 9))],
+)
+def test_whoever_is_done_first_waits_longer_than_collectives_do(end: str, codes: tuple[int, int], tmp_path):
     """Here they give up after two seconds; under NCCL after ten minutes, and hosts without a shared disk prepare for hours.
 
-    At their end, also where they were asked to stop, nobody leaves before all have come, and DDP goes before the process
-    group: the other way round a process hung now and then (see ``Engine.leave``).
+    At their end, also where they were asked to stop, nobody leaves before all have come, but for a while only where one
+    was killed after that. DDP goes before the process group: the other way round a process hung now and then.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -74,11 +80,12 @@ def test_whoever_is_done_first_waits_longer_than_collectives_do(end: str, code: 
         for rank in range(2)
     ]
     try:
-        for process in reversed(processes):
+        for code, process in reversed(list(zip(codes, processes))):
             out, err = process.communicate(timeout=100)
-            assert process.returncode == code, err
-            assert end == "good" or (tmp_path / "stopped-0").exists(), "the second process left first"
-            assert out.splitlines() == ["0", "no such file on this host", "of DDP is left: None"]
+            assert (process.returncode, "Traceback" in err) == (code, False), err
+            assert end == "good" or code == 9 or (tmp_path / "stopped-0").exists(), "the second one left first"
+            said = ["0", "no such file on this host", *["of DDP is left: None"] * (code != 9)]
+            assert out.splitlines() == said
     finally:
         for process in processes:
             process.kill()
