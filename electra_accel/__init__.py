@@ -5,6 +5,6 @@ import os
 __version__ = "0.1.0"
 
 # For torch, which reads it when it is imported. An idle thread of OpenMP spins before it sleeps, by default ten times as long.
-# Beside other work it takes the core from the very thread that it waits for (docs/decisions.md).
+# While it spins on a busy machine, it holds the core that the thread it waits for needs (docs/decisions.md).
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")

@@ -66,7 +66,8 @@ def test_a_dry_run_says_what_would_happen(place, monkeypatch, capfd):
     (held_out,) = [line for line in out.splitlines() if line.startswith("held out  ")]
     assert "examples, " in held_out and held_out.endswith(" are used (eval.batches)")
     loss = "loss 1 x generator + 10 x discriminator + 10 x corrective"
-    assert f"learning  Muon, matrices 0.002, the rest 0.001, 2 steps of warmup; {loss}; model.sharing none\n" in out
+    rates = "learning rate 0.002 for matrices, 0.001 for the rest; 2 steps of warmup"
+    assert f"learning  Muon, {rates}; {loss}; model.sharing none\n" in out
     assert out.splitlines()[-1] == "dry run: nothing was trained"
     assert not (place / "runs").exists()
 

@@ -147,7 +147,7 @@ def _build(
             raise UserError(f"no usable text to train on in {train.dataset or ' '.join(train.files)}; name other files")
         tokenizer = train_tokenizer(texts, vocab_size, folder / "tokenizer", log=log)
         if len(tokenizer) < vocab_size:
-            log(f"the text has no more than {len(tokenizer):,} tokens to learn")
+            log(f"the vocabulary has only {len(tokenizer):,} tokens: the text is too small for more")
     elif "add_tokens" in settings:
         tokenizer, vocabulary = adapt(tokenizer, settings["add_tokens"], settings["learn_tokens"], texts(), log)
     save_tokenizer(tokenizer, folder / "tokenizer")

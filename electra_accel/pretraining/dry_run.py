@@ -75,6 +75,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
         limit = f", of which {most_judged:,} token slots are used (eval.batches)" if tokens > most_judged else ""
         extra.append(f"{heading:<10}{splits[name]['examples']:,} examples, {tokens:,} tokens{limit}")
     seconds = flops / (UTILISATION * A100_BF16)
+    time = duration(seconds) if seconds >= 1 else "less than 1s"
     planned_for = torch.cuda.get_device_name() if device == "cuda" else "the CPU"
     if device == "cpu" and not wants_cpu(cpu):
         planned_for += ", as no GPU can be used here (on one, micro-batches are larger by default)"
@@ -85,7 +86,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
         *extra,
         f"memory    {parameters:,} parameters: {16 * parameters / 1e9:.2f} GB for weights, gradients and optimizer on each "
         f"process, and the activations of {planned.loader.layout.rows * planned.loader.plan.limits.tokens:,} tokens",
-        f"time      {flops:.2e} FLOP in all: {duration(max(1, seconds))} of one A100 at {UTILISATION:.0%} of its bf16 peak "
+        f"time      {flops:.2e} FLOP in all: {time} of one A100 at {UTILISATION:.0%} of its bf16 peak "
         "(computed, not measured)",
         f"records   {destination(config.tracking, trackers, folder)}",
         f"run       {finished(folder, planned.total_steps) or run}",

@@ -66,16 +66,20 @@ class Planned:
 
     def _learning(self) -> str:
         """Optimizer and objective in words: their defaults depend on the start."""
-        model, objective, optim = self.config.model, self.config.objective, self.config.optim
-        matrices = f"Muon, matrices {optim.matrix_learning_rate:g}, the rest" if optim.kind == "muon" else "AdamW,"
-        factor = f" (the generator's times {optim.generator_factor:g})" if optim.generator_factor != 1 else ""
-        how = f"{matrices} {optim.learning_rate:g}{factor}, {optim.warmup_steps:,} steps of warmup"
+        objective, optim = self.config.objective, self.config.optim
+        rate = f"{optim.learning_rate:g}"
+        if optim.kind == "muon":
+            rate = f"{optim.matrix_learning_rate:g} for matrices, {rate} for the rest"
+        if optim.generator_factor != 1:
+            rate += f", the generator's times {optim.generator_factor:g}"
+        name = {"adamw": "AdamW", "muon": "Muon"}[optim.kind]
+        how = f"{name}, learning rate {rate}; {optim.warmup_steps:,} steps of warmup"
         if self.config.is_mlm:
             return f"{how}; masked language modelling"
         weights = [(objective.generator_weight, "generator"), (objective.discriminator_weight, "discriminator")]
         weights += [(objective.corrective_weight, "corrective")] * bool(objective.corrective_weight)
         loss = " + ".join(f"{weight:g} x {name}" for weight, name in weights)
-        return f"{how}; loss {loss}; model.sharing {model.sharing}"
+        return f"{how}; loss {loss}; model.sharing {self.config.model.sharing}"
 
     def opening_lines(self, engine: str, held_out: str, records: str, step: int) -> list[str]:
         """What the run is about to do from ``step`` on, where it is written to and how to watch it; the others in words."""

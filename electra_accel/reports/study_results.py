@@ -158,7 +158,7 @@ def _curves(study: Study, found: Found, task: str) -> go.Figure:
             x, y = [x for x, _ in points], [y for _, y in points]
             figure.add_scatter(x=x, y=y, legendgroup=curve, name=label(curve), **how)
     figure.update_xaxes(title={"text": "FLOPs of pre-training"}, type="log", dtick="D2", exponentformat="power")
-    # Room for the axis and, as names are long, for a line of the legend for each curve; each has two traces.
-    room = {"b": 56 + 19 * len(figure.data) // 2}
-    figure.update_layout(legend={"yref": "container", "y": 0, "yanchor": "bottom"}, margin=room)
+    curves = len(figure.data) // 2  # each has two traces
+    legend = {"yref": "container", "y": 0, "yanchor": "bottom", "tracegroupgap": 0}
+    figure.update_layout(legend=legend, margin={"b": 50 + 20 * curves})  # names are long: a line of the legend for each
     return figure.update_yaxes(title={"text": task.rpartition("/")[2]})
