@@ -75,7 +75,7 @@ def boundaries(logits: torch.Tensor, sampled: torch.Tensor) -> tuple[torch.Tenso
 def main(cases: list[list[str]]) -> None:
     global float64, sharing
     networks.ReplacedTokenDetection = Recording
-    Engine.leave = lambda engine: None  # the process group serves all cases
+    Engine.leave = lambda engine, patience: None  # the process group serves all cases
     for options in cases:
         recorded.clear()
         float64, sharing = "--float64" in options, "none" if "--model.sharing=none" in options else "tied"
