@@ -81,7 +81,7 @@ def lines(story: Story) -> list[str]:
         title = "held-out text" if prefix == "eval" else "general text"
         cells = [[f"{title}, fixed corruption", "before", "after", "change", ""]]
         cells += [[*row, f"{better} is better"] for text, *row, better in _rows(story) if text == TEXTS[prefix]]
-        rows += [f"  {name:<32} {b:>9}   {a:>9}   {change:>17}   {end}".rstrip() for name, b, a, change, end in cells]
+        rows += [f"  {name:<33} {b:>9}   {a:>9}   {change:>17}   {end}".rstrip() for name, b, a, change, end in cells]
     if story.chance is not None:
         auc = "" if story.one_network else "; an AUC of 0.5 is chance"
         rows.append(f"  always guessing the most frequent token has generator accuracy {story.chance:.4f}{auc}")
