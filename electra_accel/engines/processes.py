@@ -71,8 +71,8 @@ class Processes:
         at the same moment. ``cli.exit_with_one_line`` does this.
 
         Args:
-            patience: seconds to wait for the others. Without a limit the launcher ends those that wait for one that has
-                failed. With one, a connection that is lost counts as one whose process has left.
+            patience: seconds to wait for the others, also for one that is gone. Without a limit the launcher ends those that
+                wait for one that has failed.
         """
         if not torch.distributed.is_initialized():
             return
@@ -81,9 +81,8 @@ class Processes:
             self._wait_for_all(end)
         torch.distributed.destroy_process_group()
         left = [f"electra_accel/left/{rank}" for rank in range(self.world_size)]
-        with suppress(
-            torch.distributed.DistError
-        ):  # the store may live in the first process, which is the last to come here
+        # The store may live in the first process. Whoever finds it gone knows that all have left.
+        with suppress(torch.distributed.DistError):
             if not self.is_main:
                 store.set(left[self.rank], "")
             while not store.check(left[1:] if self.is_main else left[:1]) and time.monotonic() < end:

@@ -1,6 +1,8 @@
 """Nothing outside the configuration changes a number (invariant 11): variables, launch files, DeepSpeed files."""
 
+import importlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from accelerate.utils import DeepSpeedPlugin
 
+import electra_accel
 from electra_accel.engines import deepspeed, fsdp2, launch_environment
 from electra_accel.engines.deepspeed_file import deepspeed_settings
 from electra_accel.engines.open import launched, open_engine
@@ -263,3 +266,15 @@ def test_a_launch_file_that_says_it_twice(deepspeed_file, monkeypatch):
     )
     with pytest.raises(UserError, match="mixed_precision, zero_stage"):
         deepspeed_settings("no")
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_idle_threads_spin_briefly_unless_the_user_says_otherwise(given, spins, monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+        if name in given:
+            monkeypatch.setenv(name, given[name])
+    importlib.reload(electra_accel)
+    assert os.environ.pop("GOMP_SPINCOUNT", None) == spins

@@ -131,7 +131,7 @@ def drive(work: Path) -> None:
     failing = submit_failing(work)
     cancelled = submit(
         work, nodes=1, steps=1000 * STEPS
-    )  # with fewer it may have ended by itself while others are waited for
+    )  # with few it ends by itself while the first one is waited for
     wait_for(work, disturbed, 200, "it is requeued", lambda facts: facts["Restarts"] == "1")
     slow_disk.unlink()
     saving = time.monotonic() - signalled
