@@ -13,7 +13,7 @@ from electra_accel.errors import UserError
 from electra_accel.text.encode import Examples
 from electra_accel.text.unknown import SAMPLE, Unknown, cause_in
 
-FORMAT = 2  # raise it when a change makes other tokens, or other files, of the same input
+FORMAT = 3  # raise it when a change makes other tokens, or other files, of the same input
 MANIFEST = "manifest.json"
 
 

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from electra_accel.data.store import MAX_EXAMPLE_TOKENS
 from electra_accel.errors import UserError
 from electra_accel.randomness import Purpose, bits, key, uniform
 
 if TYPE_CHECKING:  # the options read MASK_UNITS, and --help is answered at once
     from transformers import PreTrainedTokenizerFast
 
-_POSITION_BITS = MAX_EXAMPLE_TOKENS.bit_length()
-_ROW_BITS = 20  # examples in a micro-batch
-_POSITION_MASK = np.uint64((1 << _POSITION_BITS) - 1)
+_HASH_BITS = 34
 
 
 def selected_count(candidates: np.ndarray, mask_prob: float) -> np.ndarray:
@@ -149,8 +146,6 @@ class Masking:
         Returns:
             The example (0 … n-1) of each selected position, and the position in it: int64 [k], ascending by both.
         """
-        if len(lengths) > 1 << _ROW_BITS or (len(lengths) and lengths.max() > 1 << _POSITION_BITS):
-            raise ValueError("more examples, or longer ones, than a batch may hold")
         candidate = np.flatnonzero(self._is_candidate[tokens])
         rows = np.repeat(np.arange(len(lengths)), lengths)[candidate]
         positions = candidate - (np.cumsum(lengths) - lengths)[rows]
@@ -177,13 +172,16 @@ def _keyed_order(rows: np.ndarray, positions: np.ndarray, streams: np.ndarray) -
     """Indices of the given places, example after example, those of one example by the hashes of their positions: int64 [n]."""
     number = within(np.bincount(rows))  # of the place in its example
     # One integer that sorts by example, then by hash, then (hashes of 34 bits can be equal) by position.
+    position_bits = int(number.max(initial=0)).bit_length()
+    if int(rows.max(initial=0)).bit_length() > 64 - _HASH_BITS - position_bits:
+        raise ValueError("more examples, or longer ones, than a batch may hold")
     order = bits(streams[rows], positions)
-    order >>= np.uint64(_ROW_BITS + _POSITION_BITS)
-    order <<= np.uint64(_POSITION_BITS)
+    order >>= np.uint64(64 - _HASH_BITS)
+    order |= rows.astype(np.uint64) << np.uint64(_HASH_BITS)
+    order <<= np.uint64(position_bits)
     order |= number.astype(np.uint64)
-    order |= rows.astype(np.uint64) << np.uint64(64 - _ROW_BITS)
     order.sort()
-    order &= _POSITION_MASK
+    order &= np.uint64((1 << position_bits) - 1)
     return np.arange(len(rows)) - number + order.astype(np.int64)
 
 

@@ -136,8 +136,19 @@ def test_shares_of_what_becomes_of_the_selected(mask, random):
 
 
 def test_more_than_a_batch_may_hold_is_refused():
+    lengths = np.ones(2**18 + 1, np.int64)
+    lengths[0] = 4096
     with pytest.raises(ValueError, match="batch"):
-        masking().select(np.full(1025, 9), np.array([1025]), np.zeros(1, np.uint64))
+        masking().select(np.full(lengths.sum(), 9), lengths, np.zeros(len(lengths), np.uint64))
+
+
+def test_an_example_is_masked_alike_beside_short_and_beside_long_ones():
+    lengths = np.array([30, 4096, 7])
+    tokens, streams = np.full(lengths.sum(), 9), np.arange(3, dtype=np.uint64)
+    rows, positions = masking().select(tokens, lengths, streams)
+    for number, length in enumerate(lengths.tolist()):
+        alone = masking().select(tokens[:length], lengths[number : number + 1], streams[number : number + 1])[1]
+        assert positions[rows == number].tolist() == alone.tolist()
 
 
 def one_word_after_another(tokens, stream, mask_prob=0.15):
