@@ -152,7 +152,7 @@ def main() -> None:
     in_row, real = map(int, batch.counts())
     print(f"  {batch.real.numel()} slots, {real} real tokens, {in_row} selected")
     for part in filter(len, parts):
-        seen, at = inputs["packing"].mask[0, 0, part[0]].nonzero().flatten(), batch.position_ids[0, part]
+        seen, at = (inputs["packing"].mask[0, 0, part[0]] == 0).nonzero().flatten(), batch.position_ids[0, part]
         text = " ".join(tokens(batch.corrupted_ids[0, part])) if batch.real[0, part[0]] else "padding"
         print(f"  columns {part[0]}-{part[-1]} see {seen[0]}-{seen[-1]}; positions {at[0]}-{at[-1]}: {text}")
 

@@ -41,7 +41,7 @@ def test_one_process_holds_what_the_formula_says():
 @pytest.mark.slow
 @pytest.mark.parametrize(("engine", "precision"), [("ddp", "no"), ("zero2", "bf16")])
 def test_two_processes_hold_what_the_formula_says(engine, precision):
-    """DDP's gradients lie once in memory, in its buckets; ZeRO's bucket is the one that the engine sets."""
+    """ZeRO's bucket is the one that the engine sets."""
     if engine == "zero2" and deepspeed_version() is None:
         pytest.skip("DeepSpeed is not installed")
     launch = ["-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{engine}.yaml"]

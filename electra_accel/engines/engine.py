@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
 from electra_accel.engines import launch_environment, state
@@ -45,15 +44,11 @@ class Engine(Processes, ABC):
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         self.precision = precision
         self.has_loss_scale = precision == "fp16"  # a step whose gradient overflows is skipped
-        # The networks have no buffers that change, so DDP need not broadcast them before each forward.
-        handlers = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
-        more = self.accelerator_arguments(cpu)
         accelerator = Accelerator(
             mixed_precision=precision,
             log_with=trackers or None,
             project_dir=folder,
-            kwargs_handlers=handlers + more.pop("kwargs_handlers", []),
-            **more,
+            **self.accelerator_arguments(cpu),
         )
         launch_environment.fix_arithmetic()
         if accelerator.num_processes != processes:
@@ -90,9 +85,9 @@ class Engine(Processes, ABC):
     def kind(self) -> str:
         """What drives the processes: "single process", "DDP", "DeepSpeed ZeRO-2", …"""
 
+    @abstractmethod
     def wrap(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Place, shard and wrap; sets ``model`` and ``optimizer``."""
-        self.model, self.optimizer = self.accelerator.prepare(model.to(self.device), optimizer)
 
     def whole_matrices(self) -> WholeMatrices:
         """Where Muon finds its matrices; after :meth:`wrap`."""
@@ -100,12 +95,11 @@ class Engine(Processes, ABC):
 
     def micro_step(self, *, last: bool) -> AbstractContextManager:
         """Context of a forward and backward pass: no gradient exchange before the last micro-step of a step."""
-        return nullcontext() if last else self.accelerator.no_sync(self.model)
+        return nullcontext()
 
+    @abstractmethod
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of ``loss``: this process's share of the global loss, already normalised."""
-        # All engines average gradients over processes.
-        self.accelerator.backward(loss * self.world_size if self.world_size > 1 else loss)
 
     @abstractmethod
     def clip_and_step(self) -> torch.Tensor:
@@ -152,10 +146,10 @@ class Engine(Processes, ABC):
             self.accelerator.scaler.load_state_dict(self.fresh_scale)
 
     def leave(self, patience: float = math.inf) -> None:
-        """See ``Processes.leave``. DDP goes before the process group does.
+        """See ``Processes.leave``. The prepared model goes before the process group does.
 
-        Else DDP's reducer would hold the group last, and end it with Python's lock in hand. A thread of gloo that frees the
-        tensors of its last work wants that lock, and the process never ends (torch 2.13, now and then).
+        Where it holds the group last, as torch's DistributedDataParallel did, it ends it with Python's lock in hand. A thread
+        of gloo that frees the tensors of its last work wants that lock, and the process never ends (torch 2.13, now and then).
         """
         if torch.distributed.is_initialized():
             self.release()

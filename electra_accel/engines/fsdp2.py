@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -81,8 +82,18 @@ class Fsdp2(Engine):
         if cpu or not torch.cuda.is_available():
             raise UserError("FSDP2 needs GPUs (on CPUs Accelerate silently runs DDP in its place): use ddp.yaml")
 
+    def wrap(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.optimizer = self.accelerator.prepare(model.to(self.device), optimizer)
+
     def whole_matrices(self) -> WholeMatrices:
         return Fsdp2Matrices()
+
+    def micro_step(self, *, last: bool) -> AbstractContextManager:
+        return nullcontext() if last else self.accelerator.no_sync(self.model)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        # Gradients are averaged over the processes.
+        self.accelerator.backward(loss * self.world_size if self.world_size > 1 else loss)
 
     def clip_and_step(self) -> torch.Tensor:
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_norm).full_tensor()

@@ -1,4 +1,8 @@
-"""One process, or several under DistributedDataParallel (DDP): model and optimizer are whole on each."""
+"""One process, or several under data parallelism (DDP): model and optimizer are whole on each.
+
+Accelerate places the model, calls it under autocast, and scales losses and steps under fp16. It does not wrap the model in
+torch's DistributedDataParallel: gradients.py does what that would do.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,6 +11,9 @@ import torch
 from torch import nn
 
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.flat import buckets
+from electra_accel.engines.gradients import Gradients
+from electra_accel.engines.half_weights import HalfWeights
 
 
 class Plain(Engine):
@@ -19,13 +26,46 @@ class Plain(Engine):
     def kind(self) -> str:
         return "DDP" if self.world_size > 1 else "single process"
 
+    def wrap(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        model = model.to(self.device)
+        if self.world_size > 1:
+            broadcast([*model.parameters()])
+        self.gradients = Gradients(model.parameters())
+        # evaluation_mode: all but DistributedDataParallel.
+        self.model = self.accelerator.prepare_model(model, evaluation_mode=True)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        if self.precision != "no":
+            self.model = HalfWeights(self.model, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision])
+
+    def unwrapped(self) -> nn.Module:
+        model = self.model.network if isinstance(self.model, HalfWeights) else self.model
+        return self.accelerator.unwrap_model(model, keep_torch_compile=False)
+
+    def release(self) -> None:
+        super().release()
+        self.gradients = None
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.accelerator.backward(loss)
+        self.gradients.add()
+
     def clip_and_step(self) -> torch.Tensor:
+        self.gradients.exchange()
         self.accelerator.unscale_gradients(self.optimizer)
         norm = clip_gradients(self.model.parameters(), self.max_norm)
         self.optimizer.step()
-        # DDP's gradients stay the views into its buckets that they are: set to None, the next step would first sum elsewhere.
-        self.optimizer.zero_grad(set_to_none=self.world_size == 1)
+        self.optimizer.zero_grad(set_to_none=True)
+        if isinstance(self.model, HalfWeights):
+            self.model.renew()
         return norm
+
+
+@torch.no_grad()
+def broadcast(parameters: list[nn.Parameter]) -> None:
+    """The first process's weights to all, whose files may be others."""
+    for flat, pieces, own in buckets(parameters):
+        torch.distributed.broadcast(flat, 0)
+        torch._foreach_copy_(own, pieces)
 
 
 @torch.no_grad()
@@ -41,7 +81,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch
     if gradients[0].is_cuda:
         norm = torch.nn.utils.get_total_norm(gradients)
     else:
-        rows = [torch.linalg.vector_norm(gradient, dim=-1).flatten().double() for gradient in gradients]
-        norm = torch.linalg.vector_norm(torch.cat(rows)).to(gradients[0].dtype)
+        rows = [torch.linalg.vector_norm(gradient, dim=-1).flatten() for gradient in gradients]
+        norm = torch.linalg.vector_norm(torch.cat(rows).double()).to(gradients[0].dtype)
     torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return norm

@@ -26,8 +26,8 @@ class Packing(NamedTuple):
     """Where the segments of a micro-batch lie: exactly one of the two is not None, and it says which path is taken.
 
     Attributes:
-        mask: bool [R, 1, T, T], True where query (third axis) may look at key (last axis). Padding looks at padding, so
-            that no softmax is over nothing.
+        mask: [R, 1, T, T], added to the scores: 0 where query (third axis) may look at key (last axis), else -inf, in the
+            dtype that attention is computed in. Padding looks at padding, so that no softmax is over nothing.
         boundaries: int32 [R * (G + 1) + 1], 0, ascending, R * T: segment i of the flattened rows is
             boundaries[i] : boundaries[i + 1]. Each row has G segments (missing ones are empty) and one of padding.
     """
@@ -62,7 +62,11 @@ def pack(segment_ids: torch.Tensor, segments: int, dtype: torch.dtype) -> Packin
     """
     if attention_path(segment_ids.device, dtype) == "varlen":
         return Packing(mask=None, boundaries=segment_boundaries(segment_ids, segments))
-    return Packing(mask=segment_ids[:, None, :, None] == segment_ids[:, None, None, :], boundaries=None)
+    # On a CPU always in fp32 (or fp64): in bf16 the backward of this kernel takes five times as long (torch 2.13).
+    dtype = torch.promote_types(dtype, torch.float32) if segment_ids.device.type == "cpu" else dtype
+    others = segment_ids[:, None, :, None] != segment_ids[:, None, None, :]
+    # In numbers: a bool mask would be made into them by every layer.
+    return Packing(torch.zeros(others.shape, dtype=dtype, device=others.device).masked_fill_(others, -torch.inf), None)
 
 
 def segment_boundaries(segment_ids: torch.Tensor, segments: int) -> torch.Tensor:
@@ -97,10 +101,8 @@ def packed_attention(
         [R, T, heads, head size], and None in place of the attention weights.
     """
     if packing.mask is not None:
-        # On a CPU always in fp32 (or fp64): in bf16 the backward of this kernel takes five times as long (torch 2.13).
-        dtype = torch.promote_types(query.dtype, torch.float32) if query.device.type == "cpu" else query.dtype
         with torch.autocast(query.device.type, enabled=False):
-            wide = (tensor.to(dtype) for tensor in (query, key, value))
+            wide = (tensor.to(packing.mask.dtype) for tensor in (query, key, value))
             output = scaled_dot_product_attention(*wide, packing.mask)
         return output.to(query.dtype).transpose(1, 2), None
     rows, heads, row_tokens, size = query.shape

@@ -26,6 +26,7 @@ from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.data.plan import Layout
 from electra_accel.engines.deepspeed import BUCKET
 from electra_accel.engines.open import open_engine
+from electra_accel.engines.plain import Plain
 from electra_accel.errors import UserError
 from electra_accel.model.flops import peak_flops, training_flops
 from electra_accel.model.pair import Pair, pair_configs
@@ -58,9 +59,10 @@ class Costs(NamedTuple):
 
 
 ENGINES = {
-    # fp32 weights, gradients and two moments; autocast keeps a bf16 copy of the weights for the backward pass.
+    # fp32 weights, gradients and two moments, and a bf16 copy of the weights. At the end of a later backward pass, when its
+    # activations are gone, 4 bytes more in fp32 and 6 in bf16: new gradients beside the sums, and those of the copies.
     "single": Costs(Memory(16, 0, 2), Memory(16, 0, 0), 0, 0),
-    # Gradients lie in DDP's buckets and nowhere else. An all-reduce sends everything twice.
+    # An all-reduce sends everything twice.
     "ddp": Costs(Memory(16, 0, 2), Memory(16, 0, 0), 2 * 4, 0),
     # DeepSpeed (0.19) keeps fp32 master weights beside the weights, in fp32 too; they and the moments are state.
     # In bf16: fp32 sums of all gradients; it all-reduces bf16 gradients and gathers bf16 weights.
@@ -183,36 +185,37 @@ def made_up_batch(rows: int, tokens: int = 128, slots: int = 16) -> RTDBatch:
     )
 
 
-def held_now() -> int:
-    """Bytes of all tensors that Python can see, but for activations: views of one another count once."""
+def held_now() -> dict[int, int]:
+    """Place and bytes of all tensors that Python can see, but for activations: views of one another are one."""
     gc.collect()
     with warnings.catch_warnings(action="ignore"):  # looking at every object touches deprecated ones
         tensors = [found for found in gc.get_objects() if isinstance(found, torch.Tensor) and not found.grad_fn]
     tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
     storages = (tensor.untyped_storage() for tensor in tensors if tensor.device.type != "meta")
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
 def kept_for_backward(module: torch.nn.Module, forward: Callable[[], object]) -> int:
-    """Bytes that ``forward`` keeps for its backward pass and that do not belong to parameters."""
+    """Bytes that ``forward`` keeps for its backward pass and that were not there before."""
     kept = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    owned = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    owned = held_now()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         forward()
-    owned |= {p.untyped_storage().data_ptr() for p in module.parameters()}  # ZeRO-3 has gathered them meanwhile
+    owned |= {p.untyped_storage().data_ptr(): 0 for p in module.parameters()}  # ZeRO-3 has gathered them meanwhile
     return sum(size for place, size in kept.items() if place not in owned)
 
 
 def measure(size: str, precision: str) -> tuple[str, int, float, float]:
     """Two steps of two micro-batches of made-up text, on every process of the launch.
 
-    Returns: engine, parameters, bytes on the process that holds most at the worst of two moments of the second step (before
-        and at the end of the last backward pass) without activations, and bytes of activations as a share of the formula's.
+    Returns: engine, parameters, bytes on the process that holds most without activations, at the last forward pass's end in the
+        second step or, if an engine shares out more than that, at the last backward pass's end where that is more; and bytes
+        of activations as a share of the formula's.
     """
     engine = open_engine(precision=precision, cpu=False, trackers=[], folder=Path())
     module = joint(size, "cpu")
@@ -222,18 +225,20 @@ def measure(size: str, precision: str) -> tuple[str, int, float, float]:
 
     def watch(_module: torch.nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
         if output.requires_grad:  # its gradient comes at the end of the backward pass
-            output.register_hook(lambda _gradient: moments.append(held_now()))
+            output.register_hook(lambda _gradient: moments.append(sum(held_now().values())))
 
-    module.generator.electra.embeddings.register_forward_hook(watch)
+    if not isinstance(engine, Plain):
+        module.generator.electra.embeddings.register_forward_hook(watch)
     one, two = (made_up_batch(rows).to(engine.device) for rows in (1, 2))
     for _ in range(2):
         for last in (False, True):
             with engine.micro_step(last=last):
                 output = model(one)
-                moments[:] = [held_now()]
+                moments[:] = [sum(held_now().values())]
                 engine.backward(output.generator_loss_sum + output.discriminator_loss_sum)
         held_bytes = max(moments)
         engine.step(lambda peak: peak)
+    model(one)  # makes what serves a whole step
     kept = [kept_for_backward(module, lambda batch=batch: model(batch)) for batch in (one, two)]
     activations = kept[1] - kept[0]  # what does not grow with the batch is copies of weights
     expected = one.input_ids.shape[1] * pair.token_bytes + one.slot_positions.shape[1] * pair.slot_bytes

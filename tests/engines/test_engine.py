@@ -21,16 +21,17 @@ from electra_accel.errors import Preempted, UserError
 from electra_accel.engines.open import open_engine
 destroy = torch.distributed.destroy_process_group
 def watched():
-    print("of DDP is left:", prepared(), flush=True)
+    print("of the model is left:", prepared(), flush=True)
     destroy()
 torch.distributed.destroy_process_group = watched
 def main():
     global prepared
     engine = open_engine(precision="no", cpu=True, trackers=[], folder=Path("."))
-    module = torch.nn.Linear(2, 2)
+    module = torch.nn.Linear(2, 2)  # with other weights in each process
     model = engine.prepare(module, torch.optim.AdamW(module.parameters()), None, max_norm=1.0)
     prepared = weakref.ref(model)
-    engine.everywhere(None)
+    first, second = engine.everywhere(module.weight.tolist())
+    print("the first one's weights:", first == second, flush=True)
     torch.distributed.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=2))
     def work(seconds, problem=None):
         time.sleep(seconds[engine.rank])
@@ -62,7 +63,7 @@ def test_whoever_is_done_first_waits_longer_than_collectives_do(end: str, codes:
     """Here they give up after two seconds; under NCCL after ten minutes, and hosts without a shared disk prepare for hours.
 
     At their end, also where they were asked to stop, nobody leaves before all have come, but for a while only where one
-    was killed after that. DDP goes before the process group: the other way round a process hung now and then.
+    was killed after that. The model goes before the process group: the other way round a process hung now and then.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -84,8 +85,8 @@ def test_whoever_is_done_first_waits_longer_than_collectives_do(end: str, codes:
             out, err = process.communicate(timeout=100)
             assert (process.returncode, "Traceback" in err) == (code, False), err
             assert end == "good" or code == 9 or (tmp_path / "stopped-0").exists(), "the second one left first"
-            said = ["0", "no such file on this host", *["of DDP is left: None"] * (code != 9)]
-            assert out.splitlines() == said
+            said = ["the first one's weights: True", "0", "no such file on this host"]
+            assert out.splitlines() == said + ["of the model is left: None"] * (code != 9)
     finally:
         for process in processes:
             process.kill()

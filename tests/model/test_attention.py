@@ -30,7 +30,7 @@ def test_the_mask_allows_exactly_the_own_segment():
     for row, ids in enumerate(SEGMENTS.tolist()):
         for query in range(8):
             for key in range(8):
-                assert packing.mask[row, 0, query, key].item() == (ids[query] == ids[key])
+                assert packing.mask[row, 0, query, key].item() == (0 if ids[query] == ids[key] else -torch.inf)
 
 
 def test_the_path_is_named():

@@ -1,0 +1,43 @@
+"""The gradients of a step: added up over its micro-steps, then summed over the processes once.
+
+DistributedDataParallel does this with hooks on every parameter, in the middle of the backward pass. That costs a kernel for
+each parameter and micro-step, and cannot be recorded and replayed. Here a few kernels add all gradients of a micro-step, and a
+few messages send those of a step. The messages do not overlap the backward pass.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from electra_accel.engines.flat import buckets
+
+
+class Gradients:
+    """Of the parameters of one model, whole on every process."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]):
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._sums: dict[nn.Parameter, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def add(self) -> None:
+        """Take what a backward pass left. Each process's share of the global loss was its input: nothing is averaged."""
+        found = {parameter: parameter.grad for parameter in self.parameters if parameter.grad is not None}
+        again = [parameter for parameter in found if parameter in self._sums]
+        if again:
+            torch._foreach_add_([self._sums[each] for each in again], [found[each] for each in again])
+        self._sums = found | self._sums
+        for parameter in found:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def exchange(self) -> None:
+        """The sum over all micro-steps and processes into ``grad`` of each parameter. Called on every process, once a step."""
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            for flat, pieces, own in buckets([*self._sums.values()]):
+                torch.distributed.all_reduce(flat)
+                torch._foreach_copy_(own, pieces)
+        for parameter, gradient in self._sums.items():
+            parameter.grad = gradient
+        self._sums = {}
