@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+MOST_TOKENS = 128  # of a sentence
 STYLES = {"masked": "dim", "restored": "green", "caught": "bold cyan", "missed": "red", "false alarm": "magenta"}
 
 
@@ -60,11 +61,16 @@ class Terminal:
                 self.console.print(f"warning: {text}", style="yellow")
 
     def pieces(self, label: str, pieces: list[Piece]) -> None:
-        """A sentence, tokens with a verdict in its colour where the output has colours; their signs tell it everywhere."""
+        """A sentence, tokens with a verdict in its colour where the output has colours; their signs tell it everywhere.
+
+        A long one ends with how many tokens are left out; the files have them.
+        """
         text = Text(label)
-        for i, piece in enumerate(pieces):
+        for i, piece in enumerate(pieces[:MOST_TOKENS]):
             text.append("" if piece.joined or i == 0 else " ")
             text.append(piece.text, style=STYLES.get(piece.verdict))
+        if len(pieces) > MOST_TOKENS:
+            text.append(f" … {len(pieces) - MOST_TOKENS:,} more")
         if self.speaks:
             with self._shown():
                 self.console.print(text)

@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from electra_accel.terminal import STYLES, Terminal
+from electra_accel.terminal import MOST_TOKENS, STYLES, Piece, Terminal
 from electra_accel.tracking.samples import join
 from tests.tracking.test_samples import korean
 
@@ -26,6 +26,15 @@ def test_verdicts_have_colours_on_a_terminal_and_signs_everywhere():
     colour_of = {sign: codes for codes, sign in re.findall(r"\x1b\[([\d;]+)m[^\x1b]*([=+\-!])\x1b\[0m", coloured)}
     assert set(colour_of) == {"=", "+", "-", "!"} and len(set(colour_of.values())) == 4, "each verdict has its own"
     assert len(set(STYLES.values())) == len(STYLES)
+
+
+def test_of_a_long_sentence_the_begin_is_shown_and_how_much_more_there_is():
+    terminal = Terminal(speaks=True)
+    terminal.console = Console(file=io.StringIO(), soft_wrap=True)
+    for tokens in (MOST_TOKENS, MOST_TOKENS + 1500):
+        terminal.pieces("", [Piece(f"word{number}", joined=False) for number in range(tokens)])
+    whole, long = terminal.console.file.getvalue().splitlines()
+    assert long == f"{whole} … 1,500 more" and whole.endswith(f"word{MOST_TOKENS - 1}")
 
 
 @pytest.mark.parametrize("width", [80, 150])
