@@ -12,10 +12,10 @@ from electra_accel.pretraining.config import Optim
 from electra_accel.pretraining.optim import build_optimizer
 from tests.model.batches import VOCAB, pack_examples, toy_examples
 
-# They look at a tensor in another way, or ask something, and start nothing.
+# They look at a tensor in another way, ask something or make room, and start nothing.
 FREE = set(
-    "_unsafe_view alias as_strided detach expand permute promote_types select slice split split_with_sizes squeeze t transpose "
-    "unflatten unsqueeze view".split()
+    "_unsafe_view alias as_strided detach empty empty_like expand new_empty permute promote_types select slice split "
+    "split_with_sizes squeeze t transpose unflatten unsqueeze view".split()
 )
 
 
@@ -35,7 +35,7 @@ class Operators(TorchDispatchMode):
 
 def test_a_micro_step_and_a_step_of_small_send_no_more_operators_than_they_did(tmp_path: Path):
     """bf16 on a CPU, which sends some that a GPU does not: casts to fp32 around attention, four for a dropout, a norm for each
-    gradient. Commit 31dcf57 sent 2,227 in a step's first micro-step, 2,629 in each later one, and 816 in the optimizer step."""
+    gradient. Commit 31dcf57 sent 2,177 in a step's first micro-step, 2,579 in each later one, and 816 in the optimizer step."""
     pair = build_pair(
         "small", dropout=0.1, seed=1, vocab_size=VOCAB, pad_token_id=0, max_length=64, generator_width=None
     )
@@ -55,4 +55,4 @@ def test_a_micro_step_and_a_step_of_small_send_no_more_operators_than_they_did(t
         with Operators() as operators:
             do()
         found.append(operators.sent.total())
-    assert all(now <= most for now, most in zip(found, (1561, 1560, 415), strict=True)), found
+    assert all(now <= most for now, most in zip(found, (1509, 1509, 415), strict=True)), found
