@@ -35,6 +35,10 @@ class RTDBatch:
         """A copy in pinned memory; torch's DataLoader calls this by name."""
         return self._map(lambda tensor: tensor.pin_memory())
 
+    def tensors(self) -> list[torch.Tensor]:
+        """In the order in which ``RTDBatch`` takes them."""
+        return [getattr(self, field.name) for field in fields(self)]
+
     def _map(self, function) -> "RTDBatch":
         return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})
 

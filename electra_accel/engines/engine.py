@@ -19,6 +19,7 @@ from torch import nn
 from electra_accel.engines import launch_environment, state
 from electra_accel.engines.muon import Muon, WholeMatrices
 from electra_accel.engines.processes import Processes
+from electra_accel.engines.recorded import Tensors
 from electra_accel.errors import UserError
 from electra_accel.model.attention import attention_path
 from electra_accel.model.flops import peak_flops
@@ -96,6 +97,13 @@ class Engine(Processes, ABC):
     def micro_step(self, *, last: bool) -> AbstractContextManager:
         """Context of a forward and backward pass: no gradient exchange before the last micro-step of a step."""
         return nullcontext()
+
+    def record(self, function: Callable[..., Tensors], warn: Callable[[str], None]) -> Callable[..., Tensors]:
+        """``function``, a micro-step of tensors alone, in a form that sends fewer kernels where this engine has one.
+
+        ``warn`` is told where that was tried in vain.
+        """
+        return function
 
     @abstractmethod
     def backward(self, loss: torch.Tensor) -> None:

@@ -19,6 +19,15 @@ class Gradients:
     def __init__(self, parameters: Iterable[nn.Parameter]):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._sums: dict[nn.Parameter, torch.Tensor] = {}
+        self._reached: dict[nn.Parameter, None] = {}  # by any backward pass so far
+        self._fixed = False
+
+    @torch.no_grad()
+    def fix(self) -> list[torch.Tensor]:
+        """From now on the sums stay where they are, for kernels that were recorded; after the first micro-step. The sums."""
+        self._fixed = True
+        self._sums = {each: self._sums.get(each, torch.zeros_like(each)) for each in self._reached}
+        return [*self._sums.values()]
 
     @torch.no_grad()
     def add(self) -> None:
@@ -28,6 +37,7 @@ class Gradients:
         if again:
             torch._foreach_add_([self._sums[each] for each in again], [found[each] for each in again])
         self._sums = found | self._sums
+        self._reached |= dict.fromkeys(found)
         for parameter in found:
             parameter.grad = None
 
@@ -40,4 +50,13 @@ class Gradients:
                 torch._foreach_copy_(own, pieces)
         for parameter, gradient in self._sums.items():
             parameter.grad = gradient
-        self._sums = {}
+
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Once a step, when the optimizer has read them."""
+        for parameter in self._sums:
+            parameter.grad = None
+        if self._fixed:
+            torch._foreach_zero_([*self._sums.values()])
+        else:
+            self._sums = {}

@@ -33,16 +33,28 @@ class HalfWeights(nn.Module):
         }
         self._once = list(dict.fromkeys(self._whole.values()))  # two heads may have one table
         self._copies: list[torch.Tensor] | None = None
+        self._fixed = False
+
+    def fix(self) -> None:
+        """From now on the copies stay where they are, for kernels that were recorded."""
+        self._fixed = True
 
     def renew(self) -> None:
         """The parameters have changed. (Fused optimizers do not count up a tensor's version, by which one could see it.)"""
-        self._copies = None  # and not written over: a backward pass that is still to come may need them
+        if self._fixed:
+            self._copy()
+        else:
+            self._copies = None  # and not written over: a backward pass that is still to come may need them
+
+    @torch.no_grad()
+    def _copy(self) -> None:
+        if self._copies is None:
+            self._copies = [torch.empty_like(each, dtype=self.dtype) for each in self._once]
+        torch._foreach_copy_(self._copies, self._once)
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
         if self._copies is None:
-            with torch.no_grad():
-                self._copies = [torch.empty_like(each, dtype=self.dtype) for each in self._once]
-                torch._foreach_copy_(self._copies, self._once)
+            self._copy()
         halves = dict(zip(self._once, _Halve.apply(self._copies, *self._once), strict=True))
         given = {name: halves[parameter] for name, parameter in self._whole.items()}
         return functional_call(self.network, given, arguments, named, tie_weights=False)

@@ -4,7 +4,7 @@ Accelerate places the model, calls it under autocast, and scales losses and step
 torch's DistributedDataParallel: gradients.py does what that would do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from electra_accel.engines.engine import Engine
 from electra_accel.engines.flat import buckets
 from electra_accel.engines.gradients import Gradients
 from electra_accel.engines.half_weights import HalfWeights
+from electra_accel.engines.recorded import CudaGraph, Recorded, Tensors
 
 
 class Plain(Engine):
@@ -45,6 +46,14 @@ class Plain(Engine):
         super().release()
         self.gradients = None
 
+    def record(self, function: Callable[..., Tensors], warn: Callable[[str], None]) -> Callable[..., Tensors]:
+        return Recorded(function, CudaGraph(), self._fix, warn) if self.device.type == "cuda" else function
+
+    def _fix(self) -> list[torch.Tensor]:
+        if isinstance(self.model, HalfWeights):
+            self.model.fix()
+        return self.gradients.fix()
+
     def backward(self, loss: torch.Tensor) -> None:
         self.accelerator.backward(loss)
         self.gradients.add()
@@ -54,7 +63,7 @@ class Plain(Engine):
         self.accelerator.unscale_gradients(self.optimizer)
         norm = clip_gradients(self.model.parameters(), self.max_norm)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.gradients.clear()
         if isinstance(self.model, HalfWeights):
             self.model.renew()
         return norm

@@ -179,6 +179,9 @@ class Train:
         "auto", "no is fp32; auto is bf16 where the GPU supports it, else no"
     )
     compile: bool = option(False, "torch.compile the networks")
+    cuda_graphs: Literal["auto", "off"] = option(
+        "auto", "auto: on GPUs, without sharding, the kernels of a micro-step are recorded and sent at once"
+    )
 
 
 @dataclass

@@ -71,8 +71,8 @@ class Log:
         }
 
     def add(self, loss: torch.Tensor, counters: torch.Tensor) -> None:
-        """Take in a micro-step."""
-        self.step_loss = self.step_loss + loss.detach()
+        """Take in a micro-step; ``loss`` has no gradient."""
+        self.step_loss = self.step_loss + loss
         self.counters = counters if self.counters is None else self.counters + counters
 
     def end_step(self, step: int, gradient_norm: torch.Tensor, rate: Callable[[float], float]) -> None:

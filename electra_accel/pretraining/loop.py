@@ -1,11 +1,15 @@
 """The training loop: log -> judge -> show -> save -> stop, then one step: learning rate -> micro-steps -> clip and step."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
+from electra_accel.batch import RTDBatch
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.recorded import Tensors
+from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.judge import Judge
 from electra_accel.pretraining.log import Log
 from electra_accel.pretraining.planned import Planned
@@ -27,9 +31,10 @@ def train(
         Preempted: a process was asked to stop; the state after its last step is saved.
     """
     config, total_steps = planned.config, planned.total_steps
-    objective, patience = config.objective, config.eval.patience
+    patience = config.eval.patience
     intervals = config.tracking.log_every, config.eval.every, config.tracking.samples_every, config.checkpoint.every
     global_steps = planned.loader.steps(progress.cursor, progress.step)
+    micro_step = engine_micro_step(engine, config, log.terminal.warn)
     sums, last_save = None, time.monotonic()
     while True:
         # Between two steps: log, judge, show, save, stop, each at this one place.
@@ -90,16 +95,32 @@ def train(
         selected, tokens = sums.counts.clamp(min=1)
         micro_batches = [batch.to(engine.device) for batch in global_step.micro_batches]
         for batch in micro_steps(engine, config.run.seed, step, micro_batches):
-            output = engine.model(batch)
-            loss = (
-                objective.generator_weight * output.generator_loss_sum / selected
-                + objective.discriminator_weight * output.discriminator_loss_sum / tokens
-                + objective.corrective_weight * output.corrective_loss_sum / selected
-            )
-            engine.backward(loss)
-            log.add(loss, output.counters)
+            log.add(*micro_step(selected, tokens, *batch.tensors()))
         rate = partial(learning_rate, step, **schedule)
         gradient_norm = engine.step(rate)
         progress.advance(global_step)
         log.end_step(progress.step, gradient_norm, rate)
     log.terminal.stop()
+
+
+def engine_micro_step(engine: Engine, config: Config, warn: Callable[[str], None]) -> Callable[..., Tensors]:
+    """A forward and a backward pass as a function of tensors alone, so that the engine can record it.
+
+    It takes the two denominators of the global step and the tensors of a batch. It returns the loss, 0-d, without gradient,
+    and the counters.
+    """
+    objective = config.objective
+
+    def micro_step(selected: torch.Tensor, tokens: torch.Tensor, *batch: torch.Tensor) -> Tensors:
+        output = engine.model(RTDBatch(*batch))
+        loss = (
+            objective.generator_weight * output.generator_loss_sum / selected
+            + objective.discriminator_weight * output.discriminator_loss_sum / tokens
+            + objective.corrective_weight * output.corrective_loss_sum / selected
+        )
+        engine.backward(loss)
+        return loss.detach(), output.counters
+
+    # Recomputing a layer reads the state of the random numbers, which cannot be recorded.
+    recordable = config.train.cuda_graphs == "auto" and not config.model.gradient_checkpointing
+    return engine.record(micro_step, warn) if recordable else micro_step

@@ -20,7 +20,14 @@ from electra_accel.reports.experiments import Experiment
 from electra_accel.reports.judgements import Judgement
 
 # May change when a run is resumed, and still make two experiments.
-LENGTH_AND_ROUNDING = {"train.steps", "train.epochs", "train.flops", "train.precision", "train.compile"}
+LENGTH_AND_ROUNDING = {
+    "train.steps",
+    "train.epochs",
+    "train.flops",
+    "train.precision",
+    "train.compile",
+    "train.cuda_graphs",
+}
 WITHOUT_EFFECT = set(FREE_OPTIONS) - LENGTH_AND_ROUNDING
 LONGEST_LABEL = 48
 SAME_SHARE = 0.05  # relative; runs that differ in their seed alone are within 1%

@@ -8,15 +8,18 @@ from electra_accel.engines import flat
 from electra_accel.engines.gradients import Gradients
 
 
-def test_micro_steps_add_up_as_autograd_adds_them():
+@pytest.mark.parametrize("fixed", [False, True])
+def test_micro_steps_add_up_as_autograd_adds_them(fixed):
     torch.manual_seed(0)
     one, other = (nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 2)) for _ in range(2))
     other.load_state_dict(one.state_dict())
     one[2].bias.requires_grad_(False), other[2].bias.requires_grad_(False)
-    gradients = Gradients(other.parameters())
-    for _ in range(2):  # steps
+    gradients, places = Gradients(other.parameters()), []
+    for step in range(3):
+        if fixed and step == 1:  # before the step's first micro-step
+            gradients.fix()
         for micro_step in range(3):
-            inputs = torch.randn(6, 4, generator=torch.Generator().manual_seed(micro_step))
+            inputs = torch.randn(6, 4, generator=torch.Generator().manual_seed(3 * step + micro_step))
             one(inputs).square().sum().backward()
             other(inputs).square().sum().backward()
             gradients.add()
@@ -24,8 +27,11 @@ def test_micro_steps_add_up_as_autograd_adds_them():
         gradients.exchange()
         for mine, theirs in zip(other.parameters(), one.parameters(), strict=True):
             assert (mine.grad is None and theirs.grad is None) or mine.grad.equal(theirs.grad)
-        for network in (one, other):
-            network.zero_grad()
+        places.append([parameter.grad.data_ptr() for parameter in other.parameters() if parameter.requires_grad])
+        gradients.clear()
+        one.zero_grad()
+        assert all(parameter.grad is None for parameter in other.parameters())
+    assert not fixed or places[1] == places[2]
 
 
 def test_a_parameter_that_only_a_later_micro_step_reaches_counts_and_one_that_none_reaches_has_no_gradient():

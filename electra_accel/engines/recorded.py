@@ -1,0 +1,136 @@
+"""A function of tensors whose kernels are recorded once, as a CUDA graph, and sent together from then on.
+
+A micro-step of a small network is more than a thousand kernels, and the host takes longer to send them than a GPU to run them.
+Shapes are static (invariant 5) and nothing waits for the device (invariant 8), so they can be sent at once. A graph runs on the
+same tensors each time: inputs are copied into the recorded ones, and what the function writes to must keep its place.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+Tensors = tuple[torch.Tensor, ...]
+WARM_UP = 3  # calls before the recording, in which libraries choose kernels and the optimizer makes its state
+CLOSE = 1e-3  # of a norm: sums by atomic additions differ from run to run
+
+
+class Graph(Protocol):
+    """What :class:`Recorded` needs of a graph; the tests have one that calls the function again."""
+
+    def warm_up(self, work: Callable[[], Tensors]) -> Tensors: ...
+
+    def record(self, work: Callable[[], Tensors]) -> Tensors: ...
+
+    def replay(self) -> None: ...
+
+
+class CudaGraph:
+    """torch's. RuntimeError where something cannot be recorded."""
+
+    def __init__(self):
+        self.graph, self.stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+
+    def warm_up(self, work: Callable[[], Tensors]) -> Tensors:
+        """A call on a stream of its own, as a recording is."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            made = work()
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return made
+
+    def record(self, work: Callable[[], Tensors]) -> Tensors:
+        """Nothing is computed yet: what is returned has values after :meth:`replay`."""
+        # Other threads, which pin memory or watch NCCL, go on meanwhile.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            return work()
+
+    def replay(self) -> None:
+        self.graph.replay()
+
+
+class Recorded:
+    """``function``, called ``WARM_UP`` times, then recorded and replayed.
+
+    The first replay is compared with a plain call on the same inputs and random numbers. If it differs, or if the recording
+    fails, ``warn`` is told and all calls are plain ones.
+
+    Args:
+        function: of tensors that have the same shapes in each call; returns tensors. Its random numbers come from torch's
+            generator of their device.
+        graph: to record into.
+        fix: called before the recording: from now on all tensors that ``function`` adds to stay in their places. Returns them.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensors],
+        graph: Graph,
+        fix: Callable[[], Sequence[torch.Tensor]],
+        warn: Callable[[str], None],
+    ):
+        self.function, self.graph, self.fix, self.warn = function, graph, fix, warn
+        self._calls, self._plain = 0, False
+        self._inputs: Tensors = ()
+        self._outputs: Tensors = ()
+
+    def __call__(self, *inputs: torch.Tensor) -> Tensors:
+        self._calls += 1
+        if self._plain:
+            return self.function(*inputs)
+        if self._calls <= WARM_UP:
+            return self.graph.warm_up(lambda: self.function(*inputs))
+        if not self._inputs:
+            return self._record(inputs)
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        self.graph.replay()
+        return self._found()
+
+    def _found(self) -> Tensors:
+        return tuple(output.clone() for output in self._outputs)  # the next replay writes over them
+
+    def _record(self, inputs: Tensors) -> Tensors:
+        """The call in which the function is recorded: once plainly, once replayed; counts as one."""
+        self._inputs = tuple(given.clone() for given in inputs)
+        random, written = _random_state(inputs[0].device), self.fix()
+        before = [each.clone() for each in written]
+        wanted = self.function(*self._inputs)
+        after = [each.clone() for each in written]
+        why = ""
+        try:
+            self._outputs = self.graph.record(lambda: self.function(*self._inputs))
+        except RuntimeError as error:
+            why = f"they cannot be recorded ({str(error).splitlines()[0]})"
+        else:
+            torch._foreach_copy_(written, before)
+            _set_random_state(inputs[0].device, random)
+            self.graph.replay()
+            if not _close([*self._outputs, *written], [*wanted, *after]):
+                why = "what was recorded gives other numbers"
+        if not why:
+            return self._found()
+        self.warn(f"the kernels of a micro-step are sent one by one, which is slower: {why}")
+        self._plain = True
+        torch._foreach_copy_(written, after)
+        return wanted
+
+
+def _close(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> bool:
+    """Each within ``CLOSE`` of the norm of what is wanted; NaN is close to NaN alone."""
+    for one, other in zip(found, wanted, strict=True):
+        one, other = one.double(), other.double()
+        if not one.isnan().equal(other.isnan()):
+            return False
+        one, other = one.nan_to_num(), other.nan_to_num()
+        if (one - other).norm() > CLOSE * other.norm():
+            return False
+    return True
+
+
+def _random_state(device: torch.device) -> torch.Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(device: torch.device, state: torch.Tensor) -> None:
+    torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)

@@ -1,0 +1,115 @@
+"""The driver of CUDA graphs, with a graph that calls the function again. Recording itself: tests/gpu/test_gpu_graphs.py."""
+
+import pytest
+import torch
+
+from electra_accel.engines.plain import Plain
+from electra_accel.engines.recorded import WARM_UP, Recorded
+from electra_accel.engines.state import MODEL_FILE
+from electra_accel.runs import checkpoint, run_folder
+from tests.pretraining_runs import metrics, options, run_here, write_corpus
+
+
+class Again:
+    """Replays by calling. What it returned first is what it writes to, as of a graph."""
+
+    def warm_up(self, work):
+        return work()
+
+    def record(self, work):
+        self.work = work
+        self.outputs = tuple(output.clone() for output in work())
+        return self.outputs
+
+    def replay(self):
+        for mine, made in zip(self.outputs, self.work(), strict=True):
+            mine.copy_(made)
+
+
+class Wrong(Again):
+    """It reads what the inputs were."""
+
+    def record(self, work):
+        outputs = super().record(work)
+        self.replay = lambda: outputs[0].add_(1)
+        return outputs
+
+
+class Impossible(Again):
+    def record(self, work):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
+
+
+def adding(graph, warned: list[str]):
+    """A recorded function that adds its input, with noise, to a sum; and the sum."""
+    total = torch.zeros(3)
+
+    def add(given: torch.Tensor) -> tuple[torch.Tensor]:
+        total.add_(given + torch.rand(3))
+        return (given.sum() + torch.rand(()),)
+
+    return Recorded(add, graph, lambda: [total], warned.append), total
+
+
+@pytest.mark.parametrize("graph", [Again, Wrong, Impossible])
+def test_each_call_counts_once_with_its_own_inputs_and_random_numbers(graph):
+    warned: list[str] = []
+    recorded, total = adding(graph(), warned)
+    plain, wanted = torch.zeros(()), torch.zeros(3)
+    for call in range(WARM_UP + 4):
+        given = torch.full((3,), float(call))
+        torch.manual_seed(call)
+        (found,) = recorded(given)
+        torch.manual_seed(call)
+        wanted += given + torch.rand(3)
+        plain = given.sum() + torch.rand(())
+        assert found.equal(plain) and total.equal(wanted)
+    assert bool(warned) == (graph is not Again) and len(warned) <= 1
+    if warned:
+        assert ("other numbers" if graph is Wrong else "(operation not permitted when stream is capturing)") in warned[
+            0
+        ]
+
+
+def test_what_a_call_returned_stays_when_the_next_one_is_made():
+    recorded, _ = adding(Again(), [])
+    kept = [recorded(torch.full((3,), float(call)))[0] for call in range(WARM_UP + 3)]
+    assert len({each.item() for each in kept}) == len(kept)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 4])
+def test_a_run_is_the_same_bit_for_bit(micro_batches, tmp_path, monkeypatch, capfd):
+    """Dropout, evaluation in between, and a resume in the middle."""
+    write_corpus(tmp_path / "text.txt", most=300)
+    common = dict(
+        optim__schedule="constant", optim__warmup_steps=0, checkpoint__every=5, eval__every=5, model__dropout=0.1,
+        train__batch_tokens=512, train__micro_batch_tokens=512 // micro_batches, tracking__mode="disabled",
+        tracking__samples="none",
+    )  # fmt: skip
+    seen = []
+
+    def record(engine, function, warn):
+        seen.append(Recorded(function, Again(), engine._fix, warn))
+        return seen[-1]
+
+    def run(name, steps, **changed):
+        line = options("text.txt", name, **common, train__steps=steps, **changed)
+        code, out, err = run_here(line, tmp_path, monkeypatch, capfd)
+        assert code == 0, out + err
+
+    run("plain", 10, train__cuda_graphs="off")
+    monkeypatch.setattr(Plain, "record", record)
+    run("off", 5, train__cuda_graphs="off")
+    assert not seen
+    run("recorded", 5)
+    run("recorded", 10)
+    assert len(seen) == 2 and all(each._calls > WARM_UP and not each._plain for each in seen)
+    plain, recorded = metrics(tmp_path / "plain"), metrics(tmp_path / "recorded")
+    assert recorded == plain
+    weights = [
+        checkpoint.path_of(tmp_path / name / run_folder.CHECKPOINTS, 10) / MODEL_FILE for name in ("plain", "recorded")
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    monkeypatch.undo()
+    run("checkpointing", 2, model__gradient_checkpointing=True)
+    assert len(seen) == 2
