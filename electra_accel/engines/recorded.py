@@ -11,7 +11,10 @@ from typing import Protocol
 import torch
 
 Tensors = tuple[torch.Tensor, ...]
-WARM_UP = 3  # calls before the recording, in which libraries choose kernels and the optimizer makes its state
+WARM_UP = 3  # calls before the recording, in which libraries choose kernels
+CHECKED = (
+    2  # replays that are compared with plain calls; the second has other inputs and random numbers than were recorded
+)
 CLOSE = 1e-3  # of a norm: sums by atomic additions differ from run to run
 
 
@@ -52,8 +55,8 @@ class CudaGraph:
 class Recorded:
     """``function``, called ``WARM_UP`` times, then recorded and replayed.
 
-    The first replay is compared with a plain call on the same inputs and random numbers. If it differs, or if the recording
-    fails, ``warn`` is told and all calls are plain ones.
+    The first ``CHECKED`` replays are compared with plain calls on the same inputs and random numbers. If one differs, or if the
+    recording fails, ``warn`` is told and all calls are plain ones.
 
     Args:
         function: of tensors that have the same shapes in each call; returns tensors. Its random numbers come from torch's
@@ -73,6 +76,7 @@ class Recorded:
         self._calls, self._plain = 0, False
         self._inputs: Tensors = ()
         self._outputs: Tensors = ()
+        self._written: Sequence[torch.Tensor] = ()
 
     def __call__(self, *inputs: torch.Tensor) -> Tensors:
         self._calls += 1
@@ -81,38 +85,37 @@ class Recorded:
         if self._calls <= WARM_UP:
             return self.graph.warm_up(lambda: self.function(*inputs))
         if not self._inputs:
-            return self._record(inputs)
+            self._inputs, self._written = tuple(given.clone() for given in inputs), self.fix()
         for mine, given in zip(self._inputs, inputs, strict=True):
             mine.copy_(given)
+        if self._calls <= WARM_UP + CHECKED:
+            return self._checked()
         self.graph.replay()
         return self._found()
 
     def _found(self) -> Tensors:
         return tuple(output.clone() for output in self._outputs)  # the next replay writes over them
 
-    def _record(self, inputs: Tensors) -> Tensors:
-        """The call in which the function is recorded: once plainly, once replayed; counts as one."""
-        self._inputs = tuple(given.clone() for given in inputs)
-        random, written = _random_state(inputs[0].device), self.fix()
-        before = [each.clone() for each in written]
+    def _checked(self) -> Tensors:
+        """A call by both ways, which counts as one."""
+        device = self._inputs[0].device
+        random, before = _random_state(device), [each.clone() for each in self._written]
         wanted = self.function(*self._inputs)
-        after = [each.clone() for each in written]
-        why = ""
+        after = [each.clone() for each in self._written]
         try:
-            self._outputs = self.graph.record(lambda: self.function(*self._inputs))
+            if not self._outputs:
+                self._outputs = self.graph.record(lambda: self.function(*self._inputs))
+            torch._foreach_copy_(self._written, before)
+            _set_random_state(device, random)
+            self.graph.replay()
+            if _close([*self._outputs, *self._written], [*wanted, *after]):
+                return self._found()
+            why = "what was recorded gives other numbers"
         except RuntimeError as error:
             why = f"they cannot be recorded ({str(error).splitlines()[0]})"
-        else:
-            torch._foreach_copy_(written, before)
-            _set_random_state(inputs[0].device, random)
-            self.graph.replay()
-            if not _close([*self._outputs, *written], [*wanted, *after]):
-                why = "what was recorded gives other numbers"
-        if not why:
-            return self._found()
         self.warn(f"the kernels of a micro-step are sent one by one, which is slower: {why}")
         self._plain = True
-        torch._foreach_copy_(written, after)
+        torch._foreach_copy_(self._written, after)
         return wanted
 
 

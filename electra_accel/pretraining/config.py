@@ -180,7 +180,7 @@ class Train:
     )
     compile: bool = option(False, "torch.compile the networks")
     cuda_graphs: Literal["auto", "off"] = option(
-        "auto", "auto: on GPUs, without sharding, the kernels of a micro-step are recorded and sent at once"
+        "off", "auto: on GPUs, without sharding, the kernels of a micro-step are recorded and sent at once"
     )
 
 
