@@ -21,7 +21,7 @@ CLOSE = 1e-3  # of a norm: sums by atomic additions differ from run to run
 class Graph(Protocol):
     """What :class:`Recorded` needs of a graph; the tests have one that calls the function again."""
 
-    def warm_up(self, work: Callable[[], Tensors]) -> Tensors: ...
+    def call(self, work: Callable[[], Tensors]) -> Tensors: ...
 
     def record(self, work: Callable[[], Tensors]) -> Tensors: ...
 
@@ -34,8 +34,9 @@ class CudaGraph:
     def __init__(self):
         self.graph, self.stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
 
-    def warm_up(self, work: Callable[[], Tensors]) -> Tensors:
-        """A call on a stream of its own, as a recording is."""
+    def call(self, work: Callable[[], Tensors]) -> Tensors:
+        """Plainly, on the stream that records: autograd keeps the stream on which it first added a gradient, and a recording that
+        meets another one fails."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             made = work()
@@ -45,7 +46,7 @@ class CudaGraph:
     def record(self, work: Callable[[], Tensors]) -> Tensors:
         """Nothing is computed yet: what is returned has values after :meth:`replay`."""
         # Other threads, which pin memory or watch NCCL, go on meanwhile.
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
             return work()
 
     def replay(self) -> None:
@@ -83,7 +84,7 @@ class Recorded:
         if self._plain:
             return self.function(*inputs)
         if self._calls <= WARM_UP:
-            return self.graph.warm_up(lambda: self.function(*inputs))
+            return self.graph.call(lambda: self.function(*inputs))
         if not self._inputs:
             self._inputs, self._written = tuple(given.clone() for given in inputs), self.fix()
         for mine, given in zip(self._inputs, inputs, strict=True):
@@ -100,7 +101,7 @@ class Recorded:
         """A call by both ways, which counts as one."""
         device = self._inputs[0].device
         random, before = _random_state(device), [each.clone() for each in self._written]
-        wanted = self.function(*self._inputs)
+        wanted = self.graph.call(lambda: self.function(*self._inputs))
         after = [each.clone() for each in self._written]
         try:
             if not self._outputs:

@@ -13,7 +13,7 @@ from tests.pretraining_runs import metrics, options, run_here, write_corpus
 class Again:
     """Replays by calling. What it returned first is what it writes to, as of a graph."""
 
-    def warm_up(self, work):
+    def call(self, work):
         return work()
 
     def record(self, work):
