@@ -35,8 +35,8 @@ class CudaGraph:
         self.graph, self.stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
 
     def call(self, work: Callable[[], Tensors]) -> Tensors:
-        """Plainly, on the stream that records: autograd may keep the stream of an earlier call, and a recording that meets another
-        one fails."""
+        """Plainly, on the stream that records. Autograd may keep the stream of an earlier call, and a recording that meets
+        another one fails."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             made = work()
