@@ -70,7 +70,7 @@ class Terminal:
             text.append("" if piece.joined or i == 0 else " ")
             text.append(piece.text, style=STYLES.get(piece.verdict))
         if len(pieces) > MOST_TOKENS:
-            text.append(f" … {len(pieces) - MOST_TOKENS:,} more")
+            text.append(f" … {len(pieces) - MOST_TOKENS:,} more tokens")
         if self.speaks:
             with self._shown():
                 self.console.print(text)

@@ -24,6 +24,10 @@ from tests.helpers import ROOT
         (["--optim.betas", ".9", "1"], "optim.betas must lie in [0, 1)"),
         (["--optim.betas", ".9"], "optim.betas must be two numbers"),
         (["--optim.learning_rate=inf"], "optim.learning_rate must lie in (0, inf)"),
+        (
+            ["--train.cuda_graphs=auto", "--model.gradient_checkpointing"],
+            "cuda_graphs auto cannot record model.gradient_ch",
+        ),
         (["--data.max_length=7"], "data.max_length must lie in [8, 4096], not 7"),
         (["--data.max_length=4097"], "data.max_length must lie in [8, 4096], not 4097"),
         (["--train.steps=0"], "train.steps must lie in [1, inf), not 0"),

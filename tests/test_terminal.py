@@ -34,7 +34,7 @@ def test_of_a_long_sentence_the_begin_is_shown_and_how_much_more_there_is():
     for tokens in (MOST_TOKENS, MOST_TOKENS + 1500):
         terminal.pieces("", [Piece(f"word{number}", joined=False) for number in range(tokens)])
     whole, long = terminal.console.file.getvalue().splitlines()
-    assert long == f"{whole} … 1,500 more" and whole.endswith(f"word{MOST_TOKENS - 1}")
+    assert long == f"{whole} … 1,500 more tokens" and whole.endswith(f"word{MOST_TOKENS - 1}")
 
 
 @pytest.mark.parametrize("width", [80, 150])

@@ -19,7 +19,7 @@ from electra_accel.randomness import Purpose, bits, key, uniform
 if TYPE_CHECKING:  # the options read MASK_UNITS, and --help is answered at once
     from transformers import PreTrainedTokenizerFast
 
-_HASH_BITS = 34
+_HASH_BITS = 34  # part of a run's identity: places whose hashes agree in so many bits are taken in their order
 
 
 def selected_count(candidates: np.ndarray, mask_prob: float) -> np.ndarray:
@@ -174,7 +174,9 @@ def _keyed_order(rows: np.ndarray, positions: np.ndarray, streams: np.ndarray) -
     # One integer that sorts by example, then by hash, then (hashes of 34 bits can be equal) by position.
     position_bits = int(number.max(initial=0)).bit_length()
     if int(rows.max(initial=0)).bit_length() > 64 - _HASH_BITS - position_bits:
-        raise ValueError("more examples, or longer ones, than a batch may hold")
+        raise ValueError(
+            f"{rows.max() + 1} examples of up to {number.max() + 1} tokens are more than a batch may hold (30 bits for both)"
+        )
     order = bits(streams[rows], positions)
     order >>= np.uint64(64 - _HASH_BITS)
     order |= rows.astype(np.uint64) << np.uint64(_HASH_BITS)

@@ -16,7 +16,7 @@ import numpy as np
 from electra_accel.randomness import key
 
 BLOCK = 16
-MAX_EXAMPLE_TOKENS = 4096  # the last example of a block begins below 15 * 4096 = 61440
+MAX_EXAMPLE_TOKENS = 4096  # the last example of a block begins at 15 * 4096 = 61440 at the latest
 
 
 def token_dtype(vocab_size: int) -> np.dtype:

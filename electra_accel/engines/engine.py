@@ -99,10 +99,9 @@ class Engine(Processes, ABC):
         return nullcontext()
 
     def record(self, function: Callable[..., Tensors], warn: Callable[[str], None]) -> Callable[..., Tensors]:
-        """``function``, a micro-step of tensors alone, in a form that sends fewer kernels where this engine has one.
-
-        ``warn`` is told where that was tried in vain.
-        """
+        """``function``, a micro-step of tensors, in a form that sends fewer kernels; ``warn`` is told where there is none."""
+        device = "a GPU" if self.device.type == "cuda" else "a CPU"
+        warn(f"train.cuda_graphs auto does nothing here ({self.kind} on {device})")
         return function
 
     @abstractmethod

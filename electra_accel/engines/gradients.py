@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from electra_accel.engines.flat import buckets
+from electra_accel.errors import UserError
 
 
 class Gradients:
@@ -24,10 +25,19 @@ class Gradients:
 
     @torch.no_grad()
     def fix(self) -> list[torch.Tensor]:
-        """From now on the sums stay where they are, for kernels that were recorded; after the first micro-step. The sums."""
+        """From now on the sums stay where they are, for kernels that were recorded; after the first micro-step. The sums.
+
+        What a step does not reach has then a gradient of 0, and not none.
+        """
         self._fixed = True
         self._sums = {each: self._sums.get(each, torch.zeros_like(each)) for each in self._reached}
         return [*self._sums.values()]
+
+    def unfix(self) -> None:
+        """The opposite. What a backward pass left and :meth:`add` did not take goes away."""
+        self._fixed = False
+        for parameter in self.parameters:
+            parameter.grad = None
 
     @torch.no_grad()
     def add(self) -> None:
@@ -43,9 +53,17 @@ class Gradients:
 
     @torch.no_grad()
     def exchange(self) -> None:
-        """The sum over all micro-steps and processes into ``grad`` of each parameter. Called on every process, once a step."""
+        """The sum over all micro-steps and processes into ``grad`` of each parameter. Called on every process, once a step.
+
+        UserError where there are several processes and a parameter was not reached on this one: others could not know.
+        """
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            for flat, pieces, own in buckets([*self._sums.values()]):
+            if missing := len(self.parameters) - len(self._sums):
+                raise UserError(
+                    f"{missing} of the {len(self.parameters)} trained weights have no gradient in this step, which several "
+                    "processes cannot sum: use one process, or a model all of whose layers take part in each step"
+                )
+            for flat, pieces, own in buckets([self._sums[each] for each in self.parameters]):
                 torch.distributed.all_reduce(flat)
                 torch._foreach_copy_(own, pieces)
         for parameter, gradient in self._sums.items():

@@ -39,6 +39,9 @@ class HalfWeights(nn.Module):
         """From now on the copies stay where they are, for kernels that were recorded."""
         self._fixed = True
 
+    def unfix(self) -> None:
+        self._fixed = False
+
     def renew(self) -> None:
         """The parameters have changed. (Fused optimizers do not count up a tensor's version, by which one could see it.)"""
         if self._fixed:
@@ -55,7 +58,10 @@ class HalfWeights(nn.Module):
     def forward(self, *arguments: Any, **named: Any) -> Any:
         if self._copies is None:
             self._copy()
-        halves = dict(zip(self._once, _Halve.apply(self._copies, *self._once), strict=True))
+        copies = dict(zip(self._once, self._copies, strict=True))
+        learning = [each for each in self._once if each.requires_grad]
+        made = _Halve.apply([copies[each] for each in learning], *learning) if learning else ()
+        halves = copies | dict(zip(learning, made, strict=True))
         given = {name: halves[parameter] for name, parameter in self._whole.items()}
         return functional_call(self.network, given, arguments, named, tie_weights=False)
 

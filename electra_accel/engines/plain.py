@@ -43,16 +43,23 @@ class Plain(Engine):
         return self.accelerator.unwrap_model(model, keep_torch_compile=False)
 
     def release(self) -> None:
+        self.gradients = None  # before memory is given back
         super().release()
-        self.gradients = None
 
     def record(self, function: Callable[..., Tensors], warn: Callable[[str], None]) -> Callable[..., Tensors]:
-        return Recorded(function, CudaGraph(), self._fix, warn) if self.device.type == "cuda" else function
+        if self.device.type != "cuda":
+            return super().record(function, warn)
+        return Recorded(function, CudaGraph(), self._fix, self._unfix, warn)
 
     def _fix(self) -> list[torch.Tensor]:
         if isinstance(self.model, HalfWeights):
             self.model.fix()
         return self.gradients.fix()
+
+    def _unfix(self) -> None:
+        if isinstance(self.model, HalfWeights):
+            self.model.unfix()
+        self.gradients.unfix()
 
     def backward(self, loss: torch.Tensor) -> None:
         self.accelerator.backward(loss)

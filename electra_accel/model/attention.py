@@ -4,7 +4,7 @@ Two ways to the same numbers, chosen by :func:`attention_path`:
 
 - ``varlen``: flash attention over the segments laid end to end (``torch.nn.attention.varlen``). Its cost grows with the
   square of an example's length, not of the row's. CUDA, bf16 or fp16, compute capability 8.0 and newer.
-- ``block-masked SDPA``: scaled dot product attention over the whole row, with a mask that is True within one segment.
+- ``block-masked SDPA``: scaled dot product attention over the whole row, with a mask that is 0 within one segment.
   Everything else: CPUs, fp32 and fp64, older cards.
 
 There is no attention dropout on either path, whatever the configuration says: the flash kernel has none, and a run has to

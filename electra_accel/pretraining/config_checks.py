@@ -82,6 +82,8 @@ def _networks(config: Config) -> Iterator[str]:
         yield f"model.warm_start_steps {model.warm_start_steps} needs model.generator {WARM_START}"
     if model.generator_width is not None and (one_network or (pair and not config.warm_starts)):
         yield "model.generator_width is for a new generator, and there is none here; leave it out, or set it to null"
+    if model.gradient_checkpointing and config.train.cuda_graphs == "auto":
+        yield "train.cuda_graphs auto cannot record model.gradient_checkpointing; turn one of them off"
     if not pair and model.revision is not None:
         yield "model.revision is for networks from the hub; leave it out"
     if config.is_mlm and model.sharing != "tied":

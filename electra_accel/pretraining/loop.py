@@ -121,6 +121,4 @@ def engine_micro_step(engine: Engine, config: Config, warn: Callable[[str], None
         engine.backward(loss)
         return loss.detach(), output.counters
 
-    # Recomputing a layer reads the state of the random numbers, which cannot be recorded.
-    recordable = config.train.cuda_graphs == "auto" and not config.model.gradient_checkpointing
-    return engine.record(micro_step, warn) if recordable else micro_step
+    return engine.record(micro_step, warn) if config.train.cuda_graphs == "auto" else micro_step

@@ -213,9 +213,9 @@ def kept_for_backward(module: torch.nn.Module, forward: Callable[[], object]) ->
 def measure(size: str, precision: str) -> tuple[str, int, float, float]:
     """Two steps of two micro-batches of made-up text, on every process of the launch.
 
-    Returns: engine, parameters, bytes on the process that holds most without activations, at the last forward pass's end in the
-        second step or, if an engine shares out more than that, at the last backward pass's end where that is more; and bytes
-        of activations as a share of the formula's.
+    Returns: engine, parameters, bytes without activations on the process that holds most, and bytes of activations as a share
+        of the formula's. With whole weights the bytes are those at the end of the second step's last forward pass, else the
+        greater of those and the ones at the end of its last backward pass.
     """
     engine = open_engine(precision=precision, cpu=False, trackers=[], folder=Path())
     module = joint(size, "cpu")

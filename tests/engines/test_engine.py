@@ -17,6 +17,7 @@ import datetime, os, time, weakref
 from pathlib import Path
 import torch
 from electra_accel import cli
+from electra_accel.engines import flat
 from electra_accel.errors import Preempted, UserError
 from electra_accel.engines.open import open_engine
 destroy = torch.distributed.destroy_process_group
@@ -32,6 +33,15 @@ def main():
     prepared = weakref.ref(model)
     first, second = engine.everywhere(module.weight.tolist())
     print("the first one's weights:", first == second, flush=True)
+    flat.BUCKET = 3  # a message for each weight
+    engine.backward(model(torch.ones(1, 2)).sum() * (engine.rank + 1))
+    engine.gradients.exchange()
+    print("both gradients:", module.weight.grad.tolist(), module.bias.grad.tolist(), flush=True)
+    engine.gradients.clear()
+    try:
+        engine.gradients.exchange()
+    except UserError as error:
+        print(str(error)[:40], flush=True)
     torch.distributed.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=2))
     def work(seconds, problem=None):
         time.sleep(seconds[engine.rank])
@@ -85,7 +95,8 @@ def test_whoever_is_done_first_waits_longer_than_collectives_do(end: str, codes:
             out, err = process.communicate(timeout=100)
             assert (process.returncode, "Traceback" in err) == (code, False), err
             assert end == "good" or code == 9 or (tmp_path / "stopped-0").exists(), "the second one left first"
-            said = ["the first one's weights: True", "0", "no such file on this host"]
+            said = ["the first one's weights: True", "both gradients: [[3.0, 3.0], [3.0, 3.0]] [3.0, 3.0]"]
+            said += ["2 of the 2 trained weights have no gradi", "0", "no such file on this host"]
             assert out.splitlines() == said + ["of the model is left: None"] * (code != 9)
     finally:
         for process in processes:

@@ -1,4 +1,4 @@
-"""Gradients added up over micro-steps; over processes: tests/engines/test_engine.py and the parity table."""
+"""Gradients added up over micro-steps. Over processes: tests/engines/test_engine.py and the parity table."""
 
 import pytest
 import torch

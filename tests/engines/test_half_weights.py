@@ -78,13 +78,26 @@ def test_a_copy_that_nothing_reads_has_no_gradient_and_one_that_is_old_is_told()
     )
 
 
-def test_a_compiled_network_is_compiled_once():
+def test_a_frozen_layer_costs_no_gradient():
+    """As a warm start's table, which is also its LM head."""
+    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    network[1].requires_grad_(False)
+    read = []
+    network[1].register_forward_pre_hook(lambda layer, inputs: read.append(layer.weight))
+    HalfWeights(network, torch.bfloat16)(torch.ones(2, 3).bfloat16()).sum().backward()
+    assert read[0].dtype == torch.bfloat16 and not read[0].requires_grad
+    assert network[1].weight.grad is None and network[0].weight.grad.any()
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_network_is_compiled_once(backend):
     """Each call hands it other tensors."""
     model = ReplacedTokenDetection(*build_pair("tiny", dropout=0.0, seed=1, **SHAPE))
     batch, called = pack_examples(toy_examples(30))[0], HalfWeights(model, torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         plain = called(batch).counters
-        model.compile(backend="eager", dynamic=False, fullgraph=True)
+        torch._dynamo.reset()
+        model.compile(backend=backend, dynamic=False, fullgraph=True)
         with torch._dynamo.config.patch(error_on_recompile=True):
             for _ in range(3):
                 output = called(batch)

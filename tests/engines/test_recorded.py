@@ -1,10 +1,12 @@
-"""The driver of CUDA graphs, with a graph that calls the function again. Recording itself: tests/gpu/test_gpu_graphs.py."""
+"""The driver of CUDA graphs, with a graph that calls the function again. Recording itself: tests/gpu/test_gpu_train.py."""
 
 import pytest
 import torch
+from torch import nn
 
+from electra_accel.engines.gradients import Gradients
 from electra_accel.engines.plain import Plain
-from electra_accel.engines.recorded import WARM_UP, Recorded
+from electra_accel.engines.recorded import WARM_UP, Recorded, _close
 from electra_accel.engines.state import MODEL_FILE
 from electra_accel.runs import checkpoint, run_folder
 from tests.pretraining_runs import metrics, options, run_here, write_corpus
@@ -47,7 +49,7 @@ def adding(graph, warned: list[str]):
         total.add_(given + torch.rand(3))
         return (given.sum() + torch.rand(()),)
 
-    return Recorded(add, graph, lambda: [total], warned.append), total
+    return Recorded(add, graph, lambda: [total], lambda: None, warned.append), total
 
 
 @pytest.mark.parametrize("graph", [Again, Wrong, Impossible])
@@ -70,6 +72,48 @@ def test_each_call_counts_once_with_its_own_inputs_and_random_numbers(graph):
         ]
 
 
+def test_a_recording_that_fails_in_the_backward_pass_leaves_no_gradient_behind():
+    """In the memory of a recording that failed nothing was ever computed."""
+    weight, warned = nn.Parameter(torch.ones(3)), []
+    gradients = Gradients([weight])
+
+    def micro_step(given: torch.Tensor) -> tuple[torch.Tensor]:
+        (weight * given).sum().backward()
+        gradients.add()
+        return (given.sum(),)
+
+    class Midway(Again):
+        def record(self, work):
+            weight.grad = torch.full((3,), 777.0)
+            raise RuntimeError  # without a message
+
+    recorded = Recorded(micro_step, Midway(), gradients.fix, gradients.unfix, warned.append)
+    for _ in range(WARM_UP + 4):
+        recorded(torch.ones(3))
+    gradients.exchange()
+    assert weight.grad.tolist() == [WARM_UP + 4] * 3
+    assert "(RuntimeError)" in warned[0] and recorded.graph is None
+
+
+def test_what_is_compared():
+    some, inf, nan = torch.tensor([3.0, -4.0]), torch.tensor([torch.inf, 1.0]), torch.tensor([torch.nan, 1.0])
+    noise, other_noise = torch.tensor([1e-9]), torch.tensor([-1e-9])
+    assert _close([some, noise], [some * 1.0005, other_noise]), "together, as a gradient that is nothing but rounding"
+    assert not _close([some], [some * 1.002])
+    assert _close([inf, nan], [inf, nan])
+    assert (
+        not _close([inf], [torch.tensor([torch.inf, 2.0])]) and not _close([inf], [-inf]) and not _close([inf], [nan])
+    )
+
+
+def test_other_shapes_than_were_recorded_are_refused():
+    recorded, _ = adding(Again(), [])
+    for _ in range(WARM_UP + 1):
+        recorded(torch.ones(3))
+    with pytest.raises(ValueError, match="recorded with"):
+        recorded(torch.ones(1))
+
+
 def test_what_a_call_returned_stays_when_the_next_one_is_made():
     recorded, _ = adding(Again(), [])
     kept = [recorded(torch.full((3,), float(call)))[0] for call in range(WARM_UP + 3)]
@@ -88,7 +132,7 @@ def test_a_run_is_the_same_bit_for_bit(micro_batches, tmp_path, monkeypatch, cap
     seen = []
 
     def record(engine, function, warn):
-        seen.append(Recorded(function, Again(), engine._fix, warn))
+        seen.append(Recorded(function, Again(), engine._fix, engine._unfix, warn))
         return seen[-1]
 
     def run(name, steps, **changed):
@@ -102,12 +146,10 @@ def test_a_run_is_the_same_bit_for_bit(micro_batches, tmp_path, monkeypatch, cap
     assert not seen
     run("recorded", 5, train__cuda_graphs="auto")
     run("recorded", 10, train__cuda_graphs="auto")
-    assert len(seen) == 2 and all(each._calls > WARM_UP and not each._plain for each in seen)
+    assert len(seen) == 2 and all(each._calls > WARM_UP and each.graph for each in seen)
     plain, recorded = metrics(tmp_path / "plain"), metrics(tmp_path / "recorded")
     assert recorded == plain
     weights = [
         checkpoint.path_of(tmp_path / name / run_folder.CHECKPOINTS, 10) / MODEL_FILE for name in ("plain", "recorded")
     ]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    run("checkpointing", 2, model__gradient_checkpointing=True, train__cuda_graphs="auto")
-    assert len(seen) == 2
