@@ -41,7 +41,9 @@ class Recording(ReplacedTokenDetection):
         self.logits = logits.detach()
 
     def forward(self, batch: RTDBatch, replacements: torch.Tensor | None = None) -> RTDOutput:
-        assert_shared(self.generator, self.discriminator, sharing, self.corrector)
+        # In half precision the linear layers hold copies here (engines/half_weights.py).
+        if isinstance(self.generator.generator_lm_head.weight, torch.nn.Parameter):
+            assert_shared(self.generator, self.discriminator, sharing, self.corrector)
         output = super().forward(batch, replacements)
         if self.training:
             low, high = boundaries(self.logits, output.sampled)
