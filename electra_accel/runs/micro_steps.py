@@ -48,7 +48,8 @@ class StepSums:
 
 
 def micro_steps(engine: Engine, seed: int, step: int, micro_batches: Sequence[Batch]) -> Iterator[Batch]:
-    """Each of this process's micro-batches of a step, for a forward and a backward pass; gradients meet in the last or after it.
+    """Each of this process's micro-batches of a step, for a forward and a backward pass. The engine lets gradients meet in the
+    last pass, or when it steps.
 
     Dropout depends on the micro-batch's number in the global step, not on the process that computes it (invariant 1).
     """
