@@ -46,18 +46,18 @@ def test_files_and_command_line_accept_the_same_values(tmp_path: Path):
     path = write(
         tmp_path,
         "optim: {learning_rate: 1e-3, betas: [.8, .9]}\n"
-        "train: {precision: no, compile: true}\n"
+        "train: {precision: no, compile: off, attention_boundaries: no}\n"
         "data:\n  train_files: [a b.csv, 5.txt]\n  eval_files: ../c*.csv\n"
         "tracking: {group: 7, notes: , tags: []}\n"
         "checkpoint:\n",
     )
     config = config_of("--config", path)
     assert (config.optim.learning_rate, config.optim.betas) == (1e-3, [0.8, 0.9])
-    assert (config.train.precision, config.train.compile) == ("no", True)
+    assert (config.train.precision, config.train.compile, config.train.attention_boundaries) == ("no", "off", False)
     assert (config.data.train_files, config.data.eval_files) == (["a b.csv", "5.txt"], ["../c*.csv"])
     assert (config.tracking.group, config.tracking.notes, config.tracking.tags) == ("7", None, [])
     assert config == config_of(
-        *"--optim.learning_rate 1e-3 --optim.betas .8 .9 --train.precision no --train.compile".split(),
+        *"--optim.learning_rate 1e-3 --optim.betas .8 .9 --train.precision no --train.attention_boundaries off".split(),
         *["--data.train_files", "a b.csv", "5.txt", "--data.eval_files", "../c*.csv", "--tracking.group", "7"],
     )
 
@@ -169,7 +169,8 @@ def test_flags(tmp_path: Path):
         ("trian: {steps: 3}", ["trian.steps", "did you mean train.steps?"]),
         ("train: {steps: many}", ["train.steps must be a whole number, not many"]),
         ("train: {steps: 1.5}", ["train.steps must be a whole number, not 1.5"]),
-        ("train: {compile: perhaps}", ["train.compile must be true or false, not perhaps"]),
+        ("train: {attention_boundaries: perhaps}", ["train.attention_boundaries must be true or false, not perhaps"]),
+        ("train: {compile: true}", ["train.compile must be one of off, layers, model, not true"]),
         ("optim: {learning_rate: fast}", ["optim.learning_rate must be a number, not fast"]),
         ("optim: {betas: [.9, x]}", ["optim.betas must be a number, not x"]),
         ("model: {size: huge}", ["model.size must be one of tiny, small, base, large, not huge"]),
@@ -216,7 +217,7 @@ def test_unreadable_files(tmp_path: Path):
         (["--"], "belongs to no option"),
         (["--train.steps=5", "6"], "6"),
         (["--train.steps", "5", "6"], "train.steps takes one value"),
-        (["--train.compile", "perhaps"], "train.compile must be true or false, not perhaps"),
+        (["--model.gradient_checkpointing", "perhaps"], "model.gradient_checkpointing must be true or false, not perhaps"),
         (["--data.text_column"], "data.text_column"),
     ],
 )
@@ -225,7 +226,7 @@ def test_a_mistake_on_the_command_line(argv: list[str], part: str):
 
 
 def test_dump_and_load_give_the_same_configuration(tmp_path: Path):
-    for argv in (SCRATCH, PAIR, [*PAIR, "--tracking.notes=한글: #1", "--tracking.tags", "a", "5", "--train.compile"]):
+    for argv in (SCRATCH, PAIR, [*PAIR, "--tracking.notes=한글: #1", "--tracking.tags", "a", "5", "--train.compile", "off"]):
         config = resolve(config_of(*argv))
         assert load(Path(write(tmp_path, dump(config)))) == config
     assert yaml.safe_load(dump(config)) == dataclasses.asdict(config)  # and any other YAML reader agrees

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from electra_accel.pretraining.config import Config
-from electra_accel.pretraining.config_parser import default_folder, keep_recorded, load
+from electra_accel.pretraining.config_parser import default_folder, keep_recorded, load, recorded
 from electra_accel.runs import run_folder
 from tests.pretraining_runs import exported_weights, options, run_here, write_corpus
 
@@ -123,6 +123,12 @@ def test_a_requeued_job_keeps_what_its_run_recorded(tmp_path: Path, monkeypatch)
     config = Config()
     keep_recorded(config, Path(default_folder("own")))
     assert (config.optim.kind, config.optim.learning_rate) == ("adamw", 7e-4)
+
+
+@pytest.mark.parametrize(("before", "now"), [("false", "off"), ("true", "model"), ("layers", "layers")])
+def test_a_run_of_an_earlier_version_goes_on_with_the_value_that_it_meant(tmp_path: Path, before: str, now: str):
+    (tmp_path / run_folder.CONFIG).write_text(f"train: {{compile: {before}}}")
+    assert recorded(tmp_path).train.compile == now
 
 
 def test_a_run_of_an_earlier_version_keeps_its_defaults(run, tmp_path: Path):

@@ -121,14 +121,15 @@ class Engine(Processes, ABC):
         checkpoint: Path | None,
         *,
         max_norm: float,
-        compile: bool = False,
+        compile: str = "off",
     ) -> nn.Module:
-        """Place, shard, wrap and (optionally) compile the model; returns what the loop calls. Called on every process.
+        """Place, shard, wrap and compile the model; returns what the loop calls. Called on every process.
 
         Args:
             model: on the CPU, the same on every process.
             checkpoint: a folder that :meth:`save` wrote, under any engine and number of processes; None: a fresh start.
             max_norm: gradients of a global step are clipped to it.
+            compile: "layers", each by itself; "model", as one; or "off".
 
         Raises:
             UserError: the checkpoint is of another model or another kind of optimizer.
@@ -136,8 +137,8 @@ class Engine(Processes, ABC):
         self.max_norm, self.optimizer_kind = max_norm, type(optimizer).__name__
         if checkpoint:  # before any engine makes its own copies of the weights
             state.load_weights(model, checkpoint)
-        if compile:
-            model.compile(dynamic=False)  # shapes are static (invariant 5): one compilation
+        if compile != "off":
+            compile_parts([model] if compile == "model" else layers_of(model))
         self.wrap(model, optimizer)
         if isinstance(optimizer, Muon):
             optimizer.half = self.precision == "bf16"
@@ -204,3 +205,16 @@ class Engine(Processes, ABC):
         """Which attention kernel packed bins take here, for the log."""
         dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
         return attention_path(self.device, dtype)
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The layers of all networks; all of one width have the same code."""
+    return [module for module in model.modules() if type(module).__name__ in model._no_split_modules]
+
+
+def compile_parts(parts: list[nn.Module]) -> None:
+    """In place, when they are first called; names of parameters stay. What has the same code and shapes is compiled once."""
+    # Two widths, in the first layer another dtype than in the others, and all that again without gradients.
+    torch._dynamo.config.recompile_limit = 16
+    for part in parts:
+        part.compile(dynamic=False)  # shapes are static (invariant 5)

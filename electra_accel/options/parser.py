@@ -161,7 +161,7 @@ def _value(name: str, words: list, kind: Any, several: bool) -> Any:
         what = "cannot have null among other values" if None in wrong else "must be one value or a list of values"
         raise UserError(f"{name} {what}")
     if kind is bool and not words:
-        return True  # --train.compile alone
+        return True  # --model.gradient_checkpointing alone
     if len(words) != 1 and not several:
         many = f"takes one value, not {len(words)}: {' '.join(words)}"
         raise UserError(f"{name} {many if words else 'needs a value'}")

@@ -22,6 +22,8 @@ UNRECORDED = {
     "objective.corrective_weight": 0.0,
     "optim.kind": "adamw",
 }
+# Values that earlier versions recorded, and what they are called now.
+_RENAMED = {"train.compile": {"false": "off", "true": "model"}}
 _UNRECORDED_WIDTH = {"tiny": 1 / 2}  # of the generator, by size; the other sizes have the width that they had
 # Defaults that a run keeps when it goes on.
 _KEPT = (
@@ -90,7 +92,10 @@ def load(path: Path) -> Config:
 
 def recorded(folder: Path) -> Config:
     """The configuration of the run in ``folder``, what an earlier version did not record filled in."""
-    config = load(folder / CONFIG)
+    given, source = parser.read_layer(Config, folder / CONFIG)
+    for name, now in _RENAMED.items():
+        given[name] = [now.get(value, value) for value in given.get(name, [None])]
+    config = parser.read(Config, [(given, source)])
     for name, earlier in UNRECORDED.items():
         group, _, option = name.partition(".")
         if getattr(getattr(config, group), option) is None:

@@ -165,9 +165,10 @@ def test_the_micro_steps_of_the_loop_never_wait_for_the_device(pretrain, device,
     assert watched == ["begun", "ended"]
 
 
+@pytest.mark.parametrize("scope", ["layers", "model"])
 @pytest.mark.parametrize(("device", "steps"), [("cpu", 4), pytest.param("cuda", 20, marks=pytest.mark.gpu)])
-def test_compiled_steps_compile_once(pretrain, device, steps, monkeypatch, record_property):
-    """Evaluations and samples in between have graphs of their own; all training steps share one, without a break."""
+def test_compiled_steps_compile_once(pretrain, device, steps, scope, monkeypatch, record_property):
+    """Evaluations and samples in between have graphs of their own; all training steps share theirs, without a break."""
     stats, micro_step = torch._dynamo.utils.counters, Engine.micro_step
     graphs = []
 
@@ -185,7 +186,7 @@ def test_compiled_steps_compile_once(pretrain, device, steps, monkeypatch, recor
     every = steps // 2  # an evaluation and samples between training steps
     evaluation = dict(eval__every=every, tracking__samples_every=every, eval__batches=1)
     changed = dict(train__precision="bf16", train__steps=steps, optim__warmup_steps=2, **evaluation)
-    run = pretrain(f"compiled-{device}", device, train__compile="true", **changed)
+    run = pretrain(f"compiled-{scope}-{device}", device, train__compile=scope, **changed)
     assert run_folder.read_status(run)["state"] == "done"
     assert len(graphs) == 4 * steps and graphs[0] > 0
     assert set(graphs) == {graphs[0]}, "recompiled"
