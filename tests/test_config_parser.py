@@ -217,7 +217,10 @@ def test_unreadable_files(tmp_path: Path):
         (["--"], "belongs to no option"),
         (["--train.steps=5", "6"], "6"),
         (["--train.steps", "5", "6"], "train.steps takes one value"),
-        (["--model.gradient_checkpointing", "perhaps"], "model.gradient_checkpointing must be true or false, not perhaps"),
+        (
+            ["--model.gradient_checkpointing", "perhaps"],
+            "model.gradient_checkpointing must be true or false, not perhaps",
+        ),
         (["--data.text_column"], "data.text_column"),
     ],
 )
@@ -226,7 +229,11 @@ def test_a_mistake_on_the_command_line(argv: list[str], part: str):
 
 
 def test_dump_and_load_give_the_same_configuration(tmp_path: Path):
-    for argv in (SCRATCH, PAIR, [*PAIR, "--tracking.notes=한글: #1", "--tracking.tags", "a", "5", "--train.compile", "off"]):
+    for argv in (
+        SCRATCH,
+        PAIR,
+        [*PAIR, "--tracking.notes=한글: #1", "--tracking.tags", "a", "5", "--train.compile", "off"],
+    ):
         config = resolve(config_of(*argv))
         assert load(Path(write(tmp_path, dump(config)))) == config
     assert yaml.safe_load(dump(config)) == dataclasses.asdict(config)  # and any other YAML reader agrees

@@ -178,7 +178,7 @@ class Train:
     precision: Literal["auto", "no", "bf16", "fp16"] = option(
         "auto", "no is fp32; auto is bf16 where the GPU supports it, else no"
     )
-    compile: Literal["off", "layers", "model"] = option("off", "torch.compile each layer, or all in one, which takes long")
+    compile: Literal["off", "layers", "model"] = option("off", "torch.compile each layer, or the model as one")
     cuda_graphs: Literal["auto", "off"] = option(
         "off", "auto: on GPUs, without sharding, the kernels of a micro-step are recorded and sent at once"
     )

@@ -20,7 +20,7 @@ def environment(engine: Engine) -> dict:
         "command": sys.argv,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
+        "commit": commit(),
         "host": platform.node(),
         "engine": engine.describe(),
         "engine_kind": engine.kind,
@@ -37,7 +37,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Commit of the clone that this file is in, with "-dirty" where tracked files differ from it; None outside of git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:

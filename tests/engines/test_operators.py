@@ -1,38 +1,17 @@
-"""How many operators the host sends. On a GPU a small network waits for them, at some 50 microseconds each."""
+"""How many operators the host sends."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from electra_accel.engines.open import open_engine
+from electra_accel.engines.operators import Operators
 from electra_accel.model.pair import build_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.pretraining.config import Optim
 from electra_accel.pretraining.optim import build_optimizer
 from tests.model.batches import VOCAB, pack_examples, toy_examples
-
-# They look at a tensor in another way, ask something or make room, and start nothing.
-FREE = set(
-    "_unsafe_view alias as_strided detach empty empty_like expand new_empty permute promote_types select slice split "
-    "split_with_sizes squeeze t transpose unflatten unsqueeze view".split()
-)
-
-
-class Operators(TorchDispatchMode):
-    """Counts what is sent while it is entered."""
-
-    def __init__(self):
-        super().__init__()
-        self.sent: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, operator, types, arguments=(), named=None):
-        name = operator.overloadpacket.__name__
-        if name not in FREE and not name.startswith("_record_function"):
-            self.sent[name] += 1
-        return operator(*arguments, **(named or {}))
 
 
 @pytest.fixture
