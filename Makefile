@@ -2,7 +2,8 @@
 # make test         the tests
 # make check        lint, format, import direction, file length
 # make style        formats the code
-# make gpu-check    what only a machine with an NVIDIA GPU can show
+# make bench        speed of this project and of Hugging Face's Trainer, on two cores about 10 minutes: docs/performance.md
+# make gpu-suite    what only a machine with an NVIDIA GPU can show; about 8 minutes. ARGS="--device cpu" tries the suite itself
 # make parity       one run on every engine, precision and arrangement: a table of the differences; about 10 minutes;
 #                   ARGS="--cut ci" is a part of it for two minutes
 # make ablations    one choice changed at a time, pre-trained and fine-tuned: DATA=folder PAIR=folder, see recipes/studies/ablations.yaml
@@ -30,7 +31,7 @@ INSTALLED_TEST := $(INSTALLED)-test
 INSTALLED_ENGINES := $(INSTALLED)-engines
 PINS := $(VENV)/electra-accel-constraints.txt
 
-.PHONY: help pretrain test check style gpu-check parity ablations needs-data-and-pair golden slurm-test
+.PHONY: help pretrain test check style bench gpu-suite parity ablations needs-data-and-pair golden slurm-test
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -53,8 +54,11 @@ style: $(INSTALLED_TEST)
 	ruff check --fix .
 	ruff format .
 
-gpu-check: $(INSTALLED_TEST)
-	python scripts/gpu_check.py $(ARGS)
+bench: $(INSTALLED_TEST)
+	python scripts/benchmarks/throughput.py --markdown docs/performance.md $(ARGS)
+
+gpu-suite: $(INSTALLED_TEST)
+	python scripts/gpu_suite.py $(ARGS)
 
 parity: $(INSTALLED_ENGINES)
 	python -m tests.parity.table $(ARGS)

@@ -1,21 +1,24 @@
-"""scripts/benchmarks/throughput.py: what it compares is the same objective, and its table reaches the page."""
+"""scripts/benchmarks/throughput.py: what it compares is the same objective. Turns and rows: test_gpu_suite.py.
 
 import importlib.util
-import json
-import sys
+import re
 
 import pytest
 import torch
 
+from electra_accel.errors import UserError
 from electra_accel.model.pair import build_pair
-from tests.helpers import ROOT, run_command, run_in_process
-from tests.pretraining_runs import write_corpus
+from tests.helpers import ROOT, run_in_process
 
-spec = importlib.util.spec_from_file_location("ways", ROOT / "scripts" / "benchmarks" / "training_ways.py")
-ways = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(ways)
-SMALL = "--data.train_files text.txt --data.max_length 32 --tokenizer.train_vocab_size 300 --model.size tiny"
-SMALL += " --train.batch_tokens 256 --train.bin_tokens 32"
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+ways, throughput = script("training_ways"), script("throughput")
 
 
 def test_padding_and_an_lm_head_at_every_token_change_no_loss():
@@ -33,20 +36,16 @@ def test_padding_and_an_lm_head_at_every_token_change_no_loss():
     assert padded.shape == (3, 32) and padded[:, : batch.shape[1]].equal(batch) and not padded[:, 22:].any()
 
 
-def test_ways_take_turns_and_the_table_reaches_the_page(tmp_path):
-    write_corpus(tmp_path / "text.txt")
-    (tmp_path / "page.md").write_text("# Speed\n<!-- cpu -->\nold\n<!-- /cpu -->\nafter\n")
-    words = ["--ways", "trainer:no", "ours:bf16", "--rounds", "2", "--seconds", "0.3", "--device", "cpu"]
-    words += ["--markdown", "page.md", "--json", "found.json", f"--options={SMALL}"]
-    script = str(ROOT / "scripts" / "benchmarks" / "throughput.py")
-    done = run_command([sys.executable, script, *words], tmp_path, timeout=200)
-    assert done.returncode == 0, done.stderr
-    slow, fast = json.loads((tmp_path / "found.json").read_text())["rows"]
-    assert slow["tokens_per_second"] > 0 and 0 < fast["mfu"] < 1 and 0 <= fast["waiting"] < 1
-    assert slow["operators"] > 400 and fast["operators"] > 400
-    page = (tmp_path / "page.md").read_text()
-    assert page.startswith("# Speed\n<!-- cpu -->\n") and page.endswith("<!-- /cpu -->\nafter\n") and "old" not in page
-    assert page.count("| this project: packed | bf16 |") == 1
+def test_a_section_of_a_page_is_replaced(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Speed\n<!-- cpu -->\nold\n<!-- /cpu -->\nafter\n")
+    assert throughput.parts_around(page, "cpu") == ("# Speed\n<!-- cpu -->\n", "<!-- /cpu -->\nafter\n")
+    with pytest.raises(UserError, match="no lines <!-- gpu -->"):
+        throughput.parts_around(page, "gpu")
+    sections = re.findall(r"<!-- (cpu[\w-]*) -->", (ROOT / "docs" / "performance.md").read_text("utf-8"))
+    assert "cpu" in sections and all(
+        throughput.parts_around(ROOT / "docs" / "performance.md", each) for each in sections
+    )
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,8 @@ def main() -> None:
     print("\n".join(lines))
     if asked.json:
         asked.json.write_text(
-            json.dumps({"facts": facts, "ceilings": ceilings, "rows": rows}, indent=1) + "\n", "utf-8"
+            json.dumps({"facts": facts, "ceilings": ceilings, "rows": rows, "table": table(rows)}, indent=1) + "\n",
+            "utf-8",
         )
     if asked.markdown:
         before, after = parts_around(asked.markdown, asked.section)

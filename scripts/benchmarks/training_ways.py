@@ -233,10 +233,10 @@ def trainer(way: str, planned: Planned, engine: Engine, turns: Turns, folder: Pa
     callback.trainer.train()
 
 
-def main() -> None:
-    (name, device, folder), options = sys.argv[1:4], sys.argv[4:]
+def set_up(name: str, device: str, folder: Path, options: list[str]) -> tuple[Planned, Engine]:
+    """Text, plan and engine of a way; no networks yet."""
     way, _, precision = name.partition(":")
-    asked = parse([*options, "--train.precision", precision, "--run.dir", folder], __doc__).config
+    asked = parse([*options, "--train.precision", precision, "--run.dir", str(folder)], __doc__).config
     if not (asked.train.steps or asked.train.epochs or asked.train.flops):
         asked.train.steps = 10**6
     config = resolve(asked)
@@ -245,14 +245,18 @@ def main() -> None:
     if "recorded" in way:
         config.train.cuda_graphs = "auto"
     quiet_libraries()
+    how = dict(precision=precision, optimizer=config.optim.kind, cpu=device == "cpu")
+    engine = open_engine(**how, trackers=[], folder=folder)
+    return plan(config, folder, engine, Terminal(speaks=False)), engine
+
+
+def main() -> None:
+    (name, device, folder), options = sys.argv[1:4], sys.argv[4:]
     sys.stdout, answers = sys.stderr, sys.stdout
-    engine = open_engine(
-        precision=precision, optimizer=config.optim.kind, cpu=device == "cpu", trackers=[], folder=Path(folder)
-    )
-    planned = plan(config, Path(folder), engine, Terminal(speaks=False))
-    tokens, selected = planned.one_pass.tokens, planned.one_pass.selected
-    costs = planned.one_pass.costs(*shapes(config, planned.prepared.tokenizer))
-    turns = Turns(costs.of_model(tokens, selected) / tokens, device, countable=way in COUNTABLE, answers=answers)
+    planned, engine = set_up(name, device, Path(folder), options)
+    config, one_pass, way = planned.config, planned.one_pass, name.partition(":")[0]
+    flops = one_pass.costs(*shapes(config, planned.prepared.tokenizer)).of_model(one_pass.tokens, one_pass.selected)
+    turns = Turns(flops / one_pass.tokens, device, countable=way in COUNTABLE, answers=answers)
     if way.startswith("trainer"):
         trainer(way, planned, engine, turns, Path(folder))
     else:
