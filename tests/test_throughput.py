@@ -1,4 +1,4 @@
-"""scripts/benchmarks/throughput.py: what it compares is the same objective. Turns and rows: test_gpu_suite.py.
+"""scripts/benchmarks/throughput.py compares one objective. Turns and rows: test_gpu_suite.py."""
 
 import importlib.util
 import re
