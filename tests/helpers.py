@@ -73,6 +73,7 @@ def run_in_process(
         stack.enter_context(_process_restored())
         stack.enter_context(mock.patch.dict(os.environ, environment))
         stack.enter_context(mock.patch.object(sys, "argv", words))
+        stack.enter_context(mock.patch.object(sys, "path", [str(Path(words[0]).parent), *sys.path]))
         files = [stack.enter_context(_captured(name)) for name in ("stdout", "stderr")]
         os.chdir(cwd)
         try:

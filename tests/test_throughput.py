@@ -1,4 +1,4 @@
-"""scripts/benchmarks/throughput.py compares one objective. Turns and rows: test_gpu_suite.py."""
+"""scripts/benchmarks/throughput.py compares one objective (turns and rows: test_gpu_suite.py); costs.py has its rows."""
 
 import importlib.util
 import re
@@ -62,3 +62,16 @@ def test_a_section_of_a_page_is_replaced(tmp_path):
 def test_a_mistake_is_one_line_before_anything_starts(words, part, tmp_path):
     done = run_in_process("benchmarks/throughput.py", *words)
     assert done.returncode == 2 and part in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_costs_have_a_row_for_what_is_changed():
+    words = ["--rows", "2", "--seconds", "0.01", "--micro_batch_tokens", "256"]
+    done = run_in_process("benchmarks/costs.py", *words)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()[-2:]
+    assert first.startswith("| size small, 128 tokens, vocabulary 30,522, 15% selected | ")
+    assert second.startswith("| 64 tokens | ")
+    longer, shorter = (float(row.split(" | ")[2].replace(",", "")) for row in (first, second))
+    assert shorter < longer  # operations a token
+    done = run_in_process("benchmarks/costs.py", "--seconds", "0")
+    assert done.returncode == 2 and "must be above 0" in done.stderr

@@ -161,15 +161,16 @@ def parts_around(page: Path, section: str) -> tuple[str, str]:
 
 
 def machine(device: str) -> str:
-    """What figures of speed depend on."""
+    """What figures of speed depend on, with the date and the commit."""
     if device == "cuda":
-        return torch.cuda.get_device_name()
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return f"{torch.get_num_threads()} threads of {names[0] if names else 'a CPU'}"
+        name = torch.cuda.get_device_name()
+    else:
+        facts = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        names = [line.partition(":")[2].strip() for line in facts if line.startswith("model name")]
+        threads = torch.get_num_threads()
+        name = f"{threads} thread{'s' * (threads > 1)} of {names[0] if names else 'a CPU'}"
+    today = datetime.datetime.now(datetime.UTC)
+    return f"{today:%Y-%m-%d}, commit {(commit() or 'unknown')[:7]}, {name}, torch {torch.__version__}"
 
 
 def main() -> None:
@@ -203,11 +204,8 @@ def main() -> None:
     ceiling = ", ".join(
         f"{value / 1e9:,.0f} GFLOP/s in {name.replace('no', 'fp32')}" for name, value in ceilings.items()
     )
-    facts = (
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {(commit() or 'unknown')[:7]}, {machine(asked.device)}, "
-        f"torch {torch.__version__}. Ceiling of a large matrix product: {ceiling}. {asked.rounds} rounds of "
-        f"{asked.seconds:g} s. Options: `{shlex.join(options)}`"
-    )
+    facts = f"{machine(asked.device)}. Ceiling of a large matrix product: {ceiling}. {asked.rounds} rounds of "
+    facts += f"{asked.seconds:g} s. Options: `{shlex.join(options)}`"
     lines = ["", facts, "", *table(rows), ""]
     print("\n".join(lines))
     if asked.json:
