@@ -98,10 +98,14 @@ class Engine(Processes, ABC):
         """Context of a forward and backward pass: no gradient exchange before the last micro-step of a step."""
         return nullcontext()
 
-    def record(self, function: Callable[..., Tensors], warn: Callable[[str], None]) -> Callable[..., Tensors]:
-        """``function``, a micro-step of tensors, in a form that sends fewer kernels; ``warn`` is told where there is none."""
-        device = "a GPU" if self.device.type == "cuda" else "a CPU"
-        warn(f"train.cuda_graphs auto does nothing here ({self.kind} on {device})")
+    def record(
+        self, function: Callable[..., Tensors], warn: Callable[[str], None], *, trains: bool = True
+    ) -> Callable[..., Tensors]:
+        """``function`` of tensors in a form that sends fewer kernels. It is a micro-step, or with ``trains`` False reads the
+        weights alone. ``warn`` is told where there is no such form, once, of the micro-step."""
+        if trains:
+            device = "a GPU" if self.device.type == "cuda" else "a CPU"
+            warn(f"train.cuda_graphs auto does nothing here ({self.kind} on {device})")
         return function
 
     @abstractmethod

@@ -39,9 +39,6 @@ class HalfWeights(nn.Module):
         """From now on the copies stay where they are, for kernels that were recorded."""
         self._fixed = True
 
-    def unfix(self) -> None:
-        self._fixed = False
-
     def renew(self) -> None:
         """The parameters have changed. (Fused optimizers do not count up a tensor's version, by which one could see it.)"""
         if self._fixed:

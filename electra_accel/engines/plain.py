@@ -46,19 +46,26 @@ class Plain(Engine):
         self.gradients = None  # before memory is given back
         super().release()
 
-    def record(self, function: Callable[..., Tensors], warn: Callable[[str], None]) -> Callable[..., Tensors]:
+    def record(
+        self, function: Callable[..., Tensors], warn: Callable[[str], None], *, trains: bool = True
+    ) -> Callable[..., Tensors]:
         if self.device.type != "cuda":
-            return super().record(function, warn)
-        return Recorded(function, CudaGraph(), self._fix, self._unfix, warn)
+            return super().record(function, warn, trains=trains)
+        if trains:
+            return Recorded(function, CudaGraph(), self._fix, self._unfix, warn)
+        return Recorded(function, CudaGraph(), self._fix_weights, lambda: None, warn, what="an evaluation")
 
-    def _fix(self) -> list[torch.Tensor]:
+    def _fix_weights(self) -> list[torch.Tensor]:
+        """Returns what a function that reads the weights writes: nothing."""
         if isinstance(self.model, HalfWeights):
             self.model.fix()
-        return self.gradients.fix()
+        return []
+
+    def _fix(self) -> list[torch.Tensor]:
+        return self._fix_weights() + self.gradients.fix()
 
     def _unfix(self) -> None:
-        if isinstance(self.model, HalfWeights):
-            self.model.unfix()
+        """Copies of weights stay where they are, for what else was recorded."""
         self.gradients.unfix()
 
     def backward(self, loss: torch.Tensor) -> None:

@@ -81,6 +81,7 @@ class Recorded:
         graph: to record into.
         fix: called before the recording: from now on all tensors that ``function`` adds to stay in their places. Returns them.
         unfix: the opposite, where the recording is given up. What an unfinished call left elsewhere goes away.
+        what: is recorded, in words.
     """
 
     def __init__(
@@ -90,8 +91,9 @@ class Recorded:
         fix: Callable[[], Sequence[torch.Tensor]],
         unfix: Callable[[], None],
         warn: Callable[[str], None],
+        what: str = "a micro-step",
     ):
-        self.function, self.fix, self.unfix, self.warn = function, fix, unfix, warn
+        self.function, self.fix, self.unfix, self.warn, self.what = function, fix, unfix, warn, what
         self.graph: Graph | None = graph  # None: all calls are plain
         self._calls = 0
         self._inputs: Tensors = ()
@@ -129,7 +131,7 @@ class Recorded:
         try:
             if not self._outputs:
                 self._outputs = self.graph.record(lambda: self.function(*self._inputs))
-            torch._foreach_copy_(self._written, before)
+            _restore(self._written, before)
             _set_random_state(device, random)
             self.graph.replay()
             outputs = zip(self._outputs, wanted, strict=True)
@@ -138,11 +140,16 @@ class Recorded:
             why = "what was recorded gives other numbers"
         except RuntimeError as error:
             why = f"they cannot be recorded ({first_line(error)})"
-        self.warn(f"the kernels of a micro-step are sent one by one, which is slower: {why}")
-        torch._foreach_copy_(self._written, after)
+        self.warn(f"the kernels of {self.what} are sent one by one, which is slower: {why}")
+        _restore(self._written, after)
         self.unfix()
         self.graph, self._inputs, self._outputs, self._written = None, (), (), ()
         return wanted
+
+
+def _restore(written: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+    if written:  # torch takes no empty lists
+        torch._foreach_copy_(written, values)
 
 
 def first_line(error: Exception) -> str:

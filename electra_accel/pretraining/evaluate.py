@@ -22,6 +22,7 @@ from electra_accel.data.loader import StepLoader
 from electra_accel.data.manifest import unknown_tokens
 from electra_accel.data.prepare import Prepared
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.recorded import Tensors
 from electra_accel.errors import UserError
 from electra_accel.model.metrics import SCALARS, calibration, standard_errors, summarise
 from electra_accel.pretraining.config import Config
@@ -44,6 +45,9 @@ class HeldOut:
     batches: list[RTDBatch]  # on the CPU
     replacements: list[torch.Tensor]  # int64 [R, S] per batch, the fixed replacement at each slot
     identity: dict[str, Any]  # see :func:`identity_of`; equal on every process and after every resume
+    judge: Callable[..., Tensors] | None = (
+        None  # :func:`judging`, recorded for the shapes of these batches; None: not recorded
+    )
 
     def describe(self) -> str:
         """For the start-up lines."""
@@ -209,7 +213,8 @@ def evaluate(
     figures, calibrations = {}, []
     for held_out in sets:
         name = held_out.name
-        fixed, own = engine.sum(totals(engine, zip(held_out.batches, held_out.replacements))).cpu()
+        corrupted = zip(held_out.batches, held_out.replacements)
+        fixed, own = engine.sum(totals(engine, corrupted, held_out.judge)).cpu()
         calibrated = calibration(fixed)
         calibrations.append(calibrated.bins)
         found = summarise(fixed) | standard_errors(fixed) | {"calibration_error": calibrated.error}
@@ -222,20 +227,32 @@ def evaluate(
 
 
 @torch.no_grad()
-def totals(engine: Engine, corrupted: Iterable[tuple[RTDBatch, torch.Tensor]]) -> torch.Tensor:
+def totals(
+    engine: Engine, corrupted: Iterable[tuple[RTDBatch, torch.Tensor]], judge: Callable[..., Tensors] | None = None
+) -> torch.Tensor:
     """This process's counters over batches with their fixed replacements: float64 [2, counters] on the device, of the
-    discriminator on the fixed corruption and against its own generator."""
-    model, total = engine.model, 0
-    model.eval()
+    discriminator on the fixed corruption and against its own generator. ``judge``: :func:`judging`, where it was recorded."""
+    judge, total = judge or judging(engine), 0
+    engine.model.eval()
     for batch, replacements in corrupted:
-        batch = batch.to(engine.device)
-        fixed = model(batch, replacements.to(engine.device))
-        own = fixed if fixed.discriminator_logits is None else model(batch)
+        (found,) = judge(replacements.to(engine.device), *batch.to(engine.device).tensors())
+        total += found
+    engine.model.train()
+    return total
+
+
+def judging(engine: Engine) -> Callable[..., Tensors]:
+    """Takes the fixed replacements and the tensors of a batch, and gives its share of :func:`totals`."""
+
+    def judge(replacements: torch.Tensor, *tensors: torch.Tensor) -> Tensors:
+        batch = RTDBatch(*tensors)
+        fixed = engine.model(batch, replacements)
+        own = fixed if fixed.discriminator_logits is None else engine.model(batch)
         # Of a generator whose losses are NaN nothing can be drawn, so nothing is known of verdicts on it.
         drawn = torch.where(own.counters[GENERATOR_LOSS].isnan(), math.nan, 0.0)
-        total += torch.stack([fixed.counters, own.counters + drawn])
-    model.train()
-    return total
+        return (torch.stack([fixed.counters, own.counters + drawn]),)
+
+    return judge
 
 
 def _save(file: Path, array: np.ndarray) -> None:

@@ -4,7 +4,7 @@ import torch
 
 from electra_accel.engines.engine import Engine
 from electra_accel.model.figures import BAR, in_words
-from electra_accel.pretraining.evaluate import HeldOut, evaluate
+from electra_accel.pretraining.evaluate import HeldOut, evaluate, judging
 from electra_accel.pretraining.planned import Planned
 from electra_accel.pretraining.progress import Progress
 from electra_accel.randomness import Purpose, torch_seed
@@ -23,6 +23,8 @@ class Judge:
     ):
         self.config, self.tokenizer = planned.config, planned.prepared.tokenizer
         self.engine, self.held_out, self.recorder, self.terminal = engine, held_out, recorder, terminal
+        for each in held_out if self.config.train.cuda_graphs == "auto" else ():
+            each.judge = engine.record(judging(engine), terminal.warn, trains=False)
 
     def judge(self, progress: Progress) -> bool:
         """Held-out figures into progress, files and the terminal; True if ``eval.metric`` is the best so far."""

@@ -106,6 +106,15 @@ def test_what_is_compared():
     )
 
 
+def test_what_writes_nothing_is_recorded_too():
+    for graph in (Again(), Wrong(), Impossible()):
+        warned: list[str] = []
+        recorded = Recorded(lambda given: (given + 1,), graph, list, lambda: None, warned.append, what="an evaluation")
+        for call in range(WARM_UP + 4):
+            assert recorded(torch.full((2,), float(call)))[0].tolist() == [call + 1.0] * 2
+        assert ["an evaluation" in each for each in warned] == [True] * (type(graph) is not Again)
+
+
 def test_other_shapes_than_were_recorded_are_refused():
     recorded, _ = adding(Again(), [])
     for _ in range(WARM_UP + 1):
@@ -125,14 +134,15 @@ def test_a_run_is_the_same_bit_for_bit(micro_batches, tmp_path, monkeypatch, cap
     """Dropout, evaluation in between, and a resume in the middle."""
     write_corpus(tmp_path / "text.txt", most=300)
     common = dict(
-        optim__schedule="constant", optim__warmup_steps=0, checkpoint__every=5, eval__every=5, model__dropout=0.1,
+        optim__schedule="constant", optim__warmup_steps=0, checkpoint__every=5, eval__every=1, model__dropout=0.1,
         train__batch_tokens=512, train__micro_batch_tokens=512 // micro_batches, tracking__mode="disabled",
         tracking__samples="none",
     )  # fmt: skip
     seen = []
 
-    def record(engine, function, warn):
-        seen.append(Recorded(function, Again(), engine._fix, engine._unfix, warn))
+    def record(engine, function, warn, *, trains=True):
+        fixes = (engine._fix, engine._unfix) if trains else (engine._fix_weights, lambda: None)
+        seen.append(Recorded(function, Again(), *fixes, warn))
         return seen[-1]
 
     def run(name, steps, **changed):
@@ -146,7 +156,8 @@ def test_a_run_is_the_same_bit_for_bit(micro_batches, tmp_path, monkeypatch, cap
     assert not seen
     run("recorded", 5, train__cuda_graphs="auto")
     run("recorded", 10, train__cuda_graphs="auto")
-    assert len(seen) == 2 and all(each._calls > WARM_UP and each.graph for each in seen)
+    assert len(seen) == 4, "evaluation and micro-step of two runs"
+    assert all(each._calls > WARM_UP and each.graph for each in seen)
     plain, recorded = metrics(tmp_path / "plain"), metrics(tmp_path / "recorded")
     assert recorded == plain
     weights = [
