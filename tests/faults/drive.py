@@ -1,0 +1,241 @@
+"""Kills real runs, lets them go on, and compares them with an undisturbed one: the table of docs/reliability.md (make faults).
+
+    python -m tests.faults.drive                                  # all rows, about 40 minutes on two cores
+    python -m tests.faults.drive --rows operations --each 10      # every tenth operation on files
+    python -m tests.faults.drive --markdown docs/reliability.md
+
+``operations`` kills one process right before each of its operations on files, once each. The other rows kill one process or
+all of them at random moments, again and again until the run is done. A run survives if it is done in the end, its exported
+weights, figures and samples are those of the undisturbed run bit for bit, and each step is recorded once.
+"""
+
+import datetime
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from electra_accel.cli import argument_parser, exit_with_one_line
+from electra_accel.errors import UserError
+from electra_accel.runs import checkpoint, run_folder
+from electra_accel.runs.environment import commit
+from tests.faults.trial import PIDS, RUN, TIMEOUT, command, content, differences, finish, start
+from tests.helpers import ROOT
+from tests.pretraining_runs import write_corpus
+
+MARKERS = "<!-- table -->\n", "<!-- /table -->"
+
+
+def launch(name: str) -> list[str]:
+    """Options of ``accelerate launch`` for two processes."""
+    return [
+        "--config_file",
+        str(ROOT / "accelerate_configs" / f"{name}.yaml"),
+        "--num_processes=2",
+        "--main_process_port=0",
+    ]
+
+
+LAUNCHES = {"single": None, "ddp": launch("ddp"), "zero2": launch("zero2")}
+
+
+@dataclass
+class Row:
+    """What became of the runs of a row."""
+
+    fault: str
+    kills: int = 0
+    survived: int = 0
+    runs: int = 0
+    lost: list[int] = field(default_factory=list)  # steps that each kill made to be trained again
+    wrong: list[str] = field(default_factory=list)  # what did not survive, one line each
+
+    def line(self) -> str:
+        lost = f"{sum(self.lost) / len(self.lost):.1f}, at most {max(self.lost)}" if self.lost else "-"
+        return f"| {self.fault} | {self.kills:,} | {self.runs:,} | {self.survived:,} | {lost} |"
+
+
+def new_place(base: Path, name: str) -> Path:
+    """A folder with the text that a run reads."""
+    folder = base / name
+    folder.mkdir(parents=True)
+    write_corpus(folder / "text.txt", most=300)
+    write_corpus(folder / "general.txt", most=60)
+    return folder
+
+
+def lost_steps(run: Path) -> int:
+    """Steps that are recorded and not in a checkpoint. (A line may be half written.)"""
+    saved = [step for step, path in checkpoint.existing(run / run_folder.CHECKPOINTS)]
+    with suppress(OSError, ValueError):
+        logged = [
+            record["step"] for record in run_folder.read_jsonl(run / run_folder.METRICS) if "train/loss" in record
+        ]
+        return max(0, max(logged, default=0) - max(saved, default=0))
+    return 0
+
+
+def judge(row: Row, name: str, folder: Path, wanted: dict) -> None:
+    """Whether the run in ``folder``, which has come to its end, is equal to the undisturbed one."""
+    row.runs += 1
+    unequal = differences(content(folder), wanted)
+    if unequal:
+        row.wrong.append(f"{name}: {', '.join(unequal[:4])} differ ({folder})")
+    else:
+        row.survived += 1
+        shutil.rmtree(folder)
+
+
+def operations(base: Path, each: int, jobs: int) -> Row:
+    """One process, killed before each operation on files, in the run's preparation, training, saving, export and report."""
+    whole = new_place(base, "whole")
+    log = whole / "operations.txt"
+    code = finish(command(), whole, FAULT_LOG=str(log))
+    if code:
+        raise UserError(f"the undisturbed run ended with exit code {code}: see {whole / 'output.txt'}")
+    wanted, known = content(whole), log.read_text().splitlines()
+    kinds = Counter(line.split()[0] for line in known)
+    told = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+    print(f"one process: {len(known)} operations on files ({told})", flush=True)
+    which = range(1, len(known) + 1, each)
+    row = Row(
+        f"one process, right before {'each' if each == 1 else f'every {each}th'} of its {len(known)} operations on files"
+    )
+
+    def attempt(number: int) -> tuple[int, Path, int, list[int]]:
+        folder = new_place(base, f"operation-{number}")
+        killed = finish(command(), folder, FAULT_AT=str(number))
+        lost = [lost_steps(folder / RUN)]
+        return number, folder, killed, [finish(command(), folder), *lost]
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for number, folder, killed, (code, lost) in pool.map(attempt, which):
+            name = f"operation {number} ({known[number - 1]})"
+            if killed != -signal.SIGKILL:
+                row.wrong.append(f"{name}: was to be killed, ended with exit code {killed}")
+                continue
+            row.kills += 1
+            row.lost.append(lost)
+            if code:
+                row.wrong.append(f"{name}: goes on with exit code {code} ({folder / 'output.txt'})")
+                row.runs += 1
+                continue
+            judge(row, name, folder, wanted)
+    return row
+
+
+def at_random(name: str, base: Path, kills: int, seed: int) -> Row:
+    """Runs that are killed at random moments until they are done, one after the other, until there were so many kills."""
+    chance, words = random.Random(seed), command(launch=LAUNCHES[name], train__steps=10, checkpoint__every=2)
+    whole = new_place(base, f"{name}-whole")
+    began = time.monotonic()
+    if code := finish(words, whole):
+        raise UserError(f"the undisturbed run ended with exit code {code}: see {whole / 'output.txt'}")
+    seconds, wanted = time.monotonic() - began, content(whole)
+    who = "" if name == "single" else ", one of two processes or all"
+    row = Row(f"{'one process' if name == 'single' else name.upper()}, at random moments{who}")
+    number = 0
+    while row.kills < kills:
+        number += 1
+        folder = new_place(base, f"{name}-{number}")
+        for _ in range(50):
+            process = start(words, folder)
+            killed = kill_after(process, folder, chance.uniform(0.05, 1.1) * seconds, chance)
+            row.kills += killed
+            if killed:
+                row.lost.append(lost_steps(folder / RUN))
+            elif run_folder.read_status(folder / RUN).get("state") == "done":
+                judge(row, f"{name}, run {number}", folder, wanted)
+                break
+            else:
+                row.wrong.append(f"{name}, run {number}: exit code {process.returncode} ({folder / 'output.txt'})")
+                row.runs += 1
+                break
+        else:
+            row.wrong.append(f"{name}, run {number}: was killed 50 times and never done")
+    return row
+
+
+def kill_after(process: subprocess.Popen, folder: Path, seconds: float, chance: random.Random) -> bool:
+    """Kills one of the processes that train, or all that work in ``folder``, after so long, and waits for the others.
+
+    False if the run had ended by then.
+    """
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+        return False
+    everyone = working_in(folder)
+    training = [each for each in everyone if str(each.pid) in names_of(folder / PIDS)]
+    for each in [chance.choice(training)] if training and chance.random() < 0.5 else everyone:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(TIMEOUT)  # the launcher ends the others
+    for each in working_in(folder):
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(everyone, timeout=TIMEOUT)
+    return True
+
+
+def names_of(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+
+def working_in(folder: Path) -> list[psutil.Process]:
+    """All processes whose folder it is: the launcher, those that train, their data workers."""
+    found = []
+    for each in psutil.process_iter():
+        with suppress(psutil.Error):
+            if each.cwd() == str(folder):
+                found.append(each)
+    return found
+
+
+def main() -> int:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--rows", nargs="+", choices=("operations", *LAUNCHES), default=["operations", *LAUNCHES])
+    parser.add_argument("--each", type=int, default=1, help="of the operations on files, every so many")
+    parser.add_argument("--kills", type=int, default=40, help="of each of the other rows")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, where runs have one process")
+    parser.add_argument("--seed", type=int, default=1, help="of the random moments")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table into this page")
+    asked = parser.parse_args()
+    if min(asked.each, asked.kills, asked.jobs) < 1:
+        raise UserError("--each, --kills and --jobs must be above 0")
+    base, began = Path(tempfile.mkdtemp(prefix="faults-")), time.monotonic()
+    lines = ["| fault | kills | runs | as if undisturbed | steps trained again by a kill |", "|---|---|---|---|---|"]
+    wrong = []
+    for name in asked.rows:
+        row = (
+            operations(base, asked.each, asked.jobs)
+            if name == "operations"
+            else at_random(name, base, asked.kills, asked.seed)
+        )
+        lines.append(row.line())
+        wrong += row.wrong
+        print(f"{lines[-1]}  ({time.monotonic() - began:.0f} s)", *row.wrong, sep="\n", flush=True)
+    today = datetime.datetime.now(datetime.UTC)
+    told = f"{today:%Y-%m-%d}, commit {(commit() or 'unknown')[:7]}, {time.monotonic() - began:.0f} s."
+    print("\n".join(["", told, "", *lines, *wrong]))
+    if asked.markdown:
+        text = asked.markdown.read_text("utf-8")
+        before, begin, rest = text.partition(MARKERS[0])
+        after = rest.partition(MARKERS[1])[2]
+        asked.markdown.write_text(before + begin + "\n".join([told, "", *lines, ""]) + MARKERS[1] + after, "utf-8")
+    if not wrong:
+        shutil.rmtree(base, ignore_errors=True)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

@@ -1,0 +1,91 @@
+"""Runs a script that is killed right before its n-th operation on files: python -m tests.faults.hooked scripts/pretrain.py …
+
+FAULT_AT     the number of that operation, from 1; without it nothing is killed
+FAULT_UNDER  only what is below this folder counts
+FAULT_LOG    a file that gets a line for each operation: its kind and its path
+FAULT_RANK   of the process that counts; the others are as ever
+FAULT_PIDS   a folder that gets an empty file named after each process's number
+
+Counted is what changes names or makes bytes safe: opening for writing, mkdir, rename, replace, unlink, rmdir, fsync. Of the
+process itself, not of its data workers.
+"""
+
+import builtins
+import io
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Operations:
+    """Counts, and kills."""
+
+    def __init__(self, under: str, at: int, log: str):
+        self.under, self.at, self.log, self.pid, self.done = os.path.realpath(under), at, log, os.getpid(), 0
+
+    def meet(self, kind: str, path: object, folder: int | None = None) -> None:
+        if os.getpid() != self.pid:
+            return
+        where = f"/proc/self/fd/{path}" if isinstance(path, int) else os.fsdecode(path)
+        if isinstance(path, int):
+            where = os.readlink(where)
+        elif folder is not None:
+            where = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), where)
+        where = os.path.abspath(where)
+        if not where.startswith(self.under + "/"):
+            return
+        self.done += 1
+        if self.log:
+            descriptor = os_open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            os.write(descriptor, f"{kind} {os.path.relpath(where, self.under)}\n".encode())
+            os.close(descriptor)
+        if self.done == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+os_open = os.open
+
+
+def install(operations: Operations) -> None:
+    """Puts the counter in front of the functions of ``os``, and of ``open``."""
+
+    def before(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(path, *arguments, **named):
+            operations.meet(name, path, named.get("dir_fd", named.get("src_dir_fd")))
+            return real(path, *arguments, **named)
+
+        setattr(os, name, call)
+
+    for name in ("mkdir", "rename", "replace", "unlink", "remove", "rmdir", "fsync"):
+        before(name)
+    # shutil looks here whether it may use folders' descriptors.
+    os.supports_dir_fd |= {os.unlink, os.rmdir, os.mkdir, os.rename}
+    real_open: Callable = io.open
+
+    def opened(file, mode="r", *arguments, **named):
+        if not isinstance(file, int) and set(mode) & set("wax+"):
+            operations.meet("open", file)
+        return real_open(file, mode, *arguments, **named)
+
+    builtins.open = io.open = opened
+
+
+def main() -> None:
+    if folder := os.environ.get("FAULT_PIDS"):
+        os.makedirs(folder, exist_ok=True)
+        Path(folder, str(os.getpid())).touch()
+    if os.environ.get("RANK", "0") == os.environ.get("FAULT_RANK", "0"):
+        at, log = int(os.environ.get("FAULT_AT", "0")), os.environ.get("FAULT_LOG", "")
+        install(Operations(os.environ["FAULT_UNDER"], at, log))
+    del sys.argv[0]
+    sys.path[0:0] = [str(Path(sys.argv[0]).resolve().parent)]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""One run of the harness: its command, its ends, and whether it is equal to the undisturbed one."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from electra_accel.runs import run_folder
+from tests.helpers import ROOT
+from tests.pretraining_runs import metrics, options
+from tests.processes import popen
+
+RUN, PIDS = "run", "pids"
+TIMEOUT = 300.0  # seconds that any process may take, on a busy machine
+# Dropout, two micro-batches a step, replay, patience, evaluations and samples: all that a resume has to take up again.
+SETTINGS = dict(
+    data__replay_files="general.txt", data__replay_fraction=0.2, data__num_workers=1, model__dropout=0.1,
+    objective__corrective_weight=3, optim__warmup_steps=1, train__steps=4, train__batch_tokens=512,
+    train__micro_batch_tokens=256, eval__every=2, eval__batches=1, eval__patience=3, checkpoint__every=1, checkpoint__keep=2,
+    tracking__samples_every=3, tracking__mode="disabled", tokenizer__train_vocab_size=400,
+)  # fmt: skip
+
+
+def command(script: str = "pretrain.py", launch: Sequence[str] | None = None, **changed: object) -> list[str]:
+    """Of a run in the folder where it is started; ``launch``: options of ``accelerate launch``."""
+    words = options("text.txt", RUN, **SETTINGS | changed)
+    program = ["-m", "tests.faults.hooked", str(ROOT / "scripts" / script)]
+    if launch is not None:
+        program = ["-m", "accelerate.commands.launch", *launch, *program]
+    return [sys.executable, *program, *words]
+
+
+def start(words: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
+    """In ``folder``; files below it count as operations. Output goes to output.txt."""
+    with open(folder / "output.txt", "a", encoding="utf-8") as output:
+        return popen(
+            words,
+            cwd=folder,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": str(ROOT),
+                "FAULT_UNDER": str(folder),
+                **environment,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            text=True,
+        )
+
+
+def finish(words: list[str], folder: Path, **environment: str) -> int:
+    """Exit code of a run that is waited for; one that hangs is killed and gives 124."""
+    process = start(words, folder, **environment)
+    try:
+        return process.wait(TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return 124
+
+
+def content(folder: Path) -> dict[str, object]:
+    """What must be equal however often a run was killed: exported weights, samples, figures that do not depend on the clock."""
+    run = folder / RUN
+    weights = {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in exported(run)}
+    figures = metrics(run)
+    steps = [record["step"] for record in figures if "train/loss" in record]
+    return {
+        **weights,
+        "figures": figures,
+        "each step once": steps == sorted(set(steps)),
+        "samples": run_folder.read_jsonl(run / run_folder.SAMPLES),
+        "state": run_folder.read_status(run)["state"],
+    }
+
+
+def exported(run: Path) -> list[Path]:
+    return sorted(path for path in run.glob("*/model.safetensors"))
+
+
+def differences(found: dict[str, object], wanted: dict[str, object]) -> list[str]:
+    """Names of what is not equal."""
+    return [name for name in wanted | found if found.get(name) != wanted.get(name)]
