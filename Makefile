@@ -3,7 +3,7 @@
 # make check        lint, format, import direction, file length
 # make style        formats the code
 # make bench        speed of this project and of Hugging Face's Trainer, on two cores about 10 minutes: docs/performance.md
-# make gpu-suite    what only a machine with an NVIDIA GPU can show; about 8 minutes. ARGS="--device cpu" tries the suite itself
+# make gpu-suite    what only a machine with an NVIDIA GPU can show; about 10 minutes. ARGS="--device cpu" tries the suite itself
 # make parity       one run on every engine, precision and arrangement: a table of the differences; about 10 minutes;
 #                   ARGS="--cut ci" is a part of it for two minutes
 # make ablations    one choice changed at a time, pre-trained and fine-tuned: DATA=folder PAIR=folder, see recipes/studies/ablations.yaml
@@ -55,10 +55,10 @@ style: $(INSTALLED_TEST)
 	ruff format .
 
 bench: $(INSTALLED_TEST)
-	python scripts/benchmarks/throughput.py --markdown docs/performance.md $(ARGS)
+	python scripts/benchmarks/throughput.py --device cpu --markdown docs/performance.md $(ARGS)
 
 gpu-suite: $(INSTALLED_TEST)
-	python scripts/gpu_suite.py $(ARGS)
+	python scripts/benchmarks/gpu_suite.py $(ARGS)
 
 parity: $(INSTALLED_ENGINES)
 	python -m tests.parity.table $(ARGS)

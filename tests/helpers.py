@@ -1,5 +1,6 @@
 """What several tests need: where the real corpora stand, and our scripts run as a user runs them."""
 
+import importlib
 import logging
 import os
 import runpy
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import psutil
@@ -58,6 +60,12 @@ def run_command(
     )
     code, out, err = wait_for(process, timeout)
     return subprocess.CompletedProcess(command, code, out, err)
+
+
+def benchmark(name: str) -> ModuleType:
+    """A script of scripts/benchmarks/ as a module, which finds its neighbours there."""
+    with mock.patch.object(sys, "path", [str(ROOT / "scripts" / "benchmarks"), *sys.path]):
+        return importlib.import_module(name)
 
 
 def run_in_process(

@@ -170,7 +170,7 @@ def test_flags(tmp_path: Path):
         ("train: {steps: many}", ["train.steps must be a whole number, not many"]),
         ("train: {steps: 1.5}", ["train.steps must be a whole number, not 1.5"]),
         ("train: {attention_boundaries: perhaps}", ["train.attention_boundaries must be true or false, not perhaps"]),
-        ("train: {compile: true}", ["train.compile must be one of off, layers, model, not true"]),
+        ("train: {compile: yes}", ["train.compile must be one of off, layers, model, not yes"]),
         ("optim: {learning_rate: fast}", ["optim.learning_rate must be a number, not fast"]),
         ("optim: {betas: [.9, x]}", ["optim.betas must be a number, not x"]),
         ("model: {size: huge}", ["model.size must be one of tiny, small, base, large, not huge"]),

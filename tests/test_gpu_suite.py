@@ -1,6 +1,5 @@
-"""The parts of scripts/gpu_suite.py, run for real at tiny size on the CPU."""
+"""The parts of scripts/benchmarks/gpu_suite.py, run for real at tiny size on the CPU."""
 
-import importlib.util
 import json
 import sys
 import time
@@ -10,12 +9,10 @@ import torch
 from accelerate.state import AcceleratorState
 
 from electra_accel.engines.open import open_engine
-from tests.helpers import ROOT, run_script
+from tests.helpers import benchmark, run_in_process
 from tests.pretraining_runs import write_corpus
 
-spec = importlib.util.spec_from_file_location("gpu_suite", ROOT / "scripts" / "gpu_suite.py")
-gpu_suite = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(gpu_suite)
+gpu_suite = benchmark("gpu_suite")
 Part, PartFailed = gpu_suite.Part, gpu_suite.PartFailed
 
 EXAMPLES = """
@@ -40,7 +37,7 @@ def setting(tmp_path, monkeypatch):
 def test_without_a_gpu_it_says_so_in_one_line():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    done = run_script("scripts/gpu_suite.py", timeout=100)
+    done = run_in_process("benchmarks/gpu_suite.py")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: no NVIDIA GPU ") and done.stderr.count("\n") == 1
 
@@ -58,6 +55,11 @@ def test_outcomes_and_figures_of_tests_are_read_back(tmp_path, setting, monkeypa
     assert results["test_good"].measured == {"greatest difference": "1e-3"}
     (broken,) = gpu_suite.run_tests([str(tmp_path / "missing.py")], tmp_path, 100)
     assert broken.outcome == "failed"
+    file.write_text("import time\ndef test_good(): pass\ndef test_slow(): time.sleep(60)\n")
+    assert [(each.name, each.outcome) for each in gpu_suite.run_tests([str(file)], tmp_path, 15)] == [
+        ("test_good", "passed"),
+        ("they took too long", "failed"),
+    ]
     for found, why in ((results, "failed: test_bad; test_without_its_fixture"), ({}, "no test passed")):
         monkeypatch.setattr(gpu_suite, "run_tests", lambda *_, found=found: list(found.values()))
         with pytest.raises(PartFailed, match=why):
@@ -94,38 +96,48 @@ def test_a_run_must_learn(setting, monkeypatch):
         gpu_suite.run_of_small(setting._replace(text="--data.train_files=missing.txt"), 300)
 
 
-def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path, setting):
-    """The page has what was found until then, also while the suite goes on."""
-    seen, page = [], tmp_path / "gpu.md"
-    page.write_text(f"# On a GPU\n\n{gpu_suite.MARKER}\n\nnot yet run\n")
+def test_a_part_that_fails_is_named_and_the_others_go_on(setting, capfd):
+    """What was found until then is written also while the suite goes on."""
+    written = []
 
     def fails(setting, limit):
         raise PartFailed("it is broken", ["| half | of it |"])
 
+    def breaks(setting, limit):
+        raise RuntimeError("CUDA out of memory\nmore")
+
     def looks(setting, limit):
-        seen.append(page.read_text())
         return ["| all | of it |"]
 
-    failed = gpu_suite.run_parts([Part("One", 1, fails), Part("Two", 1, looks)], setting, ["| a | machine |"], [page])
-    assert failed == ["One: it is broken"]
-    assert "| half | of it |" in seen[0] and "**it is broken**" in seen[0] and "Two" not in seen[0]
-    text = page.read_text()
-    assert text.startswith(f"# On a GPU\n\n{gpu_suite.MARKER}\n\n| a | machine |\n") and "| all | of it |" in text
-    assert "not yet run" not in text
-    assert (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8").count(gpu_suite.MARKER) == 1
+    parts = [Part("One", 1, fails), Part("Two", 1, breaks), Part("Three", 1, looks)]
+    failed = gpu_suite.run_parts(parts, setting, ["a machine"], lambda lines: written.append("\n".join(lines)))
+    assert failed == ["One: it is broken", "Two: CUDA out of memory more"]
+    assert (
+        written[0].startswith("a machine\n\n### One\n\n| half | of it |\n\n**it is broken**")
+        and "Two" not in written[0]
+    )
+    assert "| half | of it |" in written[2] and "### Three\n\n| all | of it |" in written[2]
+    assert "RuntimeError" in capfd.readouterr().err
 
 
 def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
-    child = f"import time; time.sleep(4); open({str(tmp_path / 'alive')!r}, 'w')"
+    child = (
+        f"import time; open({str(tmp_path / 'started')!r}, 'w'); time.sleep(4); open({str(tmp_path / 'alive')!r}, 'w')"
+    )
     command = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"]
-    assert gpu_suite._run(command, limit=1.0) == 124
+    assert gpu_suite._run(command, limit=3.0) == gpu_suite.TOO_LONG
+    assert (tmp_path / "started").exists()
     time.sleep(4)
     assert not (tmp_path / "alive").exists()
 
 
+def test_text_that_is_prepared_already_is_refused():
+    done = run_in_process("benchmarks/gpu_suite.py", "--device", "cpu", "--text=--data.prepared x")
+    assert done.returncode == 2 and done.stderr.startswith("error: --text: give --data.train_files")
+
+
 def test_the_machine_is_described(tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
-    lines = gpu_suite.machine(open_engine(precision="no", cpu=True, trackers=[], folder=tmp_path))
+    (line,) = gpu_suite.facts(open_engine(precision="no", cpu=True, trackers=[], folder=tmp_path))
     AcceleratorState._reset_state(reset_partial_state=True)
-    assert f"| torch | {torch.__version__} |" in lines and "| card | none |" in lines
-    assert "| attention | block-masked SDPA |" in lines
+    assert f"torch {torch.__version__}" in line and "attention block-masked SDPA" in line and "commit " in line

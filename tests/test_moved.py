@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from electra_accel.pretraining.config import Config
-from electra_accel.pretraining.config_parser import default_folder, keep_recorded, load, recorded
+from electra_accel.pretraining.config_parser import default_folder, keep_recorded, load, parse, recorded
 from electra_accel.runs import run_folder
 from tests.pretraining_runs import exported_weights, options, run_here, write_corpus
 
@@ -129,6 +129,7 @@ def test_a_requeued_job_keeps_what_its_run_recorded(tmp_path: Path, monkeypatch)
 def test_a_run_of_an_earlier_version_goes_on_with_the_value_that_it_meant(tmp_path: Path, before: str, now: str):
     (tmp_path / run_folder.CONFIG).write_text(f"train: {{compile: {before}}}")
     assert recorded(tmp_path).train.compile == now
+    assert parse(["--config", str(tmp_path / run_folder.CONFIG)], "").config.train.compile == now
 
 
 def test_a_run_of_an_earlier_version_keeps_its_defaults(run, tmp_path: Path):

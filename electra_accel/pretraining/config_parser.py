@@ -46,7 +46,8 @@ def parse(argv: list[str], description: str) -> Arguments:
 
 
 def _arguments(files: list[parser.Layer], line: parser.Layer) -> Arguments:
-    config, layers = parser.read(Config, [*files, line], CHOICES), [*files, line]
+    layers = [*map(_renamed, files), line]
+    config = parser.read(Config, layers, CHOICES)
     last = {name: max((n for n, (given, _) in enumerate(layers) if name in given), default=-1) for name in _LENGTHS}
     if last["train.steps"] > last["optim.warmup_steps"]:
         # A recipe's warmup was chosen for its own length: where a later layer's is shorter, the default takes its place.
@@ -87,15 +88,20 @@ def keep_recorded(config: Config, folder: Path) -> None:
 
 def load(path: Path) -> Config:
     """The configuration in a YAML file; errors as in :func:`parse`."""
-    return parser.read(Config, [parser.read_layer(Config, path)])
+    return parser.read(Config, [_renamed(parser.read_layer(Config, path))])
+
+
+def _renamed(layer: parser.Layer) -> parser.Layer:
+    """The options of a file that an earlier version may have written."""
+    given, source = layer
+    for name in _RENAMED.keys() & given.keys():
+        given[name] = [_RENAMED[name].get(value, value) for value in given[name]]
+    return given, source
 
 
 def recorded(folder: Path) -> Config:
     """The configuration of the run in ``folder``, what an earlier version did not record filled in."""
-    given, source = parser.read_layer(Config, folder / CONFIG)
-    for name, now in _RENAMED.items():
-        given[name] = [now.get(value, value) for value in given.get(name, [None])]
-    config = parser.read(Config, [(given, source)])
+    config = load(folder / CONFIG)
     for name, earlier in UNRECORDED.items():
         group, _, option = name.partition(".")
         if getattr(getattr(config, group), option) is None:

@@ -1,21 +1,19 @@
 """What a token costs by length, vocabulary, selected share and size: a table of docs/performance.md.
 
-    python scripts/benchmarks/costs.py                                   # 5 minutes on two cores; made-up tokens, no text
+    python scripts/benchmarks/costs.py                                   # made-up tokens, no text
     python scripts/benchmarks/costs.py --precision bf16 --markdown docs/performance.md --section costs
 
-Each row changes one thing of the first: a published pair, full bins of one example each. Tokens/s and MFU are those of forward
-and backward passes. Where the MFU is near the first row's, matrix products limit the speed; far below it, something else does.
+Each row changes one thing of the first: a published pair, full bins of one example each. Tokens/s and MFU (the share of what a
+large matrix product reaches) are those of forward and backward passes. The optimizer's step is apart.
 """
 
 import math
-import time
-from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
-import torch
+from measuring import in_words, leave_on_sigterm, machine, parts_around, product_ceiling, seconds_of, write_section
 from scaling import made_up_batch
-from throughput import machine, parts_around, product_ceiling
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.engines.engine import Engine
@@ -74,31 +72,24 @@ def measure(point: Point, engine: Engine, tokens: int, seconds: float) -> dict[s
     def step() -> None:
         engine.step(lambda peak: peak)
 
-    micro_step()
-    step()
-    micro_seconds = _seconds(micro_step, seconds, engine.device)
+    device, steps = engine.device.type, []
+    for _ in range(3):
+        micro_step()
+        steps += seconds_of(step, device, 1)
+    (once,) = seconds_of(micro_step, device, 1)
+    micro_seconds = median(seconds_of(micro_step, device, max(2, round(seconds / once))))
     flops = training_flops(pair.generator.config, pair.discriminator.config, point.length)
     found = {
         "tokens_per_second": rows * point.length / micro_seconds,
         "flops_per_token": flops.of_model(1, slots / point.length),
-        "step_ms": 1e3 * _seconds(step, 0, engine.device),
+        "step_ms": 1e3 * min(steps),  # the first one makes the optimizer's state
     }
     engine.release()
     return found
 
 
-def _seconds(work: Callable[[], None], at_least: float, device: torch.device) -> float:
-    """Mean over calls that take ``at_least`` seconds together, two at the least; 0: one call."""
-    began, calls = time.perf_counter(), 0
-    while not calls or (at_least and (calls < 2 or time.perf_counter() - began < at_least)):
-        work()
-        calls += 1
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-    return (time.perf_counter() - began) / calls
-
-
 def main() -> None:
+    leave_on_sigterm()
     parser = argument_parser(__doc__)
     parser.add_argument("--precision", choices=("no", "bf16"), default="no")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each row")
@@ -107,19 +98,22 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table into this page")
     parser.add_argument("--section", default="costs", help="of that page")
     asked = parser.parse_args()
-    if min(asked.rows, asked.seconds, asked.micro_batch_tokens or 1) <= 0:
-        raise UserError("--rows, --seconds and --micro_batch_tokens must be above 0")
+    for name in ("seconds", "rows", "micro_batch_tokens"):
+        if (value := getattr(asked, name)) is not None and value <= 0:
+            raise UserError(f"--{name} must be above 0, not {value:g}")
     if asked.markdown:
         parts_around(asked.markdown, asked.section)
     engine = open_engine(precision=asked.precision, cpu=False, trackers=[], folder=Path())
-    tokens = asked.micro_batch_tokens or MICRO_BATCH_TOKENS[engine.device.type]
-    dtype = {"no": torch.float32, "bf16": torch.bfloat16}[asked.precision]
-    ceiling = product_ceiling(engine.device.type, dtype)
-    precision = asked.precision.replace("no", "fp32")
-    told = f"{machine(engine.device.type)}. Precision {precision}, micro-batches of {tokens:,} tokens. "
-    lines = ["", f"{told}Ceiling of a large matrix product: {ceiling / 1e9:,.0f} GFLOP/s.", ""]
-    lines += ["| changed | tokens/s | MFLOP a token | MFU | optimizer step |", "|---|---|---|---|---|"]
-    print("\n".join(lines))
+    device = engine.device.type
+    tokens, ceiling = asked.micro_batch_tokens or MICRO_BATCH_TOKENS[device], product_ceiling(device, asked.precision)
+    lines = [
+        f"{machine(device)}. Precision {in_words(asked.precision)}, micro-batches of {tokens:,} tokens. Ceiling of a large "
+        f"matrix product: {ceiling / 1e9:,.0f} GFLOP/s.",
+        "",
+        "| changed | tokens/s | MFLOP a token | MFU | optimizer's step |",
+        "|---|---|---|---|---|",
+    ]
+    print("\n".join(lines), flush=True)
     for point in POINTS[: asked.rows]:
         found = measure(point, engine, tokens, asked.seconds)
         used = found["tokens_per_second"] * found["flops_per_token"] / ceiling
@@ -129,8 +123,7 @@ def main() -> None:
         )
         print(lines[-1], flush=True)
     if asked.markdown:
-        before, after = parts_around(asked.markdown, asked.section)
-        asked.markdown.write_text(before + "\n".join([*lines, ""]) + "\n" + after, "utf-8")
+        write_section(asked.markdown, asked.section, lines)
 
 
 if __name__ == "__main__":

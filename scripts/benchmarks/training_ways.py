@@ -4,6 +4,7 @@ It makes a first step, says so, and then trains whenever a line on stdin gives i
 """
 
 import json
+import os
 import resource
 import sys
 import time
@@ -14,14 +15,15 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.models.electra.modeling_electra import ElectraSelfAttention
 
 from electra_accel.cli import exit_with_one_line
 from electra_accel.data.store import TokenStore
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.open import open_engine
 from electra_accel.engines.operators import Operators
-from electra_accel.pretraining.config import resolve
+from electra_accel.pretraining.config import Objective, resolve
 from electra_accel.pretraining.config_parser import parse
 from electra_accel.pretraining.loop import engine_micro_step
 from electra_accel.pretraining.networks import joint_module, networks, shapes
@@ -30,35 +32,43 @@ from electra_accel.pretraining.planned import Planned, plan
 from electra_accel.runs.micro_steps import micro_steps
 from electra_accel.terminal import Terminal, quiet_libraries
 
-WARM_UP = 3  # steps whose time tells how many a turn has
-COUNTABLE = ("trainer", "trainer-batch", "trainer-slots", "ours")  # their operators are sent one by one
+COUNTABLE = (
+    "trainer",
+    "trainer-flash",
+    "trainer-batch",
+    "trainer-slots",
+    "ours",
+)  # their operators are sent one by one
+SETTLE, TIMED = 8, 3  # steps in which graphs are recorded and checked; steps whose time tells how many a turn has
 
 
 class Turns:
     """When this process computes. A way calls :meth:`begin` before each step, its batch at hand, and :meth:`end` after it.
 
-    The first step is a stretch by itself, then one whose operators are counted, then the warm-up, and then one a turn.
+    The first step is a stretch by itself, then one whose operators are counted, then those that settle, then those that are
+    timed, and then there is one a turn.
 
     Args:
         flops_per_token: of the model, forward and backward.
-        countable: whether operators are sent one by one.
+        way: see throughput.py.
         answers: where turns are told to.
     """
 
-    def __init__(self, flops_per_token: float, device: str, countable: bool, answers: TextIO):
+    def __init__(self, flops_per_token: float, device: str, way: str, answers: TextIO):
         self.known: dict[str, Any] = {"flops_per_token": flops_per_token, "operators": None}
-        self.cuda, self.countable, self.counter = device == "cuda", countable, Operators()
-        self.answers, self.stretch = answers, 0
-        self._start(1)
+        self.cuda, self.countable, self.counter = device == "cuda", way in COUNTABLE, Operators()
+        self.answers, self.stretches = answers, iter([1, 1, SETTLE if "recorded" in way else 1, TIMED])
+        self.number = 0
+        self._start(next(self.stretches))
 
     def begin(self) -> None:
         self.waited += time.perf_counter() - self.ended
-        if self.stretch == 1 and self.countable:
+        if self.number == 1 and self.countable:
             self.counter.__enter__()
 
     def end(self, tokens: int) -> None:
         self.left, self.tokens = self.left - 1, self.tokens + tokens
-        if self.stretch == 1 and self.countable:
+        if self.number == 1 and self.countable:
             self.counter.__exit__(None, None, None)
             self.known["operators"] = self.counter.sent.total()
         if not self.left:
@@ -68,24 +78,26 @@ class Turns:
         self.ended = time.perf_counter()
 
     def _next(self, seconds: float) -> None:
-        self.stretch += 1
-        if self.stretch == 1:
+        if self.number == 0:
             self.known["first_step"] = seconds
-            return self._start(1)
-        if self.stretch == 2:
-            return self._start(WARM_UP)
-        if self.stretch == 3:
-            self.step_seconds = seconds / WARM_UP
+        self.number += 1
+        if steps := next(self.stretches, 0):
+            return self._start(steps)
+        if self.number == 4:
+            self.step_seconds = seconds / TIMED
         told = self.known | {
             "seconds": seconds,
             "tokens": self.tokens,
             "waited": self.waited,
             "memory_gb": self._memory(),
         }
-        print(json.dumps(told), file=self.answers, flush=True)
-        asked = sys.stdin.readline()
-        if not asked:
-            sys.exit()
+        try:
+            print(json.dumps(told), file=self.answers, flush=True)
+            asked = sys.stdin.readline()
+        except BrokenPipeError:
+            asked = ""
+        if not asked:  # whoever asked is gone
+            os._exit(0)
         self._start(max(1, round(float(asked) / self.step_seconds)))
 
     def _start(self, steps: int) -> None:
@@ -130,10 +142,10 @@ class Padded:
     pad_id: int
     length: int | None  # None: that of the longest
 
-    def __call__(self, examples: list[list[int]]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: list[list[int]]) -> dict[str, Any]:
         longest = self.length or max(map(len, examples))
         rows = [tokens + [self.pad_id] * (longest - len(tokens)) for tokens in examples]
-        return {"input_ids": torch.tensor(rows)}
+        return {"input_ids": torch.tensor(rows), "tokens": sum(map(len, examples))}
 
 
 class Examples(torch.utils.data.Dataset):
@@ -153,23 +165,34 @@ class Pair(torch.nn.Module):
     """The two networks as the objective is defined: Clark et al., ELECTRA, section 2, with the loss of equation 3.
 
     Args:
+        tokenizer: whose special tokens are never selected.
         slots_only: the LM head reads the selected positions and no others.
     """
 
-    def __init__(self, generator: PreTrainedModel, discriminator: PreTrainedModel, special: list[int], mask_id: int,
-                 slots_only: bool):  # fmt: skip
+    def __init__(
+        self,
+        generator: PreTrainedModel,
+        discriminator: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        objective: Objective,
+        slots_only: bool,
+    ):
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
-        self.special, self.mask_id, self.slots_only = special, mask_id, slots_only
+        self.objective, self.slots_only = objective, slots_only
+        self.pad_id, self.mask_id = tokenizer.pad_token_id, tokenizer.mask_token_id
+        self.special = torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id, self.pad_id])
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        pad = self.generator.config.pad_token_id
-        real = input_ids != pad
-        may = real & ~torch.isin(input_ids, torch.tensor(self.special, device=input_ids.device))
-        chance = torch.rand(input_ids.shape, device=input_ids.device).masked_fill(~may, 2.0)
-        wanted = (may.sum(1, keepdim=True) * 0.15).ceil()
+        objective, device = self.objective, input_ids.device
+        real = input_ids != self.pad_id
+        may = real & ~torch.isin(input_ids, self.special.to(device))
+        chance = torch.rand(input_ids.shape, device=device).masked_fill(~may, 2.0)
+        wanted = (may.sum(1, keepdim=True) * objective.mask_prob + 0.5).floor().clamp(min=1)  # as this project
         selected = may & (chance.argsort(1).argsort(1) < wanted)
-        shown = torch.where(torch.rand(input_ids.shape, device=input_ids.device) < 0.85, self.mask_id, input_ids)
+        shown = torch.where(
+            torch.rand(input_ids.shape, device=device) < objective.mask_token_prob, self.mask_id, input_ids
+        )
         masked = torch.where(selected, shown, input_ids)
         if self.slots_only:
             hidden = self.generator.electra(masked, attention_mask=real).last_hidden_state[selected]
@@ -178,7 +201,7 @@ class Pair(torch.nn.Module):
         else:
             every = self.generator(masked, attention_mask=real).logits
             labels = input_ids.masked_fill(~selected, -100)
-            generator_loss = F.cross_entropy(every.float().transpose(1, 2), labels)
+            generator_loss = F.cross_entropy(every.flatten(0, 1).float(), labels.flatten())
             logits = every[selected]
         with torch.no_grad():
             noise = -torch.log(-torch.log(torch.rand_like(logits, dtype=torch.float32).clamp(1e-9, 1 - 1e-7)))
@@ -186,7 +209,8 @@ class Pair(torch.nn.Module):
             corrupted[selected] = (logits.float() + noise).argmax(-1)
         verdicts = self.discriminator(corrupted, attention_mask=real).logits
         replaced = (corrupted != input_ids)[real].float()
-        return generator_loss + 50 * F.binary_cross_entropy_with_logits(verdicts[real].float(), replaced)
+        discriminator_loss = F.binary_cross_entropy_with_logits(verdicts[real].float(), replaced)
+        return objective.generator_weight * generator_loss + objective.discriminator_weight * discriminator_loss
 
 
 class RTDTrainer(Trainer):
@@ -195,8 +219,8 @@ class RTDTrainer(Trainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict, return_outputs: bool = False, **_: Any
     ) -> torch.Tensor:
-        self.real = int((inputs["input_ids"] != model.generator.config.pad_token_id).sum())
-        return model(**inputs)
+        self.tokens = inputs["tokens"]
+        return model(inputs["input_ids"])
 
 
 class TakeTurns(TrainerCallback):
@@ -208,14 +232,16 @@ class TakeTurns(TrainerCallback):
         self.turns.begin()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.turns.end(self.trainer.real)
+        self.turns.end(self.trainer.tokens)
 
 
 def trainer(way: str, planned: Planned, engine: Engine, turns: Turns, folder: Path) -> None:
     """Hugging Face's Trainer, with as many rows a step as this project has bins."""
     config, tokenizer = planned.config, planned.prepared.tokenizer
     pair = networks(config, tokenizer, print)
-    special = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id]
+    for module in pair.generator.modules(), pair.discriminator.modules():
+        for attention in (each for each in module if isinstance(each, ElectraSelfAttention)):
+            attention.dropout.p = config.model.dropout if way == "trainer" else 0.0
     how = TrainingArguments(
         output_dir=str(folder), max_steps=10**9, per_device_train_batch_size=planned.loader.plan.bins_per_step,
         learning_rate=1e-5, max_grad_norm=config.optim.max_grad_norm, bf16=engine.precision == "bf16",
@@ -224,10 +250,12 @@ def trainer(way: str, planned: Planned, engine: Engine, turns: Turns, folder: Pa
     )  # fmt: skip
     callback = TakeTurns(turns)
     callback.trainer = RTDTrainer(
-        model=Pair(*pair, special, tokenizer.mask_token_id, slots_only=way == "trainer-slots"),
+        model=Pair(*pair, tokenizer, config.objective, slots_only=way == "trainer-slots"),
         args=how,
         train_dataset=Examples(planned.prepared.train),
-        data_collator=Padded(tokenizer.pad_token_id, config.data.max_length if way == "trainer" else None),
+        data_collator=Padded(
+            tokenizer.pad_token_id, config.data.max_length if way in ("trainer", "trainer-flash") else None
+        ),
         callbacks=[callback],
     )
     callback.trainer.train()
@@ -236,10 +264,7 @@ def trainer(way: str, planned: Planned, engine: Engine, turns: Turns, folder: Pa
 def set_up(name: str, device: str, folder: Path, options: list[str]) -> tuple[Planned, Engine]:
     """Text, plan and engine of a way; no networks yet."""
     way, _, precision = name.partition(":")
-    asked = parse([*options, "--train.precision", precision, "--run.dir", str(folder)], __doc__).config
-    if not (asked.train.steps or asked.train.epochs or asked.train.flops):
-        asked.train.steps = 10**6
-    config = resolve(asked)
+    config = resolve(parse([*options, "--train.precision", precision, "--run.dir", str(folder)], __doc__).config)
     if "layers" in way:
         config.train.compile = "layers"
     if "recorded" in way:
@@ -256,7 +281,7 @@ def main() -> None:
     planned, engine = set_up(name, device, Path(folder), options)
     config, one_pass, way = planned.config, planned.one_pass, name.partition(":")[0]
     flops = one_pass.costs(*shapes(config, planned.prepared.tokenizer)).of_model(one_pass.tokens, one_pass.selected)
-    turns = Turns(flops / one_pass.tokens, device, countable=way in COUNTABLE, answers=answers)
+    turns = Turns(flops / one_pass.tokens, device, way, answers)
     if way.startswith("trainer"):
         trainer(way, planned, engine, turns, Path(folder))
     else:

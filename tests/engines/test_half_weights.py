@@ -89,6 +89,20 @@ def test_a_frozen_layer_costs_no_gradient():
     assert network[1].weight.grad is None and network[0].weight.grad.any()
 
 
+def test_copies_that_were_fixed_stay_where_they_are_and_follow_the_weights():
+    """A graph that was recorded reads them there."""
+    network = nn.Linear(3, 2)
+    called = HalfWeights(network, torch.bfloat16)
+    called.fix()
+    called(torch.ones(1, 3).bfloat16())
+    places = [copy.data_ptr() for copy in called._copies]
+    with torch.no_grad():
+        network.weight.mul_(3)
+    called.renew()
+    assert [copy.data_ptr() for copy in called._copies] == places
+    assert called._copies[0].equal(network.weight.bfloat16())
+
+
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_compiled_network_is_compiled_once(backend):
     """Each call hands it other tensors."""

@@ -188,7 +188,9 @@ def test_compiled_steps_compile_once(pretrain, device, steps, scope, monkeypatch
     changed = dict(train__precision="bf16", train__steps=steps, optim__warmup_steps=2, **evaluation)
     run = pretrain(f"compiled-{scope}-{device}", device, train__compile=scope, **changed)
     assert run_folder.read_status(run)["state"] == "done"
-    assert len(graphs) == 4 * steps and graphs[0] > 0
+    # Both passes of an evaluation, samples and training; two widths, and another dtype in the first layer of a network. That is
+    # half as many as there are layers.
+    assert len(graphs) == 4 * steps and 0 < graphs[0] <= (8 if scope == "layers" else 4)
     assert set(graphs) == {graphs[0]}, "recompiled"
     assert not stats["graph_break"]
     record_property("graphs of a compiled run, evaluation and samples included", stats["stats"]["unique_graphs"])
@@ -198,11 +200,12 @@ def test_compiled_steps_compile_once(pretrain, device, steps, scope, monkeypatch
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "no"])
 def test_recorded_kernels_train_as_kernels_sent_one_by_one_do(pretrain, precision, capsys, record_property):
     """Dropout, several micro-batches and an evaluation in between; the losses within TOLERANCE."""
-    common = dict(train__precision=precision, train__steps=12, optim__warmup_steps=2, eval__every=6, eval__batches=1)
-    losses = {}
+    common = dict(train__precision=precision, train__steps=12, optim__warmup_steps=2, eval__every=3, eval__batches=2)
+    losses = {}  # of training, and held out: a graph that reads old weights would show there
     for name, how in (("plain", "off"), ("recorded", "auto")):
         run = pretrain(f"{precision}-{name}", "cuda", train__cuda_graphs=how, **common)
-        losses[name] = [record["train/loss"] for record in metrics(run) if "train/loss" in record]
+        logged = [record for record in metrics(run) if "train/loss" in record or "eval/generator_loss" in record]
+        losses[name] = [record.get("train/loss") or record["eval/generator_loss"] for record in logged]
     assert "one by one" not in capsys.readouterr().out, "it could not be recorded, or gave other numbers"
     differences = [abs(mine / other - 1) for mine, other in zip(losses["recorded"], losses["plain"], strict=True)]
     record_property(
