@@ -6,6 +6,7 @@
 # make gpu-suite    what only a machine with an NVIDIA GPU can show; about 10 minutes. ARGS="--device cpu" tries the suite itself
 # make parity       one run on every engine, precision and arrangement: a table of the differences; about 10 minutes;
 #                   ARGS="--cut ci" is a part of it for two minutes
+# make faults       kills runs at every operation on files and at random moments: docs/reliability.md; ARGS="--each 10 --kills 5"
 # make ablations    one choice changed at a time, pre-trained and fine-tuned: DATA=folder PAIR=folder, see recipes/studies/ablations.yaml
 # make golden       rewrites the golden losses of tests/golden/, when training was changed on purpose
 # make slurm-test   scripts/slurm/pretrain.sbatch on a two-node Slurm that is started here; needs root and apt-get
@@ -31,7 +32,7 @@ INSTALLED_TEST := $(INSTALLED)-test
 INSTALLED_ENGINES := $(INSTALLED)-engines
 PINS := $(VENV)/electra-accel-constraints.txt
 
-.PHONY: help pretrain test check style bench gpu-suite parity ablations needs-data-and-pair golden slurm-test
+.PHONY: help pretrain test check style bench gpu-suite parity faults ablations needs-data-and-pair golden slurm-test
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -62,6 +63,9 @@ gpu-suite: $(INSTALLED_TEST)
 
 parity: $(INSTALLED_ENGINES)
 	python -m tests.parity.table $(ARGS)
+
+faults: $(INSTALLED_ENGINES)
+	python -m tests.faults.drive $(ARGS)
 
 ablations: $(if $(and $(DATA),$(PAIR)),$(INSTALLED),needs-data-and-pair)
 	python scripts/study.py recipes/studies/ablations.yaml --set data=$(DATA) pair=$(PAIR) $(ARGS)

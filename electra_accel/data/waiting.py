@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 from filelock import SoftFileLease, SoftFileLock, Timeout
 
+from electra_accel.durable import flush
 from electra_accel.errors import UserError, one_line
 
 _POLL_SECONDS = 0.2
@@ -99,6 +100,7 @@ def _build(folder: Path, build: Callable[[Path], None], attempt: str, failure: P
     try:
         temporary.mkdir()
         build(temporary)
+        flush(temporary)
         try:
             temporary.rename(folder)
         except OSError:

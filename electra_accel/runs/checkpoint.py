@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from electra_accel import json_text
+from electra_accel.durable import flush_names
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
 from electra_accel.runs.run_folder import CHECKPOINTS, discard, storage_errors, write_json
@@ -104,12 +105,12 @@ def commit(folder: Path, step: int, optimizer: str = "") -> Path:
             os.fsync(file.fileno())
         files[path.relative_to(partial).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
     write_json(partial / MANIFEST, {"format": FORMAT, "step": step, "optimizer": optimizer, "files": files})
-    _flush_folder(partial)
+    flush_names(partial)
     if final.exists():  # the same step saved again
         discard(replaced)
         os.rename(final, replaced)
     os.rename(partial, final)
-    _flush_folder(folder)
+    flush_names(folder)
     discard(replaced)
     return final
 
@@ -207,10 +208,3 @@ def _readable(path: Path) -> Iterator[BinaryIO]:
         raise Damaged(f"{path.name} is missing") from error
     except OSError as error:
         raise Damaged(f"{path.name} cannot be read ({error.strerror})") from error
-
-
-def _flush_folder(path: Path) -> None:
-    """Make renames and new names inside a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)

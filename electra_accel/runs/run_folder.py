@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from electra_accel import json_text
+from electra_accel.durable import flush, flush_names
 from electra_accel.errors import UserError, one_line
 from electra_accel.options.yaml_file import read_yaml
 
@@ -73,10 +74,12 @@ def discard(path: Path) -> str:
 
 def replace_folder(new: Path, place: Path) -> None:
     """Rename the folder ``new`` to ``place``; what stood there is deleted after that, or stays under a hidden name."""
+    flush(new)
     hidden = _free_name(place)
     if place.exists():
         os.rename(place, hidden)
     os.rename(new, place)
+    flush_names(place.parent)
     for left in place.parent.glob(f".{place.name}.removed*"):
         shutil.rmtree(left, ignore_errors=True)
 
