@@ -27,14 +27,17 @@ def pins() -> dict[str, str]:
 
 
 def third_party(folder: Path) -> set[str]:
-    """First names of all modules that the files of a folder import, without the standard library and our own."""
-    found = set()
+    """First names of all modules that the files of a folder import, without the standard library and our own.
+
+    A script may import its neighbours.
+    """
+    found, neighbours = set(), {path.stem for path in (ROOT / "scripts" / "benchmarks").glob("*.py")}
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             found |= {name.split(".")[0] for name in names}
-    return found - sys.stdlib_module_names - {"electra_accel", "tests"}
+    return found - sys.stdlib_module_names - {"electra_accel", "tests"} - neighbours
 
 
 def test_pins_lie_in_the_ranges():
