@@ -80,7 +80,7 @@ def train_networks(planned, engine, stop, terminal: Terminal) -> None:
     # The networks as one module under one engine.
     new = None if checkpoint else folder
     pair = engine.together(lambda: networks(config, prepared.tokenizer, terminal.line, new))
-    model = joint_module(config, pair)
+    model = engine.together(lambda: joint_module(config, pair, prepared.tokenizer, terminal.line))
     engine.on_main(lambda: taking.require_space(folder, model, config))
     progress = engine.together(planned.progress)
     optimizer = build_optimizer(model, config.optim)

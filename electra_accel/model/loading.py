@@ -136,17 +136,20 @@ def share_loaded(pair: Pair, how: str) -> list[str]:
     return lines
 
 
-def load_network(option: str, architecture: type[PreTrainedModel], source: str) -> PreTrainedModel:
+def load_network(
+    option: str, architecture: type[PreTrainedModel], source: str, revision: str | None = None
+) -> PreTrainedModel:
     """One network as it is, by stock transformers alone: fp32, on the CPU, without dropout.
 
     Args:
         option: that named ``source``, a folder or hub id; for the error.
+        revision: branch, tag or commit of a hub id.
 
     Raises:
         UserError: it cannot be loaded, or lacks parameters of this architecture: it is something else.
     """
-    config = load_config(option, source, None)
-    network, found = _from_pretrained(option, architecture, source, config, None)
+    config = load_config(option, source, revision)
+    network, found = _from_pretrained(option, architecture, source, config, revision)
     if found["missing_keys"]:
         lacking = sorted(found["missing_keys"])[0]
         raise UserError(f"{option}: {source} is no {architecture.__name__}, it lacks {lacking}; name another one")

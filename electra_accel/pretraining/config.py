@@ -78,6 +78,7 @@ class Model:
         None, "folder or hub id; or warm-start: trains a new generator first, where none was released", "PATH"
     )
     discriminator: str | None = option(None, "folder or hub id", "PATH")
+    corrector: str | None = option(None, "whose corrective head the discriminator gets; default: a new one", "PATH")
     revision: str | None = option(None, "branch, tag or commit of the hub ids; default: main", "NAME")
     sharing: Literal["tied", "none", "gdes"] | None = option(
         None,
@@ -138,9 +139,7 @@ class Optim(groups.Optim):
     matrix_learning_rate: float | None = option(
         None, f"peak of muon; default: {MATRIX_FACTOR:g} times optim.learning_rate", within=POSITIVE
     )
-    generator_factor: float = option(
-        1.0, "the rates of what only the generator has are multiplied by it", within=POSITIVE
-    )
+    generator_factor: float = option(1.0, "multiplies the rates of what only the generator has", within=POSITIVE)
     betas: list[float] = option([0.9, 0.999], "decay of adamw's two moment estimates", within="[0, 1)")
     eps: float = option(1e-6, "added to adamw's denominator", within=POSITIVE)
     warmup_steps: int | None = option(
@@ -251,6 +250,7 @@ class Config:
 
 
 _GIVEN_PAIR = ("model.generator", "model.discriminator")
+_BESIDE_A_PAIR = ("model.corrector", "model.revision", "model.warm_start_steps")
 _VOCABULARY = ("tokenizer.path", "tokenizer.train_vocab_size")
 _ADDED = ("tokenizer.add_tokens", "tokenizer.learn_tokens")
 _RATES = ("optim.learning_rate", "optim.matrix_learning_rate", "optim.generator_factor")
@@ -266,7 +266,7 @@ CHOICES = (
     ),
     (
         Alternative(("model.size",), own=("model.generator_width", *_VOCABULARY, *_OF_A_START), tuned=_RATES),
-        Alternative(_GIVEN_PAIR, own=("model.revision", "model.warm_start_steps", *_ADDED, *_OF_A_START)),
+        Alternative(_GIVEN_PAIR, own=(*_BESIDE_A_PAIR, *_ADDED, *_OF_A_START)),
     ),
     tuple(Alternative((name,)) for name in _VOCABULARY),
     (Alternative(("optim.kind",), tuned=_RATES),),

@@ -21,7 +21,7 @@ READ_BY_CONTENT = {
     "data.train_files": "train", "data.dataset": "train", "data.prepared": "train", "data.eval_files": "held_out",
     "data.eval_general_files": "general", "data.replay_files": "replay", "tokenizer.path": "tokenizer",
     "tokenizer.add_tokens": "tokenizer", "model.generator": "generator", "model.discriminator": "discriminator",
-    "model.revision": "discriminator",
+    "model.corrector": "corrector", "model.revision": "discriminator",
 }  # fmt: skip
 # A recipe may have the option, so it cannot always be left out.
 _NEEDS_TWO = "is for two networks, objective.kind mlm trains one; leave it out, or set it to"
@@ -84,6 +84,8 @@ def _networks(config: Config) -> Iterator[str]:
         yield "model.generator_width is for a new generator, and there is none here; leave it out, or set it to null"
     if model.gradient_checkpointing and config.train.cuda_graphs == "auto":
         yield "train.cuda_graphs auto cannot record model.gradient_checkpointing; turn one of them off"
+    if model.corrector is not None and not (config.is_corrective and config.from_pair):
+        yield "model.corrector is for a given discriminator with objective.corrective_weight above 0; leave it out"
     if not pair and model.revision is not None:
         yield "model.revision is for networks from the hub; leave it out"
     if config.is_mlm and model.sharing != "tied":

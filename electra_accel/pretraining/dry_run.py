@@ -53,7 +53,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     config, splits, one_pass = planned.config, planned.prepared.manifest["splits"], planned.one_pass
     planned.progress()
     pair = networks.networks(config, planned.prepared.tokenizer, terminal.line)
-    model = networks.joint_module(config, pair)
+    model = networks.joint_module(config, pair, planned.prepared.tokenizer, terminal.line)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     require_space(existing, model, config)
 

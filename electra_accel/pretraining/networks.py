@@ -5,11 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import ElectraConfig, ElectraForMaskedLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    ElectraConfig,
+    ElectraForMaskedLM,
+    ElectraForPreTraining,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from electra_accel.errors import UserError
 from electra_accel.model import loading
 from electra_accel.model import pair as pairs
+from electra_accel.model.corrective import require_same_encoder
 from electra_accel.model.mlm import MaskedLanguageModeling
 from electra_accel.model.pair import Pair
 from electra_accel.model.rtd import ReplacedTokenDetection
@@ -122,8 +129,8 @@ def networks(config: Config, tokenizer: PreTrainedTokenizerBase, log: Log, folde
     return pair
 
 
-def joint_module(config: Config, pair: Pair) -> nn.Module:
-    """What is trained, as one module: the two networks, or the one."""
+def joint_module(config: Config, pair: Pair, tokenizer: PreTrainedTokenizerBase, log: Log) -> nn.Module:
+    """What is trained, as one module: the two networks, or the one. Arguments and errors as of :func:`networks`."""
     common: dict[str, Any] = dict(
         gradient_checkpointing=config.model.gradient_checkpointing,
         attention_boundaries=config.train.attention_boundaries,
@@ -131,7 +138,25 @@ def joint_module(config: Config, pair: Pair) -> nn.Module:
     if pair.discriminator is None:
         return MaskedLanguageModeling(pair.generator, **common)
     common |= dict(corrective=config.is_corrective, seed=config.run.seed)
-    return ReplacedTokenDetection(*pair, temperature=config.objective.temperature, **common)
+    module = ReplacedTokenDetection(*pair, temperature=config.objective.temperature, **common)
+    if config.model.corrector:
+        module.corrector.load(given_corrector(config, tokenizer))
+        log(f"corrector {config.model.corrector}: its head was taken")
+    return module
+
+
+def given_corrector(config: Config, tokenizer: PreTrainedTokenizerBase) -> ElectraForMaskedLM:
+    """model.corrector, with rows for tokens that were added; UserError where its encoder is not the given discriminator's."""
+    model = config.model
+    corrector = loading.load_network("model.corrector", ElectraForMaskedLM, model.corrector, model.revision)
+    discriminator = loading.load_network(
+        "model.discriminator", ElectraForPreTraining, model.discriminator, model.revision
+    )
+    require_same_encoder(corrector, discriminator, f"model.corrector: {model.corrector}")
+    known = given_tokenizer(config, lambda line: None)
+    if len(tokenizer) > len(known):
+        extend_networks([corrector], known, tokenizer)
+    return corrector
 
 
 def shapes(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[ElectraConfig, ElectraConfig | None]:

@@ -23,6 +23,7 @@ OF_A_WARM_START = {run_folder.WARM_START, run_folder.STATUS}  # before the run i
 IN_WORDS = {
     "train": "the training text", "held_out": "the held-out text", "general": "the general text", "replay": "the replay text",
     "tokenizer": "the vocabulary", "generator": "the given generator", "discriminator": "the given discriminator",
+    "corrector": "the given corrector",
 }  # fmt: skip
 
 
@@ -71,7 +72,8 @@ def content_of(config: Config, prepared: Prepared) -> dict[str, str]:
     found = {name: split["fingerprint"] for name, split in prepared.manifest["splits"].items()}
     found["tokenizer"] = prepared.manifest["tokenizer"]
     model = config.model
-    for role, source in (("generator", model.generator), ("discriminator", model.discriminator)):
+    for role in ("generator", "discriminator", "corrector"):
+        source = getattr(model, role)
         if role == "generator" and config.warm_starts:
             found[role] = source
         elif source is not None:

@@ -117,7 +117,8 @@ class Turns:
 def ours(planned: Planned, engine: Engine, turns: Turns) -> None:
     """The steps of pretraining/loop.py without logging, judging and saving."""
     config = planned.config
-    model = joint_module(config, networks(config, planned.prepared.tokenizer, print))
+    tokenizer = planned.prepared.tokenizer
+    model = joint_module(config, networks(config, tokenizer, print), tokenizer, print)
     optimizer = build_optimizer(model, config.optim)
     engine.prepare(model, optimizer, None, max_norm=config.optim.max_grad_norm, compile=config.train.compile)
     engine.model.train()
