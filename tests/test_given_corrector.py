@@ -20,7 +20,9 @@ def place(tmp_path_factory):
     """A text, and the run ``scratch`` with a corrective head."""
     folder = tmp_path_factory.mktemp("corrector")
     write_corpus(folder / "text.txt", most=600)
-    arguments = options("text.txt", "scratch", **SHORT | {"train.steps": 3, "tracking.samples": "none"})
+    arguments = options(
+        "text.txt", "scratch", **SHORT | {"train.steps": 3, "optim.warmup_steps": 1, "tracking.samples": "none"}
+    )
     done = run_in_process("pretrain.py", *arguments, cwd=folder, WANDB_MODE="disabled")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
