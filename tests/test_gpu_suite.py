@@ -74,6 +74,7 @@ def test_ceilings_have_rows(setting):
     ]
 
 
+@pytest.mark.slow
 def test_the_speed_of_both_ways_is_told(setting):
     lines = gpu_suite.speed_of_small(setting, 300)
     assert "Ceiling of a large matrix product" in lines[0]
@@ -84,11 +85,13 @@ def test_the_speed_of_both_ways_is_told(setting):
     assert slow["operators"] > 400 and fast["operators"] > 400
 
 
+@pytest.mark.slow
 def test_the_longest_operators_are_shown(setting):
     lines = gpu_suite.kernels_of_base(setting, 300)
     assert len(lines) == 12 and any("aten::mm" in line or "aten::addmm" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_run_must_learn(setting, monkeypatch):
     (told,) = gpu_suite.run_of_small(setting, 300)
     assert told.startswith("40 steps, ") and "generator loss " in told

@@ -1,0 +1,44 @@
+"""A cut of ``make faults``: kills before some operations on files, and at random moments, are survived; damage is noticed."""
+
+import json
+
+import pytest
+
+from tests.faults import drive, trial
+from tests.faults.drive import Row
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_kills_before_operations_on_files_are_survived(tmp_path):
+    row = drive.operations(tmp_path, each=97, jobs=1)
+    assert row.kills == row.runs == row.survived >= 3 and row.wrong == []
+    assert max(row.lost) <= 1, "there is a checkpoint every step"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_kills_of_one_of_two_processes_at_random_moments_are_survived(tmp_path):
+    row = drive.at_random("ddp", tmp_path, kills=2, seed=3)
+    assert row.kills >= 2 and row.runs == row.survived >= 1 and row.wrong == []
+
+
+def test_what_is_not_equal_is_told(tmp_path):
+    """Else a harness that compares nothing would be content with anything."""
+    wanted = {
+        "discriminator/model.safetensors": "abc",
+        "figures": [{"step": 1}],
+        "each step once": True,
+        "state": "done",
+    }
+    run = tmp_path / "it" / trial.RUN
+    (run / "discriminator").mkdir(parents=True)
+    (run / "discriminator" / "model.safetensors").write_text("other weights")
+    lines = [{"step": 1, "train/loss": 1.0}, {"step": 1, "train/loss": 1.0}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "status.json").write_text(json.dumps({"state": "done", "step": 1, "reason": "", "exit_code": 0}))
+    row = Row("a fault")
+    drive.judge(row, "it", tmp_path / "it", wanted)
+    assert (row.runs, row.survived) == (1, 0)
+    assert row.wrong[0].startswith("it: discriminator/model.safetensors, figures, each step once")
+    assert trial.content(tmp_path / "it")["each step once"] is False
