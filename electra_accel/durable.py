@@ -1,12 +1,15 @@
 """What is renamed into place is on the disk by then: after a power cut there is no name with half a content behind it."""
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+UNABLE = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # some network file systems, of a folder
+
 
 def flush(path: Path) -> None:
-    """Wait until a file, or a folder with all that is below it, is on the disk."""
+    """Wait until a file, or a folder with all that is below it, is on the disk. OSError names the file."""
     _flush([*path.rglob("*"), path])
 
 
@@ -17,8 +20,13 @@ def flush_names(folder: Path) -> None:
 
 def _flush(paths: Iterable[Path]) -> None:
     for path in paths:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            continue
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if not (path.is_dir() and error.errno in UNABLE):
+                raise OSError(error.errno, error.strerror, str(path)) from error
         finally:
             os.close(descriptor)

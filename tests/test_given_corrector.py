@@ -73,7 +73,7 @@ def test_a_corrective_head_goes_on_from_the_corrector_that_was_exported_with_the
             "model.corrector: scratch/discriminator is no ElectraForMaskedLM",
         ),
         ({"model.corrector": "missing"}, "model.corrector"),
-        ({"objective.corrective_weight": 0}, "model.corrector is for a given discriminator with objective.corrective"),
+        ({"objective.corrective_weight": 0}, "model.corrector needs a given discriminator and objective.corrective"),
     ):
         code, _, err = run("refused", **given | options_)
         assert code == 2 and why in err and err.count("\n") == 1, err

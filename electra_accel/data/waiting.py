@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 from filelock import SoftFileLease, SoftFileLock, Timeout
 
-from electra_accel.durable import flush
+from electra_accel.durable import flush, flush_names
 from electra_accel.errors import UserError, one_line
 
 _POLL_SECONDS = 0.2
@@ -103,6 +103,7 @@ def _build(folder: Path, build: Callable[[Path], None], attempt: str, failure: P
         flush(temporary)
         try:
             temporary.rename(folder)
+            flush_names(folder.parent)
         except OSError:
             if not folder.exists():
                 raise

@@ -20,7 +20,7 @@ from electra_accel.engines.muon import ROUNDS
 from electra_accel.errors import UserError
 from electra_accel.model.flops import Flops, training_flops
 from electra_accel.pretraining.config import Config
-from electra_accel.pretraining.networks import given_tokenizer, shapes
+from electra_accel.pretraining.networks import given_tokenizer, require_fitting_corrector, shapes
 from electra_accel.text.corpus import Corpus
 from electra_accel.text.tokenizer import fingerprint
 from electra_accel.text.unknown import told
@@ -37,6 +37,8 @@ def prepared_data(config: Config, log: Callable[[str], None]) -> Prepared:
         UserError: text, tokenizer or a given pair's configuration cannot be used.
     """
     data, tokenizer = config.data, given_tokenizer(config, log)
+    if config.model.corrector:
+        require_fitting_corrector(config)
     if data.prepared:
         prepared = Prepared(Path(data.prepared))
         # Its own tokenizer where that is the given networks' with tokens added.

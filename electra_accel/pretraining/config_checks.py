@@ -85,7 +85,8 @@ def _networks(config: Config) -> Iterator[str]:
     if model.gradient_checkpointing and config.train.cuda_graphs == "auto":
         yield "train.cuda_graphs auto cannot record model.gradient_checkpointing; turn one of them off"
     if model.corrector is not None and not (config.is_corrective and config.from_pair):
-        yield "model.corrector is for a given discriminator with objective.corrective_weight above 0; leave it out"
+        needs = "needs a given discriminator and objective.corrective_weight above 0"
+        yield f"model.corrector {needs}; leave it out, or set it to null"
     if not pair and model.revision is not None:
         yield "model.revision is for networks from the hub; leave it out"
     if config.is_mlm and model.sharing != "tied":

@@ -21,7 +21,7 @@ from electra_accel.batch import RTDBatch
 from electra_accel.data.loader import StepLoader
 from electra_accel.data.manifest import unknown_tokens
 from electra_accel.data.prepare import Prepared
-from electra_accel.durable import flush
+from electra_accel.durable import flush, flush_names
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.recorded import Tensors
 from electra_accel.errors import UserError
@@ -264,3 +264,5 @@ def _save(file: Path, array: np.ndarray) -> None:
             np.save(out, array)
         flush(partial)
         partial.replace(file)
+        flush_names(file.parent)
+        flush_names(file.parent.parent)

@@ -146,17 +146,22 @@ def joint_module(config: Config, pair: Pair, tokenizer: PreTrainedTokenizerBase,
 
 
 def given_corrector(config: Config, tokenizer: PreTrainedTokenizerBase) -> ElectraForMaskedLM:
-    """model.corrector, with rows for tokens that were added; UserError where its encoder is not the given discriminator's."""
+    """model.corrector, with rows for tokens that were added."""
     model = config.model
     corrector = loading.load_network("model.corrector", ElectraForMaskedLM, model.corrector, model.revision)
-    discriminator = loading.load_network(
-        "model.discriminator", ElectraForPreTraining, model.discriminator, model.revision
-    )
-    require_same_encoder(corrector, discriminator, f"model.corrector: {model.corrector}")
     known = given_tokenizer(config, lambda line: None)
     if len(tokenizer) > len(known):
         extend_networks([corrector], known, tokenizer)
     return corrector
+
+
+def require_fitting_corrector(config: Config) -> None:
+    """UserError where model.corrector is none, or has another encoder than the given discriminator."""
+    model = config.model
+    corrector = loading.load_network("model.corrector", ElectraForMaskedLM, model.corrector, model.revision)
+    name, architecture = "model.discriminator", ElectraForPreTraining
+    discriminator = loading.load_network(name, architecture, model.discriminator, model.revision)
+    require_same_encoder(corrector, discriminator, f"model.corrector: {model.corrector}")
 
 
 def shapes(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[ElectraConfig, ElectraConfig | None]:

@@ -27,7 +27,8 @@ def is_due(planned: Planned) -> bool:
         return True
     warm = folder / run_folder.WARM_START
     opening.require_same(warm, configuration(config, folder))
-    opening.require_same_content(warm, None, config, planned.content, lambda line: None)
+    content = {name: digest for name, digest in planned.content.items() if name != "corrector"}  # a generator has none
+    opening.require_same_content(warm, None, config, content, lambda line: None)
     return False
 
 
@@ -41,7 +42,7 @@ def configuration(config: Config, folder: Path) -> Config:
     size = next((size for size in SIZES.values() if size.hidden == discriminator.hidden_size), SIZES["base"])
     warm, default = copy.deepcopy(config), Objective()
     warm.run.dir, warm.run.resume = str(folder / run_folder.WARM_START), "auto"
-    warm.objective.kind, warm.model.sharing = "mlm", "tied"
+    warm.objective.kind, warm.model.sharing, warm.model.corrector = "mlm", "tied", None
     warm.objective.generator_weight = default.generator_weight
     warm.objective.discriminator_weight = default.discriminator_weight
     warm.objective.corrective_weight = default.corrective_weight  # None: none for one network

@@ -9,7 +9,6 @@ all of them at random moments, again and again until the run is done. A run surv
 weights, figures and samples are those of the undisturbed run bit for bit, and each step is recorded once.
 """
 
-import datetime
 import random
 import shutil
 import signal
@@ -27,12 +26,12 @@ import psutil
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 from electra_accel.runs import checkpoint, run_folder
-from electra_accel.runs.environment import commit
 from tests.faults.trial import PIDS, RUN, TIMEOUT, command, content, differences, finish, start
-from tests.helpers import ROOT
+from tests.helpers import ROOT, benchmark
 from tests.pretraining_runs import write_corpus
 
-MARKERS = "<!-- table -->\n", "<!-- /table -->"
+SECTION = "table"  # of the page
+measuring = benchmark("measuring")
 
 
 def launch(name: str) -> list[str]:
@@ -54,6 +53,7 @@ class Row:
 
     fault: str
     kills: int = 0
+    of_one: int = 0  # of them: of one process that trains, while the others lived
     survived: int = 0
     runs: int = 0
     lost: list[int] = field(default_factory=list)  # steps that each kill made to be trained again
@@ -61,7 +61,8 @@ class Row:
 
     def line(self) -> str:
         lost = f"{sum(self.lost) / len(self.lost):.1f}, at most {max(self.lost)}" if self.lost else "-"
-        return f"| {self.fault} | {self.kills:,} | {self.runs:,} | {self.survived:,} | {lost} |"
+        kills = f"{self.kills:,}{f', {self.of_one:,} of one' if self.of_one else ''}"
+        return f"| {self.fault} | {kills} | {self.runs:,} | {self.survived:,} | {lost} |"
 
 
 def new_place(base: Path, name: str) -> Path:
@@ -150,8 +151,9 @@ def at_random(name: str, base: Path, kills: int, seed: int) -> Row:
         for _ in range(50):
             process = start(words, folder)
             killed = kill_after(process, folder, chance.uniform(0.05, 1.1) * seconds, chance)
-            row.kills += killed
             if killed:
+                row.kills += 1
+                row.of_one += killed == "one"
                 row.lost.append(lost_steps(folder / RUN))
             elif run_folder.read_status(folder / RUN).get("state") == "done":
                 judge(row, f"{name}, run {number}", folder, wanted)
@@ -165,17 +167,18 @@ def at_random(name: str, base: Path, kills: int, seed: int) -> Row:
     return row
 
 
-def kill_after(process: subprocess.Popen, folder: Path, seconds: float, chance: random.Random) -> bool:
+def kill_after(process: subprocess.Popen, folder: Path, seconds: float, chance: random.Random) -> str:
     """Kills one of the processes that train, or all that work in ``folder``, after so long, and waits for the others.
 
-    False if the run had ended by then.
+    Returns "one" or "all"; "" if the run had ended by then.
     """
     with suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
-        return False
+        return ""
     everyone = working_in(folder)
     training = [each for each in everyone if str(each.pid) in names_of(folder / PIDS)]
-    for each in [chance.choice(training)] if training and chance.random() < 0.5 else everyone:
+    one = bool(training) and chance.random() < 0.5
+    for each in [chance.choice(training)] if one else everyone:
         with suppress(psutil.NoSuchProcess):
             each.kill()
     with suppress(subprocess.TimeoutExpired):
@@ -184,7 +187,7 @@ def kill_after(process: subprocess.Popen, folder: Path, seconds: float, chance: 
         with suppress(psutil.NoSuchProcess):
             each.kill()
     psutil.wait_procs(everyone, timeout=TIMEOUT)
-    return True
+    return ("one" if one else "all") if everyone else ""
 
 
 def names_of(folder: Path) -> list[str]:
@@ -212,7 +215,9 @@ def main() -> int:
     asked = parser.parse_args()
     if min(asked.each, asked.kills, asked.jobs) < 1:
         raise UserError("--each, --kills and --jobs must be above 0")
-    base, began = Path(tempfile.mkdtemp(prefix="faults-")), time.monotonic()
+    if asked.markdown:
+        measuring.parts_around(asked.markdown, SECTION)
+    base, began = Path(tempfile.mkdtemp(prefix="faults-")).resolve(), time.monotonic()
     lines = ["| fault | kills | runs | as if undisturbed | steps trained again by a kill |", "|---|---|---|---|---|"]
     wrong = []
     for name in asked.rows:
@@ -224,14 +229,10 @@ def main() -> int:
         lines.append(row.line())
         wrong += row.wrong
         print(f"{lines[-1]}  ({time.monotonic() - began:.0f} s)", *row.wrong, sep="\n", flush=True)
-    today = datetime.datetime.now(datetime.UTC)
-    told = f"{today:%Y-%m-%d}, commit {(commit() or 'unknown')[:7]}, {time.monotonic() - began:.0f} s."
+    told = f"{measuring.machine('cpu')}, {time.monotonic() - began:.0f} s."
     print("\n".join(["", told, "", *lines, *wrong]))
     if asked.markdown:
-        text = asked.markdown.read_text("utf-8")
-        before, begin, rest = text.partition(MARKERS[0])
-        after = rest.partition(MARKERS[1])[2]
-        asked.markdown.write_text(before + begin + "\n".join([told, "", *lines, ""]) + MARKERS[1] + after, "utf-8")
+        measuring.write_section(asked.markdown, SECTION, [told, "", *lines])
     if not wrong:
         shutil.rmtree(base, ignore_errors=True)
     return 1 if wrong else 0

@@ -43,6 +43,7 @@ def start(words: list[str], folder: Path, **environment: str) -> subprocess.Pope
                 "OMP_NUM_THREADS": "1",
                 "PYTHONPATH": str(ROOT),
                 "FAULT_UNDER": str(folder),
+                "FAULT_PIDS": str(folder / PIDS),
                 **environment,
             },
             stdin=subprocess.DEVNULL,
