@@ -55,7 +55,7 @@ def machine(device: str) -> str:
         name = torch.cuda.get_device_name()
     else:
         facts = Path("/proc/cpuinfo")
-        lines = facts.read_text().splitlines() if facts.exists() else []
+        lines = facts.read_text("utf-8", errors="replace").splitlines() if facts.exists() else []
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         threads = torch.get_num_threads()
         name = f"{threads} thread{'s' * (threads > 1)} of {names[0] if names else 'a CPU'}"

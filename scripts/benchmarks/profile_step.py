@@ -83,7 +83,7 @@ def main() -> None:
         raise UserError("--device cuda: no NVIDIA GPU that torch can use")
     options = checked(asked.options, [asked.way], asked.device)
     with writing("file", asked.file):
-        asked.file.write_text("")
+        asked.file.write_text("", "utf-8")
     with tempfile.TemporaryDirectory() as folder:
         planned, engine = set_up(asked.way, asked.device, Path(folder) / "run", options)
         watched = Profiled(asked.device)

@@ -96,7 +96,7 @@ def started(names: list[str], options: list[str], device: str) -> Iterator[list[
             alone = {"CUDA_VISIBLE_DEVICES": cards, "TORCHINDUCTOR_CACHE_DIR": f"{place}-compiled"}
             process = subprocess.Popen(
                 [sys.executable, str(HERE / "training_ways.py"), name, device, str(place), *options],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | alone,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=os.environ | alone,
             )  # fmt: skip
             stack.callback(process.wait)
             stack.callback(process.kill)
@@ -189,7 +189,7 @@ def main() -> None:
         parts_around(asked.markdown, asked.section)
     if asked.json:
         with writing("--json", asked.json):
-            asked.json.write_text("{}\n")
+            asked.json.write_text("{}\n", "utf-8")
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     # The text, once: whoever made it on the way would need more memory and time than the others.
     prepare = [
