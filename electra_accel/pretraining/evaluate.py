@@ -46,9 +46,8 @@ class HeldOut:
     batches: list[RTDBatch]  # on the CPU
     replacements: list[torch.Tensor]  # int64 [R, S] per batch, the fixed replacement at each slot
     identity: dict[str, Any]  # see :func:`identity_of`; equal on every process and after every resume
-    judge: Callable[..., Tensors] | None = (
-        None  # :func:`judging`, recorded for the shapes of these batches; None: not recorded
-    )
+    # :func:`judging`, recorded for the shapes of these batches; None: not recorded.
+    judge: Callable[..., Tensors] | None = None
 
     def describe(self) -> str:
         """For the start-up lines."""
