@@ -201,7 +201,7 @@ def test_identity_leaves_nothing_out_by_accident():
     assert {name for name in free if name.split(".")[0] not in ("checkpoint", "tracking")} == {
         "run.dir", "run.resume", "run.deadline", "data.num_workers", "model.gradient_checkpointing", "train.steps",
         "train.epochs", "train.flops", "train.micro_batch_tokens", "train.precision", "train.compile", "train.cuda_graphs",
-        "eval.every",
+        "train.max_skipped_steps", "eval.every",
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from electra_accel.engines import launch_environment, state
 from electra_accel.engines.muon import Muon, WholeMatrices
@@ -114,7 +115,7 @@ class Engine(Processes, ABC):
 
     @abstractmethod
     def clip_and_step(self) -> torch.Tensor:
-        """Clip the gradient to ``max_norm``, step, clear gradients; returns the norm before, 0-d."""
+        """Clip the gradient to ``max_norm``, step, clear gradients; returns the norm before, 0-d. See :meth:`step`."""
 
     # --- model and optimizer ---------------------------------------------------------------------------------------
 
@@ -174,6 +175,8 @@ class Engine(Processes, ABC):
     def step(self, rate: Callable[[float], float]) -> torch.Tensor:
         """Clip the gradient of the global loss, make one optimizer step, clear gradients. Called on every process.
 
+        Where the gradient is not finite, weights and the optimizer's state stay as they are, on all processes alike.
+
         Args:
             rate: the learning rate now, from a parameter group's ``peak``.
 
@@ -182,6 +185,16 @@ class Engine(Processes, ABC):
         for group in self.optimizer.param_groups:
             group["lr"] = rate(group["peak"])
         return self.clip_and_step()
+
+    @torch.no_grad()
+    def has_finite_weights(self) -> bool:
+        """Called on every process; the same on all."""
+        parts = [
+            getattr(each, "ds_tensor", each.detach()) for each in self.unwrapped().parameters()
+        ]  # ZeRO-3 has parts
+        parts = [part.to_local() if isinstance(part, DTensor) else part for part in parts]
+        wrong = torch.stack([(~part.isfinite()).any() for part in parts]).sum()
+        return self.sum(wrong.double()).item() == 0
 
     def save(self, folder: Path) -> None:
         """Write model and optimizer into ``folder``, in one form under every engine. Called on every process."""

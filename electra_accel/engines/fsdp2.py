@@ -97,6 +97,7 @@ class Fsdp2(Engine):
 
     def clip_and_step(self) -> torch.Tensor:
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_norm).full_tensor()
-        self.optimizer.step()
+        if norm.isfinite():  # waits for the device: torch's fused kernels do not take found_inf beside DTensors
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm

@@ -96,28 +96,38 @@ class Muon(torch.optim.AdamW):
         learning = [
             (parameter, group) for group in groups for parameter in group["params"] if parameter.grad is not None
         ]
+        # As AdamW's fused kernel does: where found_inf is 1, on the device, nothing changes.
+        skips = getattr(self, "found_inf", None)
+        skipped, kept = (None, 1.0) if skips is None else (skips.bool(), 1 - skips.double())
         at_once, numbers = [], 0
         for parameter, group in learning:
             state = self.state[parameter]
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
-            momentum = state["momentum_buffer"].lerp_(parameter.grad, 1 - MOMENTUM)
-            whole = self.matrices.gather(parameter, parameter.grad.lerp(momentum, MOMENTUM))
+            momentum, gradient = state["momentum_buffer"], parameter.grad
+            if skipped is not None:
+                gradient = torch.where(skipped, momentum, gradient)  # by which the momentum stays what it is
+            momentum.lerp_(gradient, 1 - MOMENTUM)
+            whole = self.matrices.gather(parameter, gradient.lerp(momentum, MOMENTUM))
             at_once.append((parameter, group, whole))
             numbers += sum(matrix.numel() for matrix in whole)
             if numbers >= AT_ONCE:
-                self._update(at_once)
+                self._update(at_once, kept)
                 at_once, numbers = [], 0
-        self._update(at_once)
+        self._update(at_once, kept)
 
-    def _update(self, gathered: list[tuple[torch.Tensor, dict, list[torch.Tensor]]]) -> None:
-        """Make whole matrices orthogonal, and let this process's share of them change its parameters."""
+    def _update(
+        self, gathered: list[tuple[torch.Tensor, dict, list[torch.Tensor]]], kept: torch.Tensor | float
+    ) -> None:
+        """Make whole matrices orthogonal, and let this process's share of them change its parameters, times ``kept``."""
         matrices = [matrix for _, _, whole in gathered for matrix in whole]
         # An engine whose parts hold many matrices gathers more of them than may be made orthogonal at once.
         updates = (each for some in _split(matrices) for each in self.matrices.orthogonalize(some, half=self.half))
+        scales = {size: 0.2 * size**0.5 * kept for size in {max(matrix.shape) for matrix in matrices}}
+        shrinks = {rate: 1 - rate * kept for rate in {group["lr"] * group["weight_decay"] for _, group, _ in gathered}}
         for parameter, group, whole in gathered:
-            scaled = [0.2 * max(matrix.shape) ** 0.5 * next(updates) for matrix in whole]
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            scaled = [scales[max(matrix.shape)] * next(updates) for matrix in whole]
+            parameter.mul_(shrinks[group["lr"] * group["weight_decay"]])
             parameter.sub_(self.matrices.share(parameter, scaled).to(parameter.dtype), alpha=group["lr"])
 
 

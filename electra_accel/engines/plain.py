@@ -76,6 +76,8 @@ class Plain(Engine):
         self.gradients.exchange()
         self.accelerator.unscale_gradients(self.optimizer)
         norm = clip_gradients(self.model.parameters(), self.max_norm)
+        if not self.has_loss_scale:  # else the scaler decides
+            self.optimizer.optimizer.found_inf = (0 * norm != 0).float()  # NaN or infinite
         self.optimizer.step()
         self.gradients.clear()
         if isinstance(self.model, HalfWeights):

@@ -64,9 +64,7 @@ class Tokenizer:
     path: str | None = option(None, "folder, hub id or vocab.txt", "PATH")
     train_vocab_size: int | None = option(None, "train a WordPiece vocabulary of so many tokens", within="[100, inf)")
     add_tokens: str | None = option(None, "add the tokens in this file, one a line, to a pair's vocabulary", "FILE")
-    learn_tokens: int | None = option(
-        None, "add N tokens to a pair's vocabulary: those that shorten the text most", within=COUNT
-    )
+    learn_tokens: int | None = option(None, "add the N tokens that shorten the text most, to a pair's", within=COUNT)
 
 
 @dataclass
@@ -177,6 +175,9 @@ class Train:
     precision: Literal["auto", "no", "bf16", "fp16"] = option(
         "auto", "no is fp32; auto is bf16 where the GPU supports it, else no"
     )
+    max_skipped_steps: int = option(
+        3, "a step whose loss or gradient is not finite changes nothing; stop after so many in a row", within=COUNT
+    )
     compile: Literal["off", "layers", "model"] = option("off", "torch.compile each layer, or the model as one")
     cuda_graphs: Literal["auto", "off"] = option(
         "off", "auto: on GPUs, without sharding, the kernels of a micro-step are recorded and sent at once"
@@ -193,9 +194,7 @@ class Eval:
         None, "chooses the best step where patience is set; default: discriminator_loss, objective mlm generator_loss"
     )
     patience: int = option(0, "stop after so many evaluations without a better metric; 0: never", within=NOT_NEGATIVE)
-    mask_prob: float = option(
-        0.15, "share of tokens that is selected, whatever objective.mask_prob is", within="(0, 1]"
-    )
+    mask_prob: float = option(0.15, "share of tokens selected, whatever objective.mask_prob is", within="(0, 1]")
     seed: int = option(1, "fixes which tokens are selected and replaced")
 
 

@@ -14,7 +14,8 @@ from electra_accel.pretraining.config import SETTLED_BY_PREPARED, WARM_START, Co
 FREE_GROUPS = ("checkpoint", "tracking")
 FREE_OPTIONS = (
     "run.dir", "run.resume", "run.deadline", "data.num_workers", "model.gradient_checkpointing", "train.steps", "train.epochs",
-    "train.flops", "train.micro_batch_tokens", "train.precision", "train.compile", "train.cuda_graphs", "eval.every",
+    "train.flops", "train.micro_batch_tokens", "train.precision", "train.compile", "train.cuda_graphs",
+    "train.max_skipped_steps", "eval.every",
 )  # fmt: skip
 # Options that say where something is read from. Not the place but the content makes a run what it is: pretraining/opening.py.
 READ_BY_CONTENT = {

@@ -8,12 +8,12 @@ import torch
 
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.hardware import peak_memory
-from electra_accel.errors import UserError
 from electra_accel.model.figures import in_words
 from electra_accel.model.flops import Flops
 from electra_accel.model.metrics import SCALARS, summarise
 from electra_accel.pretraining.planned import Planned
 from electra_accel.pretraining.progress import Progress
+from electra_accel.pretraining.stability import Stability
 from electra_accel.terminal import Terminal, duration
 from electra_accel.tracking.health import CHECKS, REMIND_STEPS, diagnose, watched_from
 from electra_accel.tracking.recorder import Recorder
@@ -35,18 +35,21 @@ class Log:
             self.config.train.bin_tokens
         )  # of tokens, empty ones included
         self.engine, self.flops, self.recorder, self.terminal = engine, flops, recorder, terminal
+        self.stability = Stability(planned, engine, terminal.warn)
         self._restart({})
 
     def begin(self, progress: Progress) -> None:
         """The first step comes next. Goes on with what :meth:`unfinished` gave: the next line is that of an undisturbed run."""
         self.terminal.start(progress.step, self.total_steps)
+        self.stability.begin(progress)
         self._restart(progress.window)
 
     def _restart(self, unfinished: dict) -> None:
         self.counters: torch.Tensor | None = None
+        self.counted: torch.Tensor | None = None  # the same, of finished steps
         if unfinished:
             counters = torch.tensor(unfinished["counters"], dtype=torch.float64, device=self.engine.device)
-            self.counters = counters if self.engine.is_main else torch.zeros_like(counters)
+            self.counters = self.counted = counters if self.engine.is_main else torch.zeros_like(counters)
         self.losses: list[torch.Tensor] = []  # of each step, this process's share
         self.norms: list[torch.Tensor] = []  # of the gradient of each step
         self.step_loss: torch.Tensor | float = 0.0
@@ -58,9 +61,9 @@ class Log:
         """Spent on training, without evaluation, samples and checkpoints."""
         return self.earlier_seconds + time.monotonic() - self.began - self.excluded
 
-    def unfinished(self, step: int) -> dict:
-        """What a run that stops after ``step`` steps, between two lines, must remember, as JSON. Errors as of :meth:`write`."""
-        self._require_finite(step)
+    def unfinished(self, progress: Progress) -> dict:
+        """What a run that stops between two lines must remember, as JSON. Errors as of :meth:`write`."""
+        self.stability.judge(self.losses, self.norms, progress)
         if self.counters is None:
             return {}
         return {
@@ -78,38 +81,23 @@ class Log:
     def end_step(self, step: int, gradient_norm: torch.Tensor, rate: Callable[[float], float]) -> None:
         """Take in the end of a step: ``step`` are done now. ``gradient_norm`` is the same on every process; ``rate`` gives the
         learning rate that belongs to a peak."""
+        # A step that is not finite has no figures.
+        before = torch.zeros_like(self.counters) if self.counted is None else self.counted
+        self.counters = self.counted = torch.where(self.counters.isfinite().all(), self.counters, before)
         self.losses.append(self.step_loss)
         self.norms.append(gradient_norm)
         self.step_loss, self.rate = 0.0, rate
         self.terminal.update(step)
 
-    def _require_finite(self, step: int) -> None:
-        """Raises UserError, on every process alike, naming the first step since the last line that was not finite.
-
-        With a loss scale (fp16) the gradient may overflow now and then: such a step is skipped, the scale lowered.
-        """
-        if not self.losses:
-            return
-        finite = self.engine.sum(torch.stack(self.losses)).isfinite()
-        if not self.engine.has_loss_scale:
-            finite &= torch.stack(self.norms).isfinite()
-        finite = finite.tolist()
-        if not all(finite):
-            first = step - len(finite) + finite.index(False) + 1
-            raise UserError(
-                f"the loss or its gradient is not finite at step {first}: lower --optim.learning_rate (with muon also "
-                "--optim.matrix_learning_rate) or --optim.max_grad_norm, or use --train.precision no; start again from the "
-                "last checkpoint, which is untouched"
-            )
-
     def write(self, progress: Progress) -> None:
         """Write a line of the steps since the last one; ``progress`` takes up the time and the floating point operations.
 
         Raises:
-            UserError: the loss or its gradient was not finite in one of them.
+            UserError: as of ``Stability.judge``.
         """
-        self._require_finite(progress.step)
+        self.stability.judge(self.losses, self.norms, progress)
         figures = self._figures(progress)
+        figures |= {"health/skipped_steps": progress.skipped_steps, "health/loss_spikes": progress.loss_spikes}
         if progress.step >= watched_from(self.config.optim.warmup_steps, self.total_steps):
             figures |= self._watch(figures, progress)
         self.recorder.metrics(figures)

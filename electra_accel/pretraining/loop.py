@@ -27,7 +27,7 @@ def train(
     ``progress`` is updated in place; the last checkpoint in the run folder is of its final state.
 
     Raises:
-        UserError: the loss is not finite; no space is left for a checkpoint.
+        UserError: the losses of several steps in a row are not finite; no space is left for a checkpoint.
         Preempted: a process was asked to stop; the state after its last step is saved.
     """
     config, total_steps = planned.config, planned.total_steps
@@ -70,7 +70,7 @@ def train(
             log.terminal.line(f"stopped early: {progress.stopped_because}")
         preempted = not begins and not done and sums.asked_to_stop()
         if not begins:
-            progress.window = log.unfinished(progress.step) if preempted else {}
+            progress.window = log.unfinished(progress) if preempted else {}
         if save_due or preempted:
             save(log.recorder.folder, engine, progress, config, log.terminal.warn)
             last_save = time.monotonic()

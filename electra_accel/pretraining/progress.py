@@ -28,6 +28,11 @@ class Progress:
     flops: float = 0.0  # so far (``model.flops.training_flops``)
     run_id: str = ""  # by which trackers know the run; empty where it begins at another run's checkpoint
     warned: dict[str, int] = field(default_factory=dict)  # health checks that were told of, and when each held last
+    skipped_steps: int = 0  # whose loss or gradient was not finite
+    skipped_in_a_row: int = 0  # of them: the last steps
+    sound_step: int = -1  # of the newest checkpoint before those
+    loss_spikes: int = 0  # steps whose loss jumped
+    recent_losses: list[float] = field(default_factory=list)  # that jumps are measured by
     window: dict = field(default_factory=dict)  # ``Log.unfinished``, where the run stopped between two log lines
     first: dict[str, float] = field(default_factory=dict)  # held-out figures of the untouched model
     last: dict[str, float] = field(default_factory=dict)  # and of the present one
@@ -77,8 +82,15 @@ class Progress:
 
 
 def save(folder: Path, engine: Engine, progress: Progress, config: Config, warn: Callable[[str], None]) -> None:
-    """Write a checkpoint of the run in ``folder``, and prune; where patience is set the best one stays. On every process."""
-    keep, protect = config.checkpoint.keep, {progress.best_step} if config.eval.patience else set()
+    """Write a checkpoint of the run in ``folder``, and prune. On every process.
+
+    Where patience is set the best one stays; while steps are skipped, the one from before.
+    """
+    if not progress.skipped_in_a_row:
+        progress.sound_step = progress.step
+    keep, protect = config.checkpoint.keep, {progress.sound_step}
+    if config.eval.patience:
+        protect.add(progress.best_step)
     checkpoint.save(folder, engine, progress.step, progress.to_json(), warn, keep=keep, protect=protect)
     engine.on_main(lambda: run_folder.write_status(folder, "running", progress.step))
 

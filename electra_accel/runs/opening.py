@@ -66,6 +66,6 @@ def take(folder: Path, engine: Engine, config: str, step: int, more: Mapping[str
 def cut_back(folder: Path, step: int) -> None:
     """Forget what came after ``step``: records and checkpoints of a course that is now abandoned."""
     with run_folder.storage_errors(folder):
-        for name in (run_folder.METRICS, run_folder.SAMPLES):
+        for name in (run_folder.METRICS, run_folder.SAMPLES, run_folder.SKIPPED):
             run_folder.cut_back(folder / name, step)
         checkpoint.set_aside(folder / run_folder.CHECKPOINTS, after_step=step)

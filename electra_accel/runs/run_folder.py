@@ -1,7 +1,7 @@
 """The folder of a run: names, layout, status, and jsonl files that can be cut back to a step.
 
     config.yaml  content.json  environment.json  status.json  metrics.jsonl  samples.jsonl  run_id
-    failure.log (where status.json names it)
+    failure.log (where status.json names it)  skipped.jsonl (where steps were skipped)
     held_out/  checkpoints/  discriminator/  generator/  corrector/ (where objective.corrective_weight trains one)  wandb/
     warm-start/ (a run of its own, see pretraining/warm_start.py)
 
@@ -30,7 +30,8 @@ from electra_accel.options.yaml_file import read_yaml
 CONFIG, CONTENT, ENVIRONMENT, STATUS = "config.yaml", "content.json", "environment.json", "status.json"
 PRE_TRAINING, FINE_TUNING = "a pre-training run", "fine-tunings"
 MODELS = "models"  # option that fine-tunings have and no other job has: by it config.yaml says whose it is
-METRICS, SAMPLES, RUN_ID, FAILURE = "metrics.jsonl", "samples.jsonl", "run_id", "failure.log"
+METRICS, SAMPLES, SKIPPED = "metrics.jsonl", "samples.jsonl", "skipped.jsonl"
+RUN_ID, FAILURE = "run_id", "failure.log"
 HELD_OUT_IDENTITY = "held_out.json"  # in HELD_OUT: what figures of two runs must share to be compared
 CHECKPOINTS, HELD_OUT, WARM_START = "checkpoints", "held_out", "warm-start"
 LOCK, PROBE = ".lock", ".writable"  # hold nothing

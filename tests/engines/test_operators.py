@@ -24,7 +24,8 @@ def fresh_accelerate():
 
 def test_a_micro_step_and_a_step_of_small_send_no_more_operators_than_they_did(fresh_accelerate, tmp_path: Path):
     """bf16 on a CPU, which sends some that a GPU does not: casts to fp32 around attention, four for a dropout, a norm for each
-    gradient. Commit 31dcf57 sent 2,177 in a step's first micro-step, 2,579 in each later one, and 816 in the optimizer step."""
+    gradient. Commit 31dcf57 sent 2,177 in a step's first micro-step, 2,579 in each later one, and 816 in the optimizer step.
+    Five of the step's operators see to it that a gradient that is not finite changes nothing."""
     pair = build_pair(
         "small", dropout=0.1, seed=1, vocab_size=VOCAB, pad_token_id=0, max_length=64, generator_width=None
     )
@@ -44,4 +45,4 @@ def test_a_micro_step_and_a_step_of_small_send_no_more_operators_than_they_did(f
         with Operators() as operators:
             do()
         found.append(operators.sent.total())
-    assert all(now <= most for now, most in zip(found, (1509, 1509, 415), strict=True)), found
+    assert all(now <= most for now, most in zip(found, (1509, 1509, 420), strict=True)), found

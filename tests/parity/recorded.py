@@ -2,7 +2,8 @@
 
     accelerate launch … tests/parity/recorded.py cases.json
 
-Each case is a list of options for pretrain.py; ``--float64`` among them is ours. Each run folder gets recorded-<rank>.npz.
+Each case is a list of options for pretrain.py; ``--float64`` and ``--poisoned`` among them are ours. Each run folder
+gets recorded-<rank>.npz.
 """
 
 import json
@@ -21,11 +22,12 @@ sys.path.insert(0, str(ROOT))
 from electra_accel.batch import RTDBatch  # noqa: E402
 from electra_accel.engines.engine import Engine  # noqa: E402
 from electra_accel.model.rtd import ReplacedTokenDetection, RTDOutput  # noqa: E402
-from electra_accel.pretraining import networks  # noqa: E402
+from electra_accel.pretraining import loop, networks  # noqa: E402
 from tests.shared_embeddings import assert_shared  # noqa: E402
 
 recorded: dict[str, list[np.ndarray]] = defaultdict(list)
-float64, sharing = False, "tied"
+float64, sharing, poisoned, present_step = False, "tied", False, 0
+POISONED_STEP = 4
 
 
 class Recording(ReplacedTokenDetection):
@@ -58,6 +60,9 @@ class Recording(ReplacedTokenDetection):
                 "high": high,
             }.items():
                 recorded[name].append(value.cpu().numpy())
+            is_last = os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
+            if poisoned and is_last and present_step == POISONED_STEP:
+                return output._replace(discriminator_loss_sum=output.discriminator_loss_sum * float("nan"))
         return output
 
 
@@ -74,14 +79,27 @@ def boundaries(logits: torch.Tensor, sampled: torch.Tensor) -> tuple[torch.Tenso
     return low, high
 
 
+def noting_steps(micro_steps):
+    """The loop's micro-steps; ``present_step`` says which step they are of."""
+
+    def noted(engine, seed: int, step: int, micro_batches):
+        global present_step
+        present_step = step
+        yield from micro_steps(engine, seed, step, micro_batches)
+
+    return noted
+
+
 def main(cases: list[list[str]]) -> None:
-    global float64, sharing
+    global float64, sharing, poisoned
+    loop.micro_steps = noting_steps(loop.micro_steps)
     networks.ReplacedTokenDetection = Recording
     Engine.leave = lambda engine, patience: None  # the process group serves all cases
     for options in cases:
         recorded.clear()
         float64, sharing = "--float64" in options, "none" if "--model.sharing=none" in options else "tied"
-        options = [option for option in options if option != "--float64"]
+        poisoned = "--poisoned" in options
+        options = [option for option in options if option not in ("--float64", "--poisoned")]
         sys.argv = [str(ROOT / "scripts" / "pretrain.py"), *options]
         try:
             runpy.run_path(sys.argv[0], run_name="__main__")

@@ -49,6 +49,7 @@ class Case:
     optimizer: str = "adamw"
     corrective: bool = False
     apart: bool = False  # no shared tables, as size tiny has it
+    poisoned: bool = False  # the last process's loss is NaN in one step, which all skip
 
     @property
     def reference(self) -> "Case":
@@ -57,6 +58,7 @@ class Case:
 
     def name(self) -> str:
         more = "-dropout" * self.dropout + "-corrective" * self.corrective + "-apart" * self.apart
+        more += "-poisoned" * self.poisoned
         return f"{self.precision}-{self.bins}-bins-by-{self.rows}-{self.optimizer}{more}"
 
     def options(self, folder: Path, place: Path, **changed: object) -> list[str]:
@@ -80,7 +82,7 @@ class Case:
             tracking__mode="disabled",
         )
         words = options(place / "text.txt", folder, **chosen | changed)
-        return words + (["--float64"] if self.precision == "float64" else [])
+        return words + ["--float64"] * (self.precision == "float64") + ["--poisoned"] * self.poisoned
 
 
 ACCUMULATED = Case("fp32")
@@ -92,23 +94,24 @@ MUON = tuple(replace(case, optimizer="muon") for case in (*EXACT, ACCUMULATED, C
 HALF = (Case("bf16"), Case("bf16", optimizer="muon"))
 # As size tiny is trained from scratch by default.
 OURS = tuple(replace(case, optimizer="muon", corrective=True, apart=True) for case in (EXACT[0], ACCUMULATED, UNEVEN))
+POISONED = tuple(Case("fp32", poisoned=True, optimizer=optimizer) for optimizer in ("adamw", "muon"))
 SINGLE = (
     *EXACT, *MUON, Case("float64", rows=2), Case("float64", rows=4),
-    ACCUMULATED, Case("fp32", rows=2), Case("fp32", rows=4), Case("fp32", dropout=True), UNEVEN, LONELY,
+    ACCUMULATED, Case("fp32", rows=2), Case("fp32", rows=4), Case("fp32", dropout=True), UNEVEN, LONELY, *POISONED,
 )  # fmt: skip
 TWO = (ACCUMULATED, Case("fp32", rows=4), Case("fp32", dropout=True))
 LAUNCHES: list[tuple[str, int, tuple[Case, ...]]] = [
     ("single", 1, SINGLE),
     ("single", 1, (*HALF, Case("bf16", rows=4))),
     ("single", 1, (CORRECTIVE, Case("float64", corrective=True), Case("fp32", rows=4, corrective=True), *OURS)),
-    ("ddp", 2, (*EXACT, *TWO, *MUON[:4], CORRECTIVE, Case("float64", corrective=True), OURS[0])),
+    ("ddp", 2, (*EXACT, *TWO, *MUON[:4], CORRECTIVE, Case("float64", corrective=True), OURS[0], *POISONED)),
     ("ddp", 3, (*EXACT, ACCUMULATED, UNEVEN, MUON[0], *MUON[2:], OURS[2])),
     ("ddp", 4, (*EXACT, ACCUMULATED, UNEVEN, LONELY)),
     ("ddp", 2, HALF),
 ]
 for stage in ("zero1", "zero2", "zero3"):
     LAUNCHES += [
-        (stage, 2, (Case("float64"), *TWO, *MUON[2:4], CORRECTIVE, OURS[1])),
+        (stage, 2, (Case("float64"), *TWO, *MUON[2:4], CORRECTIVE, OURS[1], *POISONED)),
         (stage, 3, (ACCUMULATED, UNEVEN, MUON[2], MUON[4], OURS[2])),
         (stage, 4, (ACCUMULATED, UNEVEN, LONELY)),
         (stage, 2, HALF),
@@ -116,12 +119,12 @@ for stage in ("zero1", "zero2", "zero3"):
 # Every engine in fp32 or closer, even and uneven shares, sharded masters: what a change breaks first, and soonest seen. FSDP2
 # needs GPUs under accelerate launch; tests/engines compares it with one process on the CPU.
 CI: list[tuple[str, int, tuple[Case, ...]]] = [
-    ("single", 1, (Case("float64"), Case("float64", rows=4), ACCUMULATED, UNEVEN, *OURS)),
-    ("ddp", 2, (Case("float64"), ACCUMULATED, OURS[0])),
+    ("single", 1, (Case("float64"), Case("float64", rows=4), ACCUMULATED, UNEVEN, *OURS, *POISONED)),
+    ("ddp", 2, (Case("float64"), ACCUMULATED, OURS[0], *POISONED)),
     ("ddp", 3, (ACCUMULATED, UNEVEN, OURS[2])),
     ("zero1", 2, (ACCUMULATED, OURS[1])),
-    ("zero2", 2, (Case("float64"), ACCUMULATED, OURS[1])),
-    ("zero3", 2, (Case("float64"), ACCUMULATED, OURS[1])),
+    ("zero2", 2, (Case("float64"), ACCUMULATED, OURS[1], POISONED[1])),
+    ("zero3", 2, (Case("float64"), ACCUMULATED, OURS[1], POISONED[1])),
     ("zero3", 3, (UNEVEN, OURS[2])),
 ]
 CUTS = {"ci": CI}
@@ -167,7 +170,10 @@ def row(engine: str, processes: int, case: Case, found: Difference) -> list[str]
     return [
         *(
             engine,
-            case.optimizer + ", corrective" * case.corrective + ", apart" * case.apart,
+            case.optimizer
+            + ", corrective" * case.corrective
+            + ", apart" * case.apart
+            + ", a step skipped" * case.poisoned,
             case.precision,
             arrangement,
             "on" if case.dropout else "off",
