@@ -81,7 +81,7 @@ def train_networks(planned, engine, stop, terminal: Terminal) -> None:
     new = None if checkpoint else folder
     pair = engine.together(lambda: networks(config, prepared.tokenizer, terminal.line, new))
     model = engine.together(lambda: joint_module(config, pair, prepared.tokenizer, terminal.line))
-    engine.on_main(lambda: taking.require_space(folder, model, config))
+    engine.on_main(lambda: taking.require_space(folder, model, config, planned.total_steps))
     progress = engine.together(planned.progress)
     optimizer = build_optimizer(model, config.optim)
     engine.prepare(model, optimizer, checkpoint, max_norm=config.optim.max_grad_norm, compile=config.train.compile)

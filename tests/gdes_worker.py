@@ -13,7 +13,6 @@ import torch
 import yaml
 from torch import nn
 
-from electra_accel.engines import state
 from electra_accel.engines.engine import Engine
 from electra_accel.engines.fsdp2 import Fsdp2Parts
 from electra_accel.engines.open import open_engine
@@ -24,6 +23,7 @@ from electra_accel.model.sharing import share
 from electra_accel.pretraining.config import Optim
 from electra_accel.pretraining.optim import build_optimizer
 from tests.engines import fsdp2_worker
+from tests.engines.saving import save_state
 from tests.helpers import ROOT
 from tests.model.batches import pack_examples, toy_examples, toy_pair
 from tests.shared_embeddings import assert_shared
@@ -89,12 +89,17 @@ def under_engine(name: str, folder: Path) -> None:
     optimizer = build_optimizer(module, optim)
     checkpoint = folder / case.after / "last" if case.after else None
     model = engine.prepare(module, optimizer, checkpoint, max_norm=1.0)
-    save(engine.is_main, folder / name / "start", engine.everywhere, engine.save)
+    save(engine.is_main, folder / name / "start", engine.everywhere, saving(engine))
     train(case, model, engine.rank, engine.world_size, backward_of(engine), lambda: engine.step(lambda peak: peak))
     if not case.frozen:
         trained = engine.unwrapped()
         assert_shared(trained.generator, trained.discriminator, "gdes", trained.corrector)
-    save(engine.is_main, folder / name / "last", engine.everywhere, engine.save)
+    save(engine.is_main, folder / name / "last", engine.everywhere, saving(engine))
+
+
+def saving(engine: Engine):
+    """As a run writes its state."""
+    return lambda folder: save_state(folder, engine._parts(), engine.optimizer_kind, writes=engine.is_main)
 
 
 def backward_of(engine: Engine):
@@ -120,7 +125,7 @@ def under_fsdp2(name: str, folder: Path) -> None:
         optimizer.zero_grad()
 
     def write(place: Path) -> None:
-        state.save(place, Fsdp2Parts(model, optimizer), fsdp2_worker.KINDS[case.kind], writes=rank == 0)
+        save_state(place, Fsdp2Parts(model, optimizer), fsdp2_worker.KINDS[case.kind], writes=rank == 0)
 
     def wait(_) -> None:
         torch.distributed.barrier()

@@ -31,6 +31,7 @@ from electra_accel.reports.report import write_report
 from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.export import ORIGIN, WHAT
 from electra_accel.text.corpus import Corpus
+from tests.engines.saving import save_state
 from tests.model.batches import pack_examples, toy_examples, toy_pair
 from tests.pretraining_runs import write_corpus
 
@@ -103,7 +104,7 @@ def write_run(folder: Path, module: torch.nn.Module, kind: str, prepared: Prepar
     run_folder.write_atomically(folder / run_folder.CONFIG, dump(config))
     write_model_identity(folder, module, prepared)
     partial = checkpoint.begin(folder / run_folder.CHECKPOINTS, 7)
-    state.save(partial, state.Parts(module, torch.optim.AdamW(module.parameters())), "AdamW", writes=True)
+    save_state(partial, state.Parts(module, torch.optim.AdamW(module.parameters())), "AdamW")
     run_folder.write_json(partial / checkpoint.STATE, Progress("data", step=7, tokens=7000).to_json())
     return checkpoint.commit(folder / run_folder.CHECKPOINTS, 7)
 

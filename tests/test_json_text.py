@@ -52,7 +52,7 @@ def test_every_reader_of_json_names_the_file(tmp_path, kind):
     with pytest.raises(checkpoint.Damaged, match="manifest.json"):
         checkpoint.verify(tmp_path)
     (tmp_path / MANIFEST).write_text(text)
-    with pytest.raises(UserError, match="not a folder of prepared data"):
+    with pytest.raises(UserError, match="damaged: manifest.json"):
         read_manifest(tmp_path)
     for name, content in (("config.json", "{}"), ("vocab.txt", "a"), ("tokenizer_config.json", text)):
         (tmp_path / name).write_text(content)

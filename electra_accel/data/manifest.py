@@ -1,6 +1,7 @@
 """What stands in the manifest of a prepared folder: its splits, counted while they are written."""
 
 import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from electra_accel.text.unknown import SAMPLE, Unknown, cause_in
 
 FORMAT = 3  # raise it when a change makes other tokens, or other files, of the same input
 MANIFEST = "manifest.json"
+DIGEST = "digest"  # of the manifest without it
 
 
 class SplitWriter:
@@ -71,14 +73,31 @@ def nothing_in(name: str, split: dict) -> str:
     return f"no usable text in {where} ({skipped}); {remedy}"
 
 
+def write_manifest(folder: Path, manifest: dict) -> None:
+    """With a digest of itself."""
+    # The name of a file need not be UTF-8; what is escaped reads back as it was.
+    text = json.dumps(manifest | {DIGEST: _digest(manifest)}, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _digest(manifest: dict) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 def read_manifest(folder: Path) -> dict:
     """See :meth:`SplitWriter.close` and ``prepare._build``. UserError: not a prepared folder, or one of another format."""
     try:
         manifest = json_text.loads((folder / MANIFEST).read_bytes())
         if not isinstance(manifest, dict):
-            raise ValueError(f"{MANIFEST} is no record with named fields")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: not a folder of prepared data: {error} (option data.prepared)") from None
+            raise ValueError("it is no record with named fields")
+        wanted = manifest.pop(DIGEST, None)  # earlier versions wrote none
+        if wanted not in (None, _digest(manifest)):
+            raise ValueError("it was altered")
+    except OSError as error:
+        reason = f"{MANIFEST}: {error.strerror}"
+        raise UserError(f"{folder}: not a folder of prepared data ({reason}; option data.prepared)") from None
+    except ValueError as error:
+        raise UserError(f"{folder}: damaged: {MANIFEST}: {error}; delete the folder and prepare again") from None
     if (found := manifest.get("format")) != FORMAT:
         raise UserError(f"{folder}: prepared in format {found}, this version reads {FORMAT}; prepare again")
     return manifest

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from electra_accel.data.manifest import FORMAT, MANIFEST, SplitWriter, nothing_in, read_manifest, unknown_tokens
+from electra_accel.data.manifest import FORMAT, SplitWriter, nothing_in, read_manifest, unknown_tokens, write_manifest
 from electra_accel.data.split import assign, fraction_that_holds_one, numbers
 from electra_accel.data.store import MAX_EXAMPLE_TOKENS, TokenStore
 from electra_accel.data.waiting import build_once
+from electra_accel.digests import Damaged, digests, require_whole
 from electra_accel.errors import UserError
 from electra_accel.names import short_name
 from electra_accel.text.corpus import Corpus, content_key, read_documents, text_bytes
@@ -176,10 +177,9 @@ def _build(
         "vocabulary": vocabulary,  # None, or what vocabulary.adapt made of the given one
         "settings": settings,
         "splits": closed,
+        "files": digests(folder),
     }
-    # The name of a file need not be UTF-8; what is escaped reads back as it was.
-    text = json.dumps(manifest, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_manifest(folder, manifest)
 
 
 class Prepared:
@@ -193,6 +193,11 @@ class Prepared:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
         self.fingerprint: str = self.manifest["fingerprint"]  # of all tokens and the tokenizer: equal on two hosts
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # once a host: it reads all bytes
+            try:
+                require_whole(self.folder, self.manifest.get("files", {}))  # none where an earlier version prepared it
+            except Damaged as reason:
+                raise UserError(f"{self.folder}: damaged: {reason}; delete the folder and prepare again") from reason
         self.tokenizer = tokenizer or load_tokenizer(self.folder / "tokenizer")
         if fingerprint(self.tokenizer) != self.manifest["tokenizer"]:
             why = "its tokenizer is not the one that the text was prepared with: changed since, or by an earlier version that "

@@ -30,6 +30,9 @@ class TokenStore:
     Args:
         folder: as written by :class:`TokenWriter`.
         corpus: names the content (from the manifest's fingerprint); every random draw about these examples is keyed by it.
+
+    Raises:
+        OSError, ValueError: its files cannot be read, or do not belong together.
     """
 
     def __init__(self, folder: Path, vocab_size: int, corpus: int):
@@ -38,6 +41,8 @@ class TokenStore:
         self.tokens = _map(folder / "tokens.bin", token_dtype(vocab_size))
         self._offsets = _map(folder / "offsets.bin", np.dtype(np.uint16))
         self._blocks = _map(folder / "blocks.bin", np.dtype(np.int64))
+        if len(self._blocks) != -(-len(self._offsets) // BLOCK):
+            raise ValueError("blocks.bin and offsets.bin do not belong together")
 
     def __reduce__(self):
         return TokenStore, self._arguments  # pickled as a path: a pickled memory map would carry all its bytes

@@ -132,7 +132,7 @@ class Engine(Processes, ABC):
 
         Args:
             model: on the CPU, the same on every process.
-            checkpoint: a folder that :meth:`save` wrote, under any engine and number of processes; None: a fresh start.
+            checkpoint: a folder with what :meth:`snapshot` gave, under any engine and number of processes; None: a fresh start.
             max_norm: gradients of a global step are clipped to it.
             compile: "layers", each by itself; "model", as one; or "off".
 
@@ -196,9 +196,9 @@ class Engine(Processes, ABC):
         wrong = torch.stack([(~part.isfinite()).any() for part in parts]).sum()
         return self.sum(wrong.double()).item() == 0
 
-    def save(self, folder: Path) -> None:
-        """Write model and optimizer into ``folder``, in one form under every engine. Called on every process."""
-        state.save(folder, self._parts(), self.optimizer_kind, writes=self.is_main)
+    def snapshot(self) -> state.Snapshot:
+        """A copy of model and optimizer, in one form under every engine; empty but on the main process. On every process."""
+        return state.snapshot(self._parts(), self.optimizer_kind, wanted=self.is_main)
 
     def _parts(self) -> state.Parts:
         return self.Parts(self.unwrapped(), self.optimizer.optimizer, self.accelerator.scaler)

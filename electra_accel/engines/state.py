@@ -1,7 +1,8 @@
 """The state of model and optimizer on disk: whole tensors by parameter name, whatever parts an engine keeps them in.
 
 One form for all engines and numbers of processes, so that a run can go on under another engine, on more or fewer GPUs. Each
-parameter is gathered by itself; the first process holds them all in its memory to write them (up to 24 bytes a parameter).
+parameter is gathered by itself; the first process holds a copy of them all in its memory (up to 12 bytes a parameter, and as
+much again while they are written).
 
     model.safetensors       {name: weight}; tied weights once, under their first name; the fp32 master weights of an engine
                             that computes in half precision
@@ -12,7 +13,7 @@ parameter is gathered by itself; the first process holds them all in its memory 
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -74,25 +75,37 @@ class Parts:
             self.scaler.load_state_dict(self.scaler.state_dict() | known)
 
 
-@torch.no_grad()
-def save(folder: Path, parts: Parts, kind: str, *, writes: bool) -> None:
-    """Gather the state and write it into ``folder`` where ``writes`` is true. Called on every process.
+class Snapshot(NamedTuple):
+    """A copy of the state in host memory, which training does not change."""
 
-    ``kind`` is the optimizer's, such as "AdamW". OSError where the files cannot be written.
-    """
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+    kind: str  # the optimizer's, such as "AdamW"
+
+
+@torch.no_grad()
+def snapshot(parts: Parts, kind: str, *, wanted: bool = True) -> Snapshot:
+    """Gather the state. Called on every process; it is empty where it is not ``wanted``."""
     weights, states = {}, {}
     parts.begin()
     for name, parameter in parts.model.named_parameters():
         weight = parts.weight(parameter)
         state = parts.optimizer_state(parameter) if parameter.requires_grad else {}
-        if writes:
-            weights[name] = weight.cpu().contiguous()
-            states |= {f"{name}/{key}": value.cpu().contiguous() for key, value in state.items()}
-    if not writes:
-        return
+        if wanted:
+            weights[name] = _copied(weight)
+            states |= {f"{name}/{key}": _copied(value) for key, value in state.items()}
+    return Snapshot(weights, states | dict(parts.loss_scale()), kind)
+
+
+def _copied(value: torch.Tensor) -> torch.Tensor:
+    return value.to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def write(folder: Path, snapshot: Snapshot) -> None:
+    """The two files. OSError where they cannot be written."""
     # The library's own writer reports a full disk in its own way; bytes that we write ourselves fail with an OSError.
-    (folder / MODEL_FILE).write_bytes(safetensors.torch.save(weights))
-    (folder / OPTIMIZER_FILE).write_bytes(safetensors.torch.save(states | dict(parts.loss_scale()), {KIND: kind}))
+    (folder / MODEL_FILE).write_bytes(safetensors.torch.save(snapshot.weights))
+    (folder / OPTIMIZER_FILE).write_bytes(safetensors.torch.save(snapshot.optimizer, {KIND: snapshot.kind}))
 
 
 @torch.no_grad()

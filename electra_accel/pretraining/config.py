@@ -205,6 +205,7 @@ class Checkpoint:
     every: int = option(1000, "steps between checkpoints", within=COUNT)
     minutes: float = option(30.0, "and whenever so many minutes have passed; 0: off", within=NOT_NEGATIVE)
     keep: int = option(2, "newest checkpoints that stay on disk", within=COUNT)
+    keep_every: int = option(0, "one of every so many steps stays besides; 0: none", within=NOT_NEGATIVE)
 
 
 @dataclass

@@ -40,7 +40,7 @@ def check(config: Config) -> list[str]:
         UserError: one line with all problems.
     """
     problems = [*_networks(config), *_text(config), *outside_intervals(config), *_batch(config)]
-    problems += [*deadline_problems(config.run), *_learning(config)]
+    problems += [*deadline_problems(config.run), *_learning(config), *_kept(config)]
     if problems:
         raise UserError("; ".join(problems))
     return check_warmup(config, config.train.steps) if config.train.steps else []
@@ -137,6 +137,12 @@ def _batch(config: Config) -> Iterator[str]:
         yield f"train.batch_tokens {batch_tokens} is not a multiple of train.bin_tokens {bin_tokens}: {nearest}"
     if train.micro_batch_tokens is not None and train.micro_batch_tokens < bin_tokens:
         yield f"train.micro_batch_tokens {train.micro_batch_tokens} does not hold a bin of {bin_tokens}"
+
+
+def _kept(config: Config) -> Iterator[str]:
+    every, keep_every = config.checkpoint.every, config.checkpoint.keep_every
+    if every > 0 and keep_every % every:
+        yield f"checkpoint.keep_every {keep_every} is not a multiple of checkpoint.every {every}"
 
 
 def _learning(config: Config) -> Iterator[str]:

@@ -55,7 +55,7 @@ def report(config: Config, terminal: Terminal, *, cpu: bool, folder: Path) -> No
     pair = networks.networks(config, planned.prepared.tokenizer, terminal.line)
     model = networks.joint_module(config, pair, planned.prepared.tokenizer, terminal.line)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    require_space(existing, model, config)
+    require_space(existing, model, config, planned.total_steps)
 
     most_judged = config.eval.batches * config.train.batch_tokens  # token slots of an evaluation
     selected = round(config.eval.mask_prob * min(splits["held_out"]["tokens"], most_judged))

@@ -26,7 +26,8 @@ class Log:
         flops: of this run's networks and optimizer.
 
     Attributes:
-        data_wait, excluded: seconds since the last line in which the loop waited for data, and did not train; it adds to them.
+        data_wait, checkpoint_stall, excluded: seconds since the last line in which the loop waited for data, for a checkpoint,
+            and did not train for any reason but the first; it adds to them.
     """
 
     def __init__(self, planned: Planned, engine: Engine, flops: Flops, recorder: Recorder, terminal: Terminal):
@@ -54,7 +55,8 @@ class Log:
         self.norms: list[torch.Tensor] = []  # of the gradient of each step
         self.step_loss: torch.Tensor | float = 0.0
         self.earlier_steps, self.earlier_seconds = unfinished.get("steps", 0), unfinished.get("seconds", 0.0)
-        self.data_wait, self.excluded, self.began = unfinished.get("data_wait", 0.0), 0.0, time.monotonic()
+        self.data_wait, self.checkpoint_stall = unfinished.get("data_wait", 0.0), 0.0
+        self.excluded, self.began = 0.0, time.monotonic()
 
     @property
     def _seconds(self) -> float:
@@ -126,6 +128,7 @@ class Log:
             "speed/slots_per_second": steps * self.slots_per_step / seconds,
             "speed/seconds_per_step": seconds / steps,
             "speed/data_wait": self.data_wait / seconds,
+            "speed/checkpoint_stall": self.checkpoint_stall,
             **({"speed/mfu": of_model / seconds / peak_flops} if peak_flops else {}),
             "speed/peak_memory_gb": peak_memory(engine.device) / 1e9,
             "train/learning_rate": self.rate(optim.learning_rate),

@@ -15,6 +15,7 @@ from electra_accel.pretraining.log import Log
 from electra_accel.pretraining.planned import Planned
 from electra_accel.pretraining.progress import Progress, save
 from electra_accel.runs.micro_steps import StepSums, micro_steps
+from electra_accel.runs.saver import Saver
 from electra_accel.runs.schedule import learning_rate
 from electra_accel.runs.stopping import StopRequests
 
@@ -30,6 +31,19 @@ def train(
         UserError: the losses of several steps in a row are not finite; no space is left for a checkpoint.
         Preempted: a process was asked to stop; the state after its last step is saved.
     """
+    with Saver(engine) as saver:
+        _train(planned, engine, progress, log, judge, stop_requests, saver)
+
+
+def _train(
+    planned: Planned,
+    engine: Engine,
+    progress: Progress,
+    log: Log,
+    judge: Judge,
+    stop_requests: StopRequests,
+    saver: Saver,
+) -> None:
     config, total_steps = planned.config, planned.total_steps
     patience = config.eval.patience
     intervals = config.tracking.log_every, config.eval.every, config.tracking.samples_every, config.checkpoint.every
@@ -50,6 +64,7 @@ def train(
             # A window of figures ends wherever a checkpoint may be written: so a resumed run logs the same figures, and no
             # checkpoint holds weights that a bad loss has touched.
             log.write(progress)
+            saver.check()
             if config.checkpoint.minutes:
                 # One clock decides: processes that disagreed would wait for each other for ever.
                 minutes = engine.everywhere((time.monotonic() - last_save) / 60)[0]
@@ -72,8 +87,12 @@ def train(
         if not begins:
             progress.window = log.unfinished(progress) if preempted else {}
         if save_due or preempted:
-            save(log.recorder.folder, engine, progress, config, log.terminal.warn)
+            began = time.monotonic()
+            save(log.recorder.folder, saver, progress, config, log.terminal.warn)
             last_save = time.monotonic()
+            log.checkpoint_stall += last_save - began
+        if preempted or done:
+            saver.wait()
         if preempted:
             sums.stop(log.recorder.close)
         if done:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from electra_accel.data.loader import Step
 from electra_accel.data.plan import Cursor
-from electra_accel.engines.engine import Engine
+from electra_accel.engines.state import Snapshot
 from electra_accel.errors import UserError
 from electra_accel.model.figures import FIGURES
 from electra_accel.pretraining.config import Config
 from electra_accel.runs import checkpoint, run_folder
+from electra_accel.runs.saver import Saver
 
 
 @dataclass
@@ -81,18 +82,24 @@ class Progress:
         return better
 
 
-def save(folder: Path, engine: Engine, progress: Progress, config: Config, warn: Callable[[str], None]) -> None:
-    """Write a checkpoint of the run in ``folder``, and prune. On every process.
+def save(folder: Path, saver: Saver, progress: Progress, config: Config, warn: Callable[[str], None]) -> None:
+    """Begin to write a checkpoint of the run in ``folder``, and to prune. On every process; errors as of ``Saver.save``.
 
-    Where patience is set the best one stays; while steps are skipped, the one from before.
+    Beside the newest stay those of ``checkpoint.keep_every``, the best where patience is set, and while steps are skipped the
+    one from before.
     """
     if not progress.skipped_in_a_row:
         progress.sound_step = progress.step
-    keep, protect = config.checkpoint.keep, {progress.sound_step}
+    step, state, every = progress.step, progress.to_json(), config.checkpoint.keep_every
+    protect = {progress.sound_step, *(range(0, step + 1, every) if every else ())}
     if config.eval.patience:
         protect.add(progress.best_step)
-    checkpoint.save(folder, engine, progress.step, progress.to_json(), warn, keep=keep, protect=protect)
-    engine.on_main(lambda: run_folder.write_status(folder, "running", progress.step))
+
+    def write(snapshot: Snapshot) -> None:
+        checkpoint.write(folder, snapshot, step, state, warn, keep=config.checkpoint.keep, protect=protect)
+        run_folder.write_status(folder, "running", step)
+
+    saver.save(write)
 
 
 def read(path: Path, folder: Path, data: str, total_steps: int) -> Progress:

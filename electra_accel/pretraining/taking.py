@@ -17,15 +17,16 @@ from electra_accel.runs.ending import recorded_end
 from electra_accel.terminal import Terminal
 
 
-def require_space(folder: Path, model: nn.Module, config: Config) -> None:
+def require_space(folder: Path, model: nn.Module, config: Config, steps: int) -> None:
     """Room for the checkpoints that are still to come, and the exported networks.
 
-    A checkpoint is weights and AdamW's two moments, at most 12 bytes a parameter. There are ``checkpoint.keep`` of them, the
-    best where patience is set, and one that is being written; those of earlier starts are among them, or make way. UserError
-    where too little is free, or the folder cannot be written.
+    A checkpoint is weights and AdamW's two moments, at most 12 bytes a parameter. There are ``checkpoint.keep`` of them, those
+    of ``checkpoint.keep_every``, the best where patience is set, and one that is being written; those of earlier starts are
+    among them, or make way. UserError where too little is free, or the folder cannot be written.
     """
     parameters = sum(p.numel() for p in model.parameters())
-    most = config.checkpoint.keep + 1 + (config.eval.patience > 0)
+    every = config.checkpoint.keep_every
+    most = config.checkpoint.keep + 1 + (config.eval.patience > 0) + (steps // every if every else 0)
     there = checkpoint.bytes_in(folder / run_folder.CHECKPOINTS)
     exported = parameters
     if config.is_corrective:  # the corrector has the discriminator's encoder once more

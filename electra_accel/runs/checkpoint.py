@@ -8,18 +8,19 @@ damaged: it is named and skipped, never loaded.
     checkpoints/step-00001000.replaced/   the older one, while the same step is saved again
 """
 
-import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Container
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from electra_accel import json_text
-from electra_accel.durable import flush_names
+from electra_accel.digests import Damaged, digests, require_whole
+from electra_accel.durable import flush, flush_names
 from electra_accel.engines.engine import Engine
+from electra_accel.engines.state import Snapshot
+from electra_accel.engines.state import write as write_state
 from electra_accel.errors import UserError
 from electra_accel.runs.run_folder import CHECKPOINTS, discard, storage_errors, write_json
 
@@ -27,10 +28,6 @@ MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = 1
 REPLACED = ".replaced"
 _NAME = re.compile(rf"step-(\d{{8,}})(?:{REPLACED})?")
-
-
-class Damaged(Exception):
-    """Why a checkpoint cannot be used."""
 
 
 def save(
@@ -43,7 +40,22 @@ def save(
     keep: int,
     protect: Container[int] = (),
 ) -> None:
-    """Write a checkpoint of the run in ``folder``, and prune. Called on every process.
+    """Copy the state and :func:`write` it. Called on every process, which all wait; errors as of :func:`write`."""
+    snapshot = engine.snapshot()
+    engine.on_main(lambda: write(folder, snapshot, step, state, warn, keep=keep, protect=protect))
+
+
+def write(
+    folder: Path,
+    snapshot: Snapshot,
+    step: int,
+    state: dict,
+    warn: Callable[[str], None],
+    *,
+    keep: int,
+    protect: Container[int] = (),
+) -> None:
+    """Write a checkpoint of the run in ``folder``, and prune. On the main process.
 
     Args:
         step: by which it is known; ``state``: of the loop, as JSON.
@@ -52,16 +64,13 @@ def save(
     Raises:
         UserError: no space, or no permission.
     """
-    checkpoints, guarded = folder / CHECKPOINTS, storage_errors(folder)
-
-    def finish() -> None:
-        write_json(partial_path_of(checkpoints, step) / STATE, state)
-        commit(checkpoints, step, engine.optimizer_kind)
+    checkpoints = folder / CHECKPOINTS
+    with storage_errors(folder):
+        partial = begin(checkpoints, step)
+        write_state(partial, snapshot)
+        write_json(partial / STATE, state)
+        commit(checkpoints, step, snapshot.kind)
         prune(checkpoints, keep, protect, warn)
-
-    engine.on_main(guarded(lambda: begin(checkpoints, step)))
-    engine.together(guarded(lambda: engine.save(partial_path_of(checkpoints, step))))
-    engine.on_main(guarded(finish))
 
 
 def read_state(path: Path) -> dict:
@@ -98,14 +107,9 @@ def commit(folder: Path, step: int, optimizer: str = "") -> Path:
     """
     partial, final = partial_path_of(folder, step), folder / f"step-{step:08d}"
     replaced = final.with_name(final.name + REPLACED)
-    files = {}
-    for path in sorted(p for p in partial.rglob("*") if p.is_file()):
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        files[path.relative_to(partial).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    files = digests(partial)
     write_json(partial / MANIFEST, {"format": FORMAT, "step": step, "optimizer": optimizer, "files": files})
-    flush_names(partial)
+    flush(partial)
     if final.exists():  # the same step saved again
         discard(replaced)
         os.rename(final, replaced)
@@ -128,13 +132,7 @@ def verify(path: Path) -> dict:
         raise Damaged(f"{MANIFEST} is missing or unreadable") from error
     if manifest.get("format") != FORMAT:
         raise Damaged(f"format {manifest.get('format')}, this version reads {FORMAT}")
-    for name, facts in wanted.items():
-        with _readable(path / name) as file:  # a look beforehand says nothing: a run that goes on prunes
-            size = os.fstat(file.fileno()).st_size
-            if size != facts["bytes"]:
-                raise Damaged(f"{name} has {size} bytes instead of {facts['bytes']}")
-            if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
-                raise Damaged(f"{name} was altered (its SHA-256 differs)")
+    require_whole(path, wanted)
     return manifest
 
 
@@ -197,14 +195,3 @@ def prune(folder: Path, keep: int, protect: Container[int], warn: Callable[[str]
     for step, path in existing(folder)[:-keep]:
         if step not in protect and (left := discard(path)):
             warn(f"checkpoint {path} cannot be deleted: {left}; its space is not free")
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[BinaryIO]:
-    try:
-        with open(path, "rb") as file:
-            yield file
-    except FileNotFoundError as error:
-        raise Damaged(f"{path.name} is missing") from error
-    except OSError as error:
-        raise Damaged(f"{path.name} cannot be read ({error.strerror})") from error

@@ -195,19 +195,52 @@ def test_folders_that_do_not_fit_are_refused(tmp_path, corpus, vocabulary):
     other.add_tokens(["newword"])
     with pytest.raises(UserError, match="another tokenizer"):
         Prepared(folder, other)
-    with open(folder / "train" / "tokens.bin", "ab") as file:
-        file.truncate(100)
-    with pytest.raises(UserError, match="not as long as its manifest says"):
-        Prepared(folder)
-    (folder / "train" / "tokens.bin").unlink()
-    with pytest.raises(UserError, match="damaged"):
-        Prepared(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 0}))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "digest": None, "format": 0}))
     with pytest.raises(UserError, match="format 0"):
+        Prepared(folder)
+    # As an earlier version wrote it.
+    earlier = {name: value for name, value in manifest.items() if name not in ("files", "digest")}
+    (folder / "manifest.json").write_text(json.dumps(earlier))
+    assert Prepared(folder).fingerprint == manifest["fingerprint"]
+    tokens = (folder / "train" / "tokens.bin").read_bytes()
+    for content, said in ((tokens[:100], "not as long as its manifest says"), (None, "damaged")):
+        (folder / "train" / "tokens.bin").unlink()
+        if content:
+            (folder / "train" / "tokens.bin").write_bytes(content)
+        with pytest.raises(UserError, match=said):
+            Prepared(folder)
+    (folder / "train" / "tokens.bin").write_bytes(tokens)
+    (folder / "train" / "blocks.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="do not belong together"):
         Prepared(folder)
     with pytest.raises(UserError, match="not a folder of prepared data"):
         Prepared(tmp_path / "none")
+
+
+def test_damage_to_any_file_is_named(tmp_path, corpus, vocabulary, monkeypatch):
+    folder = run(tmp_path, corpus, vocabulary).folder
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"tokens.bin", "offsets.bin", "blocks.bin", "manifest.json", "tokenizer.json"} <= {
+        path.name for path in files
+    }
+    for path in files:
+        content = path.read_bytes()
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 1
+        for damaged in (bytes(flipped), content[: len(content) // 2], b"", None):
+            path.unlink()
+            if damaged is not None:
+                path.write_bytes(damaged)
+            with pytest.raises(UserError) as caught:
+                Prepared(folder)
+            assert path.name in str(caught.value) and str(folder) in str(caught.value), path
+            path.write_bytes(content)
+    assert Prepared(folder)
+    # The first process of each host reads it all; the others would only read the same.
+    (folder / "train" / "tokens.bin").write_bytes(bytes((folder / "train" / "tokens.bin").stat().st_size))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert Prepared(folder)
 
 
 def test_no_usable_text(tmp_path, vocabulary):

@@ -16,6 +16,7 @@ from electra_accel.model.pair import build_pair
 from electra_accel.model.rtd import ReplacedTokenDetection
 from electra_accel.pretraining.config import Optim
 from electra_accel.pretraining.optim import build_optimizer
+from tests.engines.saving import save_state
 from tests.model.batches import PAD, pack_examples, toy_examples
 from tests.shared_embeddings import assert_shared
 
@@ -99,7 +100,7 @@ def run(folder: Path, fsdp_config: dict, kind: str) -> None:
             (folder / name / "norms").write_text(" ".join(map(str, norms)))
         evaluate(model)
         torch.distributed.barrier()
-        state.save(folder / name, Fsdp2Parts(model, optimizer), KINDS[kind], writes=rank == 0)
+        save_state(folder / name, Fsdp2Parts(model, optimizer), KINDS[kind], writes=rank == 0)
     # A second module goes on from the middle.
     model, _ = build(kind)
     state.load_weights(model, folder / "middle")
@@ -109,7 +110,7 @@ def run(folder: Path, fsdp_config: dict, kind: str) -> None:
     if rank == 0:
         (folder / "resumed").mkdir()
     torch.distributed.barrier()
-    state.save(folder / "resumed", Fsdp2Parts(model, optimizer), KINDS[kind], writes=rank == 0)
+    save_state(folder / "resumed", Fsdp2Parts(model, optimizer), KINDS[kind], writes=rank == 0)
     torch.distributed.barrier()  # nobody leaves while another still writes: its threads may abort it at its exit (Engine.leave)
 
 

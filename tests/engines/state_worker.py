@@ -20,6 +20,7 @@ from electra_accel.engines import state
 from electra_accel.engines.fsdp2 import Fsdp2Matrices, Fsdp2Parts
 from electra_accel.engines.muon import Muon
 from electra_accel.engines.open import open_engine
+from tests.engines.saving import save_state
 
 STEPS, RATE = 3, 0.01
 
@@ -126,7 +127,7 @@ class Sharded:
         if self.is_main:
             folder.mkdir(parents=True)
         torch.distributed.barrier()
-        state.save(folder, Fsdp2Parts(self.model, self.optimizer), self.kind, writes=self.is_main)
+        save_state(folder, Fsdp2Parts(self.model, self.optimizer), self.kind, writes=self.is_main)
 
     def leave(self) -> None:
         torch.distributed.barrier()
@@ -155,7 +156,7 @@ class Launched:
 
     def save(self, folder: Path) -> None:
         self.engine.on_main(lambda: folder.mkdir(parents=True))
-        self.engine.save(folder)
+        save_state(folder, self.engine._parts(), self.engine.optimizer_kind, writes=self.engine.is_main)
 
     def leave(self) -> None:
         self.engine.leave()

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from electra_accel.engines.deepspeed import deepspeed_version
-from electra_accel.engines.state import MODEL_FILE, OPTIMIZER_FILE, Parts, load_optimizer, load_weights, save
+from electra_accel.engines.state import MODEL_FILE, OPTIMIZER_FILE, Parts, load_optimizer, load_weights
 from electra_accel.errors import UserError
+from tests.engines.saving import save_state
 from tests.engines.state_worker import Factored, TwoKinds
 from tests.helpers import ROOT, run_command
 
@@ -45,7 +46,7 @@ def train(model, optimizer, steps):
 def test_a_run_goes_on_with_the_same_bits_under_any_optimizer(kind, tmp_path):
     model, optimizer = build(kind)
     train(model, optimizer, range(3))
-    save(tmp_path, Parts(model, optimizer), kind.__name__, writes=True)
+    save_state(tmp_path, Parts(model, optimizer), kind.__name__)
     train(model, optimizer, range(3, 6))
     resumed, fresh = build(kind)
     load_weights(resumed, tmp_path)
@@ -58,7 +59,7 @@ def test_a_run_goes_on_with_the_same_bits_under_any_optimizer(kind, tmp_path):
 def test_the_state_of_another_kind_is_refused(tmp_path):
     model, optimizer = build(torch.optim.SGD)
     train(model, optimizer, range(1))
-    save(tmp_path, Parts(model, optimizer), "SGD", writes=True)
+    save_state(tmp_path, Parts(model, optimizer), "SGD")
     with pytest.raises(UserError, match="SGD, not AdamW"):
         load_optimizer(tmp_path, Parts(*build(torch.optim.AdamW)), "AdamW")
 
@@ -67,7 +68,7 @@ def test_a_checkpoint_of_an_earlier_version_is_one_of_adamw(tmp_path):
     """It kept the number of steps once, and no kind."""
     model, optimizer = build(torch.optim.AdamW)
     train(model, optimizer, range(2))
-    save(tmp_path, Parts(model, optimizer), "AdamW", writes=True)
+    save_state(tmp_path, Parts(model, optimizer), "AdamW")
     saved = safetensors.torch.load_file(tmp_path / OPTIMIZER_FILE)
     earlier = {name: value for name, value in saved.items() if not name.endswith("/step")}
     (tmp_path / OPTIMIZER_FILE).write_bytes(safetensors.torch.save(earlier | {"steps": torch.tensor(2.0)}))

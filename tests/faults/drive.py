@@ -114,7 +114,7 @@ def operations(base: Path, each: int, jobs: int) -> Row:
 
     def attempt(number: int) -> tuple[int, Path, int, list[int]]:
         folder = new_place(base, f"operation-{number}")
-        killed = finish(command(), folder, FAULT_AT=str(number))
+        killed = finish(command(), folder, FAULT_AT=known[number - 1])
         lost = [lost_steps(folder / RUN)]
         return number, folder, killed, [finish(command(), folder), *lost]
 

@@ -1,8 +1,8 @@
-"""Runs a script that is killed right before its n-th operation on files: python -m tests.faults.hooked scripts/pretrain.py …
+"""Runs a script that is killed right before an operation on files: python -m tests.faults.hooked scripts/pretrain.py …
 
-FAULT_AT     the number of that operation, from 1; without it nothing is killed
+FAULT_AT     that operation, as FAULT_LOG has it; without it nothing is killed. Threads work side by side, so it has no number
 FAULT_UNDER  only what is below this folder counts
-FAULT_LOG    a file that gets a line for each operation: its kind and its path
+FAULT_LOG    a file that gets a line for each operation: its kind, its path, and the how manieth such one it is
 FAULT_RANK   of the process that counts; the others are as ever
 FAULT_PIDS   a folder that gets an empty file named after each process's number
 
@@ -16,6 +16,7 @@ import os
 import runpy
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from pathlib import Path
 class Operations:
     """Counts, and kills."""
 
-    def __init__(self, under: str, at: int, log: str):
-        self.under, self.at, self.log, self.pid, self.done = os.path.realpath(under), at, log, os.getpid(), 0
+    def __init__(self, under: str, at: str, log: str):
+        self.under, self.at, self.log, self.pid = os.path.realpath(under), at, log, os.getpid()
+        self.done: Counter[str] = Counter()
 
     def meet(self, kind: str, path: object, folder: int | None = None) -> None:
         if os.getpid() != self.pid:
@@ -37,12 +39,14 @@ class Operations:
         where = os.path.abspath(where)
         if not where.startswith(self.under + "/"):
             return
-        self.done += 1
+        what = f"{kind} {os.path.relpath(where, self.under)}".replace(str(self.pid), "PID")
+        self.done[what] += 1
+        what += f" {self.done[what]}"
         if self.log:
             descriptor = os_open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            os.write(descriptor, f"{kind} {os.path.relpath(where, self.under)}\n".encode())
+            os.write(descriptor, f"{what}\n".encode())
             os.close(descriptor)
-        if self.done == self.at:
+        if what == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -80,7 +84,7 @@ def main() -> None:
         os.makedirs(folder, exist_ok=True)
         Path(folder, str(os.getpid())).touch()
     if os.environ.get("RANK", "0") == os.environ.get("FAULT_RANK", "0"):
-        at, log = int(os.environ.get("FAULT_AT", "0")), os.environ.get("FAULT_LOG", "")
+        at, log = os.environ.get("FAULT_AT", ""), os.environ.get("FAULT_LOG", "")
         install(Operations(os.environ["FAULT_UNDER"], at, log))
     del sys.argv[0]
     sys.path[0:0] = [str(Path(sys.argv[0]).resolve().parent)]

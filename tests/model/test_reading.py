@@ -14,6 +14,7 @@ from electra_accel.errors import UserError
 from electra_accel.finetuning.heads import build, open_encoder
 from electra_accel.finetuning.kinds.kind import Row
 from electra_accel.model.loading import load_config, load_discriminator, load_encoder, load_network
+from tests.engines.saving import save_state
 from tests.finetuning.small import make_encoder, task_data
 
 LAYER = "electra.encoder.layer.1.output.dense.weight"
@@ -143,7 +144,7 @@ def test_a_checkpoint_with_nan_is_named(tmp_path, file):
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    state.save(tmp_path, state.Parts(model, optimizer), "AdamW", writes=True)
+    save_state(tmp_path, state.Parts(model, optimizer), "AdamW")
     state.load_weights(model, tmp_path)
     state.load_optimizer(tmp_path, state.Parts(model, optimizer), "AdamW")
     tensors = load_file(tmp_path / file)

@@ -62,3 +62,23 @@ def test_a_run_with_the_corrective_head_goes_on_exactly_and_has_figures_of_it(tm
     code, out, err = run("without", train__steps=2, objective__corrective_weight=0)
     assert code == 0 and "corrective" not in out
     assert not [key for record in metrics(tmp_path / "without") for key in record if "corrective" in key]
+
+
+def test_one_of_every_so_many_checkpoints_stays_and_the_wait_for_them_is_logged(tmp_path, monkeypatch, capfd):
+    write_corpus(tmp_path / "text.txt", most=300)
+    chosen = dict(
+        train__steps=5, optim__warmup_steps=1, checkpoint__every=1, checkpoint__keep=1, tracking__mode="disabled"
+    )
+    line = options("text.txt", "run", **chosen, checkpoint__keep_every=2)
+    code, _, err = run_here(line, tmp_path, monkeypatch, capfd)
+    assert code == 0, err
+    saved = checkpoint.existing(tmp_path / "run" / run_folder.CHECKPOINTS)
+    assert [step for step, _ in saved] == [2, 4, 5]
+    assert all(checkpoint.verify(path) for _, path in saved)
+    stalls = [
+        record.get("speed/checkpoint_stall") for record in run_folder.read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    ]
+    assert stalls[1] == 0 and all(0 < stall < 10 for stall in stalls[2:-1]), "those before the line"
+    wrong = options("text.txt", "no", **chosen | {"checkpoint__every": 4}, checkpoint__keep_every=6)
+    code, _, err = run_here(wrong, tmp_path, monkeypatch, capfd)
+    assert code == 2 and "checkpoint.keep_every 6 is not a multiple of checkpoint.every 4" in err

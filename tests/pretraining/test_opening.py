@@ -20,16 +20,17 @@ ONE, EXPORTS = 12 * PARAMETERS, 4 * PARAMETERS
 def needed(tmp_path, monkeypatch):
     """needed(keep=…, …) -> the fewest free bytes with which a run may go on in tmp_path."""
 
-    def find(keep: int, patience: int = 0, corrective_weight: float = 0) -> int:
+    def find(keep: int, patience: int = 0, corrective_weight: float = 0, keep_every: int = 0) -> int:
         config, free = Config(), 0
         config.objective.corrective_weight = corrective_weight
         model = nn.ModuleDict({"discriminator": nn.Linear(PARAMETERS, 1, bias=False)})
         config.checkpoint.keep, config.eval.patience = keep, patience
+        config.checkpoint.keep_every = keep_every
         usage = namedtuple("usage", "free")
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(free))
         while True:
             try:
-                taking.require_space(tmp_path, model, config)
+                taking.require_space(tmp_path, model, config, steps=40)
                 return free
             except UserError:
                 free += 1000
@@ -45,6 +46,7 @@ def save(folder, step: int) -> None:
 def test_room_for_what_is_still_to_come(needed, tmp_path):
     assert needed(keep=2) == 3 * ONE + EXPORTS
     assert needed(keep=2, patience=3) == 4 * ONE + EXPORTS, "the best stays, too"
+    assert needed(keep=2, keep_every=20) == 5 * ONE + EXPORTS, "of 40 steps"
     assert needed(keep=2, corrective_weight=50) == 3 * ONE + 2 * EXPORTS, "its corrector has an encoder, too"
     checkpoints = tmp_path / run_folder.CHECKPOINTS
     for step, more in ((2, 2), (4, 1), (6, 1)):

@@ -1,0 +1,115 @@
+"""Damages files of a run that is half done and of its prepared text, one at a time, and lets the run go on.
+
+It must end as if nothing had happened, or refuse with one line that names the file, or go on from what is whole and name what
+it could not use. A traceback, or other weights or figures without a word, is a failure.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from electra_accel.errors import UserError
+from tests.faults.trial import PIDS, RUN, command, content, differences, finish
+
+DONE, ALL = 2, 4  # steps of the run that is damaged, and of the one that went on
+OUTPUT = "output.txt"
+GIVEN = ("text.txt", "general.txt", OUTPUT)  # not files of the run
+EXPORTS = ("generator", "corrector")  # as discriminator/
+NOBODY = "65534"
+
+
+def truncated(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def one_bit_flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def deleted(path: Path) -> None:
+    path.unlink()
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def unreadable(path: Path) -> None:
+    path.chmod(0)
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES: tuple[Callable[[Path], None], ...] = (truncated, one_bit_flipped, deleted, emptied, unreadable, a_folder)
+
+
+@dataclass
+class Outcome:
+    """What became of the runs, by how they ended."""
+
+    undisturbed: int = 0  # equal to the run that nothing happened to
+    refused: int = 0  # one line that names the file, exit code 2
+    told: int = 0  # went on and named the file
+    wrong: list[str] = field(default_factory=list)
+
+
+def files_of(folder: Path) -> Iterator[Path]:
+    """Relative paths of what a run has written, one of each kind."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        known = name.parts[0] in (*GIVEN, PIDS) or name.parts[:2] in [(RUN, export) for export in EXPORTS]
+        if path.is_file() and not known and path.stat().st_size:
+            yield name
+
+
+def prepare(base: Path, place: Callable[[Path, str], Path]) -> tuple[Path, dict]:
+    """A run that is half done, and what an undisturbed one has at its end. ``place`` makes a folder with the text."""
+    half = place(base, "half")
+    whole = base / "whole"
+    for folder, steps in ((half, DONE), (whole, ALL)):
+        if folder is whole:
+            shutil.copytree(half, whole)
+        if code := finish(command(train__steps=steps, optim__schedule="constant"), folder):
+            raise UserError(f"the undisturbed run ended with exit code {code}: see {folder / OUTPUT}")
+    return half, content(whole)
+
+
+def try_one(half: Path, wanted: dict, name: Path, damage: Callable[[Path], None], outcome: Outcome) -> None:
+    """Damage one file in a copy of the run, go on, judge."""
+    folder = half.with_name(f"{'-'.join(name.parts)}-{damage.__name__}")
+    shutil.copytree(half, folder)
+    (folder / OUTPUT).unlink()
+    damage(folder / name)
+    words = command(train__steps=ALL, optim__schedule="constant")
+    if damage is unreadable and os.geteuid() == 0:  # root may read all
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, int(NOBODY), int(NOBODY))
+        words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *words]
+    code = finish(words, folder, HOME=str(folder))
+    said = (folder / OUTPUT).read_text("utf-8", errors="replace")
+    # A file of a checkpoint or of prepared text is named by its folder, too.
+    names = {str(name), name.name, name.parent.name} - {"run"}
+    named = any(each in line for each in names for line in said.splitlines() if "error:" in line or "warning:" in line)
+    unequal = [] if code else differences(content(folder), wanted)
+    if "Traceback" in said or code not in (0, 2):
+        outcome.wrong.append(f"{damage.__name__} {name}: exit code {code} ({folder / OUTPUT})")
+        return
+    if code == 2 and named:
+        outcome.refused += 1
+    elif code == 0 and not unequal:
+        outcome.undisturbed += 1
+    elif code == 0 and named:
+        outcome.told += 1
+    else:
+        how = f"{', '.join(unequal[:3])} differ, and nothing is said" if not code else "refused without the file's name"
+        outcome.wrong.append(f"{damage.__name__} {name}: {how} ({folder / OUTPUT})")
+        return
+    shutil.rmtree(folder)
