@@ -11,7 +11,19 @@ from tests.helpers import ROOT
 PACKAGE, SCRIPTS = ROOT / "electra_accel", ROOT / "scripts"
 # From the ground up. A file imports what stands before it here; files of one folder import each other without a circle.
 ORDER = [
-    *("errors", "json_text", "names", "randomness", "batch", "intervals", "paired", "durable", "cli", "terminal"),
+    *(
+        "errors",
+        "json_text",
+        "names",
+        "randomness",
+        "batch",
+        "intervals",
+        "paired",
+        "durable",
+        "digests",
+        "cli",
+        "terminal",
+    ),
     *("options", "text", "data", "model", "engines", "runs", "tracking", "pretraining", "finetuning", "reports"),
 ]
 MAX_LINES = 320
