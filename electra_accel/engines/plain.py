@@ -76,13 +76,21 @@ class Plain(Engine):
         self.gradients.exchange()
         self.accelerator.unscale_gradients(self.optimizer)
         norm = clip_gradients(self.model.parameters(), self.max_norm)
-        if not self.has_loss_scale:  # else the scaler decides
-            self.optimizer.optimizer.found_inf = (0 * norm != 0).float()  # NaN or infinite
-        self.optimizer.step()
+        self._step_if_finite(norm)
         self.gradients.clear()
         if isinstance(self.model, HalfWeights):
             self.model.renew()
         return norm
+
+    def _step_if_finite(self, norm: torch.Tensor) -> None:
+        optimizer = self.optimizer.optimizer
+        if self.has_loss_scale:  # the scaler decides
+            self.optimizer.step()
+        elif optimizer.defaults.get("fused"):  # torch's fused kernels and Muon decide on the device
+            optimizer.found_inf = (0 * norm != 0).float()  # NaN or infinite
+            self.optimizer.step()
+        elif norm.isfinite():  # waits for the device
+            self.optimizer.step()
 
 
 @torch.no_grad()
