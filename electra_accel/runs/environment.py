@@ -11,6 +11,7 @@ from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
 
 LAUNCHER = ("ACCELERATE_", "FSDP_")  # how variables begin that ``accelerate launch`` sets
+SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")  # in the name of one that is not written down
 PACKAGES = ("torch", "accelerate", "transformers", "datasets", "tokenizers", "numpy", "deepspeed", "wandb")
 
 
@@ -26,8 +27,13 @@ def environment(engine: Engine) -> dict:
         "engine_kind": engine.kind,
         "world_size": engine.world_size,
         "precision": engine.precision,
-        "accelerate": {key: value for key, value in sorted(os.environ.items()) if key.startswith(LAUNCHER)},
+        "accelerate": dict(sorted(filter(_of_launcher, os.environ.items()))),
     }
+
+
+def _of_launcher(variable: tuple[str, str]) -> bool:
+    name = variable[0]
+    return name.startswith(LAUNCHER) and not any(word in name for word in SECRET)
 
 
 def _version(package: str) -> str | None:
