@@ -7,6 +7,7 @@
 # make parity       one run on every engine, precision and arrangement: a table of the differences; about 10 minutes;
 #                   ARGS="--cut ci" is a part of it for two minutes
 # make faults       kills runs at every operation on files and at random moments: docs/reliability.md; ARGS="--each 10 --kills 5"
+# make fuzz         damages all that a user gives at random, 10,000 times; ARGS="--examples 300 --only corpus"
 # make ablations    one choice changed at a time, pre-trained and fine-tuned: DATA=folder PAIR=folder, see recipes/studies/ablations.yaml
 # make golden       rewrites the golden losses of tests/golden/, when training was changed on purpose
 # make slurm-test   scripts/slurm/pretrain.sbatch on a two-node Slurm that is started here; needs root and apt-get
@@ -32,7 +33,7 @@ INSTALLED_TEST := $(INSTALLED)-test
 INSTALLED_ENGINES := $(INSTALLED)-engines
 PINS := $(VENV)/electra-accel-constraints.txt
 
-.PHONY: help pretrain test check style bench gpu-suite parity faults ablations needs-data-and-pair golden slurm-test
+.PHONY: help pretrain test check style bench gpu-suite parity faults fuzz ablations needs-data-and-pair golden slurm-test
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -66,6 +67,9 @@ parity: $(INSTALLED_ENGINES)
 
 faults: $(INSTALLED_ENGINES)
 	python -m tests.faults.drive $(ARGS)
+
+fuzz: $(INSTALLED_TEST)
+	python -m tests.fuzz.drive $(ARGS)
 
 ablations: $(if $(and $(DATA),$(PAIR)),$(INSTALLED),needs-data-and-pair)
 	python scripts/study.py recipes/studies/ablations.yaml --set data=$(DATA) pair=$(PAIR) $(ARGS)

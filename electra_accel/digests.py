@@ -26,9 +26,16 @@ def require_whole(folder: Path, wanted: Mapping[str, Mapping[str, Any]]) -> None
     """Compare the files in ``folder`` with what :func:`digests` gave; others may stand beside them.
 
     Raises:
-        Damaged: names a file that is missing, short, altered, or cannot be read.
+        Damaged: names a file that is missing, short, altered, or cannot be read; ``wanted``, which was read from a file, is
+            something else.
     """
+    if not isinstance(wanted, Mapping):
+        raise Damaged("it has no list of files")
     for name, facts in wanted.items():
+        if not isinstance(facts, Mapping) or facts.keys() != {"bytes", "sha256"}:
+            raise Damaged(f"it has no size and SHA-256 of {name}")
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise Damaged(f"{name} lies outside of it")
         with _readable(folder / name) as file:  # a look beforehand says nothing: a run that goes on prunes
             size = os.fstat(file.fileno()).st_size
             if size != facts["bytes"]:

@@ -19,7 +19,7 @@ from electra_accel import json_text
 from electra_accel.digests import Damaged, digests, require_whole
 from electra_accel.durable import flush, flush_names
 from electra_accel.engines.engine import Engine
-from electra_accel.engines.state import Snapshot
+from electra_accel.engines.state import MODEL_FILE, OPTIMIZER_FILE, Snapshot
 from electra_accel.engines.state import write as write_state
 from electra_accel.errors import UserError
 from electra_accel.runs.run_folder import CHECKPOINTS, discard, storage_errors, write_json
@@ -133,6 +133,10 @@ def verify(path: Path) -> dict:
     if manifest.get("format") != FORMAT:
         raise Damaged(f"format {manifest.get('format')}, this version reads {FORMAT}")
     require_whole(path, wanted)
+    if unknown := [
+        name for name in (MODEL_FILE, OPTIMIZER_FILE, STATE) if (path / name).exists() and name not in wanted
+    ]:
+        raise Damaged(f"{MANIFEST} does not list {unknown[0]}")
     return manifest
 
 

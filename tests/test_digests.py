@@ -1,0 +1,36 @@
+"""What a list of files may hold that somebody else wrote; tests/data/test_damaged.py damages the files themselves."""
+
+from pathlib import Path
+
+import pytest
+
+from electra_accel.digests import Damaged, digests, require_whole
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "inner" / "below").mkdir(parents=True)
+    (tmp_path / "outside").write_text("of the folder")
+    for name in ("a", "below/b"):
+        (tmp_path / "inner" / name).write_text(f"content of {name}")
+    return tmp_path / "inner"
+
+
+def test_a_folder_is_what_its_digests_say_and_others_may_stand_beside_them(folder):
+    found = digests(folder)
+    assert found.keys() == {"a", "below/b"} and found["a"]["bytes"] == len("content of a")
+    (folder / "new").write_text("beside them")
+    require_whole(folder, found)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "below/../../outside"])
+def test_a_list_cannot_leave_its_folder(name: str, folder):
+    facts = digests(folder.parent)["outside"]
+    with pytest.raises(Damaged, match="outside of it"):
+        require_whole(folder, digests(folder) | {name: facts})
+
+
+@pytest.mark.parametrize("wanted", [None, [], "a", {"a": None}, {"a": {"bytes": 12}}, {"a": []}])
+def test_a_list_of_another_form_is_damage(wanted, folder):
+    with pytest.raises(Damaged):
+        require_whole(folder, wanted)
