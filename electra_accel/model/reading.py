@@ -107,7 +107,8 @@ def impossible(config: PretrainedConfig) -> list[str]:
         value = getattr(config, name, None)
         if isinstance(value, int | float) and not 0 <= value < limit:  # NaN is not either
             wrong.append(f"{name} is {value}")
-    if not all(isinstance(name, str) for name in config.architectures or ()):
+    names = config.architectures
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         wrong.append(f"architectures is {config.architectures}")
     activation = getattr(config, "hidden_act", None)
     if isinstance(activation, str) and activation not in ACT2FN:

@@ -60,6 +60,7 @@ CONFIGURATIONS = {
     "heads that do not divide": ({"num_attention_heads": 3}, "hidden_size 32 does not divide"),
     "dropout over 1": ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob is 1.5"),
     "dropout that is no number": ({"attention_probs_dropout_prob": NAN}, "attention_probs_dropout_prob is nan"),
+    "architectures that are no list": ({"architectures": True}, "architectures is True"),
     "an infinite epsilon": ({"layer_norm_eps": float("inf")}, "layer_norm_eps is inf"),
     "a range that is no number": ({"initializer_range": NAN}, "initializer_range is nan"),
     "more layers than a list can hold": ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
