@@ -1,10 +1,12 @@
 """A cut of ``make faults``: kills before some operations on files, and at random moments, are survived; damage is noticed."""
 
 import json
+import os
 
 import pytest
 
-from tests.faults import drive, trial
+from electra_accel.errors import UserError
+from tests.faults import damage, drive, full_disk, trial
 from tests.faults.drive import Row
 
 
@@ -21,6 +23,29 @@ def test_kills_before_operations_on_files_are_survived(tmp_path):
 def test_kills_of_one_of_two_processes_at_random_moments_are_survived(tmp_path):
     row = drive.at_random("ddp", tmp_path, kills=3, seed=3)
     assert row.kills >= 3 and row.of_one >= 1 and row.runs == row.survived >= 1 and row.wrong == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_damaged_files_are_named_or_do_no_harm(tmp_path):
+    tmp_path.chmod(0o755)
+    for above in tmp_path.parents:
+        if above.owner() == tmp_path.owner() and str(above).startswith("/tmp/"):
+            above.chmod(0o755)
+    row = damage.damaged(tmp_path, drive.new_place, each=23, jobs=1)
+    assert row.wrong == []
+    assert sum(o.undisturbed + o.refused + o.told for o in row.found.values()) >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_ends_a_run_with_a_line_and_it_goes_on(tmp_path):
+    try:
+        row = full_disk.filled(tmp_path, drive.new_place, tries=2, seed=1)
+    except UserError as reason:
+        pytest.skip(str(reason))
+    assert row.wrong == [] and row.survived == 2
 
 
 def test_what_is_not_equal_is_told(tmp_path):

@@ -4,9 +4,11 @@ It must end as if nothing had happened, or refuse with one line that names the f
 it could not use. A traceback, or other weights or figures without a word, is a failure.
 """
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,7 +55,7 @@ DAMAGES: tuple[Callable[[Path], None], ...] = (truncated, one_bit_flipped, delet
 
 @dataclass
 class Outcome:
-    """What became of the runs, by how they ended."""
+    """What became of the runs with one kind of damage, by how they ended."""
 
     undisturbed: int = 0  # equal to the run that nothing happened to
     refused: int = 0  # one line that names the file, exit code 2
@@ -80,6 +82,34 @@ def prepare(base: Path, place: Callable[[Path, str], Path]) -> tuple[Path, dict]
         if code := finish(command(train__steps=steps, optim__schedule="constant"), folder):
             raise UserError(f"the undisturbed run ended with exit code {code}: see {folder / OUTPUT}")
     return half, content(whole)
+
+
+@dataclass
+class Damaged:
+    """By kind of damage."""
+
+    HEAD = "| damage | files | as if undisturbed | refused, file named | went on, file named |"
+    found: dict[str, Outcome]
+
+    @property
+    def wrong(self) -> list[str]:
+        return [line for outcome in self.found.values() for line in outcome.wrong]
+
+    def lines(self) -> list[str]:
+        return [
+            f"| {name} | {o.undisturbed + o.refused + o.told + len(o.wrong)} | {o.undisturbed} | {o.refused} | {o.told} |"
+            for name, o in self.found.items()
+        ]
+
+
+def damaged(base: Path, place: Callable[[Path, str], Path], each: int, jobs: int) -> Damaged:
+    """Every kind of damage to every file, of these cases every ``each``-th, so many at once."""
+    half, wanted = prepare(base, place)
+    found = {damage.__name__.replace("_", " "): Outcome() for damage in DAMAGES}
+    cases = [*itertools.product(list(files_of(half)), zip(DAMAGES, found.values(), strict=True))][::each]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda case: try_one(half, wanted, case[0], *case[1]), cases))
+    return Damaged(found)
 
 
 def try_one(half: Path, wanted: dict, name: Path, damage: Callable[[Path], None], outcome: Outcome) -> None:

@@ -4,8 +4,9 @@
     python -m tests.faults.drive --rows operations --each 10      # every tenth operation on files
     python -m tests.faults.drive --markdown docs/reliability.md
 
-``operations`` kills one process right before each of its operations on files, once each. The other rows kill one process or
-all of them at random moments, again and again until the run is done. A run survives if it is done in the end, its exported
+``operations`` kills one process right before each of its operations on files, once each. ``damage`` damages each file of a run
+that is half done and of its prepared text (damage.py). ``disk`` fills the disk (full_disk.py). The other rows kill one process
+or all of them at random moments, again and again until the run is done. A run survives if it is done in the end, its exported
 weights, figures and samples are those of the undisturbed run bit for bit, and each step is recorded once.
 """
 
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ import psutil
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 from electra_accel.runs import checkpoint, run_folder
+from tests.faults.damage import damaged
+from tests.faults.full_disk import filled
 from tests.faults.trial import PIDS, RUN, TIMEOUT, command, content, differences, finish, start
 from tests.helpers import ROOT, benchmark
 from tests.pretraining_runs import write_corpus
@@ -51,6 +54,7 @@ LAUNCHES = {"single": None, "ddp": launch("ddp"), "zero2": launch("zero2")}
 class Row:
     """What became of the runs of a row."""
 
+    HEAD = "| fault | kills | runs | as if undisturbed | steps trained again by a kill |"
     fault: str
     kills: int = 0
     of_one: int = 0  # of them: of one process that trains, while the others lived
@@ -59,10 +63,10 @@ class Row:
     lost: list[int] = field(default_factory=list)  # steps that each kill made to be trained again
     wrong: list[str] = field(default_factory=list)  # what did not survive, one line each
 
-    def line(self) -> str:
+    def lines(self) -> list[str]:
         lost = f"{sum(self.lost) / len(self.lost):.1f}, at most {max(self.lost)}" if self.lost else "-"
         kills = f"{self.kills:,}{f', {self.of_one:,} of one' if self.of_one else ''}"
-        return f"| {self.fault} | {kills} | {self.runs:,} | {self.survived:,} | {lost} |"
+        return [f"| {self.fault} | {kills} | {self.runs:,} | {self.survived:,} | {lost} |"]
 
 
 def new_place(base: Path, name: str) -> Path:
@@ -206,9 +210,12 @@ def working_in(folder: Path) -> list[psutil.Process]:
 
 def main() -> int:
     parser = argument_parser(__doc__)
-    parser.add_argument("--rows", nargs="+", choices=("operations", *LAUNCHES), default=["operations", *LAUNCHES])
-    parser.add_argument("--each", type=int, default=1, help="of the operations on files, every so many")
-    parser.add_argument("--kills", type=int, default=40, help="of each of the other rows")
+    rows = ("operations", "damage", "disk", *LAUNCHES)
+    parser.add_argument("--rows", nargs="+", choices=rows, default=[*rows])
+    parser.add_argument(
+        "--each", type=int, default=1, help="of the operations on files and of the damages, every so many"
+    )
+    parser.add_argument("--kills", type=int, default=40, help="of each of the other rows; a quarter as many full disks")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, where runs have one process")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table into this page")
@@ -218,21 +225,27 @@ def main() -> int:
     if asked.markdown:
         measuring.parts_around(asked.markdown, SECTION)
     base, began = Path(tempfile.mkdtemp(prefix="faults-")).resolve(), time.monotonic()
-    lines = ["| fault | kills | runs | as if undisturbed | steps trained again by a kill |", "|---|---|---|---|---|"]
-    wrong = []
+    base.chmod(0o755)  # some runs are not root's
+    tables, wrong = defaultdict(list), []  # by their heads
     for name in asked.rows:
-        row = (
-            operations(base, asked.each, asked.jobs)
-            if name == "operations"
-            else at_random(name, base, asked.kills, asked.seed)
-        )
-        lines.append(row.line())
+        if name == "operations":
+            row = operations(base, asked.each, asked.jobs)
+        elif name == "damage":
+            row = damaged(base, new_place, asked.each, asked.jobs)
+        elif name == "disk":
+            row = filled(base, new_place, max(1, asked.kills // 4), asked.seed)
+        else:
+            row = at_random(name, base, asked.kills, asked.seed)
+        tables[row.HEAD] += row.lines()
         wrong += row.wrong
-        print(f"{lines[-1]}  ({time.monotonic() - began:.0f} s)", *row.wrong, sep="\n", flush=True)
+        print(*row.lines(), f"({name}: {time.monotonic() - began:.0f} s)", *row.wrong, sep="\n", flush=True)
+    lines = []
+    for head, rows in tables.items():
+        lines += ["", head, "|---" * (head.count("|") - 1) + "|", *rows]
     told = f"{measuring.machine('cpu')}, {time.monotonic() - began:.0f} s."
-    print("\n".join(["", told, "", *lines, *wrong]))
+    print("\n".join(["", told, *lines, *wrong]))
     if asked.markdown:
-        measuring.write_section(asked.markdown, SECTION, [told, "", *lines])
+        measuring.write_section(asked.markdown, SECTION, [told, *lines])
     if not wrong:
         shutil.rmtree(base, ignore_errors=True)
     return 1 if wrong else 0
