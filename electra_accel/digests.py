@@ -34,7 +34,7 @@ def require_whole(folder: Path, wanted: Mapping[str, Mapping[str, Any]]) -> None
     for name, facts in wanted.items():
         if not isinstance(facts, Mapping) or facts.keys() != {"bytes", "sha256"}:
             raise Damaged(f"it has no size and SHA-256 of {name}")
-        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        if not Path(os.path.normpath(folder / name)).is_relative_to(os.path.normpath(folder)):
             raise Damaged(f"{name} lies outside of it")
         with _readable(folder / name) as file:  # a look beforehand says nothing: a run that goes on prunes
             size = os.fstat(file.fileno()).st_size
@@ -53,3 +53,5 @@ def _readable(path: Path) -> Iterator[BinaryIO]:
         raise Damaged(f"{path.name} is missing") from error
     except OSError as error:
         raise Damaged(f"{path.name} cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a name that no file can have
+        raise Damaged(f"{path.name!r} cannot be read ({error})") from error

@@ -6,6 +6,8 @@ import pytest
 
 from electra_accel.digests import Damaged, digests, require_whole
 
+UNNAMEABLE = [{name: {"bytes": 1, "sha256": ""}} for name in ("a\0b", "\ud800")]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -30,7 +32,7 @@ def test_a_list_cannot_leave_its_folder(name: str, folder):
         require_whole(folder, digests(folder) | {name: facts})
 
 
-@pytest.mark.parametrize("wanted", [None, [], "a", {"a": None}, {"a": {"bytes": 12}}, {"a": []}])
+@pytest.mark.parametrize("wanted", [None, [], "a", {"a": None}, {"a": {"bytes": 12}}, {"a": []}, *UNNAMEABLE])
 def test_a_list_of_another_form_is_damage(wanted, folder):
     with pytest.raises(Damaged):
         require_whole(folder, wanted)

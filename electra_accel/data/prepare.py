@@ -15,8 +15,10 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import compress, islice
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -113,7 +115,7 @@ def prepare(
 
     if folder.exists():
         log(f"found prepared data {folder}")
-        if known := Prepared(folder).manifest.get("vocabulary"):
+        if known := read_manifest(folder).get("vocabulary"):
             before, after = known["tokens_before"], known["tokens_after"]
             log(f"vocabulary: {known['added']} tokens added, {after:,} tokens of training text instead of {before:,}")
     build_once(folder, build, log)
@@ -194,10 +196,7 @@ class Prepared:
         self.manifest = read_manifest(self.folder)
         self.fingerprint: str = self.manifest["fingerprint"]  # of all tokens and the tokenizer: equal on two hosts
         if os.environ.get("LOCAL_RANK", "0") == "0":  # once a host: it reads all bytes
-            try:
-                require_whole(self.folder, self.manifest.get("files", {}))  # none where an earlier version prepared it
-            except Damaged as reason:
-                raise UserError(f"{self.folder}: damaged: {reason}; delete the folder and prepare again") from reason
+            _require_whole(self.folder, self.manifest.get("files", {}))  # none where an earlier version prepared it
         self.tokenizer = tokenizer or load_tokenizer(self.folder / "tokenizer")
         if fingerprint(self.tokenizer) != self.manifest["tokenizer"]:
             why = "its tokenizer is not the one that the text was prepared with: changed since, or by an earlier version that "
@@ -219,3 +218,19 @@ class Prepared:
         self.train: TokenStore = stores.pop("train")
         self.replay: TokenStore | None = stores.pop("replay", None)
         self.held_out: dict[str, TokenStore] = stores  # by name of the set
+
+
+_whole: set[tuple] = set()  # folders that were read to the end, as they were then
+
+
+def _require_whole(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Once for a folder that does not change: it reads all bytes."""
+    with suppress(OSError, ValueError, TypeError):
+        seen = (folder.resolve(), *((name, os.stat(folder / name).st_mtime_ns) for name in sorted(files)))
+        if seen in _whole:
+            return
+    try:
+        require_whole(folder, files)
+    except Damaged as reason:
+        raise UserError(f"{folder}: damaged: {reason}; delete the folder and prepare again") from reason
+    _whole.add(seen)

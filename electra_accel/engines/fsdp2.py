@@ -97,7 +97,8 @@ class Fsdp2(Engine):
 
     def clip_and_step(self) -> torch.Tensor:
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_norm).full_tensor()
-        if norm.isfinite():  # waits for the device: torch's fused kernels do not take found_inf beside DTensors
+        # A scaler decides by itself. Else this waits for the device: fused kernels with found_inf were not tried on DTensors.
+        if self.has_loss_scale or norm.isfinite():
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm

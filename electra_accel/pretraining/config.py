@@ -64,7 +64,7 @@ class Tokenizer:
     path: str | None = option(None, "folder, hub id or vocab.txt", "PATH")
     train_vocab_size: int | None = option(None, "train a WordPiece vocabulary of so many tokens", within="[100, inf)")
     add_tokens: str | None = option(None, "add the tokens in this file, one a line, to a pair's vocabulary", "FILE")
-    learn_tokens: int | None = option(None, "add the N tokens that shorten the text most, to a pair's", within=COUNT)
+    learn_tokens: int | None = option(None, "add N tokens to a pair's vocabulary: the most useful ones", within=COUNT)
 
 
 @dataclass

@@ -26,8 +26,8 @@ class Log:
         flops: of this run's networks and optimizer.
 
     Attributes:
-        data_wait, checkpoint_stall, excluded: seconds since the last line in which the loop waited for data, for a checkpoint,
-            and did not train for any reason but the first; it adds to them.
+        data_wait, checkpoint_stall: seconds since the last line in which the loop waited for data, and for a checkpoint.
+        excluded: seconds that are none of training: evaluation, samples, checkpoints. The loop adds to all three.
     """
 
     def __init__(self, planned: Planned, engine: Engine, flops: Flops, recorder: Recorder, terminal: Terminal):
@@ -83,9 +83,9 @@ class Log:
     def end_step(self, step: int, gradient_norm: torch.Tensor, rate: Callable[[float], float]) -> None:
         """Take in the end of a step: ``step`` are done now. ``gradient_norm`` is the same on every process; ``rate`` gives the
         learning rate that belongs to a peak."""
-        # A step that is not finite has no figures.
+        # A step that was skipped has no figures, on any process.
         before = torch.zeros_like(self.counters) if self.counted is None else self.counted
-        self.counters = self.counted = torch.where(self.counters.isfinite().all(), self.counters, before)
+        self.counters = self.counted = torch.where(gradient_norm.isfinite(), self.counters, before)
         self.losses.append(self.step_loss)
         self.norms.append(gradient_norm)
         self.step_loss, self.rate = 0.0, rate

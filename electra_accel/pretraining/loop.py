@@ -64,12 +64,13 @@ def _train(
             # A window of figures ends wherever a checkpoint may be written: so a resumed run logs the same figures, and no
             # checkpoint holds weights that a bad loss has touched.
             log.write(progress)
-            saver.check()
             if config.checkpoint.minutes:
                 # One clock decides: processes that disagreed would wait for each other for ever.
                 minutes = engine.everywhere((time.monotonic() - last_save) / 60)[0]
                 save_due = save_due or minutes >= config.checkpoint.minutes
         paused = time.monotonic()
+        if log_due or evaluate_due or save_due:
+            saver.check()
         if evaluate_due:
             improved = judge.judge(progress)
             save_due = save_due or (improved and patience > 0)

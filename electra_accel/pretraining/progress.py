@@ -97,9 +97,8 @@ def save(folder: Path, saver: Saver, progress: Progress, config: Config, warn: C
 
     def write(snapshot: Snapshot) -> None:
         checkpoint.write(folder, snapshot, step, state, warn, keep=config.checkpoint.keep, protect=protect)
-        run_folder.write_status(folder, "running", step)
 
-    saver.save(write)
+    saver.save(write, lambda: run_folder.write_status(folder, "running", step))
 
 
 def read(path: Path, folder: Path, data: str, total_steps: int) -> Progress:
@@ -120,4 +119,5 @@ def read(path: Path, folder: Path, data: str, total_steps: int) -> Progress:
         progress.run_id, progress.warned, progress.judged_step = "", {}, -1
         # The origin's best checkpoint is not in this folder: what is best here begins anew.
         progress.best, progress.best_step, progress.best_figures, progress.bad_evaluations = None, 0, {}, 0
+        progress.skipped_steps, progress.skipped_in_a_row, progress.sound_step, progress.loss_spikes = 0, 0, -1, 0
     return progress

@@ -4,6 +4,7 @@ Such a step changes no weight, on any process: the engine sees to that without w
 is counted, told, and recorded with its examples, when a line is due. A run that skips too many in a row ends.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -18,8 +19,8 @@ from electra_accel.runs import run_folder
 MOST_RECORDED = 100  # skipped steps whose examples are written down
 REMEMBERED, ENOUGH = 100, 20  # losses of earlier steps that a jump is measured by, at most and at least
 REMEDY = (
-    "lower --optim.learning_rate (with muon also --optim.matrix_learning_rate) or --optim.max_grad_norm, or use "
-    "--train.precision no; the last checkpoints are from before and untouched"
+    "lower --optim.learning_rate (with muon also --optim.matrix_learning_rate) or --optim.max_grad_norm in another "
+    "--run.dir, or use --train.precision no; --run.resume goes on from a checkpoint from before"
 )
 
 
@@ -52,14 +53,14 @@ class Stability:
         if not losses:
             return
         values = self.engine.sum(torch.stack(list(losses)))
-        finite = values.isfinite()
-        if not self.engine.has_loss_scale:  # with it gradients overflow now and then; the scale is lowered
-            finite &= torch.stack(list(norms)).isfinite()
+        # The norm decides in the engine, too. With a loss scale gradients overflow now and then, and the scale is lowered.
+        finite = (values if self.engine.has_loss_scale else torch.stack(list(norms))).isfinite()
         skipped = []
         for step, (value, fine) in enumerate(zip(values.tolist(), finite.tolist(), strict=True), self.step + 1):
             if fine:
                 progress.skipped_in_a_row = 0
-                self._compare(step, value, progress)
+                if math.isfinite(value):
+                    self._compare(step, value, progress)
                 continue
             skipped.append(step)
             progress.skipped_steps += 1

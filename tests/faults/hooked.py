@@ -2,7 +2,7 @@
 
 FAULT_AT     that operation, as FAULT_LOG has it; without it nothing is killed. Threads work side by side, so it has no number
 FAULT_UNDER  only what is below this folder counts
-FAULT_LOG    a file that gets a line for each operation: its kind, its path, and the how manieth such one it is
+FAULT_LOG    a file that gets a line for each operation: its kind, its path, and how often it has come
 FAULT_RANK   of the process that counts; the others are as ever
 FAULT_PIDS   a folder that gets an empty file named after each process's number
 

@@ -62,7 +62,8 @@ class Recording(ReplacedTokenDetection):
                 recorded[name].append(value.cpu().numpy())
             is_last = os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
             if poisoned and is_last and present_step == POISONED_STEP:
-                return output._replace(discriminator_loss_sum=output.discriminator_loss_sum * float("nan"))
+                wrong = {name: getattr(output, name) * float("nan") for name in ("discriminator_loss_sum", "counters")}
+                return output._replace(**wrong)
         return output
 
 

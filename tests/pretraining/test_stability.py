@@ -32,7 +32,9 @@ def train(tmp_path, monkeypatch, capfd):
             def forward(self, batch, replacements=None):
                 output = super().forward(batch, replacements)
                 wrong = float("nan") if self.training and at[0] in poisoned and at[1] == 1 else 1.0
-                return output._replace(generator_loss_sum=output.generator_loss_sum * wrong)
+                return output._replace(
+                    generator_loss_sum=output.generator_loss_sum * wrong, counters=output.counters * wrong
+                )
 
         monkeypatch.setattr(loop, "micro_steps", micro_steps)
         monkeypatch.setattr("electra_accel.pretraining.networks.ReplacedTokenDetection", Poisoned)
@@ -48,9 +50,12 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_its_examples_are_named
     assert "step 2: the loss or its gradient is not finite; no weight was changed (1 so far" in out + err
     logged = [record for record in metrics(run) if "train/loss" in record]
     assert [(each["step"], each["health/skipped_steps"]) for each in logged] == [(2, 1), (4, 1), (6, 2)]
-    # A figure is that of the other step of its line.
-    assert all(record["train/loss"] > 0 and record["train/gradient_norm"] != 0 for record in logged)
     assert logged[0]["train/gradient_norm"] is None, "of the last step of the line"
+    # The figures of the line are those of its other step.
+    assert train("calm", tracking__log_every=1)[0] == 0
+    first = next(record for record in metrics(tmp_path / "calm") if "train/loss" in record)
+    for name in ("train/loss", "train/auc", "train/generator_accuracy", "train/replaced_fraction"):
+        assert logged[0][name] == first[name], name
 
     records = [json.loads(line) for line in (run / run_folder.SKIPPED).read_text("utf-8").splitlines()]
     assert [record["step"] for record in records] == [2, 5]

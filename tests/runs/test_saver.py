@@ -32,7 +32,7 @@ def step(engine) -> None:
 
 
 def test_what_is_written_is_the_state_of_its_step_while_steps_go_on(engine):
-    may_write, written = threading.Event(), []
+    may_write, written, told = threading.Event(), [], []
 
     def write(snapshot) -> None:
         assert may_write.wait(60)
@@ -41,13 +41,15 @@ def test_what_is_written_is_the_state_of_its_step_while_steps_go_on(engine):
     step(engine)
     before = engine.snapshot()
     with Saver(engine) as saver:
-        saver.save(write)
+        saver.save(write, then=lambda: told.append(threading.current_thread() is threading.main_thread()))
         step(engine)
         saver.check()
-        assert not written, "it is still being written"
+        assert not written and not told, "it is still being written"
         may_write.set()
         saver.wait()
-        assert len(written) == 1
+        assert len(written) == 1 and told == [True]
+        saver.wait()
+        assert told == [True], "once"
     for then, now, later in zip(before[:2], written[0][:2], engine.snapshot()[:2], strict=True):
         assert then.keys() == now.keys() and then
         assert all(now[name].equal(then[name]) for name in then)
