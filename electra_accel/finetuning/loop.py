@@ -190,11 +190,18 @@ def train(
         mean = loss_of_epoch / targets_of_epoch
         terminal.line(f"{job.name}  epoch {epoch + 1}/{epochs}  loss {mean:.4f}  dev: {shown}")
         state.seconds = time.monotonic() - began
-        protect = {state.best_step}
-        checkpoint.save(job.folder, engine, state.step, asdict(state), terminal.warn, keep=1, protect=protect)
+        _save(job, engine, state, terminal.warn)
         if state.step < total and sums.asked_to_stop():
             sums.stop(recorder.close)
     terminal.stop()
+
+
+def _save(job: Job, engine: Engine, state: State, warn: Callable[[str], None]) -> None:
+    """After an epoch; the best one stays beside it."""
+    snapshot, best = engine.snapshot(), {state.best_step}
+    engine.on_main(
+        lambda: checkpoint.write(job.folder, snapshot, state.step, asdict(state), warn, keep=1, protect=best)
+    )
 
 
 def _lost(

@@ -18,7 +18,6 @@ from pathlib import Path
 from electra_accel import json_text
 from electra_accel.digests import Damaged, digests, require_whole
 from electra_accel.durable import flush, flush_names
-from electra_accel.engines.engine import Engine
 from electra_accel.engines.state import MODEL_FILE, OPTIMIZER_FILE, Snapshot
 from electra_accel.engines.state import write as write_state
 from electra_accel.errors import UserError
@@ -28,21 +27,6 @@ MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = 1
 REPLACED = ".replaced"
 _NAME = re.compile(rf"step-(\d{{8,}})(?:{REPLACED})?")
-
-
-def save(
-    folder: Path,
-    engine: Engine,
-    step: int,
-    state: dict,
-    warn: Callable[[str], None],
-    *,
-    keep: int,
-    protect: Container[int] = (),
-) -> None:
-    """Copy the state and :func:`write` it. Called on every process, which all wait; errors as of :func:`write`."""
-    snapshot = engine.snapshot()
-    engine.on_main(lambda: write(folder, snapshot, step, state, warn, keep=keep, protect=protect))
 
 
 def write(
@@ -74,7 +58,7 @@ def write(
 
 
 def read_state(path: Path) -> dict:
-    """The state that :func:`save` was given, of a verified checkpoint."""
+    """The state that :func:`write` was given, of a verified checkpoint."""
     return json_text.loads((path / STATE).read_bytes())
 
 

@@ -6,6 +6,7 @@ it could not use. A traceback, or other weights or figures without a word, is a 
 
 import itertools
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -106,9 +107,10 @@ def damaged(base: Path, place: Callable[[Path, str], Path], each: int, jobs: int
     """Every kind of damage to every file, of these cases every ``each``-th, so many at once."""
     half, wanted = prepare(base, place)
     found = {damage.__name__.replace("_", " "): Outcome() for damage in DAMAGES}
-    cases = [*itertools.product(list(files_of(half)), zip(DAMAGES, found.values(), strict=True))][::each]
+    cases = [*itertools.product(list(files_of(half)), zip(DAMAGES, found.values(), strict=True))]
+    random.Random(1).shuffle(cases)  # else every sixth case would have the same damage
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda case: try_one(half, wanted, case[0], *case[1]), cases))
+        list(pool.map(lambda case: try_one(half, wanted, case[0], *case[1]), cases[::each]))
     return Damaged(found)
 
 
