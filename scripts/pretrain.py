@@ -85,7 +85,7 @@ def train_networks(planned, engine, stop, terminal: Terminal) -> None:
     progress = engine.together(planned.progress)
     optimizer = build_optimizer(model, config.optim)
     engine.prepare(model, optimizer, checkpoint, max_norm=config.optim.max_grad_norm, compile=config.train.compile)
-    engine.on_main(lambda: taking.begin(planned, engine, progress))
+    engine.on_main(lambda: taking.begin(planned, engine, progress, terminal.warn))
     engine.on_main(lambda: write_model_identity(folder, model, prepared))
 
     with stop, taking.recorded_status(planned, progress, terminal, write_report):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from electra_accel.digests import Damaged, digests, require_whole
+from electra_accel.runs import run_folder
 
 UNNAMEABLE = [{name: {"bytes": 1, "sha256": ""}} for name in ("a\0b", "\ud800")]
 
@@ -36,3 +37,17 @@ def test_a_list_cannot_leave_its_folder(name: str, folder):
 def test_a_list_of_another_form_is_damage(wanted, folder):
     with pytest.raises(Damaged):
         require_whole(folder, wanted)
+
+
+def test_records_may_grow_and_not_change(tmp_path):
+    metrics = tmp_path / run_folder.METRICS
+    metrics.write_text('{"step": 1}\n')
+    known = run_folder.records(tmp_path)
+    assert known.keys() == {run_folder.METRICS}, "of what is there"
+    metrics.write_text('{"step": 1}\n{"step": 2}\n')
+    assert run_folder.altered_records(tmp_path, known) == []
+    for content in ('{"step": 3}\n{"step": 2}\n', '{"step"', ""):
+        metrics.write_text(content)
+        assert run_folder.altered_records(tmp_path, known) == [run_folder.METRICS]
+    metrics.unlink()
+    assert run_folder.altered_records(tmp_path, known) == [run_folder.METRICS]

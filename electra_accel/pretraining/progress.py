@@ -42,6 +42,7 @@ class Progress:
     best_step: int = 0
     best_figures: dict[str, float] = field(default_factory=dict)  # all figures of that step
     bad_evaluations: int = 0  # how many evaluations ago that was
+    records: dict[str, list] = field(default_factory=dict)  # ``run_folder.records``, as of the last checkpoint
     stopped_because: str = ""  # why the run ended before its last step
 
     def to_json(self) -> dict:
@@ -90,6 +91,7 @@ def save(folder: Path, saver: Saver, progress: Progress, config: Config, warn: C
     """
     if not progress.skipped_in_a_row:
         progress.sound_step = progress.step
+    progress.records = run_folder.records(folder)
     step, state, every = progress.step, progress.to_json(), config.checkpoint.keep_every
     protect = {progress.sound_step, *(range(0, step + 1, every) if every else ())}
     if config.eval.patience:

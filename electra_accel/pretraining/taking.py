@@ -63,13 +63,16 @@ def recorded_status(
     )
 
 
-def begin(planned: Planned, engine: Engine, progress: Progress) -> None:
+def begin(planned: Planned, engine: Engine, progress: Progress, warn: Callable[[str], None]) -> None:
     """Take the run folder. On the main process, when all is known to be well.
 
     A run that begins at another run's checkpoint takes over that run's evaluation of step 0: both started from the same
     networks, and "before" means these. UserError where another process trains in this folder.
     """
     folder, step = planned.folder, progress.step if planned.checkpoint else -1
+    if planned.checkpoint and planned.checkpoint.resolve().is_relative_to(folder.resolve()):
+        for name in run_folder.altered_records(folder, progress.records):
+            warn(f"{folder / name} was altered since step {step} was saved: do not trust its earlier records")
     opening.take(folder, engine, dump(planned.config), step, {run_folder.CONTENT: planned.content})
     if step > 0 and not (folder / run_folder.METRICS).exists():
         first = {name: value if math.isfinite(value) else None for name, value in progress.first.items()}

@@ -11,6 +11,7 @@ The functions here know files, not training. Only the main process writes.
 import datetime
 import errno
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -201,6 +202,26 @@ def cut_back(path: Path, step: int) -> None:
     if path.exists():
         kept = [record for record in read_jsonl(path) if record["step"] <= step]
         write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+
+
+def records(folder: Path) -> dict[str, list]:
+    """``{name: [bytes, SHA-256]}`` of the jsonl files of a run that are there."""
+    found = {}
+    for path in (folder / name for name in (METRICS, SAMPLES)):
+        if path.is_file():
+            content = path.read_bytes()
+            found[path.name] = [len(content), hashlib.sha256(content).hexdigest()]
+    return found
+
+
+def altered_records(folder: Path, known: dict[str, list]) -> list[str]:
+    """Names of the files that do not begin with what :func:`records` knew: since then they are only appended to."""
+    altered = []
+    for name, (size, digest) in known.items():
+        content = (folder / name).read_bytes()[:size] if (folder / name).is_file() else b""
+        if hashlib.sha256(content).hexdigest() != digest:
+            altered.append(name)
+    return altered
 
 
 def require_creatable(folder: Path, option: str = "run.dir") -> None:
