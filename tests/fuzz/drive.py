@@ -20,7 +20,8 @@ LIMIT = 60_000  # milliseconds that an input may take
 
 
 def fuzz(target: Target, examples: int, place: Path, number: int = 1) -> Counter[str]:
-    """How often inputs were taken and refused. Raises what hypothesis found, with the smallest input that shows it.
+    """How often inputs were taken and refused. Raises what hypothesis found, with the smallest input that shows it, and
+    AssertionError where an input without damage is refused.
 
     Args:
         number: seed; the same gives the same inputs.
@@ -41,6 +42,9 @@ def fuzz(target: Target, examples: int, place: Path, number: int = 1) -> Counter
         with tempfile.TemporaryDirectory(dir=place) as folder:
             found[judge(target, Path(folder), value)] += 1
 
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        if judge(target, Path(folder), target.good) != "taken":
+            raise AssertionError("an input without damage was refused")
     once()
     return found
 

@@ -32,6 +32,7 @@ from tests.text.texts import TEXTS
 
 @dataclass(frozen=True)
 class Target:
+    good: object  # an input without damage, which has to be taken
     inputs: st.SearchStrategy
     read: Callable[[Path, object], None]
     names: Callable[[object], list[str]]  # of which the line has to have one
@@ -53,11 +54,11 @@ GOOD_WORDS = [
 def command_line() -> Target:
     # What is wrong is an option, a value, or that two exclude each other; so no one name has to be in the line.
     read = lambda folder, words: _settled([*GOOD_WORDS, *words])  # noqa: E731
-    return Target(odd_words(sorted(flatten(Config()))), read, lambda words: [""])
+    return Target([], odd_words(sorted(flatten(Config()))), read, lambda words: [""])
 
 
 def configuration() -> Target:
-    recipes = [path.read_bytes() for path in sorted((ROOT / "recipes").glob("*.yaml"))]
+    recipes = {path.stem: path.read_bytes() for path in sorted((ROOT / "recipes").glob("*.yaml"))}
     values = st.dictionaries(
         st.sampled_from(sorted({name.split(".")[0] for name in flatten(Config())})), _groups(), max_size=3
     )
@@ -68,9 +69,8 @@ def configuration() -> Target:
         _settled(["--config", str(path)])
 
     # A file may be good by itself and impossible in all: then options are named.
-    return Target(
-        st.sampled_from(recipes).flatmap(damaged) | values.map(json.dumps).map(str.encode), read, lambda _: [""]
-    )
+    inputs = st.sampled_from([*recipes.values()]).flatmap(damaged) | values.map(json.dumps).map(str.encode)
+    return Target(recipes["tiny-python-docs"], inputs, read, lambda _: [""])
 
 
 def _groups() -> st.SearchStrategy:
@@ -104,7 +104,8 @@ def corpus() -> Target:
             for place, text in placed_texts(path, "text", join_lines):
                 assert isinstance(place, str) and isinstance(text, str)
 
-    return Target(st.sampled_from(sorted(FILES)).flatmap(_file), read, lambda given: [f"given{given[0]}"])
+    good = (".csv", FILES[".csv"].encode())
+    return Target(good, st.sampled_from(sorted(FILES)).flatmap(_file), read, lambda given: [f"given{given[0]}"])
 
 
 KINDS = {"classification": "label", "regression": "score", "tagging": "tags"}
@@ -120,13 +121,18 @@ def task() -> Target:
         path.write_bytes(given[1])
         load_task(resolve_task(Task(kind=given[0], train_file=str(path), dev_fraction=0.3)))
 
-    return Target(st.tuples(st.sampled_from(sorted(KINDS)), damaged(whole) | lines), read, lambda _: ["given.jsonl"])
+    inputs = st.tuples(st.sampled_from(sorted(KINDS)), damaged(whole) | lines)
+    return Target(("classification", whole), inputs, read, lambda _: ["given.jsonl"])
 
 
 @functools.cache
 def _tokenizer_files(place: Path) -> dict[str, bytes]:
     train_tokenizer(lambda: [TEXTS], 300, place)
     return {path.name: path.read_bytes() for path in place.iterdir()}
+
+
+def _first(files: dict[str, bytes]) -> tuple[str, bytes]:
+    return next(iter(files.items()))
 
 
 def _one_of(files: dict[str, bytes]) -> st.SearchStrategy:
@@ -153,7 +159,9 @@ def _with_one_file(files: dict[str, bytes], read: Callable[[Path], None]) -> Cal
 
 def tokenizer(place: Path) -> Target:
     files = _tokenizer_files(place)
-    return Target(_one_of(files), _with_one_file(files, load_tokenizer), lambda given: [given[0], "{folder}"])
+    return Target(
+        _first(files), _one_of(files), _with_one_file(files, load_tokenizer), lambda given: [given[0], "{folder}"]
+    )
 
 
 def network(place: Path) -> Target:
@@ -171,7 +179,7 @@ def network(place: Path) -> Target:
         load_networks(str(folder / "generator"), str(folder / "discriminator"), **settings)
 
     named = ["model.generator", "model.discriminator", "generator", "discriminator"]
-    return Target(_one_of(files) | head, _with_one_file(files | weights, read), lambda _: named)
+    return Target(_first(files), _one_of(files) | head, _with_one_file(files | weights, read), lambda _: named)
 
 
 def saved(place: Path) -> Target:
@@ -188,7 +196,7 @@ def saved(place: Path) -> Target:
         assert path and not told
         Progress.from_json(checkpoint.read_state(path))
 
-    return Target(_one_of(files), _with_one_file(files, read), lambda _: [made.name])
+    return Target(_first(files), _one_of(files), _with_one_file(files, read), lambda _: [made.name])
 
 
 def targets(place: Path) -> dict[str, Target]:
