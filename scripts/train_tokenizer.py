@@ -3,17 +3,20 @@
     python scripts/train_tokenizer.py --files reviews.csv.xz --text_column sen --vocab_size 8000 --out tokenizers/reviews
 
 Files as for prepare_data.py. Case and accents are kept, Hangul syllables stay whole. The same text gives the same vocabulary.
+The folder appears whole, or not at all.
 """
 
 import argparse
+import os
 import shlex
+import shutil
 import sys
 from itertools import chain
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
-from electra_accel.runs.run_folder import require_creatable
+from electra_accel.runs.run_folder import replace_folder, require_creatable, storage_errors
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -44,7 +47,13 @@ def main() -> None:
     def batches():
         return (batch.documents for batch in read_documents(corpus))
 
-    tokenizer = train_tokenizer(batches, asked.vocab_size, asked.out, asked.lowercase, print)
+    partial = asked.out.with_name(f".{asked.out.name}.{os.getpid()}.partial")
+    try:
+        with storage_errors(asked.out, "out"):
+            tokenizer = train_tokenizer(batches, asked.vocab_size, partial, asked.lowercase, print)
+            replace_folder(partial, asked.out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     sample = sample_of(chain.from_iterable(batches()))
     ids = tokenizer(sample, add_special_tokens=False)["input_ids"]
     for line in told({"the first texts": measure(ids, tokenizer, sample)}):

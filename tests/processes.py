@@ -43,6 +43,7 @@ MAY_DIFFER = (
         "TERM",
         "PYTEST_",
         "CI",
+        "FAULT_",
     ),
     *("ACCELERATE_", "FSDP_", "RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_"),
     *("TORCH_NCCL_", "PYTHONPATH"),

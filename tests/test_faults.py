@@ -13,7 +13,7 @@ from tests.faults.drive import Row
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_kills_before_operations_on_files_are_survived(tmp_path):
-    row = drive.operations(tmp_path, each=80, jobs=1)
+    row = drive.operations(tmp_path, "pretraining", each=80, jobs=1)
     assert row.kills == row.runs == row.survived >= 3 and row.wrong == []
     assert max(row.lost) <= 1, "there is a checkpoint every step"
 
@@ -64,7 +64,7 @@ def test_what_is_not_equal_is_told(tmp_path):
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "status.json").write_text(json.dumps({"state": "done", "step": 1, "reason": "", "exit_code": 0}))
     row = Row("a fault")
-    drive.judge(row, "it", tmp_path / "it", wanted)
+    drive.judge(row, "it", tmp_path / "it", trial.content(tmp_path / "it"), wanted)
     assert (row.runs, row.survived) == (1, 0)
     assert row.wrong[0].startswith("it: discriminator/model.safetensors, figures, each step once")
     assert trial.content(tmp_path / "it")["each step once"] is False

@@ -120,12 +120,13 @@ def try_one(half: Path, wanted: dict, name: Path, damage: Callable[[Path], None]
     shutil.copytree(half, folder)
     (folder / OUTPUT).unlink()
     damage(folder / name)
-    words = command(train__steps=ALL, optim__schedule="constant")
+    words, home = command(train__steps=ALL, optim__schedule="constant"), {}
     if damage is unreadable and os.geteuid() == 0:  # root may read all
         for path in (folder, *folder.rglob("*")):
             os.chown(path, int(NOBODY), int(NOBODY))
         words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *words]
-    code = finish(words, folder, HOME=str(folder))
+        home = {"HOME": str(folder)}
+    code = finish(words, folder, **home)
     said = (folder / OUTPUT).read_text("utf-8", errors="replace")
     named = any(name.name in line for line in said.splitlines() if "error:" in line or "warning:" in line)
     unequal = [] if code else differences(content(folder), wanted)

@@ -1,13 +1,13 @@
 """Kills real runs, lets them go on, and compares them with an undisturbed one: the table of docs/reliability.md (make faults).
 
-    python -m tests.faults.drive                                  # all rows, about 40 minutes on two cores
-    python -m tests.faults.drive --rows operations --each 10      # every tenth operation on files
+    python -m tests.faults.drive                                  # all rows, some hours on two cores
+    python -m tests.faults.drive --rows pretraining --each 10     # every tenth operation on files
     python -m tests.faults.drive --markdown docs/reliability.md
 
-``operations`` kills one process right before each of its operations on files, once each. ``damage`` damages each file of a run
-that is half done and of its prepared text (damage.py). ``disk`` fills the disk (full_disk.py). The other rows kill one process
-or all of them at random moments, again and again until the run is done. A run survives if it is done in the end, its exported
-weights, figures and samples are those of the undisturbed run bit for bit, and each step is recorded once.
+The first rows kill a program right before each of its operations on files, once each (jobs.py). ``damage`` damages each file of
+a run that is half done and of its prepared text (damage.py). ``disk`` fills the disk (full_disk.py). The other rows kill one
+process or all of them at random moments, again and again until the run is done. A run survives if it is done in the end, its
+exported weights, figures and samples are those of the undisturbed run bit for bit, and each step is recorded once.
 """
 
 import random
@@ -29,9 +29,9 @@ from electra_accel.errors import UserError
 from electra_accel.runs import checkpoint, run_folder
 from tests.faults.damage import damaged
 from tests.faults.full_disk import filled
+from tests.faults.jobs import JOBS, write_text
 from tests.faults.trial import PIDS, RUN, TIMEOUT, command, content, differences, finish, start
 from tests.helpers import ROOT, benchmark
-from tests.pretraining_runs import write_corpus
 
 SECTION = "table"  # of the page
 measuring = benchmark("measuring")
@@ -73,8 +73,7 @@ def new_place(base: Path, name: str) -> Path:
     """A folder with the text that a run reads."""
     folder = base / name
     folder.mkdir(parents=True)
-    write_corpus(folder / "text.txt", most=300)
-    write_corpus(folder / "general.txt", most=60)
+    write_text(folder)
     return folder
 
 
@@ -89,10 +88,10 @@ def lost_steps(run: Path) -> int:
     return 0
 
 
-def judge(row: Row, name: str, folder: Path, wanted: dict) -> None:
+def judge(row: Row, name: str, folder: Path, found: dict, wanted: dict) -> None:
     """Whether the run in ``folder``, which has come to its end, is equal to the undisturbed one."""
     row.runs += 1
-    unequal = differences(content(folder), wanted)
+    unequal = differences(found, wanted)
     if unequal:
         row.wrong.append(f"{name}: {', '.join(unequal[:4])} differ ({folder})")
     else:
@@ -100,41 +99,47 @@ def judge(row: Row, name: str, folder: Path, wanted: dict) -> None:
         shutil.rmtree(folder)
 
 
-def operations(base: Path, each: int, jobs: int) -> Row:
-    """One process, killed before each operation on files, in the run's preparation, training, saving, export and report."""
-    whole = new_place(base, "whole")
+def operations(base: Path, name: str, each: int, jobs: int) -> Row:
+    """A program that is killed before each of its operations on files."""
+    job = JOBS[name]
+
+    def place(folder: str) -> Path:
+        (base / name / folder).mkdir(parents=True)
+        job.make(base / name / folder)
+        return base / name / folder
+
+    whole = place("whole")
     log = whole / "operations.txt"
-    code = finish(command(), whole, FAULT_LOG=str(log))
+    code = finish(job.words, whole, FAULT_LOG=str(log))
     if code:
         raise UserError(f"the undisturbed run ended with exit code {code}: see {whole / 'output.txt'}")
-    wanted, known = content(whole), log.read_text().splitlines()
+    wanted, known = job.content(whole), log.read_text("utf-8").splitlines()
     kinds = Counter(line.split()[0] for line in known)
     told = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-    print(f"one process: {len(known)} operations on files ({told})", flush=True)
-    which = range(1, len(known) + 1, each)
+    print(f"{job.told}: {len(known)} operations on files ({told})", flush=True)
     row = Row(
-        f"one process, right before {'each' if each == 1 else f'every {each}th'} of its {len(known)} operations on files"
+        f"{job.told}, right before {'each' if each == 1 else f'every {each}th'} of its {len(known)} operations on files"
     )
 
     def attempt(number: int) -> tuple[int, Path, int, list[int]]:
-        folder = new_place(base, f"operation-{number}")
-        killed = finish(command(), folder, FAULT_AT=known[number - 1])
-        lost = [lost_steps(folder / RUN)]
-        return number, folder, killed, [finish(command(), folder), *lost]
+        folder = place(f"operation-{number}")
+        killed = finish(job.words, folder, FAULT_AT=known[number])
+        lost = lost_steps(folder / RUN)
+        return number, folder, killed, [finish(job.words, folder), lost]
 
     with ThreadPoolExecutor(jobs) as pool:
-        for number, folder, killed, (code, lost) in pool.map(attempt, which):
-            name = f"operation {number} ({known[number - 1]})"
+        for number, folder, killed, (code, lost) in pool.map(attempt, range(0, len(known), each)):
+            told = f"operation {number + 1} ({known[number]})"
             if killed != -signal.SIGKILL:
-                row.wrong.append(f"{name}: was to be killed, ended with exit code {killed}")
+                row.wrong.append(f"{told}: was to be killed, ended with exit code {killed}")
                 continue
             row.kills += 1
             row.lost.append(lost)
-            if code:
-                row.wrong.append(f"{name}: goes on with exit code {code} ({folder / 'output.txt'})")
+            if code in job.ends:
+                judge(row, told, folder, job.content(folder), wanted)
+            else:
+                row.wrong.append(f"{told}: goes on with exit code {code} ({folder / 'output.txt'})")
                 row.runs += 1
-                continue
-            judge(row, name, folder, wanted)
     return row
 
 
@@ -160,7 +165,7 @@ def at_random(name: str, base: Path, kills: int, seed: int) -> Row:
                 row.of_one += killed == "one"
                 row.lost.append(lost_steps(folder / RUN))
             elif run_folder.read_status(folder / RUN).get("state") == "done":
-                judge(row, f"{name}, run {number}", folder, wanted)
+                judge(row, f"{name}, run {number}", folder, content(folder), wanted)
                 break
             else:
                 row.wrong.append(f"{name}, run {number}: exit code {process.returncode} ({folder / 'output.txt'})")
@@ -210,7 +215,7 @@ def working_in(folder: Path) -> list[psutil.Process]:
 
 def main() -> int:
     parser = argument_parser(__doc__)
-    rows = ("operations", "damage", "disk", *LAUNCHES)
+    rows = (*JOBS, "damage", "disk", *LAUNCHES)
     parser.add_argument("--rows", nargs="+", choices=rows, default=[*rows])
     parser.add_argument(
         "--each", type=int, default=1, help="of the operations on files and of the damages, every so many"
@@ -228,8 +233,8 @@ def main() -> int:
     base.chmod(0o755)  # some runs are not root's
     tables, wrong = defaultdict(list), []  # by their heads
     for name in asked.rows:
-        if name == "operations":
-            row = operations(base, asked.each, asked.jobs)
+        if name in JOBS:
+            row = operations(base, name, asked.each, asked.jobs)
         elif name == "damage":
             row = damaged(base, new_place, asked.each, asked.jobs)
         elif name == "disk":

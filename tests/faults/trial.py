@@ -23,13 +23,16 @@ SETTINGS = dict(
 )  # fmt: skip
 
 
-def command(script: str = "pretrain.py", launch: Sequence[str] | None = None, **changed: object) -> list[str]:
-    """Of a run in the folder where it is started; ``launch``: options of ``accelerate launch``."""
-    words = options("text.txt", RUN, **SETTINGS | changed)
-    program = ["-m", "tests.faults.hooked", str(ROOT / "scripts" / script)]
-    if launch is not None:
-        program = ["-m", "accelerate.commands.launch", *launch, *program]
-    return [sys.executable, *program, *words]
+def command(launch: Sequence[str] | None = None, **changed: object) -> list[str]:
+    """Of a pre-training run in the folder where it is started; ``launch``: options of ``accelerate launch``."""
+    return program("pretrain.py", options("text.txt", RUN, **SETTINGS | changed), launch)
+
+
+def program(script: str, words: Sequence[str], launch: Sequence[str] | None = None) -> list[str]:
+    """A script with the options ``words``, under the hook on operations."""
+    hooked = ["-m", "tests.faults.hooked", str(ROOT / "scripts" / script), *words]
+    launcher = [] if launch is None else ["-m", "accelerate.commands.launch", *launch]
+    return [sys.executable, *launcher, *hooked]
 
 
 def start(words: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
@@ -67,11 +70,10 @@ def finish(words: list[str], folder: Path, **environment: str) -> int:
 def content(folder: Path) -> dict[str, object]:
     """What must be equal however often a run was killed: exported weights, samples, figures that do not depend on the clock."""
     run = folder / RUN
-    weights = {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in exported(run)}
     figures = metrics(run)
     steps = [record["step"] for record in figures if "train/loss" in record]
     return {
-        **weights,
+        **exported(run),
         "figures": figures,
         "each step once": steps == sorted(set(steps)),
         "samples": run_folder.read_jsonl(run / run_folder.SAMPLES),
@@ -79,8 +81,14 @@ def content(folder: Path) -> dict[str, object]:
     }
 
 
-def exported(run: Path) -> list[Path]:
-    return sorted(path for path in run.glob("*/model.safetensors"))
+def exported(run: Path) -> dict[str, object]:
+    """Digests of the weights for use, not of those in checkpoints."""
+    found = [path for path in sorted(run.rglob("model.safetensors")) if run_folder.CHECKPOINTS not in path.parts]
+    return {str(path.relative_to(run)): digest(path) for path in found}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def differences(found: dict[str, object], wanted: dict[str, object]) -> list[str]:
