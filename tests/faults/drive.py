@@ -4,12 +4,19 @@
     python -m tests.faults.drive --rows pretraining --each 10     # every tenth operation on files
     python -m tests.faults.drive --markdown docs/reliability.md
 
-The first rows kill a program right before each of its operations on files, once each (jobs.py). ``damage`` damages each file of
-a run that is half done and of its prepared text (damage.py). ``disk`` fills the disk (full_disk.py). The other rows kill one
-process or all of them at random moments, again and again until the run is done. A run survives if it is done in the end, its
-exported weights, figures and samples are those of the undisturbed run bit for bit, and each step is recorded once.
+Rows:
+
+pretraining, warm-start, finetuning, tokenizer   a program is killed right before each of its operations on files (jobs.py)
+damage                                           each file of a run and of its prepared text is damaged (damage.py)
+disk                                             the disk is filled (full_disk.py)
+signals, signals-ddp                             a run is asked to stop (signals.py)
+single, ddp, zero2                               one process or all are killed at random moments until the run is done
+
+A run survives if it is done in the end, its exported weights, figures and samples are those of the undisturbed run bit for bit,
+and each step is recorded once.
 """
 
+import argparse
 import random
 import shutil
 import signal
@@ -27,10 +34,11 @@ import psutil
 from electra_accel.cli import argument_parser, exit_with_one_line
 from electra_accel.errors import UserError
 from electra_accel.runs import checkpoint, run_folder
-from tests.faults.damage import damaged
-from tests.faults.full_disk import filled
+from tests.faults.damage import Damaged, damaged
+from tests.faults.full_disk import Filled, filled
 from tests.faults.jobs import JOBS, write_text
-from tests.faults.trial import PIDS, RUN, TIMEOUT, command, content, differences, finish, start
+from tests.faults.signals import Asked, asked_to_stop
+from tests.faults.trial import RUN, TIMEOUT, command, content, differences, finish, start, training_in, working_in
 from tests.helpers import ROOT, benchmark
 
 SECTION = "table"  # of the page
@@ -103,10 +111,12 @@ def operations(base: Path, name: str, each: int, jobs: int) -> Row:
     """A program that is killed before each of its operations on files."""
     job = JOBS[name]
 
+    given = base / name / "given"
+    given.mkdir(parents=True)
+    job.make(given)
+
     def place(folder: str) -> Path:
-        (base / name / folder).mkdir(parents=True)
-        job.make(base / name / folder)
-        return base / name / folder
+        return Path(shutil.copytree(given, base / name / folder))
 
     whole = place("whole")
     log = whole / "operations.txt"
@@ -185,7 +195,7 @@ def kill_after(process: subprocess.Popen, folder: Path, seconds: float, chance: 
         process.wait(seconds)
         return ""
     everyone = working_in(folder)
-    training = [each for each in everyone if str(each.pid) in names_of(folder / PIDS)]
+    training = training_in(folder)
     one = bool(training) and chance.random() < 0.5
     for each in [chance.choice(training)] if one else everyone:
         with suppress(psutil.NoSuchProcess):
@@ -199,28 +209,35 @@ def kill_after(process: subprocess.Popen, folder: Path, seconds: float, chance: 
     return ("one" if one else "all") if everyone else ""
 
 
-def names_of(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
-
-
-def working_in(folder: Path) -> list[psutil.Process]:
-    """All processes whose folder it is: the launcher, those that train, their data workers."""
-    found = []
-    for each in psutil.process_iter():
-        with suppress(psutil.Error):
-            if each.cwd() == str(folder):
-                found.append(each)
-    return found
+def tried(name: str, base: Path, asked: argparse.Namespace) -> Row | Damaged | Filled | Asked:
+    """The row ``name``; ``asked``: options of the command line."""
+    few = max(1, asked.kills // 4)  # of what takes long
+    if name in JOBS:
+        return operations(base, name, asked.each, asked.jobs)
+    if name == "damage":
+        return damaged(base, new_place, asked.each, asked.jobs)
+    if name == "disk":
+        return filled(base, new_place, few, asked.seed)
+    if name == "signals":
+        return asked_to_stop(base, new_place, "one process", None, few, asked.seed)
+    if name == "signals-ddp":
+        return asked_to_stop(base, new_place, "DDP", LAUNCHES["ddp"], max(1, few // 2), asked.seed)
+    return at_random(name, base, asked.kills, asked.seed)
 
 
 def main() -> int:
     parser = argument_parser(__doc__)
-    rows = (*JOBS, "damage", "disk", *LAUNCHES)
+    rows = (*JOBS, "damage", "disk", "signals", "signals-ddp", *LAUNCHES)
     parser.add_argument("--rows", nargs="+", choices=rows, default=[*rows])
     parser.add_argument(
         "--each", type=int, default=1, help="of the operations on files and of the damages, every so many"
     )
-    parser.add_argument("--kills", type=int, default=40, help="of each of the other rows; a quarter as many full disks")
+    parser.add_argument(
+        "--kills",
+        type=int,
+        default=40,
+        help="of each row at random moments; a quarter as many full disks and signals of each kind",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, where runs have one process")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table into this page")
@@ -233,14 +250,7 @@ def main() -> int:
     base.chmod(0o755)  # some runs are not root's
     tables, wrong = defaultdict(list), []  # by their heads
     for name in asked.rows:
-        if name in JOBS:
-            row = operations(base, name, asked.each, asked.jobs)
-        elif name == "damage":
-            row = damaged(base, new_place, asked.each, asked.jobs)
-        elif name == "disk":
-            row = filled(base, new_place, max(1, asked.kills // 4), asked.seed)
-        else:
-            row = at_random(name, base, asked.kills, asked.seed)
+        row = tried(name, base, asked)
         tables[row.HEAD] += row.lines()
         wrong += row.wrong
         print(*row.lines(), f"({name}: {time.monotonic() - began:.0f} s)", *row.wrong, sep="\n", flush=True)

@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from electra_accel.runs import run_folder
 from tests.helpers import ROOT
@@ -94,3 +97,19 @@ def digest(path: Path) -> str:
 def differences(found: dict[str, object], wanted: dict[str, object]) -> list[str]:
     """Names of what is not equal."""
     return [name for name in wanted | found if found.get(name) != wanted.get(name)]
+
+
+def working_in(folder: Path) -> list[psutil.Process]:
+    """All processes whose folder it is: the launcher, those that train, their data workers."""
+    found = []
+    for each in psutil.process_iter():
+        with suppress(psutil.Error):
+            if each.cwd() == str(folder):
+                found.append(each)
+    return found
+
+
+def training_in(folder: Path) -> list[psutil.Process]:
+    """Those of them that train."""
+    names = {path.name for path in (folder / PIDS).iterdir()} if (folder / PIDS).is_dir() else set()
+    return [each for each in working_in(folder) if str(each.pid) in names]

@@ -33,20 +33,20 @@ def figure(name: str = "curve") -> go.Figure:
     return go.Figure(go.Scatter(x=[1, 2, 3], y=[3, None, 1], name=label(name), showlegend=True))
 
 
-def text_page() -> str:
+def text_page(hostile: str = HOSTILE, sample: Reconstruction = SAMPLE) -> str:
     """Everything the renderer has, made of hostile text."""
-    rows = [[HOSTILE, 1.5, 1234567, "0.53 ± 0.01"], [Markup("<em>ours</em>"), None, 3, "0.5"]]
+    rows = [[hostile, 1.5, 1234567, "0.53 ± 0.01"], [Markup("<em>ours</em>"), None, 3, "0.5"]]
     return page(
-        HOSTILE,
+        hostile,
         [
-            (HOSTILE, Table([HOSTILE, "float", "whole", "interval"], rows).html(HOSTILE)),
-            ("Charts", charts([chart(figure(HOSTILE), HOSTILE, note=HOSTILE), chart(figure(), "Second")])),
-            ("Slider", slider("step", [("1,000", HOSTILE), ("2,000", legend() + reconstruction(SAMPLE))])),
+            (hostile, Table([hostile, "float", "whole", "interval"], rows).html(hostile)),
+            ("Charts", charts([chart(figure(hostile), hostile, note=hostile), chart(figure(), "Second")])),
+            ("Slider", slider("step", [("1,000", hostile), ("2,000", legend() + reconstruction(sample))])),
             ("Tabs", tabs("x-axis", [("steps", chart(figure(), "Steps")), ("tokens", chart(figure(), "Tokens"))])),
             ("Wide", Table([f"column {i}" for i in range(40)], [[f"value{i}" for i in range(40)]]).html()),
             ("", heat([Piece("play", False, "", 0.04), Piece("ing", True, "", 0.93, "ed"), Piece("<i>", False)])),
         ],
-        lead=HOSTILE,
+        lead=hostile,
     )
 
 
