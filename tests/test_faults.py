@@ -14,7 +14,7 @@ from tests.faults.drive import Row
 @pytest.mark.timeout(600)
 def test_kills_before_operations_on_files_are_survived(tmp_path):
     row = drive.operations(tmp_path, "pretraining", each=80, jobs=1)
-    assert row.kills == row.runs == row.survived >= 3 and row.wrong == []
+    assert row.kills >= 4 and row.runs == row.survived >= 1 and row.wrong == []
     assert max(row.lost) <= 1, "there is a checkpoint every step"
 
 

@@ -36,6 +36,7 @@ from electra_accel.errors import UserError
 from electra_accel.runs import checkpoint, run_folder
 from tests.faults.damage import Damaged, damaged
 from tests.faults.full_disk import Filled, filled
+from tests.faults.hooked import counts
 from tests.faults.jobs import JOBS, write_text
 from tests.faults.signals import Asked, asked_to_stop
 from tests.faults.trial import RUN, TIMEOUT, command, content, differences, finish, start, training_in, working_in
@@ -108,9 +109,15 @@ def judge(row: Row, name: str, folder: Path, found: dict, wanted: dict) -> None:
 
 
 def operations(base: Path, name: str, each: int, jobs: int) -> Row:
-    """A program that is killed before each of its operations on files."""
-    job = JOBS[name]
+    """A program that is killed before its operations on files.
 
+    One run is killed before the first operation, goes on to the second, is killed there, and so on to its end: that is quick,
+    and meets what only a run does that goes on. What is left is met by runs that are killed once.
+
+    Args:
+        each: take about one operation of so many.
+    """
+    job = JOBS[name]
     given = base / name / "given"
     given.mkdir(parents=True)
     job.make(given)
@@ -120,36 +127,54 @@ def operations(base: Path, name: str, each: int, jobs: int) -> Row:
 
     whole = place("whole")
     log = whole / "operations.txt"
-    code = finish(job.words, whole, FAULT_LOG=str(log))
-    if code:
+    if code := finish(job.words, whole, FAULT_LOG=str(log)):
         raise UserError(f"the undisturbed run ended with exit code {code}: see {whole / 'output.txt'}")
     wanted, known = job.content(whole), log.read_text("utf-8").splitlines()
     kinds = Counter(line.split()[0] for line in known)
     told = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
     print(f"{job.told}: {len(known)} operations on files ({told})", flush=True)
-    row = Row(
-        f"{job.told}, right before {'each' if each == 1 else f'every {each}th'} of its {len(known)} operations on files"
-    )
+    row = Row(job.told)
 
-    def attempt(number: int) -> tuple[int, Path, int, list[int]]:
-        folder = place(f"operation-{number}")
-        killed = finish(job.words, folder, FAULT_AT=known[number])
+    def end(told: str, folder: Path, code: int) -> None:
+        if code in job.ends:
+            judge(row, told, folder, job.content(folder), wanted)
+        else:
+            row.runs += 1
+            row.wrong.append(f"{told}: ended with exit code {code} ({folder / 'output.txt'})")
+
+    folder, met, code = place("again-and-again"), base / name / "met.txt", -signal.SIGKILL
+    met.touch()
+    hit: list[str] = []
+    while code == -signal.SIGKILL:
+        code = finish(job.words, folder, FAULT_NEXT=str(met), FAULT_EACH=str(each))
+        lines = met.read_text("utf-8").splitlines()
+        if code == -signal.SIGKILL:
+            if len(lines) == len(hit):
+                break  # not by us
+            row.kills += 1
+            row.lost.append(lost_steps(folder / RUN))
+        hit = lines
+    end(f"killed {row.kills} times", folder, code)
+    wished = [line for line in known if counts(line, each)]
+    rest = [line for line in wished if line not in hit]
+    print(f"{job.told}: one run was killed {row.kills} times; {len(rest)} operations are left", flush=True)
+
+    def attempt(line: str) -> tuple[Path, int, int, int]:
+        folder = place(f"operation-{known.index(line) + 1}")
+        killed = finish(job.words, folder, FAULT_AT=line)
         lost = lost_steps(folder / RUN)
-        return number, folder, killed, [finish(job.words, folder), lost]
+        return folder, killed, lost, finish(job.words, folder)
 
     with ThreadPoolExecutor(jobs) as pool:
-        for number, folder, killed, (code, lost) in pool.map(attempt, range(0, len(known), each)):
-            told = f"operation {number + 1} ({known[number]})"
-            if killed != -signal.SIGKILL:
-                row.wrong.append(f"{told}: was to be killed, ended with exit code {killed}")
-                continue
-            row.kills += 1
-            row.lost.append(lost)
-            if code in job.ends:
-                judge(row, told, folder, job.content(folder), wanted)
-            else:
-                row.wrong.append(f"{told}: goes on with exit code {code} ({folder / 'output.txt'})")
-                row.runs += 1
+        for line, (folder, killed, lost, code) in zip(rest, pool.map(attempt, rest), strict=True):
+            if killed == -signal.SIGKILL:
+                row.kills += 1
+                row.lost.append(lost)
+                hit.append(line)
+            end(line, folder, code)
+    others = len(set(hit) - set(known))
+    row.fault += f", right before {len(set(hit) & set(known))} of its {len(known)} operations on files"
+    row.fault += f" and {others} more that runs do which go on" if others else ""
     return row
 
 

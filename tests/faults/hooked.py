@@ -1,6 +1,8 @@
 """Runs a script that is killed right before an operation on files: python -m tests.faults.hooked scripts/pretrain.py …
 
-FAULT_AT     that operation, as FAULT_LOG has it; without it nothing is killed. Threads work side by side, so it has no number
+FAULT_AT     that operation, as FAULT_LOG has it. Threads work side by side, so it has no number
+FAULT_NEXT   or a file of such lines: it is the first operation that is not in it, and gets its line there
+FAULT_EACH   of which only every so many count for that, as their checksums fall
 FAULT_UNDER  only what is below this folder counts
 FAULT_LOG    a file that gets a line for each operation: its kind, its path, and how often it has come
 FAULT_RANK   of the process that counts; the others are as ever
@@ -16,6 +18,7 @@ import os
 import runpy
 import signal
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +27,10 @@ from pathlib import Path
 class Operations:
     """Counts, and kills."""
 
-    def __init__(self, under: str, at: str, log: str):
+    def __init__(self, under: str, at: str, following: str, each: int, log: str):
         self.under, self.at, self.log, self.pid = os.path.realpath(under), at, log, os.getpid()
+        self.following, self.each = following, each
+        self.met = set(Path(following).read_text("utf-8").splitlines()) if following else set()
         self.done: Counter[str] = Counter()
 
     def meet(self, kind: str, path: object, folder: int | None = None) -> None:
@@ -43,11 +48,22 @@ class Operations:
         self.done[what] += 1
         what += f" {self.done[what]}"
         if self.log:
-            descriptor = os_open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            os.write(descriptor, f"{what}\n".encode())
-            os.close(descriptor)
+            append(self.log, what)
+        if self.following and what not in self.met and counts(what, self.each):
+            append(self.following, what)
+            os.kill(os.getpid(), signal.SIGKILL)
         if what == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def counts(what: str, each: int) -> bool:
+    return zlib.crc32(what.encode()) % each == 0
+
+
+def append(file: str, line: str) -> None:
+    descriptor = os_open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(descriptor, f"{line}\n".encode())
+    os.close(descriptor)
 
 
 os_open = os.open
@@ -84,8 +100,9 @@ def main() -> None:
         os.makedirs(folder, exist_ok=True)
         Path(folder, str(os.getpid())).touch()
     if os.environ.get("RANK", "0") == os.environ.get("FAULT_RANK", "0"):
-        at, log = os.environ.get("FAULT_AT", ""), os.environ.get("FAULT_LOG", "")
-        install(Operations(os.environ["FAULT_UNDER"], at, log))
+        at, following, log = (os.environ.get(f"FAULT_{name}", "") for name in ("AT", "NEXT", "LOG"))
+        each = int(os.environ.get("FAULT_EACH", "1"))
+        install(Operations(os.environ["FAULT_UNDER"], at, following, each, log))
     del sys.argv[0]
     sys.path[0:0] = [str(Path(sys.argv[0]).resolve().parent)]
     runpy.run_path(sys.argv[0], run_name="__main__")
