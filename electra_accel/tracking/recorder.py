@@ -7,6 +7,7 @@ that is resumed from an earlier checkpoint would lose the replayed steps if it u
 import importlib
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,9 @@ class Recorder:
     ):
         self.accelerator, self.folder, self.samples, self.warn, self.page = accelerator, folder, samples, warn, page
         self.trackers: list = []
+        self.dropped: set[str] = set()  # names of those that failed
         self.mode: str | None = None  # of W&B, once it is started
         self.report_failed = False
-
-    @property
-    def names(self) -> list[str]:
-        """Of the trackers that the run was given."""
-        return [str(getattr(name, "value", name)) for name in self.accelerator.log_with]
 
     def start(
         self, tracking: Tracking, settings: Mapping[str, Any], step: int, wandb: dict[str, Any], mode: str | None = None
@@ -64,8 +61,8 @@ class Recorder:
             mode: of W&B, if it is not :func:`wandb_mode`. The one that it is in afterwards is ``self.mode``.
 
         Returns:
-            In words where the run is recorded (see :func:`destination`); only in metrics.jsonl where trackers fail: they never
-            stop training.
+            In words where the run is recorded (see :func:`destination`): a tracker that fails is left out, and never stops
+            training.
         """
         if tracking.trackers == []:
             return run_folder.METRICS
@@ -73,34 +70,39 @@ class Recorder:
         wandb = wandb_settings(tracking, self.folder, wandb)
         others = {"tensorboard": {"purge_step": step + 1}} if step else {}  # what is trained again is not shown twice
 
-        def begin() -> str:
+        def begin(tracker) -> None:
             self.accelerator.trackers.clear()  # it keeps those of a run before, and those that failed
-            self.accelerator.project_configuration.logging_dir = str(self.folder)  # of trackers that write files
+            self.accelerator.log_with = [tracker]
             self.accelerator.init_trackers(
                 wandb_project(tracking.project),
                 config=plain(settings),
                 init_kwargs=others | {"wandb": wandb | {"mode": self.mode}},
             )
-            self.trackers = list(self.accelerator.trackers)
-            pages = [_define_axes(tracker.tracker) for tracker in self.trackers if tracker.name == "wandb"]
-            return " ".join([destination(tracking, self.names, self.folder, self.mode), *filter(None, pages)])
+            pages.extend(_define_axes(each.tracker) for each in self.accelerator.trackers if each.name == "wandb")
+            started.extend(self.accelerator.trackers)
 
-        try:
+        wanted, started, pages = list(self.accelerator.log_with), [], []
+        self.accelerator.project_configuration.logging_dir = str(self.folder)  # of trackers that write files
+        for tracker in wanted:  # one at a time: where one fails, the others start
+            name = _name(tracker)
             try:
-                return begin()
-            except Exception as error:
-                if "wandb" not in self.names or self.mode not in ("online", "shared"):
-                    raise
-                self.warn(
-                    f"W&B cannot be reached ({one_line(error)}): the run is recorded offline, to be uploaded later"
-                )
-                importlib.import_module("wandb").teardown()  # its service still holds the run's id
-                self.mode = "offline"
-                return begin()
-        except Exception as error:  # a tracker never stops training, whatever it throws
-            self.trackers = []
-            self.warn(f"trackers could not be started ({one_line(error)}); the run is recorded in metrics.jsonl only")
-            return "metrics.jsonl only"
+                try:
+                    begin(tracker)
+                except Exception as error:
+                    if name != "wandb" or self.mode not in ("online", "shared"):
+                        raise
+                    self.warn(
+                        f"W&B cannot be reached ({one_line(error)}): the run is recorded offline, to be uploaded later"
+                    )
+                    importlib.import_module("wandb").teardown()  # its service still holds the run's id
+                    self.mode = "offline"
+                    begin(tracker)
+            except Exception as error:  # a tracker never stops training, whatever it throws
+                self.dropped.add(name)
+                self.warn(f"tracker {name} could not be started ({one_line(error)}); metrics.jsonl goes on without it")
+        self.accelerator.log_with, self.accelerator.trackers[:], self.trackers = wanted, started, started
+        names = [_name(tracker) for tracker in wanted if _name(tracker) not in self.dropped]
+        return " ".join([destination(tracking, names, self.folder, self.mode), *filter(None, pages)])
 
     def metrics(self, values: dict[str, float], calibration: list[tuple[float, float, int]] | None = None) -> None:
         """``values`` have grouped names (train/…, eval/…, speed/…); they must hold train/step.
@@ -159,6 +161,9 @@ class Recorder:
 
     def close(self) -> None:
         self._track(lambda tracker: tracker.finish())
+        if "wandb" in self.dropped:  # else its own hook at Python's end prints a traceback where its service is gone
+            with suppress(Exception):
+                importlib.import_module("wandb").teardown()
 
     def _track(self, call: Callable) -> None:
         """Call on each tracker; one that fails is dropped with a warning, training goes on."""
@@ -167,7 +172,13 @@ class Recorder:
                 call(tracker)
             except Exception as error:  # whatever a tracker throws, the run is worth more
                 self.trackers.remove(tracker)
+                self.dropped.add(tracker.name)
                 self.warn(f"tracker {tracker.name} failed ({one_line(error)}) and is dropped; metrics.jsonl goes on")
+
+
+def _name(tracker) -> str:
+    """Of a tracker of Accelerate's, or of its enumeration."""
+    return str(getattr(tracker, "value", getattr(tracker, "name", tracker)))
 
 
 def _define_axes(run) -> str | None:

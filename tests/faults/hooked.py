@@ -15,6 +15,7 @@ process itself, not of its data workers.
 import builtins
 import io
 import os
+import re
 import runpy
 import signal
 import sys
@@ -22,6 +23,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+
+
+RANDOM = re.compile(r"\.\w+\.[0-9a-f]{32}\b")  # how a library names what it needs for a moment
 
 
 class Operations:
@@ -45,6 +49,7 @@ class Operations:
         if not where.startswith(self.under + "/"):
             return
         what = f"{kind} {os.path.relpath(where, self.under)}".replace(str(self.pid), "PID")
+        what = RANDOM.sub(".PID.RANDOM", what)
         self.done[what] += 1
         what += f" {self.done[what]}"
         if self.log:
