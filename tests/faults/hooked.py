@@ -24,7 +24,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-
 RANDOM = re.compile(r"\.\w+\.[0-9a-f]{32}\b")  # how a library names what it needs for a moment
 
 
