@@ -13,11 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from electra_accel.errors import UserError
-from tests.faults.trial import PIDS, RUN, command, content, differences, finish
+from tests.faults.trial import OUTPUT, PIDS, RUN, command, content, differences, finish, new_place, undisturbed
 
 DONE, ALL = 2, 4  # steps of the run that is damaged, and of the one that went on
-OUTPUT = "output.txt"
 GIVEN = ("text.txt", "general.txt", OUTPUT)  # not files of the run
 EXPORTS = ("generator", "corrector")  # as discriminator/
 NOBODY = "65534"
@@ -73,15 +71,14 @@ def files_of(folder: Path) -> Iterator[Path]:
             yield name
 
 
-def prepare(base: Path, place: Callable[[Path, str], Path]) -> tuple[Path, dict]:
-    """A run that is half done, and what an undisturbed one has at its end. ``place`` makes a folder with the text."""
-    half = place(base, "half")
+def prepare(base: Path) -> tuple[Path, dict]:
+    """A run that is half done, and what an undisturbed one has at its end."""
+    half = new_place(base, "half")
     whole = base / "whole"
     for folder, steps in ((half, DONE), (whole, ALL)):
         if folder is whole:
             shutil.copytree(half, whole)
-        if code := finish(command(train__steps=steps, optim__schedule="constant"), folder):
-            raise UserError(f"the undisturbed run ended with exit code {code}: see {folder / OUTPUT}")
+        undisturbed(command(train__steps=steps, optim__schedule="constant"), folder)
     return half, content(whole)
 
 
@@ -103,9 +100,9 @@ class Damaged:
         ]
 
 
-def damaged(base: Path, place: Callable[[Path, str], Path], each: int, jobs: int) -> Damaged:
+def damaged(base: Path, each: int, jobs: int) -> Damaged:
     """Every kind of damage to every file, of these cases every ``each``-th, so many at once."""
-    half, wanted = prepare(base, place)
+    half, wanted = prepare(base)
     found = {damage.__name__.replace("_", " "): Outcome() for damage in DAMAGES}
     cases = [*itertools.product(list(files_of(half)), zip(DAMAGES, found.values(), strict=True))]
     random.Random(1).shuffle(cases)  # else every sixth case would have the same damage

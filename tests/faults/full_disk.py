@@ -7,14 +7,24 @@ import os
 import random
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from electra_accel.errors import UserError
-from tests.faults.trial import RUN, TIMEOUT, command, content, differences, finish, start
+from tests.faults.trial import (
+    OUTPUT,
+    RUN,
+    TIMEOUT,
+    command,
+    content,
+    differences,
+    finish,
+    new_place,
+    start,
+    undisturbed,
+)
 
 DISK, ROOM, BALLAST = "200m", 25_000_000, "ballast"  # of the disk; bytes that are left free, at most
 
@@ -54,19 +64,15 @@ def fill(folder: Path, room: int) -> None:
         os.posix_fallocate(file.fileno(), 0, max(1, free - room))
 
 
-def filled(base: Path, place: Callable[[Path, str], Path], tries: int, seed: int) -> Filled:
-    """``place`` makes a folder with the text that a run reads."""
+def filled(base: Path, tries: int, seed: int) -> Filled:
     chance, words, row = random.Random(seed), command(), Filled()
-    whole = place(base, "disk-whole")
-    began = time.monotonic()
-    if code := finish(words, whole):
-        raise UserError(f"the undisturbed run ended with exit code {code}: see {whole / 'output.txt'}")
-    seconds, wanted = time.monotonic() - began, content(whole)
+    whole = new_place(base, "disk-whole")
+    seconds, wanted = undisturbed(words, whole), content(whole)
     for number in range(tries):
         folder, output = base / f"disk-{number}", base / f"disk-{number}.txt"
         with disk(folder):
-            it = place(folder, "it")
-            (it / "output.txt").symlink_to(output)
+            it = new_place(folder, "it")
+            (it / OUTPUT).symlink_to(output)
             process = start(words, it)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(chance.uniform(0.1, 0.9) * seconds)
@@ -86,7 +92,7 @@ def filled(base: Path, place: Callable[[Path, str], Path], tries: int, seed: int
             again = finish(words, it)
             unequal = differences(content(it), wanted) if not again and (it / RUN).is_dir() else ["exit code"]
             if again or unequal:
-                shutil.copyfile(it / "output.txt", output)
+                shutil.copyfile(it / OUTPUT, output)
                 row.wrong.append(
                     f"disk {number}: goes on with exit code {again}; {', '.join(unequal[:3])} differ ({output})"
                 )

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from electra_accel.errors import UserError
 from electra_accel.runs import run_folder
-from tests.faults.trial import RUN, SETTINGS, command, content, digest, exported, finish, program
+from tests.faults.trial import RUN, SETTINGS, command, content, digest, exported, program, undisturbed, write_text
 from tests.finetuning_runs import line, make_place
-from tests.pretraining_runs import metrics, write_corpus
+from tests.pretraining_runs import metrics
 
 GIVEN, TOKENIZER = "given", "tokenizer"
 
@@ -25,18 +24,12 @@ class Job:
     ends: tuple[int, ...] = (0,)  # exit codes of a program that goes on, or finds that all is done
 
 
-def write_text(folder: Path) -> None:
-    write_corpus(folder / "text.txt", most=300)
-    write_corpus(folder / "general.txt", most=60)
-
-
 @functools.cache
 def _discriminator() -> Path:
     """The folder of one that was trained for a step."""
     folder = Path(tempfile.mkdtemp(prefix="faults-given-"))
     write_text(folder)
-    if code := finish(command(train__steps=1), folder):
-        raise UserError(f"the run that makes a discriminator ended with exit code {code}: see {folder / 'output.txt'}")
+    undisturbed(command(train__steps=1), folder)
     return folder / RUN / "discriminator"
 
 

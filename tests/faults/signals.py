@@ -4,8 +4,7 @@ import random
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,22 @@ from pathlib import Path
 import psutil
 
 from electra_accel.cli import PREEMPTED
-from electra_accel.errors import UserError
 from electra_accel.runs import run_folder
 from electra_accel.runs.stopping import SAME_SIGNAL, STOP_FILE
-from tests.faults.trial import RUN, TIMEOUT, command, content, differences, finish, start, training_in, working_in
+from tests.faults.trial import (
+    OUTPUT,
+    RUN,
+    TIMEOUT,
+    command,
+    content,
+    differences,
+    finish,
+    new_place,
+    start,
+    training_in,
+    undisturbed,
+    working_in,
+)
 
 INTERRUPTED = 130
 WAYS = ("SIGTERM", "SIGUSR1", "SIGINT", "SIGINT twice", "SIGHUP", "stop file")
@@ -38,20 +49,15 @@ class Asked:
         ]
 
 
-def asked_to_stop(
-    base: Path, place: Callable[[Path, str], Path], told: str, launch: Sequence[str] | None, tries: int, seed: int
-) -> Asked:
-    """Every way ``tries`` times, each in its part of a run's time. ``place`` makes a folder with the text that a run reads."""
+def asked_to_stop(base: Path, told: str, launch: Sequence[str] | None, tries: int, seed: int) -> Asked:
+    """Every way ``tries`` times, each in its part of a run's time."""
     chance, words, row = random.Random(seed), command(launch), Asked(told)
-    whole = place(base, "signals-whole")
-    began = time.monotonic()
-    if code := finish(words, whole):
-        raise UserError(f"the undisturbed run ended with exit code {code}: see {whole / 'output.txt'}")
-    seconds, wanted = time.monotonic() - began, content(whole)
+    whole = new_place(base, "signals-whole")
+    seconds, wanted = undisturbed(words, whole), content(whole)
     shutil.rmtree(whole)
     for way in WAYS:
         for number in range(tries):
-            folder = place(base, f"{way}-{number}".replace(" ", "-"))
+            folder = new_place(base, f"{way}-{number}".replace(" ", "-"))
             process = start(words, folder)
             with suppress(subprocess.TimeoutExpired):
                 process.wait((number + chance.random()) / tries * seconds)
@@ -61,13 +67,11 @@ def asked_to_stop(
             except subprocess.TimeoutExpired:
                 process.kill()
                 code = process.wait()
-            said, ended = (folder / "output.txt").read_text("utf-8", errors="replace"), how(code, folder / RUN, launch)
+            said, ended = (folder / OUTPUT).read_text("utf-8", errors="replace"), how(code, folder / RUN, launch)
             again = finish(words, folder)
             unequal = [f"exit code {again}"] if again else differences(content(folder), wanted)
             if ended is None or unequal or (launch is None and "Traceback" in said):
-                row.wrong.append(
-                    f"{way} {number}: exit code {code}, then {', '.join(unequal)} ({folder / 'output.txt'})"
-                )
+                row.wrong.append(f"{way} {number}: exit code {code}, then {', '.join(unequal)} ({folder / OUTPUT})")
                 continue
             row.found[way][ended] += 1
             row.found[way][3] += 1

@@ -4,18 +4,20 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from electra_accel.errors import UserError
 from electra_accel.runs import run_folder
 from tests.helpers import ROOT
-from tests.pretraining_runs import metrics, options
+from tests.pretraining_runs import metrics, options, write_corpus
 from tests.processes import popen
 
-RUN, PIDS = "run", "pids"
+RUN, PIDS, OUTPUT = "run", "pids", "output.txt"
 TIMEOUT = 300.0  # seconds that any process may take, on a busy machine
 # Dropout, two micro-batches a step, replay, patience, evaluations and samples: all that a resume has to take up again.
 SETTINGS = dict(
@@ -40,7 +42,7 @@ def program(script: str, words: Sequence[str], launch: Sequence[str] | None = No
 
 def start(words: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
     """In ``folder``; files below it count as operations. Output goes to output.txt."""
-    with open(folder / "output.txt", "a", encoding="utf-8") as output:
+    with open(folder / OUTPUT, "a", encoding="utf-8") as output:
         return popen(
             words,
             cwd=folder,
@@ -68,6 +70,28 @@ def finish(words: list[str], folder: Path, **environment: str) -> int:
         process.kill()
         process.wait()
         return 124
+
+
+def write_text(folder: Path) -> None:
+    """What a pre-training run reads."""
+    write_corpus(folder / "text.txt", most=300)
+    write_corpus(folder / "general.txt", most=60)
+
+
+def new_place(base: Path, name: str) -> Path:
+    """A folder with the text that a run reads."""
+    folder = base / name
+    folder.mkdir(parents=True)
+    write_text(folder)
+    return folder
+
+
+def undisturbed(words: list[str], folder: Path, **environment: str) -> float:
+    """Seconds of a run to which nothing happens; UserError if it fails all the same."""
+    began = time.monotonic()
+    if code := finish(words, folder, **environment):
+        raise UserError(f"the undisturbed run ended with exit code {code}: see {folder / OUTPUT}")
+    return time.monotonic() - began
 
 
 def content(folder: Path) -> dict[str, object]:
