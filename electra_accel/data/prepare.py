@@ -29,7 +29,7 @@ from electra_accel.data.waiting import build_once
 from electra_accel.digests import Damaged, digests, require_whole
 from electra_accel.errors import UserError
 from electra_accel.names import short_name
-from electra_accel.text.corpus import Corpus, content_key, read_documents, text_bytes
+from electra_accel.text.corpus import Corpus, content_key, read_documents, text_bytes, versions
 from electra_accel.text.encode import encode_all
 from electra_accel.text.tokenizer import fingerprint, load_tokenizer, save_tokenizer, train_tokenizer
 from electra_accel.text.unknown import told
@@ -73,12 +73,14 @@ def prepare(
             fewer than 4 cores (there, the library's threads do as well).
 
     Raises:
-        UserError: text or tokenizer cannot be used; too little space on the disk.
+        UserError: text or tokenizer cannot be used; a file changes meanwhile; too little space on the disk.
     """
     if not 8 <= max_length <= MAX_EXAMPLE_TOKENS:
         raise UserError(f"data.max_length must lie between 8 and {MAX_EXAMPLE_TOKENS}, not {max_length}")
     if not 0 <= eval_fraction < 1:
         raise UserError(f"data.eval_fraction must lie in [0, 1), not {eval_fraction}")
+    given = [train, *held_out.values(), *filter(None, [replay])]
+    at_first = {path: version for corpus in given for path, version in versions(corpus).items()}
     settings = {
         "format": FORMAT,
         "train": [content_key(train), train.text_column],
@@ -100,7 +102,7 @@ def prepare(
 
     def build(temporary: Path) -> None:
         # A token takes 2 bytes (4 if the vocabulary is over 65,536) and stands for 4 to 6 bytes of text in English and Korean.
-        need = sum(map(text_bytes, [train, *held_out.values(), *filter(None, [replay])])) // 2
+        need = sum(map(text_bytes, given)) // 2
         if need > (free := shutil.disk_usage(root).free):
             amounts = f"needs about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on that disk"
             raise UserError(f"{root}: the prepared corpus {amounts}")
@@ -112,6 +114,11 @@ def prepare(
                 raise
             full = "the disk became full while the corpus was prepared; free space or use another"
             raise UserError(f"{root}: {full}") from None
+        # It is read several times, and what is made of it is found again by its content at first.
+        for corpus in given:
+            for path, version in versions(corpus).items():
+                if version != at_first.get(path):
+                    raise UserError(f"{path} was changed while the corpus was prepared; start again when it is at rest")
 
     if folder.exists():
         log(f"found prepared data {folder}")

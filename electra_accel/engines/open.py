@@ -14,6 +14,7 @@ from electra_accel.engines.fsdp2 import Fsdp2
 from electra_accel.engines.hardware import choose_precision, unusable_gpu, wants_cpu
 from electra_accel.engines.memory import keep_large_blocks
 from electra_accel.engines.plain import Plain
+from electra_accel.engines.restarts import leave_the_dead
 from electra_accel.errors import UserError
 
 ENGINES = (DeepSpeed, Fsdp2)  # by their variables; where none is set: Plain
@@ -43,6 +44,7 @@ def open_engine(*, precision: str, cpu: bool, trackers: list[str], folder: Path,
     engine.require_optimizer(optimizer, precision)
     if cpu:
         keep_large_blocks()
+    leave_the_dead()
     opened = engine(precision=precision, cpu=cpu, trackers=trackers, folder=folder)
     at_good_end.append(opened.leave)
     return opened

@@ -10,7 +10,8 @@ from electra_accel.runs import checkpoint, run_folder
 from electra_accel.runs.environment import environment
 from electra_accel.runs.stopping import STOP_FILE
 
-EMPTY = {STOP_FILE, run_folder.LOCK, run_folder.PROBE}  # a kill before the first file of a run may leave the last two
+# A kill before the first file of a run, its configuration, may leave all but the first of these.
+EMPTY = (STOP_FILE, run_folder.LOCK, run_folder.PROBE, f"{run_folder.CONFIG}.*.partial")
 
 
 def require_own(folder: Path, job: str, others: Container[str] = ()) -> bool:
@@ -27,7 +28,9 @@ def require_own(folder: Path, job: str, others: Container[str] = ()) -> bool:
     if config.exists():
         if (there := run_folder.job_in(folder)) != job:
             raise UserError(f"run.dir {folder} holds {there}; choose another --run.dir")
-    elif folder.is_dir() and any(path.name not in EMPTY and path.name not in others for path in folder.iterdir()):
+    elif folder.is_dir() and any(
+        not any(map(path.match, EMPTY)) and path.name not in others for path in folder.iterdir()
+    ):
         raise UserError(f"run.dir {folder} is not empty and not a run of ours; choose another --run.dir")
     run_folder.require_creatable(folder)
     return config.exists()

@@ -135,4 +135,4 @@ def _undecodable_line(path: Path) -> int:
                 line.decode("utf-8")
             except UnicodeDecodeError:
                 return number
-    raise AssertionError(f"{path} could not be decoded, and now it can: it changes while it is read")
+    raise UserError(f"{path} was changed while it was read; start again when it is at rest")

@@ -24,7 +24,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-RANDOM = re.compile(r"\.\w+\.[0-9a-f]{32}\b")  # how a library names what it needs for a moment
+# In names of what is there for a moment: the number of the process that made it, and filelock's random ones.
+PASSING = re.compile(r"\.tmp-\d+|\.\d+(?=\.partial)|\.\d+\.[0-9a-f]{32}")
 
 
 class Operations:
@@ -47,8 +48,7 @@ class Operations:
         where = os.path.abspath(where)
         if not where.startswith(self.under + "/"):
             return
-        what = f"{kind} {os.path.relpath(where, self.under)}".replace(str(self.pid), "PID")
-        what = RANDOM.sub(".PID.RANDOM", what)
+        what = f"{kind} {PASSING.sub('.PASSING', os.path.relpath(where, self.under))}"
         self.done[what] += 1
         what += f" {self.done[what]}"
         if self.log:

@@ -100,7 +100,7 @@ def restarted(base: Path, kills: int, seed: int) -> Row:
     process = start(words, folder)
     for _ in range(kills):
         with suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0.3, 0.9) * seconds)
+            process.wait(chance.uniform(0.3, 0.7) * seconds)
         for each in training_in(folder)[-1:] if process.poll() is None else []:
             with suppress(psutil.NoSuchProcess):
                 each.kill()

@@ -86,16 +86,12 @@ def ask(way: str, folder: Path, process: subprocess.Popen, chance: random.Random
             (folder / RUN / STOP_FILE).touch()
         return
     training = training_in(folder)
-    whom = (
-        [chance.choice(training)]
-        if training and chance.random() < 0.5
-        else [psutil.Process(process.pid), *working_in(folder)]
-    )
+    whom = [chance.choice(training)] if training and chance.random() < 0.5 else working_in(folder)
     for number in range(2 if "twice" in way else 1):
         if number:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(SAME_SIGNAL + 0.5)
-        for each in {each.pid: each for each in whom}.values():
+        for each in whom:
             with suppress(psutil.Error):
                 each.send_signal(signal.Signals[way.split()[0]])
 

@@ -63,6 +63,8 @@ def test_room_for_what_is_still_to_come(needed, tmp_path):
         ([], True),
         ([STOP_FILE], True),
         ([run_folder.LOCK, run_folder.PROBE], True),
+        ([run_folder.LOCK, "config.yaml.123.partial"], True),
+        (["metrics.jsonl.123.partial"], False),
         ([run_folder.WARM_START, run_folder.STATUS, STOP_FILE], True),
         ([run_folder.STATUS], False),
         ([run_folder.STATUS, STOP_FILE], False),
