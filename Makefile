@@ -8,6 +8,7 @@
 #                   ARGS="--cut ci" is a part of it for two minutes
 # make faults       kills runs at every operation on files and at random moments: docs/reliability.md; ARGS="--each 10 --kills 5"
 # make fuzz         damages all that a user gives at random, 10,000 times; ARGS="--examples 300 --only corpus"
+# make audit        asks for known security faults of what constraints.txt names; needs a network
 # make ablations    one choice changed at a time, pre-trained and fine-tuned: DATA=folder PAIR=folder, see recipes/studies/ablations.yaml
 # make golden       rewrites the golden losses of tests/golden/, when training was changed on purpose
 # make slurm-test   scripts/slurm/pretrain.sbatch on a two-node Slurm that is started here; needs root and apt-get
@@ -33,7 +34,7 @@ INSTALLED_TEST := $(INSTALLED)-test
 INSTALLED_ENGINES := $(INSTALLED)-engines
 PINS := $(VENV)/electra-accel-constraints.txt
 
-.PHONY: help pretrain test check style bench gpu-suite parity faults fuzz ablations needs-data-and-pair golden slurm-test
+.PHONY: help pretrain test check style bench gpu-suite parity faults fuzz audit ablations needs-data-and-pair golden slurm-test
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -70,6 +71,11 @@ faults: $(INSTALLED_ENGINES)
 
 fuzz: $(INSTALLED_TEST)
 	python -m tests.fuzz.drive $(ARGS)
+
+# --strict: what cannot be looked up is no good news
+audit: $(INSTALLED)
+	@test -x $(VENV)/audit/bin/pip-audit || { python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install $(QUIET) 'pip-audit>=2.10,<3'; }
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt $(ARGS)
 
 ablations: $(if $(and $(DATA),$(PAIR)),$(INSTALLED),needs-data-and-pair)
 	python scripts/study.py recipes/studies/ablations.yaml --set data=$(DATA) pair=$(PAIR) $(ARGS)

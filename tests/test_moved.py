@@ -1,15 +1,20 @@
 """A run goes on wherever its text and its networks stand now, and is refused where they hold something else."""
 
+import json
 import os
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from electra_accel.pretraining.config import Config
 from electra_accel.pretraining.config_parser import default_folder, keep_recorded, load, parse, recorded
 from electra_accel.runs import run_folder
-from tests.pretraining_runs import exported_weights, options, run_here, write_corpus
+from tests.helpers import ROOT, run_command
+from tests.pretraining_runs import exported_weights, metrics, options, run_here, write_corpus
 
 SHORT = {"train__steps": 2, "eval__every": 50, "tracking__samples_every": 50, "tracking__trackers": "[]"}
 SHORT |= {"optim__warmup_steps": 1, "optim__schedule": "constant"}
@@ -161,3 +166,20 @@ def test_a_run_of_an_earlier_version_keeps_its_defaults(run, tmp_path: Path):
     assert code == 2 and "objective.kind: rtd -> mlm" in err
     code, _, err = run("second", **LONGER, optim__kind="adamw")
     assert code == 2 and "optim.kind: muon -> adamw" in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("faketime"), reason="needs root, and the package faketime")
+def test_a_run_goes_on_on_another_host_whose_clock_is_an_hour_behind(run, tmp_path: Path):
+    assert run("whole", **LONGER)[0] == 0
+    assert run("run", **SHORT)[0] == 0
+    words = [sys.executable, str(ROOT / "scripts" / "pretrain.py"), *options("text.txt", "run", **LONGER)]
+    told = f"hostname elsewhere && exec faketime -f -1h {shlex.join(words)}"
+    environment = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = run_command(["unshare", "--uts", "sh", "-c", told], tmp_path, 240, **environment)
+    assert done.returncode == 0, done.stderr
+    known = run_folder.read_json(tmp_path / "run" / run_folder.ENVIRONMENT)
+    assert "elsewhere" in json.dumps(known)
+    assert exported_weights(tmp_path / "run") == exported_weights(tmp_path / "whole")
+    trained = [[line for line in metrics(tmp_path / name) if "train/loss" in line] for name in ("run", "whole")]
+    assert trained[0] == trained[1]
