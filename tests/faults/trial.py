@@ -88,6 +88,9 @@ def new_place(base: Path, name: str) -> Path:
 
 def undisturbed(words: list[str], folder: Path, **environment: str) -> float:
     """Seconds of a run to which nothing happens; UserError if it fails all the same."""
+    finish(
+        program("pretrain.py", ["--help"]), folder
+    )  # else the time has the start of the server of tests/processes.py in it
     began = time.monotonic()
     if code := finish(words, folder, **environment):
         raise UserError(f"the undisturbed run ended with exit code {code}: see {folder / OUTPUT}")
