@@ -15,8 +15,9 @@ from itertools import chain
 from pathlib import Path
 
 from electra_accel.cli import argument_parser, exit_with_one_line
+from electra_accel.durable import flush, flush_names
 from electra_accel.errors import UserError
-from electra_accel.runs.run_folder import replace_folder, require_creatable, storage_errors
+from electra_accel.runs.run_folder import require_creatable
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -47,11 +48,14 @@ def main() -> None:
     def batches():
         return (batch.documents for batch in read_documents(corpus))
 
-    partial = asked.out.with_name(f".{asked.out.name}.{os.getpid()}.partial")
+    partial = asked.out.with_name(f".tokenizer.{os.getpid()}.partial")
     try:
-        with storage_errors(asked.out, "out"):
-            tokenizer = train_tokenizer(batches, asked.vocab_size, partial, asked.lowercase, print)
-            replace_folder(partial, asked.out)
+        tokenizer = train_tokenizer(batches, asked.vocab_size, partial, asked.lowercase, print)
+        flush(partial)
+        if asked.out.exists():
+            raise UserError(f"{asked.out} was made meanwhile; name a new folder with --out")
+        os.rename(partial, asked.out)
+        flush_names(asked.out.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     sample = sample_of(chain.from_iterable(batches()))

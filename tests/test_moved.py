@@ -1,10 +1,11 @@
 """A run goes on wherever its text and its networks stand now, and is refused where they hold something else."""
 
-import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -169,8 +170,10 @@ def test_a_run_of_an_earlier_version_keeps_its_defaults(run, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("faketime"), reason="needs root, and the package faketime")
+@pytest.mark.skipif(not shutil.which("faketime"), reason="needs the package faketime")
 def test_a_run_goes_on_on_another_host_whose_clock_is_an_hour_behind(run, tmp_path: Path):
+    if subprocess.run(["unshare", "--uts", "true"], capture_output=True).returncode:
+        pytest.skip("needs a host name of its own (root)")
     assert run("whole", **LONGER)[0] == 0
     assert run("run", **SHORT)[0] == 0
     words = [sys.executable, str(ROOT / "scripts" / "pretrain.py"), *options("text.txt", "run", **LONGER)]
@@ -178,8 +181,9 @@ def test_a_run_goes_on_on_another_host_whose_clock_is_an_hour_behind(run, tmp_pa
     environment = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = run_command(["unshare", "--uts", "sh", "-c", told], tmp_path, 240, **environment)
     assert done.returncode == 0, done.stderr
-    known = run_folder.read_json(tmp_path / "run" / run_folder.ENVIRONMENT)
-    assert "elsewhere" in json.dumps(known)
+    assert "elsewhere" in (tmp_path / "run" / run_folder.ENVIRONMENT).read_text("utf-8")
+    before = datetime.fromisoformat(run_folder.read_status(tmp_path / "run")["time"])
+    assert datetime.now(UTC) - before > timedelta(minutes=50)
     assert exported_weights(tmp_path / "run") == exported_weights(tmp_path / "whole")
     trained = [[line for line in metrics(tmp_path / name) if "train/loss" in line] for name in ("run", "whole")]
     assert trained[0] == trained[1]

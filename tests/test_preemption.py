@@ -114,6 +114,15 @@ def test_a_lost_terminal_is_a_wish_to_stop_however_often_it_is_told(monkeypatch)
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_stop_file_holds_where_the_launcher_starts_again(monkeypatch, tmp_path):
+    """It takes a run that was asked to stop for one that failed."""
+    for restarts, reason in (("1", f"file {tmp_path / 'stop'}"), ("0", "")):
+        (tmp_path / "stop").touch()
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+        with StopRequests(tmp_path / "stop", None) as stop:
+            assert stop.reason() == reason
+
+
 def test_under_nohup_a_lost_terminal_is_nothing():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

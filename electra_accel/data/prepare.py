@@ -114,11 +114,10 @@ def prepare(
                 raise
             full = "the disk became full while the corpus was prepared; free space or use another"
             raise UserError(f"{root}: {full}") from None
-        # It is read several times, and what is made of it is found again by its content at first.
-        for corpus in given:
-            for path, version in versions(corpus).items():
-                if version != at_first.get(path):
-                    raise UserError(f"{path} was changed while the corpus was prepared; start again when it is at rest")
+        now = {path: version for corpus in given for path, version in versions(corpus).items()}
+        # It is read several times, but stored under the digest of what it was at the start.
+        if changed := [path for path in at_first | now if at_first.get(path) != now.get(path)]:
+            raise UserError(f"{changed[0]} was changed while the corpus was prepared; start again when it is at rest")
 
     if folder.exists():
         log(f"found prepared data {folder}")

@@ -16,7 +16,9 @@ def leave_the_dead() -> None:
     mended for ``--rdzv_backend c10d`` alone). Several hosts may have counted different numbers of restarts, so nothing is
     changed there: they need that backend.
     """
+    number = os.environ.get(RESTARTS, "0")
+    if number == "0" or os.environ.get(HOSTS) != "1":
+        return
     rendezvous = importlib.import_module("torch.distributed.rendezvous")  # by its name it is a function
-    number, make = os.environ.get(RESTARTS, "0"), rendezvous._create_c10d_store
-    if number != "0" and os.environ.get(HOSTS) == "1":
+    if make := getattr(rendezvous, "_create_c10d_store", None):  # private
         rendezvous._create_c10d_store = lambda *given, **named: PrefixStore(f"start {number}", make(*given, **named))

@@ -308,11 +308,11 @@ def require_writable(folder: Path, needed_bytes: int) -> None:
 
 
 @contextmanager
-def storage_errors(folder: Path, option: str = "run.dir") -> Iterator[None]:
-    """Turn an ``OSError`` met while writing to the folder that ``option`` names into the user's line."""
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn an ``OSError`` met while writing to the run folder into the user's line."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{option} {folder}: no space left; free some and start the same command again") from error
-        raise UserError(f"{option} {folder} cannot be written ({error.strerror}); choose another --{option}") from error
+            raise UserError(f"run.dir {folder}: no space left; free some and start the same command again") from error
+        raise UserError(f"run.dir {folder} cannot be written ({error.strerror}); choose another --run.dir") from error

@@ -4,6 +4,7 @@ A scheduler that takes the machine back warns first. Who is warned differs (ever
 script), so each process answers for itself and the loop adds the answers up (:func:`loop.train`).
 """
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -31,7 +32,8 @@ class StopRequests:
 
     Args:
         stop_file: its appearance is a request; one that is there already was meant for an earlier run and is removed when the
-            context is entered. None where another process watches it.
+            context is entered, unless the launcher has started this process again: it takes a run that was asked to stop for
+            one that failed. None where another process watches it.
         deadline: run.deadline.
     """
 
@@ -39,7 +41,7 @@ class StopRequests:
         self.stop_file = stop_file
         self.deadline = deadline_time(deadline) if deadline else None
         self.heard, self.heard_at = "", 0.0
-        self.stale = _written(stop_file)
+        self.stale = _written(stop_file) if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" else None
 
     def __enter__(self) -> "StopRequests":
         if self.stale is not None and _written(self.stop_file) == self.stale:

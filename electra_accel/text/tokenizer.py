@@ -25,6 +25,7 @@ LONGEST_WORD = 100  # characters; the library's limit (max_input_chars_per_word)
 # and no Chinese character, each of which ends a word.
 _BLANKS, _CHINESE = r" \t\n\r\u00a0\u2000-\u200a\u2028\u2029\u3000", r"\u3400-\u4dbf\u4e00-\u9fff"
 _LONG_RUN = re.compile(rf"[^{_BLANKS}!-/:-@\[-`{{-~{_CHINESE}]{{{LONGEST_WORD + 1}}}")
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _TEXT_TO_IDS = ("normalizer", "pre_tokenizer", "model", "added_tokens")  # parts of a tokenizer.json
 _DESCRIPTIONS = (DESCRIPTION, SETTINGS, "config.json", "special_tokens_map.json", "added_tokens.json")
 
@@ -238,7 +239,12 @@ def _without_long_words(text: str, splitter: Tokenizer) -> tuple[str, int]:
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Writes what AutoTokenizer loads, and for WordPiece a vocab.txt beside it, which older tools read: a line an id."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # the library in Rust has no other
+        if not (found := _OS_ERROR.search(str(error))):
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder)) from error
     if isinstance(tokenizer.backend_tokenizer.model, models.WordPiece):
         tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")

@@ -32,3 +32,17 @@ def test_a_file_that_changes_meanwhile_is_named(tmp_path: Path, change: str):
     with pytest.raises(UserError, match=f"^{file}( was changed while|: no such file)"):
         prepare(tmp_path / "root", Corpus(files=(str(file),)), {}, log=log, **SETTINGS)
     assert not list((tmp_path / "root").glob("*/"))
+
+
+@pytest.mark.parametrize("more", [True, False], ids=["one more", "one less"])
+def test_a_glob_that_finds_other_files_later_is_noticed(tmp_path: Path, more: bool):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("\n".join(TEXTS))
+
+    def log(line: str) -> None:
+        if line.startswith("training a vocabulary"):
+            (tmp_path / "c.txt").write_text("text") if more else (tmp_path / "b.txt").unlink()
+
+    found = "c" if more else "b"
+    with pytest.raises(UserError, match=f"{found}.txt( was changed while|: no such file)"):
+        prepare(tmp_path / "root", Corpus(files=(str(tmp_path / "*.txt"),)), {}, log=log, **SETTINGS)

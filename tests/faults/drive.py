@@ -32,7 +32,7 @@ from tests.faults.jobs import JOBS
 from tests.faults.operations import operations
 from tests.faults.random_kills import LAUNCHES, at_random, restarted
 from tests.faults.row import Row
-from tests.faults.signals import Asked, asked_to_stop
+from tests.faults.signals import Asked, asked_at_each_stage, asked_at_random
 from tests.helpers import benchmark
 
 SECTION = "table"  # of the page
@@ -49,9 +49,9 @@ def tried(name: str, base: Path, asked: argparse.Namespace) -> Row | Damaged | F
     if name == "disk":
         return filled(base, few, asked.seed)
     if name == "signals":
-        return asked_to_stop(base, "one process", None, few, asked.seed)
+        return asked_at_each_stage(base)
     if name == "signals-ddp":
-        return asked_to_stop(base, "DDP", LAUNCHES["ddp"], max(1, few // 2), asked.seed)
+        return asked_at_random(base, "DDP", LAUNCHES["ddp"], max(1, few // 2), asked.seed)
     if name == "restarts":
         return restarted(base, few, asked.seed)
     return at_random(name, base, asked.kills, asked.seed)
@@ -82,7 +82,11 @@ def main() -> int:
     base.chmod(0o755)  # some runs are not root's
     tables, wrong = defaultdict(list), []  # by their heads
     for name in asked.rows:
-        row = tried(name, base, asked)
+        try:
+            row = tried(name, base, asked)
+        except UserError as error:  # the other rows are worth their hours
+            wrong.append(f"{name}: {error}")
+            continue
         tables[row.HEAD] += row.lines()
         wrong += row.wrong
         print(*row.lines(), f"({name}: {time.monotonic() - began:.0f} s)", *row.wrong, sep="\n", flush=True)

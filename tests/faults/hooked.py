@@ -1,8 +1,9 @@
-"""Runs a script that is killed right before an operation on files: python -m tests.faults.hooked scripts/pretrain.py …
+"""Runs a script that is killed or asked to stop before an operation on files: python -m tests.faults.hooked scripts/x.py …
 
 FAULT_AT     that operation, as FAULT_LOG has it. Threads work side by side, so it has no number
 FAULT_NEXT   or a file of such lines: it is the first operation that is not in it, and gets its line there
-FAULT_EACH   of which only every so many count for that, as their checksums fall
+FAULT_EACH   for that, only about one of so many operations counts, chosen by its checksum
+FAULT_WAY    SIGKILL where it is not named; another signal, one that comes "twice", or "stop file" for the one in the run folder
 FAULT_UNDER  only what is below this folder counts
 FAULT_LOG    a file that gets a line for each operation: its kind, its path, and how often it has come
 FAULT_RANK   of the process that counts; the others are as ever
@@ -19,9 +20,11 @@ import re
 import runpy
 import signal
 import sys
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 # In names of what is there for a moment: the number of the process that made it, and filelock's random ones.
@@ -57,7 +60,21 @@ class Operations:
             append(self.following, what)
             os.kill(os.getpid(), signal.SIGKILL)
         if what == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            ask(os.environ.get("FAULT_WAY", "SIGKILL"), self.under)
+
+
+def ask(way: str, folder: str) -> None:
+    """Ask this process to stop, or kill it."""
+    if way == "stop file":
+        with suppress(FileNotFoundError):  # there is no run folder yet
+            os.close(os_open(os.path.join(folder, "run", "stop"), os.O_WRONLY | os.O_CREAT, 0o644))
+        return
+    name, *twice = way.split()
+    os.kill(os.getpid(), signal.Signals[name])
+    if twice:
+        again = threading.Timer(AGAIN, os.kill, (os.getpid(), signal.Signals[name]))
+        again.daemon = True
+        again.start()
 
 
 def counts(what: str, each: int) -> bool:
@@ -71,6 +88,7 @@ def append(file: str, line: str) -> None:
 
 
 os_open = os.open
+AGAIN = 2.5  # seconds until a signal that comes twice comes again: longer than stopping.SAME_SIGNAL
 
 
 def install(operations: Operations) -> None:

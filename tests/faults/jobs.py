@@ -1,5 +1,6 @@
 """Programs that are killed before each of their operations on files: what they read, and what has to be equal at the end."""
 
+import atexit
 import functools
 import shutil
 import tempfile
@@ -28,6 +29,7 @@ class Job:
 def _discriminator() -> Path:
     """The folder of one that was trained for a step."""
     folder = Path(tempfile.mkdtemp(prefix="faults-given-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_text(folder)
     undisturbed(command(train__steps=1), folder)
     return folder / RUN / "discriminator"
@@ -47,7 +49,7 @@ def _finetuned(folder: Path) -> dict[str, object]:
 
 
 def _tokenizer(folder: Path) -> dict[str, object]:
-    return {path.name: digest(path) for path in sorted((folder / TOKENIZER).iterdir())}
+    return {path.name: digest(path) for path in sorted((folder / TOKENIZER).glob("*"))}
 
 
 WARM = dict(

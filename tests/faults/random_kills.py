@@ -2,6 +2,7 @@
 
 import random
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.faults.trial import (
     TIMEOUT,
     command,
     content,
+    end_of,
     new_place,
     start,
     training_in,
@@ -45,7 +47,7 @@ def at_random(name: str, base: Path, kills: int, seed: int) -> Row:
     who = "" if name == "single" else ", one of two processes or all"
     row = Row(f"{'one process' if name == 'single' else name.upper()}, at random moments{who}")
     number = 0
-    while row.kills < kills:
+    while row.kills < kills and not row.wrong:
         number += 1
         folder = new_place(base, f"{name}-{number}")
         for _ in range(50):
@@ -93,23 +95,28 @@ def kill_after(process: subprocess.Popen, folder: Path, seconds: float, chance: 
 def restarted(base: Path, kills: int, seed: int) -> Row:
     """One of two processes is killed at random moments, and ``accelerate launch --max_restarts`` starts both again."""
     chance = random.Random(seed)
-    words = command([*LAUNCHES["ddp"], f"--max_restarts={kills}"], train__steps=10, checkpoint__every=2)
-    whole, folder = new_place(base, "restarts-whole"), new_place(base, "restarts")
+    words = command([*LAUNCHES["ddp"], "--max_restarts=2"], train__steps=10, checkpoint__every=2)
+    whole = new_place(base, "restarts-whole")
     seconds, wanted = undisturbed(words, whole), content(whole)
     row = Row("DDP with --max_restarts, at random moments, one of two processes")
-    process = start(words, folder)
-    for _ in range(kills):
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0.3, 0.7) * seconds)
-        for each in training_in(folder)[-1:] if process.poll() is None else []:
-            with suppress(psutil.NoSuchProcess):
-                each.kill()
-                row.kills += 1
-                row.of_one += 1
-                row.lost.append(lost_steps(folder / RUN))
-    if code := process.wait(TIMEOUT):
-        row.runs += 1
-        row.wrong.append(f"restarts: ended with exit code {code} ({folder / OUTPUT})")
-    else:
-        judge(row, "restarts", folder, content(folder), wanted)
+    while row.kills < kills and not row.wrong:
+        folder = new_place(base, f"restarts-{row.runs + 1}")
+        process = start(words, folder)
+        for _ in range(2):
+            end = time.monotonic() + TIMEOUT
+            while len(training_in(folder)) < 2 and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.1)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0.05, 0.7) * seconds)
+            if (training := training_in(folder)) and process.poll() is None:
+                with suppress(psutil.NoSuchProcess):
+                    chance.choice(training).kill()
+                    row.kills += 1
+                    row.of_one += 1
+                    row.lost.append(lost_steps(folder / RUN))
+        if code := end_of(process, folder):
+            row.runs += 1
+            row.wrong.append(f"restarts: ended with exit code {code} ({folder / OUTPUT})")
+        else:
+            judge(row, f"restarts, run {row.runs + 1}", folder, content(folder), wanted)
     return row

@@ -19,6 +19,8 @@ from tests.processes import popen
 
 RUN, PIDS, OUTPUT = "run", "pids", "output.txt"
 TIMEOUT = 300.0  # seconds that any process may take, on a busy machine
+HUNG = 124  # exit code of a run that took longer
+LAUNCHER = "accelerate.commands.launch"
 # Dropout, two micro-batches a step, replay, patience, evaluations and samples: all that a resume has to take up again.
 SETTINGS = dict(
     data__replay_files="general.txt", data__replay_fraction=0.2, data__num_workers=1, model__dropout=0.1,
@@ -36,14 +38,15 @@ def command(launch: Sequence[str] | None = None, **changed: object) -> list[str]
 def program(script: str, words: Sequence[str], launch: Sequence[str] | None = None) -> list[str]:
     """A script with the options ``words``, under the hook on operations."""
     hooked = ["-m", "tests.faults.hooked", str(ROOT / "scripts" / script), *words]
-    launcher = [] if launch is None else ["-m", "accelerate.commands.launch", *launch]
+    launcher = [] if launch is None else ["-m", LAUNCHER, *launch]
     return [sys.executable, *launcher, *hooked]
 
 
 def start(words: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
     """In ``folder``; files below it count as operations. Output goes to output.txt."""
     with open(folder / OUTPUT, "a", encoding="utf-8") as output:
-        return popen(
+        # What a launcher does to its processes is to be seen as it is: they are not forked from our server.
+        return (subprocess.Popen if LAUNCHER in words else popen)(
             words,
             cwd=folder,
             env={
@@ -62,14 +65,21 @@ def start(words: list[str], folder: Path, **environment: str) -> subprocess.Pope
 
 
 def finish(words: list[str], folder: Path, **environment: str) -> int:
-    """Exit code of a run that is waited for; one that hangs is killed and gives 124."""
-    process = start(words, folder, **environment)
+    """Exit code of a run that is waited for."""
+    return end_of(start(words, folder, **environment), folder)
+
+
+def end_of(process: subprocess.Popen, folder: Path) -> int:
+    """Exit code of a run in ``folder``; one that hangs is killed, with all that works there, and gives ``HUNG``."""
     try:
         return process.wait(TIMEOUT)
     except subprocess.TimeoutExpired:
+        for each in working_in(folder):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
         process.kill()
         process.wait()
-        return 124
+        return HUNG
 
 
 def write_text(folder: Path) -> None:

@@ -95,7 +95,7 @@ def harm(browser, document: str, file: Path, scripts: int) -> dict[str, object]:
     return {name: value for name, value in found.items() if value}
 
 
-QUIET = dict(database=None, suppress_health_check=list(HealthCheck))
+QUIET = dict(derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 @settings(max_examples=6, deadline=None, phases=[Phase.generate], **QUIET)

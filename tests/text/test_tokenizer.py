@@ -1,5 +1,6 @@
 """Tokenizers: trained ones repeat exactly, loaded ones are checked, and equal ones have equal fingerprints."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from electra_accel.text.tokenizer import (
     SPECIAL_TOKENS,
     fingerprint,
     load_tokenizer,
+    save_tokenizer,
     train_tokenizer,
     vocabulary_conflict,
 )
@@ -195,3 +197,13 @@ def test_long_runs_of_short_words_stay(tmp_path):
     texts = ["映画" * 300, "a.b-c" * 300, "가나다。" * 100, "q" * 100, *TEXTS]
     tokenizer = train_tokenizer(lambda: [texts * 3], 400, tmp_path, log=said.append)
     assert said == [] and {"映", "画", "q", "##q", "가", "##나"} <= set(tokenizer.get_vocab())
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path):
+    """The library knows no other than ``Exception``, which would be a traceback."""
+    tokenizer = trained(tmp_path / "whole")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "tokenizer.json").symlink_to("/dev/full")
+    with pytest.raises(OSError) as caught:
+        save_tokenizer(tokenizer, tmp_path / "full")
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "full")
