@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from electra_accel.data.waiting import build_once
-from electra_accel.durable import flush
+from electra_accel.durable import flush, sweep
 from electra_accel.runs import checkpoint, run_folder
 from tests.pretraining_runs import options, run_here, write_corpus
 
@@ -77,3 +77,21 @@ def test_a_folder_that_is_made_once_and_one_that_is_replaced(renamed, tmp_path, 
     checkpoint.commit(tmp_path / "checkpoints", 1)
     assert {"made", "place", "checkpoints/step-00000001"} <= renamed.keys()
     assert {path: missing for path, missing in renamed.items() if missing} == {}
+
+
+def test_what_kills_have_left_is_swept(tmp_path):
+    for name in ("status.json.12.partial", "metrics.jsonl", "thesis.partial"):
+        (tmp_path / name).write_text("x")
+    for name in (".model.partial", ".generator.removed", ".step-00000003.partial.removed12", "generator"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    (tmp_path / ".link.removed").symlink_to(tmp_path / "generator")
+    sweep(tmp_path)
+    sweep(tmp_path / "missing")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "config.yaml",
+        "file",
+        "generator",
+        "metrics.jsonl",
+        "partial",
+    ]

@@ -4,6 +4,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from electra_accel.durable import sweep
 from electra_accel.engines.engine import Engine
 from electra_accel.errors import UserError
 from electra_accel.runs import checkpoint, run_folder
@@ -67,7 +68,9 @@ def take(folder: Path, engine: Engine, config: str, step: int, more: Mapping[str
 
 
 def cut_back(folder: Path, step: int) -> None:
-    """Forget what came after ``step``: records and checkpoints of a course that is now abandoned."""
+    """Forget what came after ``step``: records and checkpoints of a course that is now abandoned, and what kills have left."""
+    for place in (folder, folder / run_folder.CHECKPOINTS, folder / run_folder.HELD_OUT):
+        sweep(place)
     with run_folder.storage_errors(folder):
         for name in (run_folder.METRICS, run_folder.SAMPLES, run_folder.SKIPPED):
             run_folder.cut_back(folder / name, step)

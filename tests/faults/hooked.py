@@ -28,7 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # In names of what is there for a moment: the number of the process that made it, and filelock's random ones.
-PASSING = re.compile(r"\.tmp-\d+|\.\d+(?=\.partial)|\.\d+\.[0-9a-f]{32}")
+PASSING = re.compile(r"\.removed\d*|\.tmp-\d+|\.\d+(?=\.partial)|\.\d+\.[0-9a-f]{32}")
 
 
 class Operations:
