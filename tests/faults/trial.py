@@ -53,6 +53,7 @@ def start(words: list[str], folder: Path, **environment: str) -> subprocess.Pope
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
                 "PYTHONPATH": str(ROOT),
+                "WANDB_MODE": "disabled",  # which comes before the option; W&B has tracebacks of its own for a full disk
                 "FAULT_UNDER": str(folder),
                 "FAULT_PIDS": str(folder / PIDS),
                 **environment,
