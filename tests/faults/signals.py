@@ -33,7 +33,7 @@ from tests.faults.trial import (
 
 INTERRUPTED = 130
 WAYS = ("SIGTERM", "SIGUSR1", "SIGINT", "SIGINT twice", "SIGHUP", "stop file")
-# The first operation on files of each stage after which a run is asked.
+# An operation on files of each stage, right before which the run is asked.
 STAGES = {
     "preparation": r"open prepared/.*/train/tokens\.bin 1",
     "start": r"mkdir run/held_out 1",
